@@ -1,0 +1,58 @@
+# make quickstart   two self-play iterations on this machine's CPU
+# make test         every test that runs without a GPU
+# Both set up what they need; a second call reinstalls nothing.
+
+PYTHON ?= python3.11
+TORCH := torch==2.13.0
+TRAIN := .venv/train
+ROLLOUT := .venv/rollout
+ASSETS := assets/toy/manifest.json
+PIP_FLAGS := -qq --disable-pip-version-check
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: environments assets quickstart test test-train test-rollout test-e2e lint format parity clean
+
+environments: $(TRAIN)/.ready $(ROLLOUT)/.ready
+
+# The CPU builds: torch first, then everything else exactly as pinned.
+.venv/%/.ready: requirements/%-cpu.txt
+	$(PYTHON) -m venv .venv/$*
+	.venv/$*/bin/python -m pip install $(PIP_FLAGS) $(TORCH)
+	.venv/$*/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
+	.venv/$*/bin/python -m pip install $(PIP_FLAGS) --no-deps -e .
+	touch $@
+
+assets: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m scripts.toy.make_assets --output assets/toy --seed 0
+
+quickstart: environments assets
+	$(TRAIN)/bin/nemo-sspo run experiment=quickstart
+
+test: lint test-train test-rollout test-e2e
+
+test-train: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m pytest tests --ignore=tests/e2e
+
+test-rollout: $(ROLLOUT)/.ready
+	$(ROLLOUT)/bin/python -m pytest tests/rollout tests/oracle tests/encoder tests/stages
+
+test-e2e: environments assets
+	$(TRAIN)/bin/python -m pytest tests/e2e
+
+parity: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m tests.distributed.parity_table
+
+lint: $(TRAIN)/.ready
+	$(TRAIN)/bin/ruff check .
+	$(TRAIN)/bin/ruff format --check .
+	$(TRAIN)/bin/mypy
+	$(TRAIN)/bin/lint-imports
+	$(TRAIN)/bin/codespell
+
+format: $(TRAIN)/.ready
+	$(TRAIN)/bin/ruff check --fix .
+	$(TRAIN)/bin/ruff format .
+
+clean:
+	rm -rf .venv assets runs
