@@ -1,0 +1,53 @@
+"""The whole configuration tree on one screen."""
+
+from pathlib import Path
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from nemo_sspo.config.base import Frozen
+from nemo_sspo.config.stages import Cluster, Data, Evaluation, Pairs, Parallel, Rollout, Train
+from nemo_sspo.config.variants import Encoder, Engine, Gate, Loss, Oracle, Precision, Repulsion
+
+
+class Experiment(Frozen):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """Name of the run: its directory under `runs_dir`."""
+    runs_dir: str = "runs"
+    """Directory that holds the runs."""
+    seed: NonNegativeInt = 0
+    """Seed of everything random in the run."""
+    iterations: PositiveInt = 3
+    """Self-play iterations (papers: 3)."""
+    policy: str
+    """The model to align: a Hugging Face directory or hub id with weights, tokenizer and chat template."""
+    prompts: str
+    """Prompts: JSONL or Parquet with `prompt` or `messages`, or a Hugging Face data set id."""
+    data: Data = Data()
+    rollout: Rollout = Rollout()
+    engine: Engine
+    oracle: Oracle
+    encoder: Encoder
+    pairs: Pairs = Pairs()
+    gate: Gate
+    loss: Loss
+    repulsion: Repulsion = Repulsion()
+    train: Train = Train()
+    parallel: Parallel = Parallel()
+    precision: Precision
+    evaluation: Evaluation = Evaluation()
+    cluster: Cluster
+
+    @property
+    def run_dir(self) -> Path:
+        """Directory of the run's artifacts."""
+        return Path(self.runs_dir) / self.name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Experiment":
+        replicas = self.parallel.data * self.train.micro_batch_size
+        if self.train.global_batch_size % replicas:
+            raise ValueError(
+                f"train.global_batch_size={self.train.global_batch_size} is not a multiple of "
+                f"parallel.data x train.micro_batch_size = {replicas}"
+            )
+        return self

@@ -1,0 +1,158 @@
+"""Settings of the stages that come in one kind only."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from nemo_sspo.config.base import Frozen
+
+
+class Data(Frozen):
+    held_out_prompts: str | None = None
+    """Prompts for evaluation only (file or data set id). Without it, `held_out_count` prompts are split off."""
+    held_out_count: PositiveInt = 200
+    """Prompts kept for evaluation, never trained on; at most this many of `held_out_prompts`."""
+    prompts_per_iteration: PositiveInt | None = None
+    """At most this many prompts in an iteration's portion; without it the prompts are divided evenly."""
+    max_prompt_tokens: PositiveInt = 512
+    """Longest templated prompt in tokens (paper: 512)."""
+    overlong_prompts: Literal["error", "drop"] = "error"
+    """A prompt over the limit stops the run, or is dropped and counted."""
+    duplicate_prompts: Literal["error", "drop"] = "error"
+    """A repeated prompt stops the run, or its repetitions are dropped and counted."""
+
+
+class Rollout(Frozen):
+    samples_per_prompt: int = Field(default=5, ge=2)
+    """K, responses sampled per prompt (paper: 5)."""
+    held_out_samples_per_prompt: PositiveInt = 2
+    """Responses sampled per held-out prompt for evaluation."""
+    temperature: PositiveFloat = 1.0
+    """Sampling temperature (papers: 1.0; official script: 0.7)."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Nucleus mass (papers: 1.0; official script: 0.9)."""
+    max_response_tokens: PositiveInt = 2048
+    """Longest response in tokens; one that does not end by then is kept as unfinished."""
+    shards: PositiveInt = 1
+    """Parts into which the prompts are cut; each is sampled, scored and embedded by a task of its own."""
+
+
+class Pairs(Frozen):
+    symmetrize: Literal["half", "sum", "none"] = "half"
+    """How the oracle's two presentation orders are combined."""
+    estimator: Literal["pairwise", "bt_mean_score"] = "pairwise"
+    """``pairwise``: the papers'; ``bt_mean_score``: the official SPPO code's."""
+    include_self: bool = True
+    """Whether a response's win rate counts the 1/2 against itself."""
+    unfinished: Literal["keep", "drop"] = "keep"
+    """Responses cut at `rollout.max_response_tokens`: eligible for pairs, or the pair is dropped and counted."""
+    max_tokens: PositiveInt | None = None
+    """Longest prompt + response that training takes; a longer pair is dropped and counted, never truncated."""
+
+
+class Train(Frozen):
+    learning_rate: PositiveFloat = 5e-7
+    """Peak learning rate (paper: 5e-7)."""
+    min_learning_rate: NonNegativeFloat = 0.0
+    """Learning rate at the end of the schedule."""
+    lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Decay after warm-up (paper: linear)."""
+    warmup_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of the scheduled steps that warm up (paper: 0.1)."""
+    train_epochs: PositiveInt = 1
+    """Epochs trained (paper: the first of 18 scheduled)."""
+    schedule_epochs: PositiveInt | None = None
+    """Epochs the learning-rate schedule is laid out for; without it, `train_epochs`."""
+    global_batch_size: PositiveInt = 64
+    """Pairs per optimizer step (paper: 64)."""
+    micro_batch_size: PositiveInt = 1
+    """Pairs per microbatch of one data-parallel rank."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """Optimizer (official script: RMSprop; Megatron has none, AdamW is the usual replacement)."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay."""
+    adam_beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """First-moment decay."""
+    adam_beta2: float = Field(default=0.95, ge=0.0, lt=1.0)
+    """Second-moment decay."""
+    adam_epsilon: PositiveFloat = 1e-8
+    """Denominator offset."""
+    clip_grad: NonNegativeFloat = 1.0
+    """Largest global gradient norm; 0 does not clip."""
+    reference: Literal["previous", "base"] = "previous"
+    """Whose log-probs the log-ratios are taken against: the iteration's starting policy, or the first one."""
+    packing: bool = False
+    """Lay whole pairs end to end in one row (THD attention) instead of padding each response."""
+    pack_tokens: PositiveInt = 8192
+    """Token budget of a packed microbatch."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """Activation recomputation."""
+    checkpoint_every_steps: PositiveInt | None = None
+    """Optimizer steps between checkpoints to resume from; without it only the final one is written."""
+    head_chunk_tokens: PositiveInt = 1024
+    """Response tokens whose logits exist at once."""
+    peft: Literal["lora"] | None = None
+    """Train low-rank adapters instead of all weights."""
+    lora_rank: PositiveInt = 32
+    """Rank of the adapters."""
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Where training metrics go besides metrics.jsonl."""
+
+
+class Parallel(Frozen):
+    tensor: PositiveInt = 1
+    """Ranks that share each layer's matrices (TP)."""
+    pipeline: PositiveInt = 1
+    """Stages the layers are cut into (PP)."""
+    virtual_pipeline: PositiveInt | None = None
+    """Model chunks per pipeline stage (interleaved schedule)."""
+    context: PositiveInt = 1
+    """Ranks that share each sequence (CP)."""
+    data: PositiveInt = 1
+    """Replicas of the model (DP)."""
+    sequence: bool = False
+    """Sequence parallelism of the norms over the tensor-parallel ranks."""
+    distributed_optimizer: bool = True
+    """Shard the optimizer's state over the data-parallel ranks."""
+    overlap_communication: bool = False
+    """Overlap gradient reduction and parameter gathering with computation."""
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of a training job."""
+        return self.tensor * self.pipeline * self.context * self.data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Parallel":
+        if self.sequence and self.tensor == 1:
+            raise ValueError("sequence parallelism shares the tensor-parallel ranks: it needs tensor > 1")
+        if self.virtual_pipeline is not None and self.pipeline == 1:
+            raise ValueError("virtual_pipeline interleaves pipeline stages: it needs pipeline > 1")
+        return self
+
+
+class Evaluation(Frozen):
+    bootstrap_samples: PositiveInt = 2000
+    """Resamples of the held-out prompts behind every confidence interval."""
+    confidence: float = Field(default=0.95, gt=0.0, lt=1.0)
+    """Coverage of the intervals."""
+
+
+class Environment(Frozen):
+    python: str
+    """Interpreter of the environment."""
+    variables: dict[str, str] = {}
+    """Environment variables of its stages; never secrets, which are inherited from the caller's environment."""
+
+
+class Cluster(Frozen):
+    train: Environment
+    """Environment of the stages on NeMo and Megatron."""
+    rollout: Environment
+    """Environment of the stages on vLLM, the oracle and the encoder."""
+    launcher: Literal["fork", "torchrun"] = "torchrun"
+    """How the ranks of a training stage start on one machine: forked from one import (CPU), or torchrun (GPU)."""
+    parallel_steps: PositiveInt = 1
+    """Steps that may run at once on a machine without GPUs."""
+    gpus: NonNegativeInt | None = None
+    """GPUs of the machine; without it, those that are visible."""

