@@ -1,0 +1,70 @@
+"""Every path of a run, as functions of (stage, iteration, shard)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """Paths below one run directory."""
+
+    root: Path
+
+    @property
+    def experiment(self) -> Path:
+        """The resolved configuration, composed once."""
+        return self.root / "experiment.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that drives the run."""
+        return self.root / ".lock"
+
+    @property
+    def summary(self) -> Path:
+        """The table shown at the end, as data."""
+        return self.root / "summary.json"
+
+    def artifact(self, stage: str, iteration: int = 0, shard: int | None = None) -> Path:
+        """Final directory of an artifact; `shard` is None for stages that are not sharded."""
+        if stage == "prepare_prompts":
+            return self.root / "prompts"
+        directory = self.root / f"iter_{iteration}" / stage
+        return directory if shard is None else directory / f"shard_{shard:05d}"
+
+    def log(self, step_id: str, attempt: str) -> Path:
+        """Standard output and error of one attempt at a step."""
+        return self.root / "logs" / f"{step_id}.{attempt}.log"
+
+    def progress(self, step_id: str) -> Path:
+        """Progress of a running step."""
+        return self.root / "progress" / f"{step_id}.json"
+
+    def scratch(self, step_id: str) -> Path:
+        """Mutable working state of a step that outlives an attempt (checkpoints to resume from)."""
+        return self.root / "scratch" / step_id
+
+
+def step_id(stage: str, iteration: int = 0, shard: int | None = None) -> str:
+    """Name of a step: ``prepare_prompts``, ``iter_1.train``, ``iter_1.rollout.00003``."""
+    if stage == "prepare_prompts":
+        return stage
+    name = f"iter_{iteration}.{stage}"
+    return name if shard is None else f"{name}.{shard:05d}"
+
+
+PORTION = "portion_{iteration}.parquet"
+HELD_OUT = "held_out.parquet"
+ROLLOUTS = "rollouts.parquet"
+SCORES = "scores.parquet"
+VECTORS = "vectors.zarr"
+EMBEDDING_INDEX = "index.parquet"
+PAIRS = "pairs.parquet"
+DROPPED = "dropped.parquet"
+REFERENCE = "reference.parquet"
+METRICS = "metrics.jsonl"
+EVALUATION = "evaluation.parquet"
+NEMO_CHECKPOINT = "nemo"
+HF_MODEL = "hf"
+VOLATILE = "volatile"
+"""Subfolder of an artifact for logs and timings; it is kept but is no part of the identity."""

@@ -1,0 +1,92 @@
+"""Arrow schemas of every table a stage publishes. Ids are content hashes, never row numbers."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+_token_ids = pa.list_(pa.int32())
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+PROMPTS = pa.schema([("prompt_id", pa.string()), ("messages", MESSAGES), ("prompt_token_ids", _token_ids)])
+"""One prompt a row; token ids have the chat template and the generation prompt applied, once and for all."""
+
+RESPONSE = pa.struct(
+    [
+        ("response_id", pa.string()),
+        ("text", pa.string()),
+        ("token_ids", _token_ids),
+        ("logprobs", pa.list_(pa.float32())),
+        ("finish_reason", pa.string()),
+    ]
+)
+
+ROLLOUTS = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("prompt", pa.string()),
+        ("prompt_token_ids", _token_ids),
+        ("responses", pa.list_(RESPONSE)),
+    ]
+)
+"""K responses a prompt. `prompt` is the text the oracle sees; token ids hold the end-of-turn token when
+``finish_reason`` is ``stop``; log-probs are the policy's own, before temperature, one per token id."""
+
+SCORES = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("response_ids", pa.list_(pa.string())),
+        ("logits", pa.list_(pa.list_(pa.float32()))),
+        ("truncated_rows", pa.int32()),
+    ]
+)
+"""Raw K x K oracle logits of a prompt, diagonal 0, first index shown first."""
+
+EMBEDDING_INDEX = pa.schema([("response_id", pa.string()), ("row", pa.int32())])
+"""Where a response's vector lies in the shard's Zarr array."""
+
+PAIRS = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("prompt_id", pa.string()),
+        ("prompt_token_ids", _token_ids),
+        ("chosen_id", pa.string()),
+        ("rejected_id", pa.string()),
+        ("chosen_token_ids", _token_ids),
+        ("rejected_token_ids", _token_ids),
+        ("p_chosen", pa.float64()),
+        ("p_rejected", pa.float64()),
+        ("similarity", pa.float64()),
+        ("target_chosen", pa.float64()),
+        ("target_rejected", pa.float64()),
+        ("target_pair", pa.float64()),
+        ("margin_before", pa.float64()),
+        ("margin_after", pa.float64()),
+    ]
+)
+"""A training pair with its calibrated targets and what they came from: win rates before the gate and similarity."""
+
+DROPPED = pa.schema([("prompt_id", pa.string()), ("reason", pa.string())])
+"""Prompts without a pair, and why."""
+
+REFERENCE = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("chosen_logp", pa.float32()),
+        ("rejected_logp", pa.float32()),
+        ("chosen_tokens", pa.int32()),
+        ("rejected_tokens", pa.int32()),
+    ]
+)
+"""Summed log-probs of both responses under the reference policy, in nats."""
+
+EVALUATION = pa.schema([("prompt_id", pa.string()), ("win_vs_previous", pa.float64()), ("win_vs_base", pa.float64())])
+"""Mean oracle win probability of the new policy's responses on one held-out prompt."""
+
+
+def content_id(*parts: str | Sequence[int] | Sequence[dict[str, str]]) -> str:
+    """Identity of a prompt, response or pair: 32 hex digits of the SHA-256 of its canonical JSON."""
+    text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

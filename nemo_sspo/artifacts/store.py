@@ -1,0 +1,216 @@
+"""Publish whole or not at all: an artifact's directory has its final name only once it is complete.
+
+Small files are verified by hash whenever an artifact is opened. Files above `HASH_ON_OPEN_BYTES` (weights) are verified
+by size then, and by hash when asked for: a 70B checkpoint is opened by hundreds of ranks.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from nemo_sspo import __version__
+from nemo_sspo.artifacts.layout import VOLATILE
+from nemo_sspo.artifacts.manifest import MANIFEST_NAME, FileRecord, Manifest
+from nemo_sspo.errors import UserError
+
+HASH_ON_OPEN_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A published directory and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """Path of a file or subfolder that the artifact must hold."""
+        path = self.path / name
+        if not path.exists():
+            raise UserError(f"{self.path}: no {name} in this {self.manifest.stage} artifact")
+        return path
+
+
+@dataclass
+class Draft:
+    """An artifact in the making: write files below `path`, facts into `counts`, seconds and rates into `timings`."""
+
+    path: Path
+    rows: int = 0
+    counts: dict[str, int | float | str | None] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+def draft_path(final: Path, attempt: str) -> Path:
+    """Hidden sibling of `final` that one attempt writes into; ranks of one attempt share it."""
+    return final.with_name(f".{final.name}.{attempt}.tmp")
+
+
+@contextmanager
+def publish(
+    final: Path,
+    *,
+    stage: str,
+    iteration: int = 0,
+    shard: int = 0,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Sequence[Artifact]],
+    attempt: str | None = None,
+) -> Iterator[Draft]:
+    """Yield a draft; on a clean exit hash its files, write the manifest and rename it to `final`.
+
+    On an exception the draft is removed and nothing becomes visible. When another attempt published `final` in the
+    meantime, that one stays and this draft is discarded: equal steps have equal content.
+    """
+    draft = Draft(draft_path(final, attempt or uuid4().hex))
+    shutil.rmtree(draft.path, ignore_errors=True)
+    draft.path.mkdir(parents=True)
+    started = datetime.now(UTC)
+    try:
+        yield draft
+        draft.timings.setdefault("seconds", (datetime.now(UTC) - started).total_seconds())
+        manifest = Manifest(
+            stage=stage,
+            iteration=iteration,
+            shard=shard,
+            config=dict(config),
+            inputs={name: [artifact.manifest.digest for artifact in group] for name, group in inputs.items()},
+            files=_hash_files(draft.path),
+            rows=draft.rows,
+            counts=draft.counts,
+            timings=draft.timings,
+            code_version=__version__,
+            created_at=started.isoformat(timespec="seconds"),
+        )
+        (draft.path / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n")
+        _fsync_tree(draft.path)
+        try:
+            os.rename(draft.path, final)
+        except OSError:
+            if not (final / MANIFEST_NAME).is_file():
+                raise
+        _fsync(final.parent)
+    finally:
+        shutil.rmtree(draft.path, ignore_errors=True)
+
+
+def discard_drafts(final: Path) -> None:
+    """Remove what killed attempts left beside `final`. Only for the holder of the run's lock."""
+    if final.parent.is_dir():
+        for stale in final.parent.glob(f".{final.name}.*.tmp"):
+            shutil.rmtree(stale, ignore_errors=True)
+
+
+def is_published(path: Path) -> bool:
+    """Whether a complete artifact lies at `path`."""
+    return (path / MANIFEST_NAME).is_file()
+
+
+def open_artifact(path: Path, *, every_hash: bool = False) -> Artifact:
+    """Open and verify a published artifact.
+
+    Raises:
+        UserError: it is missing, its manifest cannot be read, or a file is missing or differs from its record.
+    """
+    try:
+        manifest = Manifest.model_validate_json((path / MANIFEST_NAME).read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such artifact; run the stage that makes it") from None
+    except ValidationError as error:
+        raise UserError(
+            f"{path / MANIFEST_NAME}: not a manifest of this version ({error.error_count()} errors)"
+        ) from None
+    for name, record in manifest.files.items():
+        _verify(path / name, record, every_hash)
+    return Artifact(path, manifest)
+
+
+def changes(artifact: Artifact, config: Mapping[str, Any], inputs: Mapping[str, Sequence[Artifact]]) -> list[str]:
+    """How the settings and inputs that a step has now differ from those its artifact was made with."""
+    manifest = artifact.manifest
+    differences = [
+        f"{key}: {_shown(manifest.config.get(key))} -> {_shown(config.get(key))}"
+        for key in sorted({*manifest.config, *config})
+        if manifest.config.get(key) != config.get(key)
+    ]
+    for name, group in inputs.items():
+        if manifest.inputs.get(name) != [input_.manifest.digest for input_ in group]:
+            differences.append(f"input {name}: content changed")
+    return differences
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write one Parquet file, deterministic for equal content."""
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read one Parquet file and insist on its schema."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({error})") from None
+    if not table.schema.equals(schema, check_metadata=False):
+        raise UserError(
+            f"{path}: columns {table.schema.names} with types other than this version writes; make it again"
+        )
+    return table
+
+
+def _shown(value: Any) -> str:
+    return "unset" if value is None else repr(value)
+
+
+def _content_files(root: Path) -> list[Path]:
+    files = (path for path in root.rglob("*") if path.is_file())
+    return sorted(path for path in files if path.relative_to(root).parts[0] not in (VOLATILE, MANIFEST_NAME))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash_files(root: Path) -> dict[str, FileRecord]:
+    paths = _content_files(root)
+    with ThreadPoolExecutor() as pool:
+        hashes = list(pool.map(_sha256, paths))
+    return {
+        path.relative_to(root).as_posix(): FileRecord(sha256=digest, size=path.stat().st_size)
+        for path, digest in zip(paths, hashes, strict=True)
+    }
+
+
+def _verify(path: Path, record: FileRecord, every_hash: bool) -> None:
+    if not path.is_file():
+        raise UserError(f"{path}: missing from a published artifact; delete its directory and run again")
+    wrong_size = path.stat().st_size != record.size
+    hash_it = every_hash or record.size <= HASH_ON_OPEN_BYTES
+    if wrong_size or (hash_it and _sha256(path) != record.sha256):
+        raise UserError(f"{path}: differs from its manifest (damaged or edited); delete its directory and run again")
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fsync_tree(root: Path) -> None:
+    for path in root.rglob("*"):
+        _fsync(path)
+    _fsync(root)

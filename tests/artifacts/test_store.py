@@ -1,0 +1,136 @@
+"""Publish whole or not at all: what is visible is complete, what is damaged is refused, what changed is named."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import pyarrow as pa
+import pytest
+
+from nemo_sspo.artifacts.layout import VOLATILE
+from nemo_sspo.artifacts.manifest import MANIFEST_NAME
+from nemo_sspo.artifacts.store import (
+    changes,
+    discard_drafts,
+    is_published,
+    open_artifact,
+    publish,
+    read_table,
+    write_table,
+)
+from nemo_sspo.errors import UserError
+
+
+def make(final, text="hello", **settings):
+    with publish(final, stage="demo", config=settings, inputs={}) as draft:
+        (draft.path / "sub").mkdir()
+        (draft.path / "sub" / "data.txt").write_text(text)
+        (draft.path / VOLATILE).mkdir()
+        (draft.path / VOLATILE / "log.txt").write_text(str(time.time()))
+        draft.rows = 3
+        draft.counts["kept"] = 2
+    return open_artifact(final)
+
+
+def test_a_published_artifact_opens_with_its_facts(tmp_path):
+    artifact = make(tmp_path / "a", eta=30.0)
+    assert artifact.file("sub/data.txt").read_text() == "hello"
+    assert (artifact.manifest.rows, artifact.manifest.counts["kept"]) == (3, 2)
+    assert artifact.manifest.timings["seconds"] >= 0
+    with pytest.raises(UserError, match=r"no other.txt in this demo artifact"):
+        artifact.file("other.txt")
+
+
+def test_identity_is_content_alone(tmp_path):
+    first, again = make(tmp_path / "a"), make(tmp_path / "b", eta=1.0)
+    other = make(tmp_path / "c", text="hullo")
+    assert first.manifest.digest == again.manifest.digest != other.manifest.digest
+
+
+def test_nothing_is_visible_before_the_end_nor_after_a_failure(tmp_path):
+    final = tmp_path / "a"
+    with pytest.raises(RuntimeError), publish(final, stage="demo", config={}, inputs={}) as draft:
+        (draft.path / "half").write_text("x")
+        assert not final.exists()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def _publish_slowly(final):
+    with publish(final, stage="demo", config={}, inputs={}) as draft:
+        (draft.path / "half").write_text("x")
+        time.sleep(60)
+
+
+def test_a_killed_publisher_leaves_only_a_draft_which_is_discarded(tmp_path):
+    final = tmp_path / "a"
+    child = multiprocessing.get_context("fork").Process(target=_publish_slowly, args=(final,))
+    child.start()
+    deadline = time.monotonic() + 10
+    while not list(tmp_path.glob(".a.*/half")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert not is_published(final)
+    assert len(list(tmp_path.iterdir())) == 1
+    discard_drafts(final)
+    assert list(tmp_path.iterdir()) == []
+    make(final)
+
+
+def test_of_two_publishers_the_first_stays(tmp_path):
+    final = tmp_path / "a"
+    with publish(final, stage="demo", config={}, inputs={}) as draft:
+        (draft.path / "data.txt").write_text("late")
+        make(final, text="early")
+    assert open_artifact(final).file("sub/data.txt").read_text() == "early"
+    assert list(tmp_path.iterdir()) == [final]
+
+
+@pytest.mark.parametrize("damage", ["edit", "truncate", "delete"])
+def test_damage_is_refused_by_file_name(tmp_path, damage):
+    path = make(tmp_path / "a").path / "sub" / "data.txt"
+    if damage == "edit":
+        path.write_text("hellO")
+    elif damage == "truncate":
+        path.write_text("")
+    else:
+        path.unlink()
+    with pytest.raises(UserError, match=r"sub/data\.txt: (differs|missing)"):
+        open_artifact(tmp_path / "a")
+
+
+def test_a_missing_or_foreign_artifact_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no such artifact"):
+        open_artifact(tmp_path / "none")
+    artifact = make(tmp_path / "a")
+    manifest = json.loads((artifact.path / MANIFEST_NAME).read_text())
+    (artifact.path / MANIFEST_NAME).write_text(json.dumps(manifest | {"surprise": 1}))
+    with pytest.raises(UserError, match="not a manifest of this version"):
+        open_artifact(tmp_path / "a")
+
+
+def test_changes_name_the_setting_and_the_input(tmp_path):
+    source, changed = make(tmp_path / "s"), make(tmp_path / "t", text="other")
+    with publish(tmp_path / "a", stage="demo", config={"loss.eta": 1.0}, inputs={"pairs": [source]}):
+        pass
+    artifact = open_artifact(tmp_path / "a")
+    assert changes(artifact, {"loss.eta": 1.0}, {"pairs": [source]}) == []
+    assert changes(artifact, {"loss.eta": 2.0}, {"pairs": [source]}) == ["loss.eta: 1.0 -> 2.0"]
+    assert changes(artifact, {"loss.eta": 1.0}, {"pairs": [changed]}) == ["input pairs: content changed"]
+
+
+def test_tables_are_deterministic_and_keep_their_schema(tmp_path):
+    schema = pa.schema([("x", pa.int32())])
+    table = pa.table({"x": pa.array([1, 2], pa.int32())})
+    write_table(tmp_path / "a", table)
+    write_table(tmp_path / "b", table)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert read_table(tmp_path / "a", schema) == table
+    with pytest.raises(UserError, match="columns"):
+        read_table(tmp_path / "a", pa.schema([("x", pa.int64())]))
+    (tmp_path / "c").write_bytes(b"no parquet")
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        read_table(tmp_path / "c", schema)
