@@ -1,0 +1,1 @@
+"""One file, one verb: each stage reads some artifacts and publishes one."""

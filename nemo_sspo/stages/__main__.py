@@ -1,0 +1,97 @@
+"""Run one step of a run: ``python -m nemo_sspo.stages train --run runs/demo --iteration 1``."""
+
+import argparse
+import errno
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from nemo_sspo.artifacts.layout import RunLayout, step_id
+from nemo_sspo.artifacts.progress import Progress
+from nemo_sspo.artifacts.store import Artifact, Draft, changes, draft_path, is_published, open_artifact, publish
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.errors import UserError
+from nemo_sspo.stages.context import StageContext
+from nemo_sspo.stages.registry import STAGES, stage_inputs, stage_settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a step; 0 when it is published, 2 when its input is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m nemo_sspo.stages", description=__doc__)
+    parser.add_argument("stage", choices=sorted(STAGES))
+    parser.add_argument("--run", type=Path, required=True, help="run directory, with experiment.json")
+    parser.add_argument("--iteration", type=int, default=0)
+    parser.add_argument("--shard", type=int, default=0)
+    parser.add_argument("--attempt", default="", help="shared by the ranks of one attempt at the step")
+    options = parser.parse_args(arguments)
+    try:
+        run_step(options.run, options.stage, options.iteration, options.shard, options.attempt or uuid4().hex)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return UserError.EXIT_CODE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"error: the disk of {options.run} is full: free some space and run again", file=sys.stderr)
+        return UserError.EXIT_CODE
+    return 0
+
+
+def run_step(run: Path, stage: str, iteration: int, shard: int, attempt: str) -> None:
+    """Run one step and publish its artifact; a no-op when it is published with the same settings and inputs."""
+    spec, layout = STAGES[stage], RunLayout(run)
+    experiment = Experiment.model_validate_json(layout.experiment.read_bytes())
+    paths = stage_inputs(stage, experiment, layout, iteration, shard)
+    inputs = {name: [open_artifact(path) for path in group] for name, group in paths.items()}
+    settings = stage_settings(experiment, stage)
+    sharding = shard if spec.sharded else None
+    final, name = layout.artifact(stage, iteration, sharding), step_id(stage, iteration, sharding)
+    if is_published(final):
+        refuse_changes(open_artifact(final), settings, inputs)
+        return
+    leader = int(os.environ.get("RANK", "0")) == 0
+    progress = Progress(layout.progress(name) if leader else None)
+    scratch = layout.scratch(name)
+    module = importlib.import_module(f"nemo_sspo.stages.{spec.module}")
+    destination = (
+        publish(
+            final,
+            stage=stage,
+            iteration=iteration,
+            shard=shard,
+            config=settings,
+            inputs=inputs,
+            attempt=attempt,
+        )
+        if leader
+        else _join(draft_path(final, attempt))
+    )
+    with destination as draft:
+        module.run(StageContext(stage, iteration, shard, experiment, layout, inputs, draft, progress, scratch))
+    if leader:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def refuse_changes(artifact: Artifact, settings: dict, inputs: dict[str, list[Artifact]]) -> None:
+    """Raise a UserError that shows how a published artifact's settings or inputs differ from the run's."""
+    if differences := changes(artifact, settings, inputs):
+        raise UserError(
+            f"{artifact.path} was made with other settings or inputs: {'; '.join(differences)}. "
+            "Give the run another name=..., or delete that directory"
+        )
+
+
+@contextmanager
+def _join(path: Path) -> Iterator[Draft]:
+    """The draft of a rank other than 0: it may write files there, and rank 0 publishes."""
+    path.mkdir(parents=True, exist_ok=True)
+    yield Draft(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

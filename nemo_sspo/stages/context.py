@@ -1,0 +1,43 @@
+"""What a stage is given to run."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
+from nemo_sspo.artifacts.progress import Progress
+from nemo_sspo.artifacts.store import Artifact, Draft
+from nemo_sspo.config.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """One step of a run: its settings, its verified inputs and the draft it fills."""
+
+    stage: str
+    iteration: int
+    shard: int
+    experiment: Experiment
+    layout: RunLayout
+    inputs: dict[str, list[Artifact]]
+    output: Draft
+    progress: Progress
+    scratch: Path
+    """Mutable directory that outlives an attempt; removed once the step is published."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of this step alone: a 31-bit hash of the run's seed and the step's name."""
+        text = f"{self.experiment.seed}/{self.stage}/{self.iteration}/{self.shard}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+    @property
+    def policy(self) -> str:
+        """The Hugging Face directory or hub id of the policy this step samples from."""
+        exported = self.inputs.get("policy")
+        return str(exported[0].file(HF_MODEL)) if exported else self.experiment.policy
+
+    def input(self, name: str) -> Artifact:
+        """The only artifact under an input name."""
+        (artifact,) = self.inputs[name]
+        return artifact

@@ -1,0 +1,113 @@
+"""Which stages there are, what each reads, and which settings it depends on. Imports nothing heavy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.config.experiment import Experiment
+
+Inputs = dict[str, list[Path]]
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """What the launcher has to know of a stage."""
+
+    module: str
+    """File below nemo_sspo/stages that holds ``run(context)``."""
+    environment: Literal["train", "rollout"]
+    settings: tuple[str, ...]
+    """Dotted configuration keys whose change invalidates the artifact."""
+    sharded: bool = False
+    ranks: bool = False
+    """Runs under one process per rank of the training layout."""
+    gpu: bool = False
+    """Needs an accelerator where there is one."""
+
+
+_SAMPLING = ("policy", "rollout", "engine", "seed")
+_MODEL = ("parallel", "precision")
+
+STAGES: Mapping[str, StageSpec] = {
+    "prepare_prompts": StageSpec("prepare_prompts", "rollout", ("policy", "prompts", "data", "seed", "iterations")),
+    "import_policy": StageSpec("import_policy", "train", ("policy", "precision")),
+    "rollout": StageSpec("rollout", "rollout", _SAMPLING, sharded=True, gpu=True),
+    "rollout_held_out": StageSpec("rollout", "rollout", _SAMPLING, sharded=True, gpu=True),
+    "score": StageSpec("score", "rollout", ("oracle",), sharded=True, gpu=True),
+    "embed": StageSpec("embed", "rollout", ("encoder",), sharded=True, gpu=True),
+    "build_pairs": StageSpec("build_pairs", "rollout", ("pairs", "gate")),
+    "reference_logps": StageSpec(
+        "reference_logps", "train", ("train.reference", "train.packing", *_MODEL), ranks=True, gpu=True
+    ),
+    "train": StageSpec("train", "train", ("train", "loss", "repulsion", "seed", *_MODEL), ranks=True, gpu=True),
+    "export": StageSpec("export", "train", ("policy",)),
+    "evaluate": StageSpec("evaluate", "rollout", ("oracle", "evaluation", "seed"), gpu=True),
+}
+"""Every stage of the loop. Held-out rollouts are one shard: they are few, and an evaluation reads them whole."""
+
+
+def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteration: int, shard: int) -> Inputs:
+    """Directories of the artifacts that a step reads, by name."""
+    match stage:
+        case "rollout":
+            return _sampling_inputs(layout, policy=iteration - 1)
+        case "rollout_held_out":
+            return _sampling_inputs(layout, policy=iteration)
+        case "score" | "embed":
+            return {"rollout": [layout.artifact("rollout", iteration, shard)]}
+        case "build_pairs":
+            shards = range(experiment.rollout.shards)
+            return {
+                name: [layout.artifact(name, iteration, shard) for shard in shards]
+                for name in ("rollout", "score", "embed")
+            }
+        case "reference_logps":
+            reference = 0 if experiment.train.reference == "base" else iteration - 1
+            return {
+                "build_pairs": [layout.artifact("build_pairs", iteration)],
+                "checkpoint": [_checkpoint(layout, reference)],
+            }
+        case "train":
+            return {
+                "build_pairs": [layout.artifact("build_pairs", iteration)],
+                "reference_logps": [layout.artifact("reference_logps", iteration)],
+                "checkpoint": [_checkpoint(layout, iteration - 1)],
+            }
+        case "export":
+            return {"train": [layout.artifact("train", iteration)]}
+        case "evaluate":
+            policies = {"new": iteration, "previous": iteration - 1, "base": 0}
+            return {name: [layout.artifact("rollout_held_out", policy, 0)] for name, policy in policies.items()}
+        case _:
+            return {}
+
+
+def _sampling_inputs(layout: RunLayout, policy: int) -> Inputs:
+    """Prompts, and the export of the policy that samples; policy 0 is the experiment's own, which is no artifact."""
+    prompts = {"prompts": [layout.artifact("prepare_prompts")]}
+    return {**prompts, "policy": [layout.artifact("export", policy)]} if policy > 0 else prompts
+
+
+def _checkpoint(layout: RunLayout, policy: int) -> Path:
+    """The NeMo checkpoint of policy `policy`."""
+    return layout.artifact("train", policy) if policy > 0 else layout.artifact("import_policy", 0)
+
+
+def stage_settings(experiment: Experiment, stage: str) -> dict[str, Any]:
+    """The resolved settings a stage's artifact depends on, by dotted key."""
+    resolved = experiment.model_dump(mode="json")
+    settings: dict[str, Any] = {}
+    for key in STAGES[stage].settings:
+        value: Any = resolved
+        for part in key.split("."):
+            value = value[part]
+        settings.update(_flatten(key, value))
+    return settings
+
+
+def _flatten(key: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {k: v for name, inner in value.items() for k, v in _flatten(f"{key}.{name}", inner).items()}
+    return {key: value}
