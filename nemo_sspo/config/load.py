@@ -1,0 +1,150 @@
+"""From Hydra overrides to a validated `Experiment`; whatever is wrong becomes one line that says what to do."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from nemo_sspo.config.describe import FieldMeaning, describe_settings, kinds_of_keys
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.mistakes import closest, shown, validation_message
+from nemo_sspo.errors import UserError
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def load_experiment(overrides: Sequence[str], config_dir: Path | None = None) -> Experiment:
+    """Compose `overrides` over conf/ and validate.
+
+    Args:
+        overrides: in Hydra's grammar: ``experiment=quickstart``, ``gate=power``, ``train.learning_rate=1e-6``.
+        config_dir: a directory with further groups, searched after the shipped one.
+
+    Raises:
+        UserError: an override cannot be parsed, names no key or choice, or a value is missing or of the wrong type.
+    """
+    settings = compose_settings(overrides, config_dir)
+    try:
+        return Experiment.model_validate(settings)
+    except ValidationError as error:
+        raise UserError(validation_message(error, settings)) from None
+
+
+def describe(overrides: Sequence[str], config_dir: Path | None = None) -> list[FieldMeaning]:
+    """Every setting of the composed tree with its value and meaning. Required settings may still be missing."""
+    settings = compose_settings(overrides, config_dir)
+    try:
+        Experiment.model_validate(settings)
+    except ValidationError as error:
+        if any(problem["type"] != "missing" for problem in error.errors()):
+            raise UserError(validation_message(error, settings)) from None
+    return list(describe_settings(settings))
+
+
+def compose_settings(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+    """The composed and resolved tree, not yet validated."""
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserError(f"--config-dir {config_dir}: no such directory")
+    parsed = _parse(overrides)
+    arguments = [_argument(override, config_dir) for override in parsed]
+    with initialize_config_dir(str(config_root()), version_base="1.3"):
+        try:
+            composed = compose("config", overrides=[*_search_path(config_dir), *arguments])
+            settings = OmegaConf.to_container(composed, resolve=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_one_line(error)) from None
+    assert isinstance(settings, dict)
+    given = {override.key_or_group for override in parsed}
+    return {str(key): _of_its_kind(str(key), value, given) for key, value in settings.items()}
+
+
+def _of_its_kind(section: str, value: Any, given: set[str]) -> Any:
+    """Leave out what an experiment's YAML sets for another kind than the one that was chosen in the end.
+
+    ``experiment=quickstart loss=dpo`` is then a DPO run, though the experiment sets ``loss.eta``. A key that was given
+    on the command line always stays, to be refused where it has no meaning.
+    """
+    if not isinstance(value, dict) or "kind" not in value:
+        return value
+    kinds = kinds_of_keys()
+
+    def applies(name: str) -> bool:
+        key = f"{section}.{name}"
+        return key in given or value["kind"] in kinds.get(key, (value["kind"],))
+
+    return {name: inner for name, inner in value.items() if applies(name)}
+
+
+def config_root() -> Path:
+    """The shipped groups: inside the package in a wheel, at the top of a checkout."""
+    packaged = _PACKAGE / "conf"
+    return packaged if packaged.is_dir() else _PACKAGE.parent / "conf"
+
+
+def choices(group: str, config_dir: Path | None = None) -> list[str]:
+    """Names of the YAML files of a group, the user's among them."""
+    roots = [config_root(), *([config_dir] if config_dir else [])]
+    return sorted({path.stem for root in roots for path in (root / group).glob("*.yaml")})
+
+
+def _search_path(config_dir: Path | None) -> list[str]:
+    """The override that has Hydra look into the user's directory too."""
+    if config_dir is None:
+        return []
+    quoted = str(config_dir.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.searchpath=['file://{quoted}']"]
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException:
+            raise UserError(f"cannot read the override {text!r}: {_quoting_advice(text)}") from None
+    return parsed
+
+
+def _quoting_advice(text: str) -> str:
+    key, equals, value = text.partition("=")
+    if not equals:
+        return "write key=value"
+    if not text.isprintable():
+        return "it holds characters that cannot be printed"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    quoted = shlex.quote(f'{key}="{escaped}"')
+    return f"a value with special characters needs quotes of its own: {quoted}"
+
+
+def _argument(override: Override, config_dir: Path | None) -> str:
+    """The override as Hydra takes it: a checked group choice, or a value that is set whether or not a YAML has it."""
+    text = override.input_line or ""
+    if override.is_sweep_override():
+        raise UserError(f"{shown(text)}: several values; a run takes one (a list is written key=[a,b])")
+    key = override.key_or_group
+    known = choices(key, config_dir) if key.isidentifier() else []
+    if known and override.type != OverrideType.DEL:
+        _check_choice(key, override.value(), known)
+        # Groups that only the user's directory has are in no defaults list: they are added, not chosen.
+        return text.lstrip("+") if choices(key) else f"+{text.lstrip('+')}"
+    return f"++{text}" if override.type == OverrideType.CHANGE else text
+
+
+def _check_choice(group: str, value: object, known: list[str]) -> None:
+    if value is None or value in known:
+        return
+    raise UserError(f"{group}={shown(value)}: no such choice{closest(str(value), known)}; one of {', '.join(known)}")
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3]) or type(error).__name__

@@ -1,0 +1,113 @@
+"""Say what is wrong with a configuration in one line: the full key, what stood there, what was expected."""
+
+from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher, get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from nemo_sspo.config.describe import kinds_of_keys
+
+_EXPECTED = {
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "model_type": "a section (key.name=value sets one of its settings)",
+    "model_attributes_type": "a section (key.name=value sets one of its settings)",
+    "dict_type": "a mapping",
+    "tuple_type": "a list",
+}
+_CLOSE_ENOUGH = 0.6
+
+
+def validation_message(error: ValidationError, settings: Mapping[str, Any]) -> str:
+    """One line for everything pydantic found: a misspelt key first (it also causes missing ones), then values."""
+    problems = error.errors(include_url=False)
+    misspelt = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+    missing = [_path(problem, settings) for problem in problems if problem["type"] == "missing"]
+    others = [problem for problem in problems if problem["type"] not in ("extra_forbidden", "missing")]
+    if misspelt:
+        return _misspelt(_path(misspelt[0], settings), settings)
+    if others:
+        return _wrong_value(others[0], settings)
+    return f"{_listed(missing)} missing: give {' '.join(f'{path}=...' for path in missing)}"
+
+
+def closest(name: str, candidates: Iterable[str]) -> str:
+    """``" (did you mean x?)"``, or nothing where no candidate is near."""
+    near = get_close_matches(name, list(candidates), n=1, cutoff=_CLOSE_ENOUGH)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def shown(value: object) -> str:
+    """A value as it was typed, or escaped where it would break the line."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)
+
+
+def nearest_key(path: str, candidates: Iterable[str]) -> str | None:
+    """The known key most like an unknown one: by its whole path, or by its last name in whatever section."""
+    leaf = path.rpartition(".")[2]
+
+    def likeness(candidate: str) -> float:
+        whole = SequenceMatcher(None, path, candidate).ratio()
+        last = SequenceMatcher(None, leaf, candidate.rpartition(".")[2]).ratio()
+        return max(whole, last) + 0.1 * min(whole, last)
+
+    best = max(candidates, key=likeness)
+    return best if likeness(best) >= _CLOSE_ENOUGH else None
+
+
+def _misspelt(path: str, settings: Mapping[str, Any]) -> str:
+    known = kinds_of_keys()
+    section = path.rpartition(".")[0]
+    if path in known:
+        kind = settings[section].get("kind")
+        return f"{path}: no setting of {section}={kind}; it belongs to {section}={' or '.join(known[path])}"
+    near = nearest_key(path, [*known, "experiment"])
+    return f"{shown(path)}: no such setting" + (
+        f" (did you mean {near}?)" if near else "; `nemo-sspo config` lists them"
+    )
+
+
+def _wrong_value(problem: ErrorDetails, settings: Mapping[str, Any]) -> str:
+    path, kind = _path(problem, settings), problem["type"]
+    context = problem.get("ctx", {})
+    if kind == "value_error":
+        message = str(context["error"])
+        return f"{path}: {message}" if path else message
+    if kind == "union_tag_invalid":
+        return (
+            f"{path}.kind={shown(context['tag'])}: no such kind; one of {context['expected_tags'].replace(chr(39), '')}"
+        )
+    if kind == "union_tag_not_found":
+        return f"{path}.kind is missing: choose one with {path}=<kind>"
+    if kind == "string_pattern_mismatch":
+        return f"{path}={shown(problem['input'])}: expected text that matches {context['pattern']}"
+    expected = _EXPECTED.get(kind) or problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{path}={shown(problem['input'])}: expected {expected}"
+
+
+def _path(problem: ErrorDetails, settings: Mapping[str, Any]) -> str:
+    """Dotted key of a problem. Pydantic puts the kind of a union's member between the names: it is left out."""
+    *parents, last = problem["loc"] or ("",)
+    names: list[str] = []
+    node: Any = settings
+    for part in parents:
+        if isinstance(node, Mapping) and part in node:
+            names.append(str(part))
+            node = node[part]
+        elif not isinstance(node, Mapping):
+            names.append(str(part))
+    is_tag = isinstance(node, Mapping) and node.get("kind") == last and problem["type"] not in ("missing",)
+    return ".".join(names if is_tag and last not in node else [*names, str(last)])
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'}"

@@ -1,0 +1,58 @@
+"""Registry keys, configuration kinds and YAML names are the same sets."""
+
+from typing import get_args
+
+import pytest
+
+from nemo_sspo.config import variants
+from nemo_sspo.config.load import choices
+
+pytest.importorskip("torch")
+
+from nemo_sspo.encoder.registry import ENCODERS
+from nemo_sspo.objective.gates import GATE_WEIGHTS
+from nemo_sspo.objective.losses import LOSSES
+from nemo_sspo.objective.repulsion import REPULSIONS
+from nemo_sspo.oracle.registry import ORACLES
+
+
+def kinds(union) -> set[str]:
+    members = get_args(get_args(union)[0]) or (get_args(union)[0],)
+    return {member.model_fields["kind"].default for member in members}
+
+
+@pytest.mark.parametrize(
+    ("registry", "union", "group"),
+    [(LOSSES, variants.Loss, "loss"), (GATE_WEIGHTS, variants.Gate, "gate")],
+)
+def test_kinds_with_an_import_path(registry, union, group):
+    assert {*registry, "custom"} == kinds(union) == set(choices(group))
+
+
+def test_repulsion_forms():
+    assert set(REPULSIONS) == set(get_args(variants.Repulsion.model_fields["form"].annotation))
+    assert set(REPULSIONS) == set(choices("repulsion"))
+
+
+def test_precisions():
+    assert kinds(variants.Precision) == set(choices("precision"))
+
+
+def test_oracles_and_encoders_and_engines():
+    assert set(ORACLES) == kinds(variants.Oracle) == set(choices("oracle"))
+    assert set(ENCODERS) == kinds(variants.Encoder)
+    assert kinds(variants.Engine) == set(choices("engine"))
+
+
+def test_parameters_of_a_kind_are_those_of_its_function():
+    """A gate or loss can only be bound when its fields are its function's keyword arguments."""
+    import inspect
+
+    for registry, union, extra in ((LOSSES, variants.Loss, {"scale"}), (GATE_WEIGHTS, variants.Gate, {"form"})):
+        for member in get_args(get_args(union)[0]):
+            kind = member.model_fields["kind"].default
+            if kind == "custom":
+                continue
+            parameters = inspect.signature(registry[kind]).parameters.values()
+            keywords = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+            assert set(member.model_fields) - {"kind"} - extra == keywords, kind

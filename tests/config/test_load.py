@@ -1,0 +1,176 @@
+"""Overrides become a validated experiment; every mistake becomes one line that says what to do."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemo_sspo.config.load import compose_settings, config_root, load_experiment
+from nemo_sspo.errors import UserError
+
+QUICK = "experiment=quickstart"
+
+
+def message_of(*overrides, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        load_experiment(overrides, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_the_quickstart_is_what_the_readme_says():
+    experiment = load_experiment([QUICK])
+    assert (experiment.iterations, experiment.loss.eta, experiment.train.learning_rate) == (2, 30.0, 1e-3)
+    assert (experiment.parallel.tensor, experiment.parallel.pipeline, experiment.parallel.world_size) == (2, 2, 4)
+    assert (experiment.train.global_batch_size, experiment.train.train_epochs) == (32, 2)
+    assert (experiment.rollout.samples_per_prompt, experiment.rollout.max_response_tokens) == (5, 64)
+    assert (experiment.precision.kind, experiment.cluster.launcher, experiment.cluster.gpus) == ("fp32", "fork", 0)
+
+
+@pytest.mark.parametrize("name", ["llama3-8b", "mistral-7b", "llama3-70b"])
+def test_the_papers_settings(name):
+    experiment = load_experiment([f"experiment={name}", "prompts=p.jsonl"])
+    assert experiment.loss.eta == 1000.0
+    assert experiment.train.learning_rate == 5e-7
+    assert (experiment.train.train_epochs, experiment.train.schedule_epochs) == (1, 18)
+    assert (experiment.train.global_batch_size, experiment.iterations) == (64, 3)
+    assert (experiment.gate.kind, experiment.gate.form, experiment.repulsion.form) == ("linear", "pair", "euclidean")
+    assert experiment.data.max_prompt_tokens == 512
+    assert experiment.rollout.max_response_tokens == 2048
+
+
+def test_a_plain_override_reaches_a_field_that_no_yaml_mentions():
+    assert load_experiment([QUICK, "train.weight_decay=0.25"]).train.weight_decay == 0.25
+    assert load_experiment([QUICK, "engine.extra.swap_space=4"]).engine.extra == {"swap_space": 4}
+
+
+def test_group_choice_and_its_setting_compose_in_any_order():
+    chosen = load_experiment([QUICK, "gate.exponent=3", "gate=power"]).gate
+    assert (chosen.kind, chosen.exponent) == ("power", 3.0)
+
+
+def test_an_experiments_setting_for_another_kind_is_left_out_but_a_given_one_is_refused():
+    assert load_experiment([QUICK, "loss=dpo"]).loss.kind == "dpo"  # the quickstart sets loss.eta
+    assert message_of(QUICK, "loss=dpo", "loss.eta=3") == (
+        "loss.eta: no setting of loss=dpo; it belongs to loss=sppo or sppo_single or sppo_hard"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("train.learning_rat=1", "train.learning_rate"),
+        ("learning_rate=1", "train.learning_rate"),
+        ("rollout.temprature=1", "rollout.temperature"),
+        ("experimnt=quickstart", "experiment"),
+        ("oracle.pth=x", "oracle.path"),
+        ("cluster.train.pyton=x", "cluster.train.python"),
+        ("sead=1", "seed"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(override, nearest):
+    key = override.partition("=")[0]
+    assert message_of(QUICK, override) == f"{key}: no such setting (did you mean {nearest}?)"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.learning_rate=fast", "train.learning_rate=fast: expected a number"),
+        ("seed=abc", "seed=abc: expected a whole number"),
+        ("train.packing=7", "train.packing=7: expected true or false"),
+        ("rollout.samples_per_prompt=1", "rollout.samples_per_prompt=1: expected greater than or equal to 2"),
+        ("pairs.estimator=borda", "pairs.estimator=borda: expected 'pairwise' or 'bt_mean_score'"),
+        ("train=5", "train=5: expected a section (key.name=value sets one of its settings)"),
+        ("gate.kind=sharp", "gate.kind=sharp: no such kind; one of none, linear, power, sigmoid, threshold, kernel"),
+        ("name=../x", "name=../x: expected text that matches"),
+        ("policy=[a,b]", "policy=['a', 'b']: expected text"),
+        ("experiment=quickstrt", "experiment=quickstrt: no such choice (did you mean quickstart?); one of llama3-70b"),
+        ("gate=shap", "gate=shap: no such choice; one of custom"),
+        ("seed=1,2", "seed=1,2: several values; a run takes one"),
+        ("seed", "cannot read the override 'seed': write key=value"),
+        ("prompts=a=b", """cannot read the override 'prompts=a=b': a value with special characters needs quotes"""),
+    ],
+)
+def test_a_wrong_value_names_field_value_and_expectation(override, message):
+    assert message_of(QUICK, override).startswith(message)
+
+
+def test_the_advised_quotes_work():
+    assert message_of(QUICK, "prompts=a=b").endswith("""'prompts="a=b"'""")
+    assert load_experiment([QUICK, 'prompts="a=b"']).prompts == "a=b"
+
+
+def test_what_is_missing_names_the_flags_to_give():
+    assert message_of("experiment=llama3-8b") == "prompts is missing: give prompts=..."
+    assert message_of() == (
+        "name, policy, prompts, oracle.path are missing: give name=... policy=... prompts=... oracle.path=..."
+    )
+
+
+def test_inconsistent_settings_are_named():
+    assert "global_batch_size=33 is not a multiple" in message_of(
+        QUICK, "train.global_batch_size=33", "parallel.data=2"
+    )
+    assert message_of(QUICK, "parallel.sequence=true", "parallel.tensor=1").startswith("parallel: ")
+
+
+def test_a_number_is_a_name_too():
+    assert load_experiment([QUICK, "name=7"]).name == "7"
+
+
+def test_interpreters_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("NEMO_SSPO_TRAIN_PYTHON", "/opt/nemo/python")
+    monkeypatch.delenv("NEMO_SSPO_ROLLOUT_PYTHON", raising=False)
+    cluster = load_experiment([QUICK]).cluster
+    assert (cluster.train.python, cluster.rollout.python) == ("/opt/nemo/python", ".venv/rollout/bin/python")
+
+
+def test_a_directory_of_the_user_adds_choices(tmp_path):
+    own = tmp_path / "it's mine"
+    (own / "cluster").mkdir(parents=True)
+    (own / "cluster" / "site.yaml").write_text("gpus: 2\ntrain: {python: t}\nrollout: {python: r}\n")
+    cluster = load_experiment([QUICK, "cluster=site"], own).cluster
+    assert (cluster.gpus, cluster.train.python) == (2, "t")
+    assert message_of(QUICK, "cluster=site").startswith("cluster=site: no such choice")
+    assert "no such directory" in message_of(QUICK, config_dir=tmp_path / "absent")
+
+
+def test_composing_twice_leaves_nothing_behind():
+    first = load_experiment([QUICK, "seed=5"])
+    load_experiment(["experiment=llama3-8b", "prompts=x"])
+    assert load_experiment([QUICK, "seed=5"]) == first
+
+
+def test_a_stored_experiment_reads_back_equal():
+    experiment = load_experiment([QUICK, "gate=threshold", "train.schedule_epochs=3"])
+    assert type(experiment).model_validate_json(experiment.model_dump_json()) == experiment
+
+
+def test_every_shipped_yaml_names_only_differences_from_the_defaults():
+    """A group's file that repeats a default would drift from it; `kind` and `form` are what the file is for."""
+    for path in sorted((config_root()).glob("*/*.yaml")):
+        group, name = path.parent.name, path.stem
+        if group in ("experiment", "cluster", "parallel"):
+            continue
+        lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        keys = [line.partition(":")[0] for line in lines]
+        assert keys[0] in ("kind", "form"), path
+        if group in ("loss", "gate", "repulsion", "precision"):
+            assert lines == [f"{keys[0]}: {name}"], path
+
+
+def refusal(override: str) -> str:
+    """What is said to an override; nothing when it is taken."""
+    try:
+        compose_settings([QUICK, override])
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=40))
+def test_any_text_composes_or_is_refused_in_one_line(text):
+    for override in (text, f"prompts={text}", f"{text}=1"):
+        assert len(refusal(override).splitlines()) <= 1
