@@ -1,0 +1,42 @@
+"""What a generation engine offers to the rollout stage."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+OnProgress = Callable[[int], None]
+"""Called with the number of prompts whose responses are complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How responses are drawn."""
+
+    samples: int
+    """K, responses per prompt."""
+    temperature: float
+    top_p: float
+    max_tokens: int
+    """Longest response."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled response."""
+
+    token_ids: list[int]
+    """Its tokens; the last one is the end-of-turn token when ``finish_reason`` is ``stop``."""
+    logprobs: list[float]
+    """Log-prob of each token under the policy itself (before temperature and top-p), in nats."""
+    finish_reason: str
+    """``stop``: it ended by itself; ``length``: it was cut at the limit."""
+
+
+class RolloutEngine(Protocol):
+    """Samples from one policy. Equal seed, prompts and sampling give equal completions."""
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, on_progress: OnProgress
+    ) -> list[list[Completion]]:
+        """K completions of every prompt (token ids, generation prompt included), in the order of `prompts`."""
+        ...

@@ -1,0 +1,63 @@
+"""The policy's own tokenizer: the chat template is applied here, once, and every later stage works on token ids."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+from nemo_sspo.artifacts.model_source import local_model
+from nemo_sspo.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_policy_tokenizer(policy: str) -> "PreTrainedTokenizerBase":
+    """Tokenizer of a policy directory or hub id; refuses one without a chat template or an end-of-turn token."""
+    from transformers import AutoTokenizer
+
+    directory = local_model(policy, "policy")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+    except Exception as error:  # a missing or broken tokenizer surfaces as OSError, ValueError, KeyError or TypeError
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"policy={policy}: its tokenizer cannot be loaded ({reason})") from None
+    if tokenizer.chat_template is None:
+        raise UserError(
+            f"policy={policy}: its tokenizer has no chat template; add `chat_template` to tokenizer_config.json, "
+            "or take the instruction-tuned model"
+        )
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"policy={policy}: its tokenizer has no eos_token, so that no response could ever end")
+    return tokenizer
+
+
+def prompt_token_ids(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[dict[str, str]]) -> list[int]:
+    """Token ids of a conversation under the chat template, generation prompt included.
+
+    Raises:
+        ValueError: the template refuses the conversation (some know no system role, or insist on alternation).
+    """
+    from jinja2 import TemplateError
+
+    try:
+        token_ids = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
+    except TemplateError as error:
+        raise ValueError(f"the policy's chat template refuses it ({error})") from None
+    return cast("list[int]", token_ids)
+
+
+def stop_token_ids(policy: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Tokens that end a response: the tokenizer's end of sequence and those of generation_config.json."""
+    from transformers import GenerationConfig
+
+    stops = {tokenizer.eos_token_id}
+    directory = local_model(policy, "policy")
+    if (directory / "generation_config.json").is_file():
+        configured = GenerationConfig.from_pretrained(directory).eos_token_id
+        stops |= set(configured if isinstance(configured, list) else [configured]) - {None}
+    return sorted(stops)
+
+
+def response_text(tokenizer: "PreTrainedTokenizerBase", token_ids: Sequence[int], *, stopped: bool) -> str:
+    """Text of a response without special tokens; a response that stopped ends with its end-of-turn token."""
+    body = list(token_ids[:-1] if stopped else token_ids)
+    return str(tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -1,0 +1,132 @@
+"""Generation with vLLM. The only file that imports it."""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from nemo_sspo.artifacts.model_source import local_model
+from nemo_sspo.config.variants import VllmEngine as VllmSettings
+from nemo_sspo.errors import UserError
+from nemo_sspo.rollout.protocol import Completion, OnProgress, Sampling
+
+if TYPE_CHECKING:
+    from vllm.logprobs import FlatLogprobs
+    from vllm.outputs import CompletionOutput
+
+# One process and no pinning of OpenMP threads: several shards may share the machine's cores.
+_CPU_VARIABLES = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+
+
+class VllmEngine:
+    """vLLM behind the `RolloutEngine` protocol.
+
+    One request per prompt asks for all K responses, so that they share the prompt's prefill. Randomness comes from the
+    engine's seed alone: a seed per request would force a slow sampling loop on a GPU.
+    """
+
+    def __init__(
+        self, policy: str, settings: VllmSettings, *, seed: int, max_model_len: int, stop_token_ids: Sequence[int]
+    ) -> None:
+        """Load `policy` (directory or hub id) for sequences of up to `max_model_len` tokens."""
+        directory = local_model(policy, "policy")
+        on_cpu = not has_gpu()
+        _set_variables(settings, on_cpu)
+        from vllm import LLM
+
+        try:
+            self._llm = LLM(**_arguments(directory, settings, on_cpu), seed=seed, max_model_len=max_model_len)
+        except ValueError as error:
+            raise UserError(f"policy={policy}: vLLM refuses it ({_first_line(error)})") from error
+        self._stop_token_ids = list(stop_token_ids)
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, on_progress: OnProgress
+    ) -> list[list[Completion]]:
+        """See `RolloutEngine.generate`. All prompts are in the scheduler at once."""
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+
+        parameters = SamplingParams(
+            n=sampling.samples,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            stop_token_ids=self._stop_token_ids,
+            logprobs=0,  # the sampled token's own, and no alternatives
+            flat_logprobs=True,
+            detokenize=False,
+        )
+        requests = [TokensPrompt(prompt_token_ids=list(token_ids)) for token_ids in prompts]
+        outputs = self._llm.generate(requests, parameters, use_tqdm=_reporter(on_progress, sampling.samples))
+        return [[_completion(completion) for completion in output.outputs] for output in outputs]
+
+
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA device, found without torch: vLLM's variables must be set before torch starts."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    return not hidden and (Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists())
+
+
+def _set_variables(settings: VllmSettings, on_cpu: bool) -> None:
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if on_cpu:
+        for name, value in _CPU_VARIABLES.items():
+            os.environ.setdefault(name, value)
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.cpu_kv_cache_gib))
+
+
+def _arguments(directory: Path, settings: VllmSettings, on_cpu: bool) -> dict[str, Any]:
+    """Keyword arguments of ``vllm.LLM``; those of `settings.extra` win."""
+    arguments: dict[str, Any] = {
+        "model": str(directory),
+        "dtype": settings.dtype,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "max_num_seqs": settings.max_num_seqs,
+        "enforce_eager": settings.enforce_eager,
+        "enable_prefix_caching": True,
+        "logprobs_mode": "raw_logprobs",
+        "disable_log_stats": True,
+    }
+    if on_cpu:
+        # vLLM's "auto" would round a float32 policy to bfloat16, which a CPU does not even compute faster.
+        dtype = "float32" if settings.dtype == "auto" else settings.dtype
+        arguments |= {"enforce_eager": True, "dtype": dtype}
+    else:
+        arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
+    if settings.quantization is not None:
+        arguments["quantization"] = settings.quantization
+    return arguments | settings.extra
+
+
+def _reporter(on_progress: OnProgress, samples: int) -> type:
+    """A silent progress bar for vLLM to drive from its engine loop: reporting costs no batching."""
+    from tqdm import tqdm
+
+    class Reporter(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **(options | {"file": io.StringIO()}))
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            on_progress(int(self.n) // samples)  # the bar counts responses
+            return shown
+
+    return Reporter
+
+
+def _completion(output: "CompletionOutput") -> Completion:
+    token_ids, logprobs = list(output.token_ids), list(cast("FlatLogprobs", output.logprobs).logprobs)
+    if len(token_ids) != len(logprobs) or output.finish_reason not in ("stop", "length"):
+        raise RuntimeError(
+            f"vLLM returned {len(token_ids)} tokens, {len(logprobs)} log-probs, finish_reason {output.finish_reason!r}"
+        )
+    return Completion(token_ids, logprobs, output.finish_reason)
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,124 @@
+"""Real vLLM on a tiny policy, against the same policy in transformers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("vllm")
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from nemo_sspo.config.variants import VllmEngine as VllmSettings
+from nemo_sspo.errors import UserError
+from nemo_sspo.rollout.protocol import Completion, Sampling
+from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, prompt_token_ids, response_text, stop_token_ids
+from nemo_sspo.rollout.vllm_engine import VllmEngine
+
+QUESTIONS = ["How do I sort a list?", "Tell me about the old town.", "a", "Python? " * 9] * 4
+WARM = Sampling(samples=5, temperature=0.7, top_p=0.9, max_tokens=48)
+
+
+def ignore(done: int) -> None:
+    """No progress is wanted."""
+
+
+def start(policy: Path, seed: int) -> VllmEngine:
+    stops = stop_token_ids(str(policy), load_policy_tokenizer(str(policy)))
+    return VllmEngine(str(policy), VllmSettings(max_num_seqs=64), seed=seed, max_model_len=160, stop_token_ids=stops)
+
+
+@pytest.fixture(scope="module")
+def prompts(policy: Path) -> list[list[int]]:
+    tokenizer = load_policy_tokenizer(str(policy))
+    return [prompt_token_ids(tokenizer, [{"role": "user", "content": question}]) for question in QUESTIONS]
+
+
+@pytest.fixture(scope="module")
+def engine(policy: Path) -> VllmEngine:
+    return start(policy, seed=7)
+
+
+@pytest.fixture(scope="module")
+def completions(engine: VllmEngine, prompts: list[list[int]]) -> list[list[Completion]]:
+    """Must be the engine's first call: its randomness goes on from call to call."""
+    done: list[int] = []
+    result = engine.generate(prompts, WARM, done.append)
+    assert done[-1] == len(prompts)
+    assert done == sorted(done)
+    return result
+
+
+def raw_logprobs(policy: Path, prompt: list[int], completion: Completion) -> np.ndarray:
+    """Log-probs of the response's tokens by transformers, at temperature 1 over the whole vocabulary."""
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    ids = torch.tensor([prompt + completion.token_ids])
+    with torch.inference_mode():
+        logprobs = model(ids).logits[0, len(prompt) - 1 : -1].log_softmax(dim=-1)
+    return logprobs[torch.arange(len(completion.token_ids)), completion.token_ids].numpy()
+
+
+def test_logprobs_are_the_policys_own_whatever_the_sampling(
+    policy: Path, prompts: list[list[int]], completions: list[list[Completion]]
+) -> None:
+    for prompt, responses in zip(prompts[:4], completions[:4], strict=True):
+        for completion in responses[:2]:
+            expected = raw_logprobs(policy, prompt, completion)
+            np.testing.assert_allclose(completion.logprobs, expected, atol=1e-4)
+            assert expected.std() > 0.1, "a uniform policy would not tell temperatures apart"
+
+
+def test_a_response_ends_with_a_stop_token_or_at_the_limit(completions: list[list[Completion]]) -> None:
+    stops, reasons = {2, 5}, []
+    for completion in (c for responses in completions for c in responses):
+        *body, last = completion.token_ids
+        reasons.append((completion.finish_reason, last))
+        assert not stops & set(body)
+        if completion.finish_reason == "stop":
+            assert last in stops
+        else:
+            assert completion.finish_reason == "length"
+            assert last not in stops
+            assert len(completion.token_ids) == WARM.max_tokens
+    assert {reason for reason, _ in reasons} == {"stop", "length"}
+    assert {last for reason, last in reasons if reason == "stop"} == stops, "both stop tokens end responses"
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_samples_follow_the_policy(
+    policy: Path, engine: VllmEngine, prompts: list[list[int]], temperature: float
+) -> None:
+    """Mean log-prob of 2000 first tokens is that of the policy's distribution at the temperature, within 4 sigma."""
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    with torch.inference_mode():
+        logits = model(torch.tensor([prompts[0]])).logits[0, -1].double()
+    raw, weights = logits.log_softmax(dim=-1), (logits / temperature).softmax(dim=-1)
+    mean = float((weights * raw).sum())
+    sigma = float((weights * (raw - mean).square()).sum().sqrt()) / 2000**0.5
+    sampling = Sampling(samples=2000, temperature=temperature, top_p=1.0, max_tokens=1)
+    (responses,) = engine.generate(prompts[:1], sampling, ignore)
+    assert np.mean([completion.logprobs[0] for completion in responses]) == pytest.approx(mean, abs=4 * sigma)
+
+
+def test_text_has_no_special_tokens(policy: Path) -> None:
+    tokenizer = load_policy_tokenizer(str(policy))
+    ids = tokenizer("sort a list", add_special_tokens=False)["input_ids"]
+    assert response_text(tokenizer, [*ids, 5], stopped=True) == "sort a list"
+    assert response_text(tokenizer, ids, stopped=False) == "sort a list"
+    assert response_text(tokenizer, [2], stopped=True) == ""
+
+
+def test_a_sequence_beyond_the_models_positions_is_refused(policy: Path) -> None:
+    with pytest.raises(UserError, match="vLLM refuses it"):
+        VllmEngine(str(policy), VllmSettings(), seed=0, max_model_len=4096, stop_token_ids=[2])
+
+
+def test_equal_seeds_repeat_and_others_differ(
+    policy: Path, prompts: list[list[int]], completions: list[list[Completion]]
+) -> None:
+    # The last test of this file: a further engine takes over vLLM's process-wide groups, and the first one dies.
+    assert start(policy, seed=7).generate(prompts, WARM, ignore) == completions
+    assert start(policy, seed=8).generate(prompts, WARM, ignore) != completions
+    first = completions[0]
+    assert len({tuple(completion.token_ids) for completion in first}) > 1, "K samples, not one sample K times"
