@@ -1,0 +1,45 @@
+"""llm-blender's own scoring of a PairRM checkpoint: the oracle that tests and benchmarks hold ours against."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+def load_blender(checkpoint: Path, device: str = "cpu") -> Any:
+    """An ``llm_blender.Blender`` with the ranker of an llm-blender layout directory."""
+    _serve_transformers_4()
+    import llm_blender
+
+    blender = llm_blender.Blender()
+    blender.loadranker(str(checkpoint), device=device)
+    return blender
+
+
+def blender_logits(blender: Any, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+    """Raw logits [N, K, K] as llm-blender computes them, one prompt a batch, K (K - 1) forward passes each."""
+    logits = []
+    for prompt, candidates in zip(prompts, responses, strict=True):
+        batch = blender.ranker_collator([{"source": prompt, "candidates": list(candidates)}])
+        tensors = {name: tensor for name, tensor in batch.items() if tensor is not None}
+        with torch.inference_mode():
+            logits.append(blender.ranker._full_predict(**tensors)["logits"][0].float().cpu().numpy())
+    return np.stack(logits)
+
+
+def _serve_transformers_4() -> None:
+    """llm-blender 0.0.2 uses two names that transformers 5 dropped."""
+    from transformers import PreTrainedTokenizerBase
+    from transformers.utils import hub
+
+    if not hasattr(hub, "TRANSFORMERS_CACHE"):
+        setattr(hub, "TRANSFORMERS_CACHE", ".")  # noqa: B010 - the type checker knows transformers 5 only
+    if not hasattr(PreTrainedTokenizerBase, "batch_encode_plus"):
+        setattr(PreTrainedTokenizerBase, "batch_encode_plus", _encode)  # noqa: B010
+
+
+def _encode(tokenizer: Any, texts: list[str], **options: Any) -> Any:
+    return tokenizer(texts, **options)

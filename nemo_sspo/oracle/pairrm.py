@@ -1,0 +1,168 @@
+"""PairRM (Jiang et al., 2023, LLM-Blender): a DeBERTa-v2 that reads a prompt and two responses and prefers one.
+
+Legend: R rows of a batch, S padded length, H hidden size. Where llm-blender runs K (K - 1) forward passes per prompt,
+this scorer pools all rows it is given, computes equal ones once, and packs them by length.
+"""
+
+from collections.abc import Callable, Sequence
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nemo_sspo.config.variants import PairRMOracle
+from nemo_sspo.errors import UserError
+from nemo_sspo.oracle.pairrm_checkpoint import (
+    BACKBONE_PREFIX,
+    HEAD_OUTPUT,
+    HEAD_PREFIX,
+    MARKER_ID_KEYS,
+    MARKERS,
+    SAFETENSORS,
+    WORD_EMBEDDINGS,
+    PairRMCheckpoint,
+    inspect_pairrm,
+)
+from nemo_sspo.oracle.pairrm_rows import EncodedRow, MarkerIds, RowEncoder, pack
+from nemo_sspo.oracle.protocol import Preferences, Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class PairRMModel(nn.Module):
+    """Backbone and head, with the published checkpoints' parameter names."""
+
+    def __init__(self, backbone: nn.Module, hidden_size: int, n_tasks: int) -> None:
+        super().__init__()
+        self.pretrained_model = backbone
+        # Positions 0 and 3 are the dropouts of training; keeping them keeps the published names 1 and 4.
+        self.head_layer = nn.Sequential(
+            nn.Identity(),
+            nn.Linear(2 * hidden_size, hidden_size),
+            nn.Tanh(),
+            nn.Identity(),
+            nn.Linear(hidden_size, n_tasks),
+        )
+
+    def forward(self, token_ids_RS: Tensor, mask_RS: Tensor, markers_R3: Tensor) -> Tensor:
+        """Raw logits [R]: the mean over tasks of head(source, first) - head(source, second), in fp32."""
+        h_RSH = self.pretrained_model(input_ids=token_ids_RS, attention_mask=mask_RS).last_hidden_state
+        rows_R1 = torch.arange(len(h_RSH), device=h_RSH.device)[:, None]
+        source_RH, first_RH, second_RH = h_RSH[rows_R1, markers_R3].float().unbind(dim=1)
+        left = self.head_layer(torch.cat([source_RH, first_RH], dim=-1))
+        right = self.head_layer(torch.cat([source_RH, second_RH], dim=-1))
+        return (left - right).mean(dim=-1)
+
+
+class PairRM:
+    """PairRM behind the `PreferenceOracle` protocol."""
+
+    def __init__(self, settings: PairRMOracle, device: str | None = None) -> None:
+        """Load a checkpoint; `device` is the GPU where there is one."""
+        checkpoint = inspect_pairrm(settings.path)
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        tokenizer, ids = _load_tokenizer(checkpoint)
+        self._pad = tokenizer.pad_token_id
+        self._encoder = RowEncoder(
+            tokenizer, ids, source_max=settings.source_max_tokens, candidate_max=settings.candidate_max_tokens
+        )
+        model = _load_model(checkpoint)
+        model.pretrained_model.to(_backbone_dtype(settings.precision, self._device))
+        self._model = model.to(self._device).eval()
+        self._batch_tokens = settings.batch_tokens
+
+    def compare(self, rows: Sequence[Row], on_progress: Callable[[int], None] = lambda done: None) -> Preferences:
+        """See `PreferenceOracle.compare`."""
+        unique = list(dict.fromkeys(rows))
+        place = {row: index for index, row in enumerate(unique)}
+        encoded = list(self._encoder.encode(unique))
+        logits_U = np.empty(len(unique), dtype=np.float32)
+        lengths_U = np.fromiter((row.length for row in encoded), dtype=np.int64, count=len(encoded))
+        done = 0
+        for batch in pack(lengths_U, self._batch_tokens):
+            logits_U[batch] = self._forward([encoded[index] for index in batch])
+            done += len(batch)
+            on_progress(done * len(rows) // len(unique))
+        truncated_U = np.fromiter((row.truncated for row in encoded), dtype=np.bool_, count=len(encoded))
+        places_R = np.fromiter((place[row] for row in rows), dtype=np.intp, count=len(rows))
+        return Preferences(logits_U[places_R], truncated_U[places_R], len(unique))
+
+    @torch.inference_mode()
+    def _forward(self, rows: Sequence[EncodedRow]) -> NDArray[np.float32]:
+        tensors = (torch.from_numpy(array).to(self._device) for array in self._encoder.batch(rows, self._pad))
+        return self._model(*tensors).cpu().numpy()
+
+
+def _backbone_dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" else "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+def _load_tokenizer(checkpoint: PairRMCheckpoint) -> tuple["PreTrainedTokenizerBase", MarkerIds]:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.backbone)
+    except Exception as error:  # a missing or broken tokenizer surfaces as OSError, ValueError, KeyError or TypeError
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"oracle: the tokenizer of {checkpoint.backbone} cannot be loaded ({reason})") from None
+    if checkpoint.layout == "llm-blender":
+        tokenizer.add_tokens(list(MARKERS))
+    found = {marker: cast(int, tokenizer.convert_tokens_to_ids(marker)) for marker in MARKERS}
+    for marker, key in MARKER_ID_KEYS.items():
+        configured = checkpoint.config.get(key, found[marker])
+        if found[marker] in (None, tokenizer.unk_token_id) or found[marker] != configured:
+            raise UserError(
+                f"oracle.path={checkpoint.path}: its tokenizer has {marker} as {found[marker]}, "
+                f"config.json says {configured}"
+            )
+    return tokenizer, MarkerIds(*(found[marker] for marker in MARKERS))
+
+
+def _load_model(checkpoint: PairRMCheckpoint) -> PairRMModel:
+    from transformers import DebertaV2Config, DebertaV2Model
+
+    state = _read_weights(checkpoint)
+    config = DebertaV2Config.from_pretrained(checkpoint.backbone)
+    config.vocab_size = len(state[WORD_EMBEDDINGS])  # the markers' rows were added to the backbone's
+    with torch.device("meta"):  # no time spent on initial values that the checkpoint replaces
+        model = PairRMModel(DebertaV2Model(config), config.hidden_size, len(state[HEAD_OUTPUT]))
+    # The only buffer that is no part of a checkpoint.
+    embeddings = cast(nn.Module, model.pretrained_model.embeddings)
+    embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]
+    try:
+        missing = model.load_state_dict(state, strict=False, assign=True).missing_keys
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{checkpoint.weights}: shapes other than config.json's ({reason})") from None
+    if missing:
+        raise UserError(f"{checkpoint.weights}: lacks {', '.join(missing[:3])}; the checkpoint is incomplete")
+    return model.float()
+
+
+def _read_weights(checkpoint: PairRMCheckpoint) -> dict[str, Tensor]:
+    if checkpoint.weights.name == SAFETENSORS:
+        from safetensors.torch import load_file
+
+        state = load_file(checkpoint.weights)
+    else:
+        state = _read_pickle(checkpoint)
+    state = {name: tensor for name, tensor in state.items() if name.startswith((BACKBONE_PREFIX, HEAD_PREFIX))}
+    if WORD_EMBEDDINGS not in state or HEAD_OUTPUT not in state:
+        raise UserError(f"{checkpoint.weights}: not the weights of a PairRM: no {WORD_EMBEDDINGS} or {HEAD_OUTPUT}")
+    return state
+
+
+def _read_pickle(checkpoint: PairRMCheckpoint) -> dict[str, Tensor]:
+    """Read a pytorch_model.bin without running anything it may carry."""
+    try:
+        return torch.load(checkpoint.weights, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError):
+        raise UserError(
+            f"{checkpoint.weights}: not a plain state dict (damaged, or it would run code); convert it to safetensors"
+        ) from None

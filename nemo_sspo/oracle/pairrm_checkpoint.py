@@ -1,0 +1,122 @@
+"""A PairRM checkpoint on disk, in either published layout, checked before any weight is loaded. No torch.
+
+``hf`` (llm-blender/PairRM-hf): config.json is a DeBERTa-v2 configuration that names the marker tokens' ids; tokenizer
+and weights lie beside it. ``llm-blender`` (llm-blender/PairRM): config.json names a ranker type and a backbone, whose
+configuration and tokenizer are taken from that backbone's directory or hub id, and gets the marker tokens added.
+Both keep their weights under ``pretrained_model.*`` and ``head_layer.*``.
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nemo_sspo.artifacts.model_source import is_hub_id, local_model
+from nemo_sspo.errors import UserError
+
+SOURCE_MARKER, FIRST_MARKER, SECOND_MARKER, CANDIDATE_MARKER = (
+    "<|source|>",
+    "<|candidate1|>",
+    "<|candidate2|>",
+    "<|candidate|>",
+)
+MARKERS = (SOURCE_MARKER, FIRST_MARKER, SECOND_MARKER, CANDIDATE_MARKER)
+"""In the order in which llm-blender adds them to a backbone's tokenizer."""
+MARKER_ID_KEYS = dict(
+    zip(MARKERS, ("source_prefix_id", "cand1_prefix_id", "cand2_prefix_id", "cand_prefix_id"), strict=True)
+)
+
+BACKBONE_PREFIX, HEAD_PREFIX = "pretrained_model.", "head_layer."
+WORD_EMBEDDINGS = BACKBONE_PREFIX + "embeddings.word_embeddings.weight"
+HEAD_HIDDEN, HEAD_OUTPUT = HEAD_PREFIX + "1.weight", HEAD_PREFIX + "4.weight"
+SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+
+
+@dataclass(frozen=True)
+class PairRMCheckpoint:
+    """Where the parts of a checkpoint are, and what its configuration says."""
+
+    path: Path
+    layout: Literal["hf", "llm-blender"]
+    config: dict[str, Any]
+    backbone: str
+    """Directory or hub id with the backbone's configuration and tokenizer (the checkpoint itself for ``hf``)."""
+    weights: Path
+
+
+def inspect_pairrm(path: str) -> PairRMCheckpoint:
+    """Find and check a checkpoint (directory or hub id).
+
+    Raises:
+        UserError: a file is missing, or its configuration or weights are not those of a PairRM on DeBERTa-v2.
+    """
+    directory = local_model(path, "oracle.path")
+    config = _read_config(directory)
+    checkpoint = _identify(directory, config)
+    if checkpoint.weights.name == SAFETENSORS:
+        _check_weights(checkpoint.weights)
+    return checkpoint
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((directory / "config.json").read_text())
+    except FileNotFoundError:
+        raise UserError(f"oracle.path={directory}: no config.json; give the directory of a PairRM checkpoint") from None
+    except ValueError as error:
+        raise UserError(f"{directory / 'config.json'}: not JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{directory / 'config.json'}: not a JSON object")
+    return config
+
+
+def _identify(directory: Path, config: dict[str, Any]) -> PairRMCheckpoint:
+    weights = next((directory / name for name in (SAFETENSORS, PICKLE) if (directory / name).is_file()), None)
+    if weights is None:
+        raise UserError(f"oracle.path={directory}: neither {SAFETENSORS} nor {PICKLE}; the checkpoint is incomplete")
+    if "ranker_type" in config:
+        return _identify_llm_blender(directory, config, weights)
+    missing = [key for key in list(MARKER_ID_KEYS.values())[:3] if not isinstance(config.get(key), int)]
+    if config.get("model_type") != "deberta-v2" or missing:
+        found = config.get("architectures") or config.get("model_type")
+        raise UserError(
+            f"oracle.path={directory}: not a PairRM (found {found}); expected a DeBERTa-v2 config.json with "
+            f"{', '.join(list(MARKER_ID_KEYS.values())[:3])}, or llm-blender's with ranker_type"
+        )
+    if not any((directory / name).is_file() for name in ("tokenizer.json", "spm.model", "tokenizer_config.json")):
+        raise UserError(f"oracle.path={directory}: no tokenizer beside the weights")
+    return PairRMCheckpoint(directory, "hf", config, str(directory), weights)
+
+
+def _identify_llm_blender(directory: Path, config: dict[str, Any], weights: Path) -> PairRMCheckpoint:
+    ranker, model = config["ranker_type"], str(config.get("model_type"))
+    if ranker != "pairranker" or not model.startswith("deberta") or model == "deberta-rm":
+        raise UserError(
+            f"oracle.path={directory}: ranker_type={ranker!r} on {model!r}; only a pairranker on DeBERTa is a PairRM"
+        )
+    name = config.get("model_name")
+    if not isinstance(name, str):
+        raise UserError(f"{directory / 'config.json'}: model_name must name the backbone (a directory or a hub id)")
+    backbone = _beside(directory, name)
+    if not Path(backbone).is_dir() and not is_hub_id(backbone):
+        raise UserError(f"{directory / 'config.json'}: model_name={name}: no such backbone directory")
+    return PairRMCheckpoint(directory, "llm-blender", config, backbone, weights)
+
+
+def _beside(directory: Path, name: str) -> str:
+    """A backbone named by a path relative to the checkpoint travels with it."""
+    return str(directory / name) if (directory / name).is_dir() else name
+
+
+def _check_weights(weights: Path) -> None:
+    """Read the names from a safetensors header (8 bytes of length, then JSON), not the tensors."""
+    try:
+        with weights.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            names = set(json.loads(file.read(min(length, 1 << 27))))
+    except (ValueError, struct.error):
+        raise UserError(f"{weights}: not a safetensors file, or cut short") from None
+    missing = {WORD_EMBEDDINGS, HEAD_HIDDEN, HEAD_OUTPUT} - names
+    if missing:
+        raise UserError(f"{weights}: not the weights of a PairRM: no {', '.join(sorted(missing))}")

@@ -1,0 +1,198 @@
+"""Our PairRM scorer against llm-blender's own, and its promises: independence, truncation, layouts, refusals."""
+
+import itertools
+import json
+import os
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from nemo_sspo.config.variants import PairRMOracle
+from nemo_sspo.errors import UserError
+from nemo_sspo.oracle.pairrm import PairRM
+from nemo_sspo.oracle.pairrm_checkpoint import HEAD_OUTPUT, MARKERS
+from nemo_sspo.oracle.pairrm_rows import pack
+from nemo_sspo.oracle.protocol import Row
+from tests.oracle.tiny_pairrm import CANDIDATE_MAX, SOURCE_MAX
+
+PROMPTS = ["hi", "How do I sort a list of numbers? " * 9, "", "Über 今日 😀\n\tok", "line [SEP] break"]
+RESPONSES = [
+    ["a", "", "Use sorted()", "quick brown fox jumps " * 30, "a"],
+    ["list.sort() " * 8, "No.", "today 良い", " ", "x" * 200],
+    ["", "", "The lazy dog. " * 12, "Python [SEP] list", "😀😀"],
+    ["naïve café", "NAIVE", "今日は良い天気です。" * 20, "ok\n", "ok"],
+    ["one", "two", "three", "four", "five"],
+]
+
+
+def oracle(path: Path, batch_tokens: int = 512) -> PairRM:
+    limits = {"source_max_tokens": SOURCE_MAX, "candidate_max_tokens": CANDIDATE_MAX}
+    return PairRM(PairRMOracle(path=str(path), batch_tokens=batch_tokens, **limits), device="cpu")
+
+
+def all_rows() -> list[Row]:
+    return [
+        Row(prompt, first, second)
+        for prompt, responses in zip(PROMPTS, RESPONSES, strict=True)
+        for first, second in itertools.permutations(responses, 2)
+    ]
+
+
+def matrices(logits_R: np.ndarray) -> np.ndarray:
+    k = len(RESPONSES[0])
+    logits_NKK = np.zeros((len(PROMPTS), k, k), dtype=np.float32)
+    first, second = zip(*itertools.permutations(range(k), 2), strict=True)
+    logits_NKK[:, first, second] = logits_R.reshape(len(PROMPTS), -1)
+    return logits_NKK
+
+
+@pytest.fixture(scope="module")
+def truth(checkpoints: dict[str, Path]) -> np.ndarray:
+    """K x K logits of llm-blender's own ranker and collator."""
+    if find_spec("llm_blender") is None:
+        pytest.skip("llm-blender is not installed")
+    from nemo_sspo.oracle.blender import blender_logits, load_blender
+
+    return blender_logits(load_blender(checkpoints["llm-blender"]), PROMPTS, RESPONSES)
+
+
+@pytest.mark.parametrize("layout", ["hf", "llm-blender", "pickle"])
+def test_logits_equal_llm_blenders(checkpoints: dict[str, Path], truth: np.ndarray, layout: str) -> None:
+    preferences = oracle(checkpoints[layout]).compare(all_rows())
+    assert truth.std() > 0.01, "a constant oracle would agree with anything"
+    np.testing.assert_allclose(matrices(preferences.logits_R), truth, atol=1e-5, rtol=0)
+    assert preferences.truncated_R.any()
+    assert not preferences.truncated_R.all()
+
+
+def test_a_row_does_not_depend_on_its_neighbours(checkpoints: dict[str, Path]) -> None:
+    rows = all_rows()
+    together = oracle(checkpoints["hf"], batch_tokens=100_000).compare(rows).logits_R
+    alone = oracle(checkpoints["hf"], batch_tokens=1)
+    np.testing.assert_allclose(alone.compare(rows).logits_R, together, atol=1e-6, rtol=0)
+    some = rows[7:60:9]
+    np.testing.assert_allclose(alone.compare(some[::-1]).logits_R[::-1], together[7:60:9], atol=1e-6, rtol=0)
+
+
+def test_equal_rows_are_computed_once(checkpoints: dict[str, Path]) -> None:
+    rows = all_rows()[:6]
+    done: list[int] = []
+    preferences = oracle(checkpoints["hf"]).compare([*rows, *rows, rows[0]], done.append)
+    assert preferences.unique_rows == len(set(rows))
+    np.testing.assert_array_equal(preferences.logits_R[6:12], preferences.logits_R[:6])
+    assert done[-1] == 13
+    assert done == sorted(done)
+
+
+def test_room_that_the_prompt_leaves_goes_to_the_responses(checkpoints: dict[str, Path]) -> None:
+    """A prompt of n tokens, marker counted, leaves each response 24 + (48 - n - 2) // 2 with its [CLS] and [SEP]."""
+    scorer = oracle(checkpoints["hf"])
+    word = "[MASK]"  # one token, whatever stands beside it
+    for prompt_words in (0, 1, 20, 45, 46, 60):
+        prompt = word * prompt_words
+        n = min(1 + prompt_words, SOURCE_MAX - 2)
+        room = CANDIDATE_MAX + (SOURCE_MAX - n - 2) // 2 - 2
+        for response_words, cut in ((room - 1, False), (room, True)):
+            response = word * response_words
+            (row,) = scorer._encoder.encode([Row(prompt, response, "ok")])
+            assert len(row.first) == room
+            assert row.truncated is (cut or 1 + prompt_words > n)
+
+
+def test_a_response_cannot_write_markers(checkpoints: dict[str, Path]) -> None:
+    """Marker text inside a response is a space to the oracle, as llm-blender makes of the separator."""
+    scorer = oracle(checkpoints["hf"])
+    for marker in (*MARKERS, "[SEP]"):
+        attack, plain = (Row("q", f"bad {filler} good", "fair") for filler in (marker, " "))
+        logits = scorer.compare([attack, plain]).logits_R
+        assert logits[0] == pytest.approx(logits[1], abs=1e-6)
+
+
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=50), budget=st.integers(1, 200))
+def test_packing_is_a_partition_within_the_budget(lengths: list[int], budget: int) -> None:
+    array = np.array(lengths)
+    batches = list(pack(array, budget))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or len(batch) * array[batch].max() <= budget for batch in batches)
+    longest = [int(array[batch].max()) for batch in batches]
+    assert longest == sorted(longest, reverse=True)
+
+
+def copy(checkpoints: dict[str, Path], layout: str, to: Path) -> Path:
+    shutil.copytree(checkpoints[layout], to)
+    return to
+
+
+def edit_config(path: Path, **changes: object) -> None:
+    config = json.loads((path / "config.json").read_text()) | changes
+    (path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+@pytest.mark.parametrize(
+    ("layout", "changes", "message"),
+    [
+        ("hf", {"model_type": "bert", "architectures": ["BertModel"]}, r"not a PairRM \(found \['BertModel'\]\)"),
+        ("hf", {"cand1_prefix_id": None}, "not a PairRM"),
+        ("hf", {"cand1_prefix_id": 3}, r"its tokenizer has <\|candidate1\|> as \d+, config.json says 3"),
+        ("hf", {"intermediate_size": 16}, "shapes other than config.json's"),
+        ("hf", {"num_hidden_layers": 3}, "the checkpoint is incomplete"),
+        ("llm-blender", {"ranker_type": "deberta-rm"}, "only a pairranker on DeBERTa"),
+        ("llm-blender", {"model_type": "roberta"}, "only a pairranker on DeBERTa"),
+        ("llm-blender", {"model_name": "/no/such/backbone"}, "no such backbone directory"),
+    ],
+)
+def test_another_architecture_is_refused(
+    checkpoints: dict[str, Path], tmp_path: Path, layout: str, changes: dict, message: str
+) -> None:
+    path = copy(checkpoints, layout, tmp_path / "oracle")
+    edit_config(path, **changes)
+    with pytest.raises(UserError, match=message):
+        oracle(path)
+
+
+def test_incomplete_checkpoints_are_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such directory"):
+        oracle(tmp_path / "absent")
+    path = copy(checkpoints, "hf", tmp_path / "oracle")
+    state = load_file(path / "model.safetensors")
+    save_file({k: v for k, v in state.items() if k != HEAD_OUTPUT}, path / "model.safetensors")
+    with pytest.raises(UserError, match=f"not the weights of a PairRM: no {HEAD_OUTPUT}"):
+        oracle(path)
+    (path / "model.safetensors").write_bytes(b"\x10")
+    with pytest.raises(UserError, match="not a safetensors file, or cut short"):
+        oracle(path)
+    (path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="the checkpoint is incomplete"):
+        oracle(path)
+    (path / "config.json").unlink()
+    with pytest.raises(UserError, match=r"no config\.json"):
+        oracle(path)
+
+
+class Bomb:
+    """Unpickling this would make a directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_that_carries_code_is_refused_and_not_run(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    path = copy(checkpoints, "pickle", tmp_path / "oracle")
+    torch.save({"bomb": Bomb(tmp_path / "exploded")}, path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="not a plain state dict"):
+        oracle(path)
+    assert not (tmp_path / "exploded").exists()
