@@ -1,0 +1,118 @@
+"""Model weights as ``torch_dist`` checkpoints, the same files whatever the layout that wrote them.
+
+What a step publishes is weights only, below ``weights/``, under the keys that NeMo's strategy uses, so that
+``MegatronStrategy`` restores them in any TP, PP or VPP layout. The state to resume from in the middle of a step
+(optimizer, scheduler, sampler, RNG) is Lightning's own and lives in the step's scratch directory; see `resume.py`.
+
+torch's distributed checkpoint pickles its index (``.metadata``) and Megatron its common state (``common.pt``). Both
+are loaded only from artifacts of this project, whose manifest hashes were verified when the artifact was opened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from megatron.core import dist_checkpointing, parallel_state
+from megatron.core.dist_checkpointing.mapping import ShardedTensor
+from megatron.core.dist_checkpointing.validation import StrictHandling
+from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+
+from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.cpu_runtime import cpu_runtime
+
+WEIGHTS = "weights"
+# How NeMo 2.7 lays out sharded state; recorded in the checkpoint, as NeMo does.
+LAYOUT_METADATA = {"singleton_local_shards": False, "chained_optim_avoid_prefix": True}
+# NeMo's Lightning module holds the Megatron model as its attribute ``module``.
+KEY_PREFIX = "module."
+
+
+@contextmanager
+def one_rank() -> Iterator[None]:
+    """Torch and Megatron process groups of this process alone, over gloo; for conversion on the host."""
+    with cpu_runtime():
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        try:
+            parallel_state.initialize_model_parallel()
+            model_parallel_cuda_manual_seed(0)
+            yield
+        finally:
+            parallel_state.destroy_model_parallel()
+            _forget_groups()
+            dist.destroy_process_group()
+
+
+def _forget_groups() -> None:
+    """Drop the groups that `destroy_model_parallel` leaves in globals of the module.
+
+    A rank forked from this process later would destroy them, and there gloo waits for threads that no fork copies.
+    """
+    for name, value in vars(parallel_state).items():
+        if isinstance(value, dist.ProcessGroup):
+            setattr(parallel_state, name, None)
+    parallel_state._global_process_group_list = None
+
+
+def _sharded_state(module: torch.nn.Module) -> dict:
+    state = module.sharded_state_dict(prefix=KEY_PREFIX, metadata=LAYOUT_METADATA)
+    # Transformer Engine's extra state (FP8 scales) is no weight: it is made anew, and other specs do not have it.
+    return {name: value for name, value in state.items() if not name.endswith("_extra_state")}
+
+
+def save_weights(modules: list[torch.nn.Module], directory: Path) -> None:
+    """Save the model whose chunks this rank holds (several under VPP). Every rank calls it; collective.
+
+    Equal weights under an equal layout give equal files, byte for byte.
+    """
+    target = directory / WEIGHTS
+    if dist.get_rank() == 0:
+        target.mkdir(parents=True, exist_ok=True)
+    dist.barrier()
+    state = {f"chunk_{index}": _sharded_state(module) for index, module in enumerate(modules)}
+    dist_checkpointing.save(state, str(target), content_metadata=LAYOUT_METADATA)
+    if dist.get_rank() == 0:
+        _forget_the_write(target / ".metadata")
+    dist.barrier()
+
+
+def _forget_the_write(index: Path) -> None:
+    """Strip from the index what tells two writes of equal weights apart: a random id and the temporary path."""
+    metadata = pickle.loads(index.read_bytes())  # written by this process a moment ago
+    index.write_bytes(pickle.dumps(dataclasses.replace(metadata, storage_meta=None)))
+
+
+def load_weights(modules: list[torch.nn.Module], directory: Path) -> None:
+    """Load weights saved under any layout into this rank's chunks, in their dtype. Collective.
+
+    Raises UserError when the checkpoint lacks a tensor of the model.
+    """
+    source = directory / WEIGHTS
+    if not dist_checkpointing.check_is_distributed_checkpoint(str(source)):
+        raise UserError(f"{directory}: not a checkpoint of this project (no {WEIGHTS}/metadata.json)")
+    state = {f"chunk_{index}": _sharded_state(module) for index, module in enumerate(modules)}
+    _require_every_tensor(state, source)
+    # No integrity check over the ranks: under VPP a call loads one chunk of each stage, which is not the whole model.
+    loaded = dist_checkpointing.load(
+        state, str(source), validate_access_integrity=False, strict=StrictHandling.ASSUME_OK_UNEXPECTED
+    )
+    for index, module in enumerate(modules):
+        weights = {name.removeprefix(KEY_PREFIX): value for name, value in loaded[f"chunk_{index}"].items()}
+        missing, surplus = module.load_state_dict(weights, strict=False)
+        lost = [name for name in missing if not name.endswith("_extra_state")]
+        if lost or surplus:
+            raise UserError(f"{source}: does not fit the model (missing {lost[:1]}, surplus {surplus[:1]})")
+
+
+def _require_every_tensor(state: dict, source: Path) -> None:
+    stored = dist_checkpointing.load_tensors_metadata(str(source))
+    wanted = {v.key for chunk in state.values() for v in chunk.values() if isinstance(v, ShardedTensor)}
+    if missing := sorted(wanted - set(stored)):
+        raise UserError(
+            f"{source}: tensor {missing[0]!r} is missing ({len(missing)} in all); make the checkpoint again"
+        )

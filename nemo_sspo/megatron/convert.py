@@ -1,0 +1,50 @@
+"""Hugging Face directory -> NeMo distributed checkpoint, and back. Exact: the same dtype gives the same bits.
+
+Runs in one process on the host, whatever the training layout. The model is built with Megatron's local layer spec
+also where Transformer Engine is there, because checkpoints of both specs have the same keys.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from nemo_sspo.megatron.checkpoint import load_weights, one_rank, save_weights
+from nemo_sspo.megatron.families import read_hf_config
+from nemo_sspo.megatron.hf_files import SafetensorsDirectory, copy_side_files, write_tensors
+from nemo_sspo.megatron.model_config import host_config
+from nemo_sspo.megatron.weight_map import Shape, to_hugging_face, to_megatron
+
+
+def import_policy(policy_dir: Path, nemo_dir: Path, hf_dir: Path, dtype: torch.dtype) -> int:
+    """Write `policy_dir`'s weights in `dtype` as a checkpoint to `nemo_dir`, and its other files to `hf_dir`.
+
+    Returns the number of parameters (padding of the vocabulary not counted). Raises UserError for an unsupported
+    family and for missing, surplus or malformed weights.
+    """
+    config = read_hf_config(policy_dir)
+    shape = Shape.of(config)
+    state = to_megatron(SafetensorsDirectory(policy_dir), shape, what=str(policy_dir))
+    with one_rank():
+        module = host_config(policy_dir, dtype).configure_model(tokenizer=None)
+        module.load_state_dict({name: tensor.to(dtype) for name, tensor in state.items()}, strict=False)
+        save_weights([module], nemo_dir)
+    copy_side_files(policy_dir, hf_dir)
+    return sum(tensor.numel() for tensor in to_hugging_face(state, shape, what=str(policy_dir)).values())
+
+
+def export_policy(nemo_dir: Path, config_dir: Path, hf_dir: Path, dtype: torch.dtype) -> int:
+    """Write the checkpoint in `nemo_dir` as a Hugging Face directory in `dtype`; `config_dir` gives the other files.
+
+    Returns the number of parameters. Raises UserError when the checkpoint lacks a tensor of the model.
+    """
+    config = read_hf_config(config_dir)
+    with one_rank():
+        module = host_config(config_dir, dtype).configure_model(tokenizer=None)
+        load_weights([module], nemo_dir)
+        state = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+    tensors = to_hugging_face(state, Shape.of(config), what=str(nemo_dir))
+    copy_side_files(config_dir, hf_dir)
+    write_tensors(tensors, hf_dir)
+    return sum(tensor.numel() for tensor in tensors.values())

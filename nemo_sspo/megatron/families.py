@@ -1,0 +1,186 @@
+"""Model families: how a Hugging Face ``config.json`` becomes a NeMo GPT config, and which tensors a layer has.
+
+One table, keyed on ``model_type``, serves import, training and export. NeMo's own importers are not used for this:
+they want Transformer Engine, and some lose what makes a round trip exact (the Qwen2 one unties the embeddings, the
+Qwen3 one fixes the head size at 128, the Mistral one takes the sliding window for the sequence length).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemo.collections.llm.gpt.model.base import GPTConfig
+from nemo.collections.llm.gpt.model.llama import Llama31Config, LlamaConfig
+from nemo.collections.llm.gpt.model.mistral import MistralConfig7B
+from nemo.collections.llm.gpt.model.qwen2 import Qwen2Config
+from nemo.collections.llm.gpt.model.qwen3 import Qwen3Config
+
+from nemo_sspo.errors import UserError
+
+# Embedding rows are padded to a multiple of this whatever the layout, so that one checkpoint fits every TP size that
+# divides it. The padded rows are zero, never trained, and cut off at export.
+VOCAB_MULTIPLE = 128
+
+
+@dataclass(frozen=True)
+class HFConfig:
+    """A policy's ``config.json``: the raw mapping, with the family's defaults for keys that it leaves out."""
+
+    raw: dict[str, Any]
+    path: Path
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Value of `key`; `default` where it is missing or null."""
+        value = self.raw.get(key)
+        return default if value is None else value
+
+    def require(self, key: str) -> Any:
+        """Value of `key`. Raises UserError where it is missing."""
+        value = self.raw.get(key)
+        if value is None:
+            raise UserError(f"{self.path}: field {key!r} is missing; it must hold a complete Hugging Face model config")
+        return value
+
+    @property
+    def rope(self) -> dict[str, Any]:
+        """Rotary parameters, from ``rope_parameters`` (transformers 5) or ``rope_theta`` + ``rope_scaling`` (4)."""
+        parameters = dict(self.get("rope_parameters", {}) or self.get("rope_scaling", {}))
+        parameters.setdefault("rope_theta", self.get("rope_theta", 10000.0))
+        parameters.setdefault("rope_type", parameters.pop("type", "default"))
+        return parameters
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.get("head_dim", self.require("hidden_size") // self.require("num_attention_heads"))
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture that can be imported, trained and exported."""
+
+    model_type: str
+    config: Callable[..., GPTConfig]
+    """NeMo config class of the family."""
+    qkv_bias: bool = False
+    """Whether the query, key and value projections have biases."""
+    qk_norm: bool = False
+    """Whether queries and keys are normalized per head."""
+
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (
+        Family("llama", LlamaConfig),
+        Family("mistral", MistralConfig7B),
+        Family("qwen2", Qwen2Config, qkv_bias=True),
+        Family("qwen3", Qwen3Config, qk_norm=True),
+    )
+}
+
+
+def read_hf_config(policy_dir: Path) -> HFConfig:
+    """Read ``config.json`` of a Hugging Face directory. Raises UserError where it is missing or malformed."""
+    path = policy_dir / "config.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{policy_dir}: no config.json; give a Hugging Face model directory or hub id") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected a JSON object")
+    return HFConfig(raw, path)
+
+
+def family_of(config: HFConfig) -> Family:
+    """The family that ``model_type`` names. Raises UserError that lists the supported ones."""
+    model_type = config.get("model_type", "")
+    if model_type not in FAMILIES:
+        raise UserError(
+            f"{config.path}: model_type {model_type!r} is not supported; supported: {', '.join(sorted(FAMILIES))}"
+        )
+    return FAMILIES[model_type]
+
+
+def padded_vocab_size(vocab_size: int) -> int:
+    """Embedding rows in the checkpoint: the vocabulary rounded up to a multiple of `VOCAB_MULTIPLE`."""
+    return -(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+
+def tied(config: HFConfig) -> bool:
+    """Whether the output layer shares the embedding's weight."""
+    return bool(config.get("tie_word_embeddings", False))
+
+
+def _refuse_what_cannot_be_exact(config: HFConfig, family: Family) -> None:
+    if config.get("hidden_act", "silu") != "silu":
+        raise UserError(f"{config.path}: hidden_act {config.raw['hidden_act']!r} is not supported; supported: 'silu'")
+    if config.get("mlp_bias", False):
+        raise UserError(f"{config.path}: mlp_bias is not supported")
+    if not family.qkv_bias and config.get("attention_bias", False):
+        raise UserError(f"{config.path}: attention_bias is not supported for model_type {family.model_type!r}")
+    rope_type = config.rope["rope_type"]
+    if rope_type != "default" and not (rope_type == "llama3" and family.model_type == "llama"):
+        raise UserError(
+            f"{config.path}: rope type {rope_type!r} is not supported for model_type {family.model_type!r}"
+            " (supported: 'default', and 'llama3' for llama)"
+        )
+
+
+def _sliding_window(config: HFConfig) -> int | None:
+    """Attention window in tokens, or None. Qwen configs carry a window that ``use_sliding_window`` may switch off."""
+    if not config.get("use_sliding_window", True):
+        return None
+    return config.get("sliding_window")
+
+
+def nemo_config(config: HFConfig, **settings: Any) -> GPTConfig:
+    """NeMo config with the shape of a Hugging Face model; `settings` are further fields (layer spec, precision).
+
+    Raises UserError for an unknown family and for features whose numbers would differ from Hugging Face's.
+    """
+    family = family_of(config)
+    _refuse_what_cannot_be_exact(config, family)
+    rope = config.rope
+    extra: dict[str, Any] = {}
+    build = family.config
+    if rope["rope_type"] == "llama3":
+        build = Llama31Config
+        extra = {
+            "scale_factor": rope["factor"],
+            "low_freq_factor": rope["low_freq_factor"],
+            "high_freq_factor": rope["high_freq_factor"],
+            "old_context_len": rope["original_max_position_embeddings"],
+        }
+    if (window := _sliding_window(config)) is not None:
+        extra["window_size"] = (window - 1, 0)
+    elif family.model_type == "mistral":
+        extra["window_size"] = None
+        extra["cp_comm_type"] = None
+    heads = config.require("num_attention_heads")
+    return build(
+        num_layers=config.require("num_hidden_layers"),
+        hidden_size=config.require("hidden_size"),
+        ffn_hidden_size=config.require("intermediate_size"),
+        num_attention_heads=heads,
+        num_query_groups=config.get("num_key_value_heads", heads),
+        kv_channels=config.head_dim,
+        init_method_std=config.get("initializer_range", 0.02),
+        layernorm_epsilon=config.get("rms_norm_eps", 1e-6),
+        seq_length=config.require("max_position_embeddings"),
+        rotary_base=rope["rope_theta"],
+        share_embeddings_and_output_weights=tied(config),
+        vocab_size=padded_vocab_size(config.require("vocab_size")),
+        make_vocab_size_divisible_by=VOCAB_MULTIPLE,
+        qk_layernorm=family.qk_norm,
+        add_qkv_bias=family.qkv_bias,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        **extra,
+        **settings,
+    )

@@ -1,0 +1,186 @@
+"""Run one function on N ranks of this machine over gloo: import once, fork the ranks, collect what they return.
+
+Importing NeMo costs seconds per process; forked children share the parent's imports, so four ranks start in about a
+second. CPU only: a CUDA context does not survive a fork, and torchrun or Slurm start the ranks there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed import TCPStore
+
+_PR_SET_PDEATHSIG = 1
+# A rank that fails leaves the others blocked in a collective: they get this long to fail by themselves and so tell
+# their own story, then they are killed.
+_GRACE_SECONDS = 2.0
+_POLL_SECONDS = 0.5
+
+
+class ForkedRanksError(RuntimeError):
+    """At least one rank failed or the time ran out; the message holds the traceback or stack of each such rank."""
+
+
+@dataclass
+class _Rank:
+    process: BaseProcess
+    pipe: Connection
+    stack_file: Path
+    answer: tuple[bool, Any] | None = None  # (succeeded, result or traceback)
+
+
+def run_forked(fn: Callable[[], Any], world_size: int, *, timeout: float | None) -> list[Any]:
+    """Call `fn()` in `world_size` forked processes and return their results, in rank order.
+
+    Each process has RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT set, so that
+    `torch.distributed.init_process_group("gloo")` works without arguments; `fn` calls it itself. Results travel by
+    pickle. `timeout` is in seconds for all ranks together; None waits for ever. Ranks die with the parent.
+
+    Raises:
+        ForkedRanksError: a rank raised, died, or did not return in time. All ranks are dead by then.
+    """
+    if torch.cuda.is_initialized():
+        raise RuntimeError("run_forked: CUDA is initialised in this process, and a CUDA context cannot be forked")
+    # The parent serves the store: port 0 lets the kernel choose a free one, with no gap in which it can be taken.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with tempfile.TemporaryDirectory(prefix="forked_ranks.") as folder:
+        ranks: list[_Rank] = []
+        try:
+            for rank in range(world_size):
+                ranks.append(_start(fn, rank, world_size, store.port, Path(folder) / f"{rank}.stack"))
+            timed_out = _collect(ranks, timeout)
+        finally:
+            _kill(ranks)
+        failures = _failures(ranks)
+    if failures:
+        reason = f"no answer within {timeout:g} s" if timed_out else "failed"
+        raise ForkedRanksError(f"{len(failures)} of {world_size} ranks {reason}\n" + "\n".join(failures))
+    return [rank.answer[1] for rank in ranks]
+
+
+def _start(fn: Callable[[], Any], rank: int, world_size: int, port: int, stack_file: Path) -> _Rank:
+    environment = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": world_size,
+        "LOCAL_WORLD_SIZE": world_size,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        # torch's name for "the store at MASTER_PORT is already served": rank 0 must not try to listen there.
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": 0,
+    }
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    # Not daemonic: a rank may start processes of its own (data loaders, checkpoint writers).
+    process = multiprocessing.get_context("fork").Process(
+        target=_rank_main,
+        args=(fn, {name: str(value) for name, value in environment.items()}, sender, stack_file, os.getpid()),
+        name=f"rank {rank}",
+    )
+    # What is still buffered would be printed once more by every child.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    process.start()
+    sender.close()
+    return _Rank(process, receiver, stack_file)
+
+
+def _rank_main(
+    fn: Callable[[], Any], environment: dict[str, str], pipe: Connection, stack_file: Path, parent: int
+) -> None:
+    _die_with(parent)
+    os.environ.update(environment)
+    with stack_file.open("w") as stack:
+        # A fatal signal writes the Python stack there: SIGABRT is how the parent asks a hanging rank where it is.
+        faulthandler.enable(stack, all_threads=False)
+        # One thread per rank: OpenMP's pool does not survive a fork, and the ranks share the cores anyway.
+        torch.set_num_threads(1)
+        try:
+            answer = pickle.dumps((True, fn()))
+        except BaseException:
+            answer = pickle.dumps((False, traceback.format_exc()))
+        pipe.send_bytes(answer)
+        pipe.close()
+        faulthandler.disable()
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when the parent ends, however it ends (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before prctl could see it
+            os._exit(1)
+
+
+def _collect(ranks: list[_Rank], timeout: float | None) -> bool:
+    """Receive answers until every rank has given one or a failed rank's grace is over. True if the time ran out."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    grace_ends = None
+    open_ranks = {rank.pipe: rank for rank in ranks}
+    while open_ranks:
+        for pipe in wait(list(open_ranks), timeout=_POLL_SECONDS):
+            rank = open_ranks.pop(pipe)
+            rank.answer = _receive(rank)
+            if not rank.answer[0] and grace_ends is None:
+                grace_ends = time.monotonic() + _GRACE_SECONDS
+        now = time.monotonic()
+        if grace_ends is not None and now > grace_ends:
+            return False
+        if deadline is not None and now > deadline and open_ranks:
+            _ask_for_stacks(list(open_ranks.values()))
+            return True
+    return False
+
+
+def _receive(rank: _Rank) -> tuple[bool, Any]:
+    try:
+        return pickle.loads(rank.pipe.recv_bytes())
+    except EOFError:
+        rank.process.join(_GRACE_SECONDS)
+        return False, f"died with exit code {rank.process.exitcode}\n{_stack(rank)}"
+
+
+def _ask_for_stacks(ranks: list[_Rank]) -> None:
+    for rank in ranks:
+        os.kill(rank.process.pid, signal.SIGABRT)
+    for rank in ranks:
+        rank.process.join(_GRACE_SECONDS)
+        rank.answer = (False, f"was still running\n{_stack(rank)}")
+
+
+def _stack(rank: _Rank) -> str:
+    return rank.stack_file.read_text().partition("\nExtension modules:")[0]
+
+
+def _kill(ranks: list[_Rank]) -> None:
+    answered = [rank for rank in ranks if rank.answer is not None and rank.answer[0]]
+    for rank in answered:
+        rank.process.join(_GRACE_SECONDS)
+    for rank in ranks:
+        if rank.process.is_alive():
+            rank.process.kill()
+        rank.process.join()
+        rank.pipe.close()
+
+
+def _failures(ranks: list[_Rank]) -> list[str]:
+    """One text per failed rank. Ranks that were killed because another failed first are not worth a word."""
+    return [
+        f"--- {rank.process.name} {rank.answer[1]}" for rank in ranks if rank.answer is not None and not rank.answer[0]
+    ]

@@ -1,0 +1,106 @@
+"""`SSPOModel`: any of NeMo's GPT models, trained on preference pairs from its hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from nemo.collections.llm.gpt.model.base import GPTConfig, GPTModel
+from nemo.lightning import OptimizerModule
+from torch import Tensor
+from typing_extensions import override
+
+from nemo_sspo.megatron.checkpoint import load_weights
+from nemo_sspo.megatron.data import PreparedMicrobatch
+from nemo_sspo.megatron.hidden_states import forward_to_hidden_states
+from nemo_sspo.megatron.loss_reduction import LogpReduction, PreferenceLossReduction, head_layout
+from nemo_sspo.megatron.microbatch import context_parallel_slice
+from nemo_sspo.megatron.preference_loss import PreferenceObjective
+
+
+class SSPOModel(GPTModel):
+    """A NeMo GPT model whose last stage yields hidden states instead of logits, and whose loss is S-SPPO's.
+
+    The family is the config's business (`LlamaConfig`, `Qwen2Config`, ...); this class serves all of them. ``fit``
+    trains; ``test`` computes the log-probs of every pair's responses under the same forward pass.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        weights: Path,
+        vocab_size: int,
+        head_chunk_tokens: int,
+        objective: PreferenceObjective | None = None,
+        repulsion_weight: Callable[[int], float] | None = None,
+        optim: OptimizerModule | None = None,
+    ) -> None:
+        """
+        Args:
+            config: architecture, layer spec and precision.
+            weights: checkpoint (see `checkpoint.py`) that the model starts from.
+            vocab_size: tokens of the vocabulary, without padding.
+            head_chunk_tokens: response tokens whose logits exist at once.
+            objective: what to optimize; only training needs it, as the next two.
+            repulsion_weight: lambda at a 0-based optimizer step.
+            optim: optimizer and learning-rate schedule.
+        """
+        super().__init__(config, optim=optim)
+        self.weights = weights
+        self.vocab_size = vocab_size
+        self.head_chunk_tokens = head_chunk_tokens
+        self.objective = objective
+        self.repulsion_weight = repulsion_weight
+
+    @override
+    def configure_model(self, vp_stage: int | None = None) -> None:
+        """Build this rank's chunk and load its weights, before it is wrapped and before an optimizer exists."""
+        if hasattr(self, "module"):
+            return
+        super().configure_model(vp_stage)
+        load_weights([self.module], self.weights)
+
+    @override
+    def data_step(self, dataloader_iter: Iterator[Any]) -> PreparedMicrobatch:
+        """The next microbatch on this rank's device, cut to its part of the sequence under context parallelism."""
+        batch, *_ = next(dataloader_iter)
+        tensors = context_parallel_slice(
+            batch.tensors,
+            parallel_state.get_context_parallel_rank(),
+            parallel_state.get_context_parallel_world_size(),
+        )
+        return replace(batch, tensors=tensors.to(torch.cuda.current_device()))
+
+    @override
+    def forward_step(self, batch: PreparedMicrobatch) -> Tensor:
+        """This stage's activations; on the last stage the output layer's input."""
+        return forward_to_hidden_states(self, batch.tensors)
+
+    def test_step(self, batch: PreparedMicrobatch) -> Tensor:
+        """The same forward pass as in training."""
+        return self.forward_step(batch)
+
+    @property
+    @override
+    def training_loss_reduction(self) -> PreferenceLossReduction:
+        if self._training_loss_reduction is None:
+            self._training_loss_reduction = PreferenceLossReduction(
+                self.objective, self.repulsion_weight, self._head_layout()
+            )
+        return self._training_loss_reduction
+
+    @property
+    def test_loss_reduction(self) -> LogpReduction:
+        """What ``test`` computes from the hidden states."""
+        return LogpReduction(self._head_layout())
+
+    def _head_layout(self) -> Any:
+        return head_layout(
+            vocab_size=self.vocab_size,
+            chunk_tokens=self.head_chunk_tokens,
+            sequence_parallel=self.config.sequence_parallel,
+        )

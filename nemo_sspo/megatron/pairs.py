@@ -1,0 +1,99 @@
+"""The pairs of an iteration in memory: the pairs table joined with the reference table. No Megatron, no NeMo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from nemo_sspo.artifacts.layout import PAIRS, REFERENCE
+from nemo_sspo.artifacts.schema import PAIRS as PAIRS_SCHEMA
+from nemo_sspo.artifacts.schema import REFERENCE as REFERENCE_SCHEMA
+from nemo_sspo.artifacts.store import read_table
+from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.microbatch import PreferencePair
+from nemo_sspo.objective.losses import PairTargets
+
+
+class PairTable(Sequence[PreferencePair]):
+    """Pairs by row, token ids left in Arrow until they are asked for."""
+
+    def __init__(self, pairs: pa.Table, reference: pa.Table | None) -> None:
+        """`reference` has one row per pair, in any order; None stands for log-probs that are yet to be computed."""
+        self._pairs = pairs.combine_chunks()
+        self.pair_ids: list[str] = pairs["pair_id"].to_pylist()
+        self._reference = None if reference is None else _aligned(reference, self.pair_ids)
+
+    @classmethod
+    def read(cls, pairs_dir: Path, reference_dir: Path | None = None) -> PairTable:
+        """Read the tables of a build_pairs and of a reference_logps artifact."""
+        pairs = read_table(pairs_dir / PAIRS, PAIRS_SCHEMA)
+        if pairs.num_rows == 0:
+            raise UserError(f"{pairs_dir / PAIRS}: no pairs to train on; see dropped.parquet for the reasons")
+        reference = None if reference_dir is None else read_table(reference_dir / REFERENCE, REFERENCE_SCHEMA)
+        return cls(pairs, reference)
+
+    def __len__(self) -> int:
+        return len(self.pair_ids)
+
+    def __getitem__(self, row: int) -> PreferencePair:  # type: ignore[override]
+        values = {name: self._pairs[name][row].as_py() for name in _PAIR_COLUMNS}
+        chosen, rejected = (0.0, 0.0) if self._reference is None else self._reference[row]
+        return PreferencePair(
+            pair_id=self.pair_ids[row],
+            prompt_ids=values["prompt_token_ids"],
+            chosen_ids=values["chosen_token_ids"],
+            rejected_ids=values["rejected_token_ids"],
+            ref_chosen=chosen,
+            ref_rejected=rejected,
+            target_chosen=values["target_chosen"],
+            target_rejected=values["target_rejected"],
+            target_pair=values["target_pair"],
+        )
+
+    def row_tokens(self) -> list[int]:
+        """Tokens of each pair's longer row, prompt and response together."""
+        prompt, chosen, rejected = (self._lengths(f"{name}_token_ids") for name in ("prompt", "chosen", "rejected"))
+        return [p + max(c, r) for p, c, r in zip(prompt, chosen, rejected, strict=True)]
+
+    def tokens(self) -> list[int]:
+        """Tokens of each pair as it is computed: two prompts and both responses, without padding."""
+        prompt = self._lengths("prompt_token_ids")
+        return [2 * p + sum(responses) for p, responses in zip(prompt, self.response_tokens(), strict=True)]
+
+    def response_tokens(self) -> list[tuple[int, int]]:
+        """Tokens of each pair's chosen and rejected response."""
+        return list(zip(self._lengths("chosen_token_ids"), self._lengths("rejected_token_ids"), strict=True))
+
+    def targets(self, rows: Sequence[int]) -> PairTargets:
+        """Calibrated targets of some pairs, each [len(rows)] float32."""
+        columns = ("target_chosen", "target_rejected", "target_pair")
+        return PairTargets(*(torch.tensor(self._pairs[name].to_numpy()[list(rows)]).float() for name in columns))
+
+    def _lengths(self, column: str) -> list[int]:
+        return pc.list_value_length(self._pairs[column]).to_pylist()
+
+
+_PAIR_COLUMNS = (
+    "prompt_token_ids",
+    "chosen_token_ids",
+    "rejected_token_ids",
+    "target_chosen",
+    "target_rejected",
+    "target_pair",
+)
+
+
+def _aligned(reference: pa.Table, pair_ids: list[str]) -> list[tuple[float, float]]:
+    ids, chosen, rejected = (reference[name].to_pylist() for name in ("pair_id", "chosen_logp", "rejected_logp"))
+    by_id = {pair: logps for pair, *logps in zip(ids, chosen, rejected, strict=True)}
+    missing = [pair for pair in pair_ids if pair not in by_id]
+    if missing or len(by_id) != len(pair_ids):
+        raise UserError(
+            f"the reference log-probs are of other pairs ({len(missing)} pairs have none, first {missing[:1]}); "
+            "delete the reference_logps artifact and run again"
+        )
+    return [tuple(by_id[pair]) for pair in pair_ids]

@@ -1,0 +1,56 @@
+"""Pooled hidden states of responses under any layout of the sequence.
+
+Legend: S sequence, B rows, H hidden, N pooled tokens of this rank, R responses of the microbatch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from megatron.core.tensor_parallel.mappings import reduce_from_tensor_model_parallel_region
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+
+def pool_responses(
+    hidden_SBH: Tensor,
+    pooled_index_BS: Tensor,
+    num_responses: int,
+    *,
+    tp_group: ProcessGroup,
+    cp_group: ProcessGroup | None = None,
+    sequence_parallel: bool = False,
+) -> Tensor:
+    """Mean over each response's marked tokens of the state after the final norm. Returns [R, H] fp32 on every rank.
+
+    Args:
+        hidden_SBH: input of the output layer; under sequence parallelism this rank's [S / TP, B, H].
+        pooled_index_BS: token coordinates (see `microbatch.py`): which response the token *at* a position is pooled
+            into, or -1. `Microbatch.last_token_index_BS` pools the last token, `token_response_index_BS` the mean.
+            Under context parallelism the local slice; under sequence parallelism still the whole of it.
+
+    A token's state is read on the rank that owns the token and nowhere else. Sums over ranks (TP under sequence
+    parallelism, and CP) all-reduce forward and pass the gradient on unchanged, because every rank of the group goes on
+    to compute the same loss: the owner then gets the gradient once, not once per rank. Without sequence parallelism
+    all TP ranks own all tokens, and each computes the whole gradient, which is what Megatron's layers expect.
+
+    Raises:
+        RuntimeError: a response has no marked token on any rank.
+    """
+    index_SB = pooled_index_BS.t()
+    if sequence_parallel:
+        index_SB = index_SB.chunk(dist.get_world_size(tp_group))[dist.get_rank(tp_group)]
+    if index_SB.shape != hidden_SBH.shape[:2]:
+        raise ValueError(f"{tuple(index_SB.shape)} indices for {tuple(hidden_SBH.shape[:2])} states")
+    index = index_SB.reshape(-1)
+    selected_N = (index >= 0).nonzero().squeeze(-1)
+    response_N = index[selected_N]
+    hidden_NH = hidden_SBH.flatten(0, 1).index_select(0, selected_N).float()
+    sum_RH = hidden_NH.new_zeros(num_responses, hidden_NH.shape[-1]).index_add(0, response_N, hidden_NH)
+    count_R = torch.bincount(response_N, minlength=num_responses).float()
+    for group in (tp_group if sequence_parallel else None, cp_group):
+        if group is not None:
+            sum_RH = reduce_from_tensor_model_parallel_region(sum_RH, group=group)
+            dist.all_reduce(count_R, group=group)
+    torch._assert_async((count_R > 0).all(), "a response of the microbatch has no token to pool")
+    return sum_RH / count_R[:, None]

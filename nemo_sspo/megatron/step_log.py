@@ -1,0 +1,89 @@
+"""What is written down after every optimizer step: metrics on disk, in Lightning's loggers, and as progress."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from typing_extensions import override
+
+from nemo_sspo.artifacts.progress import Progress
+from nemo_sspo.megatron.preference_loss import METRICS
+
+_NAMES = {"preference": "preference_loss", "cosine": "pair_cosine"}
+
+
+class StepLog(pl.Callback):
+    """Collects each step's metrics on rank 0, whichever rank computed them.
+
+    ``metrics.jsonl`` holds what equal runs share; seconds and rates go to ``steps.jsonl`` beside the logs.
+    """
+
+    def __init__(self, metrics_file: Path, timings_file: Path, tokens_of_step: list[int], progress: Progress) -> None:
+        self._metrics_file = metrics_file
+        self._timings_file = timings_file
+        self._tokens = tokens_of_step
+        self._progress = progress
+        self._metrics: dict[str, float] = {}
+        self._started = 0.0
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drop the lines of steps that a killed attempt had taken since its last checkpoint."""
+        if trainer.is_global_zero:
+            for path in (self._metrics_file, self._timings_file):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+                path.write_text("".join(lines[: trainer.global_step]))
+
+    @override
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._started = time.monotonic()
+
+    def on_megatron_step_end(self, reduced: Any) -> None:
+        """NeMo's hook after a step's schedule: the last stage has the metrics and shares them with its pipeline."""
+        values = [reduced["metrics"][name] for name in METRICS] if isinstance(reduced, dict) else [0.0] * len(METRICS)
+        shared = torch.tensor(values, dtype=torch.float64, device=torch.cuda.current_device())
+        dist.broadcast(
+            shared,
+            parallel_state.get_pipeline_model_parallel_last_rank(),
+            group=parallel_state.get_pipeline_model_parallel_group(),
+        )
+        self._metrics = dict(zip(METRICS, shared.tolist(), strict=True))
+
+    @override
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if not math.isfinite(self._metrics["loss"]):
+            raise FloatingPointError(f"the loss of step {trainer.global_step} is {self._metrics['loss']}")
+        if not trainer.is_global_zero:
+            return
+        step = trainer.global_step
+        record: dict[str, float | int] = {"step": step}
+        record |= {_NAMES.get(name, name): value for name, value in self._metrics.items()}
+        record["grad_norm"] = float(trainer.callback_metrics["grad_norm"])
+        record["lr"] = float(trainer.callback_metrics["lr"])
+        record["tokens"] = self._tokens[step - 1]
+        seconds = time.monotonic() - self._started
+        timing = {"step": step, "seconds": seconds, "tokens_per_second": record["tokens"] / seconds}
+        _append(self._metrics_file, record)
+        _append(self._timings_file, timing)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"train/{name}": value for name, value in (record | timing).items()}, step=step)
+        self._progress.update(step, trainer.max_steps, unit="steps", note=f"loss {record['loss']:.4g}")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a step log."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _append(path: Path, record: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")

@@ -1,0 +1,130 @@
+"""One iteration's training on this rank: the policy's weights in, the new policy's weights and metrics out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch.distributed as dist
+from nemo.lightning.megatron_parallel import MegatronParallel
+from typing_extensions import override
+
+from nemo_sspo.artifacts.progress import Progress
+from nemo_sspo.config.stages import Parallel, Train
+from nemo_sspo.config.variants import Precision
+from nemo_sspo.megatron.batch_plan import GlobalBatch, shuffled, steps_per_epoch
+from nemo_sspo.megatron.checkpoint import save_weights
+from nemo_sspo.megatron.data import MicrobatchPlan, PairDataModule
+from nemo_sspo.megatron.families import read_hf_config
+from nemo_sspo.megatron.hidden_states import unwrap
+from nemo_sspo.megatron.loggers import build_loggers
+from nemo_sspo.megatron.model import SSPOModel
+from nemo_sspo.megatron.model_config import training_config
+from nemo_sspo.megatron.nemo_cpu import nemo_cpu_runtime
+from nemo_sspo.megatron.pairs import PairTable
+from nemo_sspo.megatron.preference_loss import PreferenceObjective
+from nemo_sspo.megatron.recipe import optimizer, trainer
+from nemo_sspo.megatron.resume import SaveState, latest_state
+from nemo_sspo.megatron.step_log import StepLog, read_log
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What a rank needs to train."""
+
+    pairs: PairTable
+    weights: Path
+    """Checkpoint of the policy that training starts from."""
+    hf_dir: Path
+    """Its Hugging Face files, without weights."""
+    output: Path
+    """Where the new policy's checkpoint goes."""
+    scratch: Path
+    """State that a later attempt resumes from, and the step logs."""
+    logs: Path
+    """Where the loggers' files go."""
+    run_name: str
+    train: Train
+    parallel: Parallel
+    precision: Precision
+    objective: PreferenceObjective
+    repulsion_weight: Callable[[int, int], float]
+    """lambda at (0-based step, total steps)."""
+    seed: int
+    progress: Progress
+
+    @property
+    def batches(self) -> list[GlobalBatch]:
+        """The pairs of every step: the same on every rank, in every layout and in every attempt."""
+        train = self.train
+        return shuffled(
+            len(self.pairs), global_batch_size=train.global_batch_size, epochs=train.train_epochs, seed=self.seed
+        )
+
+    @property
+    def metrics_file(self) -> Path:
+        """One line per step; equal runs have equal lines."""
+        return self.scratch / "metrics.jsonl"
+
+    @property
+    def timings_file(self) -> Path:
+        """One line per step of seconds and rates."""
+        return self.scratch / "steps.jsonl"
+
+
+class _SaveWeights(pl.Callback):
+    """Saves the policy at the end of ``fit``, while its process groups still stand."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        model: MegatronParallel = trainer.strategy.megatron_parallel
+        save_weights([unwrap(chunk) for chunk in model], self._directory)
+
+
+def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
+    """Train on this rank; every rank of the layout calls it. Rank 0 writes the logs, all of them the checkpoint.
+
+    Continues from the newest state in `job.scratch`, if there is one. Returns the metrics of every step.
+    """
+    train, batches = job.train, job.batches
+    with nemo_cpu_runtime():
+        model = SSPOModel(
+            training_config(job.hf_dir, job.parallel, job.precision, train),
+            job.weights,
+            read_hf_config(job.hf_dir).require("vocab_size"),
+            train.head_chunk_tokens,
+            job.objective,
+            partial(_at_step, job.repulsion_weight, len(batches)),
+            optimizer(train, job.precision, job.parallel, steps_per_epoch(len(job.pairs), train.global_batch_size)),
+        )
+        fit = trainer(
+            job.parallel,
+            job.precision,
+            max_steps=len(batches),
+            callbacks=_callbacks(job, batches),
+            loggers=build_loggers(train.loggers, job.logs, job.run_name),
+        )
+        plan = MicrobatchPlan(job.pairs, batches, train, job.parallel)
+        fit.fit(model, datamodule=PairDataModule(plan), ckpt_path=latest_state(job.scratch))
+        dist.barrier()
+        return read_log(job.metrics_file)
+
+
+def _callbacks(job: TrainingJob, batches: list[GlobalBatch]) -> list[pl.Callback]:
+    tokens = job.pairs.tokens()
+    tokens_of_step = [sum(tokens[row] for row in batch.pairs) for batch in batches]
+    callbacks: list[pl.Callback] = [StepLog(job.metrics_file, job.timings_file, tokens_of_step, job.progress)]
+    if job.train.checkpoint_every_steps is not None:
+        callbacks.append(SaveState(job.scratch, job.train.checkpoint_every_steps))
+    return [*callbacks, _SaveWeights(job.output)]
+
+
+def _at_step(weight: Callable[[int, int], float], total: int, step: int) -> float:
+    return weight(step, total)

@@ -1,0 +1,48 @@
+"""Print the measured parity of every layout as a Markdown table: `python -m tests.distributed.parity_table`."""
+
+from __future__ import annotations
+
+import warnings
+
+import megatron.core
+import torch
+
+from tests.distributed import world
+from tests.distributed.compare import GRADIENT_TOLERANCE, LOSS_TOLERANCE, deviation, rounding_of_truth, truth_of
+from tests.distributed.ranks import Case, run_cases
+
+CASES = [
+    Case(f"{name} {size}{' tied' if tied else ''}", packed=name == "packed", micro_batch_size=size, tied=tied)
+    for name in ("padded", "packed")
+    for size in (1, 2, 4)
+    for tied in (False, True)
+]
+FIRST_STEP = [Case("first", at_reference=True), Case("first packed", at_reference=True, packed=True)]
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    print(
+        f"megatron-core {megatron.core.__version__}, torch {torch.__version__}, gloo, fp32. Largest relative difference"
+        f" from one plain process (allowed: loss {LOSS_TOLERANCE:.0e}, every gradient {GRADIENT_TOLERANCE:.0e}) over"
+        " microbatches of 1, 2 and 4 pairs, tied and untied embeddings.\n"
+    )
+    print("| layout | ranks | loss, padded | loss, packed | gradient, padded | gradient, packed | first step's d |")
+    print("|---|---|---|---|---|---|---|")
+    floor = rounding_of_truth()
+    print(f"| fp32 truth against float64 | 1 | {floor.loss:.1e} | | {floor.gradient:.1e} | | |")
+    for layout in (world.ONE_RANK, *world.LAYOUTS):
+        results = run_cases(layout, CASES + FIRST_STEP)
+        found = {case.name: deviation(results[case.name], truth_of(case)) for case in CASES}
+        cells = [
+            f"{max(getattr(found[case.name], measure) for case in CASES if case.packed == packed):.1e}"
+            for measure in ("loss", "gradient")
+            for packed in (False, True)
+        ]
+        d = max(abs(results[case.name].metrics[side]) for case in FIRST_STEP for side in ("d_chosen", "d_rejected"))
+        print(f"| {layout.name} | {layout.world_size} | {' | '.join(cells)} | {d:g} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""One rank of a parity run: the real Megatron model, schedule and data parallelism over gloo.
+
+`run_cases(layout, cases)` forks the ranks once and runs all cases in them; each rank builds the model with its shards
+of `world.weights`, runs one step per case, and hands back its gradients. The parent puts the full ones together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.distributed import (
+    DistributedDataParallel,
+    DistributedDataParallelConfig,
+    finalize_model_grads,
+)
+from megatron.core.models.gpt import GPTModel
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor
+
+from nemo_sspo.megatron import preference_loss as losses
+from nemo_sspo.megatron.cpu_runtime import cpu_runtime
+from nemo_sspo.megatron.forked_ranks import run_forked
+from nemo_sspo.megatron.hidden_states import forward_to_hidden_states, output_weight, unwrap
+from nemo_sspo.megatron.layers import local_layer_spec
+from nemo_sspo.megatron.microbatch import (
+    Microbatch,
+    PreferencePair,
+    RowShape,
+    context_parallel_slice,
+    packed_microbatch,
+    padded_microbatch,
+)
+from nemo_sspo.megatron.pair_metrics import PairMetrics
+from nemo_sspo.objective.losses import sppo
+from nemo_sspo.objective.repulsion import euclidean
+from tests.distributed import world
+from tests.distributed.world import Layout
+
+TIMEOUT = 90.0
+PADDED_ROW, PACKED_TOKENS_PER_PAIR = 24, 40
+
+
+@dataclass(frozen=True)
+class Case:
+    """One step on one global batch, and how it is laid out."""
+
+    name: str
+    tied: bool = False
+    packed: bool = False
+    micro_batch_size: int = 1
+    pairs: Sequence[PreferencePair] = field(default_factory=world.pairs)
+    pooling: str = "last"
+    preference_weight: float = 1.0
+    repulsion_weight: float = world.REPULSION_WEIGHT
+    at_reference: bool = False
+    """Take the reference from a forward pass of this very model, as the reference stage does: d = 0."""
+    fault: Callable[[], AbstractContextManager] = nullcontext
+    """Entered in every rank around the step: a planted fault."""
+    reference_fault: Callable[[GPTModel], AbstractContextManager] = nullcontext
+    """Entered around the reference's forward pass only."""
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of a whole layout: metrics and reference log-probs of the last stage, full gradients by global name."""
+
+    metrics: dict[str, float]
+    grads: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A parameter's gradient on one rank. `cut`: dimension over tensor-parallel ranks, or None if replicated."""
+
+    grad: Tensor
+    cut: int | None
+    tp_rank: int
+
+
+@dataclass(frozen=True)
+class _RankResult:
+    metrics: dict[str, float] | None
+    shards: dict[str, _Shard]
+
+
+def run_cases(layout: Layout, cases: Sequence[Case]) -> dict[str, Result]:
+    """Run the cases in one set of forked ranks. Results by case name."""
+    per_rank = run_forked(partial(_rank, layout, cases), layout.world_size, timeout=TIMEOUT)
+    return {case.name: _gather([results[number] for results in per_rank]) for number, case in enumerate(cases)}
+
+
+def _rank(layout: Layout, cases: Sequence[Case]) -> list[_RankResult]:
+    with cpu_runtime():
+        dist.init_process_group("gloo")
+        parallel_state.initialize_model_parallel(
+            layout.tensor,
+            layout.pipeline,
+            virtual_pipeline_model_parallel_size=layout.virtual,
+            context_parallel_size=layout.context,
+        )
+        model_parallel_cuda_manual_seed(1)
+        models: dict[tuple[bool, float], list[DistributedDataParallel]] = {}
+        results = []
+        for case in cases:
+            key = (case.tied, case.dropout)
+            if key not in models:
+                models[key] = build(layout, tied=case.tied, dropout=case.dropout)
+            with case.fault():
+                results.append(Step(layout, case, models[key]).run())
+        dist.destroy_process_group()
+    return results
+
+
+def _config(layout: Layout, dropout: float) -> TransformerConfig:
+    return TransformerConfig(
+        num_layers=world.LAYERS,
+        hidden_size=world.HIDDEN,
+        num_attention_heads=world.HEADS,
+        num_query_groups=world.GROUPS,
+        ffn_hidden_size=world.FFN,
+        layernorm_epsilon=world.NORM_EPS,
+        normalization="RMSNorm",
+        activation_func=torch.nn.functional.silu,
+        gated_linear_unit=True,
+        add_bias_linear=False,
+        attention_dropout=dropout,
+        hidden_dropout=dropout,
+        tensor_model_parallel_size=layout.tensor,
+        sequence_parallel=layout.sequence,
+        pipeline_model_parallel_size=layout.pipeline,
+        virtual_pipeline_model_parallel_size=layout.virtual,
+        context_parallel_size=layout.context,
+        # Interleaved stages with batched point-to-point calls deliver wrong activations over gloo, silently.
+        overlap_p2p_comm=layout.virtual is not None,
+        batch_p2p_comm=layout.virtual is None,
+        batch_p2p_sync=False,
+        recompute_granularity=layout.recompute,
+        recompute_method="uniform" if layout.recompute == "full" else None,
+        recompute_num_layers=1 if layout.recompute == "full" else None,
+        pipeline_dtype=torch.float32,
+        params_dtype=torch.float32,
+        use_cpu_initialization=True,
+        gradient_accumulation_fusion=False,
+        bias_dropout_fusion=False,
+        bias_activation_fusion=False,
+        masked_softmax_fusion=False,
+        persist_layer_norm=False,
+    )
+
+
+def build(layout: Layout, *, tied: bool, dropout: float) -> list[DistributedDataParallel]:
+    """This rank's model chunks, filled with its shards of `world.weights`."""
+    config = _config(layout, dropout)
+    config.finalize_model_grads_func = finalize_model_grads
+    full = world.weights(tied=tied)
+    chunks = []
+    for chunk in range(layout.virtual or 1):
+        vp_stage = chunk if layout.virtual else None
+        where = {"ignore_virtual": False, "vp_stage": vp_stage}
+        model = GPTModel(
+            config,
+            local_layer_spec(config, vp_stage),
+            world.PADDED_VOCAB,
+            PADDED_ROW,
+            pre_process=parallel_state.is_pipeline_first_stage(**where),
+            post_process=parallel_state.is_pipeline_last_stage(**where),
+            share_embeddings_and_output_weights=tied,
+            position_embedding_type="rope",
+            rotary_base=int(world.ROPE_BASE),
+            vp_stage=vp_stage,
+        )
+        for name, parameter in _named_parameters(model):
+            parameter.data.copy_(_cut(name, full[name], parameter, layout.tensor))
+        ddp = DistributedDataParallelConfig(use_distributed_optimizer=False, overlap_grad_reduce=layout.overlap)
+        chunks.append(DistributedDataParallel(config, ddp, model, disable_bucketing=chunk > 0))
+    if layout.overlap:
+        (only,) = chunks
+        config.no_sync_func = only.no_sync
+    return chunks
+
+
+def _named_parameters(model: GPTModel) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Parameters under their names in the whole model: layers counted over all stages, a tied output under its own."""
+    for name, parameter in model.named_parameters():
+        if name.startswith("decoder.layers."):
+            head, index, rest = name.removeprefix("decoder.").split(".", 2)
+            name = f"decoder.{head}.{model.decoder.layers[int(index)].layer_number - 1}.{rest}"
+        if name == "output_layer.weight" and model.share_embeddings_and_output_weights:
+            name = "embedding.word_embeddings.weight"
+        yield name, parameter
+
+
+def _cut_dimension(parameter: torch.nn.Parameter) -> int | None:
+    return parameter.partition_dim if getattr(parameter, "tensor_model_parallel", False) else None
+
+
+def _cut(name: str, full: Tensor, parameter: torch.nn.Parameter, size: int) -> Tensor:
+    dimension, rank = _cut_dimension(parameter), parallel_state.get_tensor_model_parallel_rank()
+    if dimension is None:
+        return full
+    if name.endswith("linear_fc1.weight"):  # gate and up are cut each for itself
+        return torch.cat([half.chunk(size)[rank] for half in full.chunk(2)])
+    return full.chunk(size, dim=dimension)[rank]
+
+
+def _gather(ranks: Sequence[_RankResult]) -> Result:
+    """Full gradients from all ranks' shards. Replicas must agree to the last bit, or an all-reduce was missed."""
+    grads: dict[str, Tensor] = {}
+    for name in sorted({name for rank in ranks for name in rank.shards}):
+        shards: dict[int, _Shard] = {}
+        for shard in (rank.shards[name] for rank in ranks if name in rank.shards):
+            slot = shard.tp_rank if shard.cut is not None else 0
+            first = shards.setdefault(slot, shard)
+            if not torch.equal(first.grad, shard.grad):
+                raise AssertionError(f"{name}: replicas differ by {(first.grad - shard.grad).abs().max():.2e}")
+        parts = [shards[slot] for slot in sorted(shards)]
+        if name.endswith("linear_fc1.weight"):
+            grads[name] = torch.cat([part.grad.chunk(2)[half] for half in range(2) for part in parts])
+        else:
+            grads[name] = torch.cat([part.grad for part in parts], dim=parts[0].cut or 0)
+    metrics = [rank.metrics for rank in ranks if rank.metrics is not None]
+    if any(other != metrics[0] for other in metrics):
+        raise AssertionError(f"the last stage's ranks report different metrics: {metrics}")
+    return Result(metrics[0], grads)
+
+
+class Step:
+    """One forward-backward over a global batch, in this rank."""
+
+    def __init__(self, layout: Layout, case: Case, models: list[DistributedDataParallel]) -> None:
+        self.layout, self.case, self.models = layout, case, models
+        self.head = losses.HeadLayout(
+            vocab_size=world.VOCAB,
+            chunk_tokens=5,
+            sequence_parallel=layout.sequence,
+            tp_group=parallel_state.get_tensor_model_parallel_group(),
+            cp_group=parallel_state.get_context_parallel_group(),
+        )
+        self.objective = losses.PreferenceObjective(
+            lambda d_w, d_l, targets: case.preference_weight * sppo(d_w, d_l, targets, eta=world.ETA),
+            euclidean,
+            case.pooling,
+        )
+
+    def run(self) -> _RankResult:
+        microbatches = self.microbatches()
+        if self.case.at_reference:
+            microbatches = self._with_own_reference(microbatches)
+        for model in self.models:
+            model.zero_grad_buffer()
+        kept = self._schedule(microbatches, partial(self._loss, len(microbatches)), forward_only=False)
+        # Only the last stage has kept anything.
+        metrics = losses.sum_metrics(kept, parallel_state.get_data_parallel_group()) if kept else None
+        tp_rank = parallel_state.get_tensor_model_parallel_rank()
+        shards = {
+            name: _Shard(parameter.main_grad.clone(), _cut_dimension(parameter), tp_rank)
+            for model in self.models
+            for name, parameter in _named_parameters(unwrap(model))
+        }
+        return _RankResult(metrics, shards)
+
+    def microbatches(self) -> list[Microbatch]:
+        """This replica's share of the pairs; weight-0 copies of the first pair fill the last microbatches up."""
+        case, replicas = self.case, self.layout.data
+        slots = case.micro_batch_size * replicas * (self.layout.pipeline if self.layout.virtual else 1)
+        filler = -len(case.pairs) % slots
+        pairs = [*case.pairs, *[case.pairs[0]] * filler]
+        weights = [1 / len(case.pairs)] * len(case.pairs) + [0.0] * filler
+        size = case.micro_batch_size
+        made = []
+        for start in range(size * parallel_state.get_data_parallel_rank(), len(pairs), size * replicas):
+            build = packed_microbatch if case.packed else padded_microbatch
+            microbatch = build(pairs[start : start + size], weights[start : start + size], self._row_shape())
+            rank = parallel_state.get_context_parallel_rank()
+            made.append(context_parallel_slice(microbatch, rank, self.layout.context))
+        return made
+
+    def _row_shape(self) -> RowShape:
+        layout, case = self.layout, self.case
+        length = PACKED_TOKENS_PER_PAIR * case.micro_batch_size if case.packed else PADDED_ROW
+        return RowShape.for_layout(
+            tensor=layout.tensor, context=layout.context, sequence_parallel=layout.sequence, length=length
+        )
+
+    def _schedule(self, microbatches: list[Microbatch], loss: Callable, *, forward_only: bool) -> list:
+        def forward_step(iterator: Iterator[Microbatch], model: DistributedDataParallel) -> tuple[Tensor, Callable]:
+            microbatch = next(iterator)
+            return forward_to_hidden_states(model, microbatch), partial(loss, model, microbatch)
+
+        iterators = [iter(microbatches) for _ in self.models]
+        return get_forward_backward_func()(
+            forward_step_func=forward_step,
+            data_iterator=iterators if self.layout.virtual else iterators[0],
+            model=self.models if self.layout.virtual else self.models[0],
+            num_microbatches=len(microbatches),
+            seq_length=self._row_shape().length,
+            micro_batch_size=1 if self.case.packed else 2 * self.case.micro_batch_size,
+            forward_only=forward_only,
+        )
+
+    def _loss(
+        self, num_microbatches: int, model: GPTModel, microbatch: Microbatch, hidden_SBH: Tensor
+    ) -> tuple[Tensor, PairMetrics]:
+        loss, metrics = losses.preference_loss(
+            hidden_SBH,
+            output_weight(model),
+            microbatch,
+            self.objective,
+            self.head,
+            repulsion_weight=self.case.repulsion_weight,
+        )
+        scaled = losses.schedule_loss(loss, num_microbatches=num_microbatches, data_parallel_size=self.layout.data)
+        return scaled, metrics
+
+    def _with_own_reference(self, microbatches: list[Microbatch]) -> list[Microbatch]:
+        def logps(model: GPTModel, microbatch: Microbatch, hidden_SBH: Tensor) -> tuple[Tensor, Tensor]:
+            kept = losses.microbatch_logps(hidden_SBH, output_weight(model), microbatch, self.head)
+            return kept.sum(), kept
+
+        with torch.no_grad(), self.case.reference_fault(unwrap(self.models[-1])):
+            reference = self._schedule(microbatches, logps, forward_only=True)
+        if not reference:  # not the last stage: nobody reads it here
+            return microbatches
+        return [replace(m, ref_logps_P2=r) for m, r in zip(microbatches, reference, strict=True)]

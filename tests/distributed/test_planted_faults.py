@@ -1,0 +1,156 @@
+"""Faults that give wrong numbers silently, planted in the ranks: the parity comparison must catch every one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import partial
+from unittest import mock
+
+import pytest
+
+pytest.importorskip("megatron.core")
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.models.gpt import GPTModel
+from torch import Tensor
+
+from nemo_sspo.megatron import pooling, preference_loss
+from nemo_sspo.megatron.microbatch import Microbatch
+from tests.distributed import ranks, world
+from tests.distributed.compare import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Deviation, deviation, truth_of
+from tests.distributed.ranks import Case, run_cases
+from tests.distributed.world import BY_NAME
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="Megatron over gloo runs only where CUDA is absent")
+
+MARGIN = 100.0
+"""A fault must stand out by this many tolerances: none of these is a matter of rounding."""
+
+
+class _SummedInBothDirections(torch.autograd.Function):
+    """The natural mistake: differentiate an all-reduce as an all-reduce although every rank computes the same loss."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, value: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        value = value.clone()
+        dist.all_reduce(value, group=group)
+        return value
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        grad = grad.clone()
+        dist.all_reduce(grad, group=ctx.group)
+        return grad, None
+
+
+def repulsion_times_tp() -> AbstractContextManager:
+    duplicated = lambda value, group: _SummedInBothDirections.apply(value, group)  # noqa: E731
+    return mock.patch.object(pooling, "reduce_from_tensor_model_parallel_region", duplicated)
+
+
+def repulsion_without_gradient() -> AbstractContextManager:
+    pool = preference_loss.pool_responses
+    return mock.patch.object(preference_loss, "pool_responses", lambda *args, **kw: pool(*args, **kw).detach())
+
+
+def loss_times_cp() -> AbstractContextManager:
+    right = preference_loss.schedule_loss
+
+    def wrong(loss: Tensor, **kwargs: int) -> Tensor:
+        return right(loss, **kwargs) * parallel_state.get_context_parallel_world_size()
+
+    return mock.patch.object(preference_loss, "schedule_loss", wrong)
+
+
+def padded_vocabulary_in_the_softmax() -> AbstractContextManager:
+    return mock.patch.object(world, "VOCAB", world.PADDED_VOCAB)
+
+
+@contextmanager
+def changed_microbatches(change: Callable[[list[Microbatch]], list[Microbatch]]) -> Iterator[None]:
+    right = ranks.Step.microbatches
+    with mock.patch.object(ranks.Step, "microbatches", lambda step: change(right(step))):
+        yield
+
+
+def mean_over_ranks(microbatches: list[Microbatch]) -> list[Microbatch]:
+    """Each data-parallel rank takes the mean over its own pairs, and the ranks' means are averaged."""
+    own = sum(int((m.weight_P > 0).sum()) for m in microbatches)
+    ranks_ = parallel_state.get_data_parallel_world_size()
+    return [replace(m, weight_P=(m.weight_P > 0) / (own * ranks_)) for m in microbatches]
+
+
+def labels_off_by_one(microbatches: list[Microbatch]) -> list[Microbatch]:
+    """Token coordinates taken for label coordinates."""
+    return [replace(m, response_index_BS=m.token_response_index_BS) for m in microbatches]
+
+
+def prompt_in_the_sum(microbatches: list[Microbatch]) -> list[Microbatch]:
+    changed = []
+    for m in microbatches:
+        index = m.response_index_BS.clone()
+        for row, response in enumerate(index):  # padded: row r holds response r
+            response[: int((response >= 0).int().argmax())] = row
+        changed.append(replace(m, response_index_BS=index))
+    return changed
+
+
+def end_token_missing(microbatches: list[Microbatch]) -> list[Microbatch]:
+    predicts_last = [torch.roll(m.last_token_index_BS, -1, dims=1) >= 0 for m in microbatches]
+    return [
+        replace(m, response_index_BS=m.response_index_BS.masked_fill(last, -1))
+        for m, last in zip(microbatches, predicts_last, strict=True)
+    ]
+
+
+@contextmanager
+def another_checkpoint(model: GPTModel) -> Iterator[None]:
+    """The reference comes from weights that one small optimizer step has moved."""
+    before = [parameter.data.clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.data.mul_(1.001)
+    yield
+    for parameter, data in zip(model.parameters(), before, strict=True):
+        parameter.data.copy_(data)
+
+
+def measured(layout: str, case: Case) -> Deviation:
+    return deviation(run_cases(BY_NAME[layout], [case])[case.name], truth_of(case))
+
+
+def stands_out(found: Deviation) -> bool:
+    return found.loss > MARGIN * LOSS_TOLERANCE or found.gradient > MARGIN * GRADIENT_TOLERANCE
+
+
+FAULTS = [
+    ("TP2 SP", Case("repulsion x TP", fault=repulsion_times_tp)),
+    ("CP2", Case("repulsion x CP", fault=repulsion_times_tp)),
+    ("TP2", Case("repulsion without gradient", fault=repulsion_without_gradient)),
+    ("CP2", Case("loss x CP", fault=loss_times_cp)),
+    (
+        "DP2",
+        Case("mean over ranks", fault=partial(changed_microbatches, mean_over_ranks), pairs=world.pairs()[:7]),
+    ),
+    ("TP2", Case("label shift", fault=partial(changed_microbatches, labels_off_by_one))),
+    ("TP2", Case("prompt in the sum", fault=partial(changed_microbatches, prompt_in_the_sum))),
+    ("TP2", Case("end token missing", fault=partial(changed_microbatches, end_token_missing))),
+    ("TP2", Case("padded vocabulary", fault=padded_vocabulary_in_the_softmax)),
+    ("PP2", Case("another reference", at_reference=True, reference_fault=another_checkpoint)),
+    ("TP2", Case("dropout left on", dropout=0.1, at_reference=True)),
+]
+
+
+@pytest.mark.parametrize(("layout", "case"), FAULTS, ids=[case.name for _, case in FAULTS])
+def test_planted_fault_is_caught(layout: str, case: Case) -> None:
+    assert stands_out(measured(layout, case))
+
+
+@pytest.mark.parametrize("layout", sorted({layout for layout, _ in FAULTS}))
+def test_without_a_fault_nothing_stands_out(layout: str) -> None:
+    """So that the faults above are caught for being faults."""
+    assert measured(layout, Case("no fault")).is_within_tolerance

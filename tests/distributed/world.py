@@ -1,0 +1,116 @@
+"""What the parity tests compare on: a tiny Llama, its weights by name, and preference pairs."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from nemo_sspo.megatron.microbatch import PreferencePair
+
+LAYERS, HIDDEN, HEADS, GROUPS, FFN = 4, 32, 4, 2, 48
+HEAD_SIZE = HIDDEN // HEADS
+VOCAB = 61  # a prime: its padding to PADDED_VOCAB lies in the last tensor-parallel rank only
+PADDED_VOCAB = 64
+ROPE_BASE, NORM_EPS = 10_000.0, 1e-5
+END = 2
+ETA, REPULSION_WEIGHT = 30.0, 25.0  # the quickstart's eta; a weight with which both terms show in every gradient
+PAIRS = 8
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A parallel layout; the rest of the world is data parallel."""
+
+    name: str
+    tensor: int = 1
+    sequence: bool = False
+    pipeline: int = 1
+    virtual: int | None = None
+    context: int = 1
+    data: int = 1
+    recompute: str | None = None
+    overlap: bool = False
+    """Gradients are reduced over the replicas while backward runs."""
+
+    @property
+    def world_size(self) -> int:
+        return self.tensor * self.pipeline * self.context * self.data
+
+
+ONE_RANK = Layout("one rank")
+LAYOUTS = (
+    Layout("TP2", tensor=2),
+    Layout("TP2 SP", tensor=2, sequence=True),
+    Layout("PP2", pipeline=2),
+    Layout("PP2 VPP2", pipeline=2, virtual=2),
+    Layout("TP2 PP2", tensor=2, pipeline=2),
+    Layout("TP2 PP2 SP", tensor=2, pipeline=2, sequence=True),
+    Layout("CP2", context=2),
+    Layout("CP2 TP2", context=2, tensor=2),
+    Layout("CP2 TP2 SP", context=2, tensor=2, sequence=True),
+    Layout("DP2", data=2),
+    Layout("TP2 PP2 DP2", tensor=2, pipeline=2, data=2),
+    Layout("TP2 SP, full recomputation", tensor=2, sequence=True, recompute="full"),
+    Layout("CP2, selective recomputation", context=2, recompute="selective"),
+    Layout("PP2 DP2, overlapped reduction", pipeline=2, data=2, overlap=True),
+)
+BY_NAME = {layout.name: layout for layout in (ONE_RANK, *LAYOUTS)}
+
+
+def weights(*, tied: bool) -> dict[str, Tensor]:
+    """Full fp32 weights under Megatron's names; drawn per name, so that they do not depend on any layout."""
+    shapes: dict[str, tuple[int, ...]] = {"embedding.word_embeddings.weight": (PADDED_VOCAB, HIDDEN)}
+    for layer in range(LAYERS):
+        prefix = f"decoder.layers.{layer}."
+        shapes |= {
+            prefix + "input_layernorm.weight": (HIDDEN,),
+            prefix + "self_attention.linear_qkv.weight": ((HEADS + 2 * GROUPS) * HEAD_SIZE, HIDDEN),
+            prefix + "self_attention.linear_proj.weight": (HIDDEN, HIDDEN),
+            prefix + "pre_mlp_layernorm.weight": (HIDDEN,),
+            prefix + "mlp.linear_fc1.weight": (2 * FFN, HIDDEN),
+            prefix + "mlp.linear_fc2.weight": (HIDDEN, FFN),
+        }
+    shapes["decoder.final_layernorm.weight"] = (HIDDEN,)
+    if not tied:
+        shapes["output_layer.weight"] = (PADDED_VOCAB, HIDDEN)
+    return {name: _draw(name, shape) for name, shape in shapes.items()}
+
+
+def _draw(name: str, shape: tuple[int, ...]) -> Tensor:
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+    return 1.0 + 0.1 * noise if "norm" in name else 0.15 * noise
+
+
+def pairs(count: int = PAIRS) -> list[PreferencePair]:
+    """Pairs of differing lengths. References are near the tiny model's own log-probs (about -log VOCAB per token)."""
+    draw = random.Random(7)
+
+    def ids(length: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(3, VOCAB) for _ in range(length))
+
+    made = []
+    for index in range(count):
+        chosen, rejected = (*ids(draw.randrange(0, 9)), END), (*ids(draw.randrange(2, 11)), END)
+        made.append(
+            PreferencePair(
+                pair_id=f"pair-{index}",
+                prompt_ids=ids(draw.randrange(1, 8)),
+                chosen_ids=chosen,
+                rejected_ids=rejected,
+                ref_chosen=-4.5 * len(chosen) + draw.uniform(-1, 1),
+                ref_rejected=-4.5 * len(rejected) + draw.uniform(-1, 1),
+                target_chosen=draw.uniform(0.5, 1.0),
+                target_rejected=draw.uniform(0.0, 0.5),
+                target_pair=draw.uniform(0.5, 1.0),
+            )
+        )
+    return made
+
+
+def identical_responses() -> list[PreferencePair]:
+    """Pairs whose two responses are the same text: the repulsion has no direction to push in."""
+    return [replace(pair, rejected_ids=pair.chosen_ids) for pair in pairs()]

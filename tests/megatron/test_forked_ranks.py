@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+import torch.distributed as dist
+
+from nemo_sspo.megatron.forked_ranks import ForkedRanksError, run_forked
+
+TIMEOUT = 30.0
+
+
+def my_rank() -> int:
+    return int(os.environ["RANK"])
+
+
+def test_results_come_in_rank_order_and_collectives_work() -> None:
+    def rank() -> tuple[int, float, str]:
+        dist.init_process_group("gloo")
+        value = torch.tensor(float(dist.get_rank() + 1))
+        dist.all_reduce(value)
+        return dist.get_rank(), value.item(), os.environ["LOCAL_RANK"]
+
+    assert run_forked(rank, 3, timeout=TIMEOUT) == [(0, 6.0, "0"), (1, 6.0, "1"), (2, 6.0, "2")]
+
+
+def test_tensors_come_back_whole() -> None:
+    (result,) = run_forked(lambda: torch.arange(1_000_000), 1, timeout=TIMEOUT)
+    assert torch.equal(result, torch.arange(1_000_000))
+
+
+def test_one_failure_ends_the_others_and_tells_only_its_own_story() -> None:
+    def rank() -> None:
+        if my_rank() == 1:
+            raise ValueError("the story")
+        time.sleep(1000)
+
+    started = time.monotonic()
+    with pytest.raises(ForkedRanksError, match="1 of 3 ranks failed") as error:
+        run_forked(rank, 3, timeout=TIMEOUT)
+    assert time.monotonic() - started < 15
+    assert "--- rank 1" in str(error.value)
+    assert "the story" in str(error.value)
+    assert "rank 0" not in str(error.value)
+
+
+def test_a_hang_is_reported_with_the_place_where_it_hangs() -> None:
+    def rank() -> None:
+        if my_rank() == 1:
+            hanging_here()
+
+    def hanging_here() -> None:
+        time.sleep(1000)
+
+    with pytest.raises(ForkedRanksError, match=r"1 of 2 ranks no answer within 1 s") as error:
+        run_forked(rank, 2, timeout=1.0)
+    assert "hanging_here" in str(error.value)
+
+
+def test_a_crash_is_reported_with_its_signal_and_place() -> None:
+    def crashing_here() -> None:
+        ctypes.string_at(0)
+
+    with pytest.raises(ForkedRanksError, match=f"exit code -{signal.SIGSEGV.value}") as error:
+        run_forked(crashing_here, 1, timeout=TIMEOUT)
+    assert "crashing_here" in str(error.value)
+
+
+def test_an_unpicklable_result_is_an_error_and_not_a_hang() -> None:
+    with pytest.raises(ForkedRanksError, match="pickle"):
+        run_forked(lambda: lambda: None, 1, timeout=TIMEOUT)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_ranks_die_with_a_killed_parent(tmp_path: Path) -> None:
+    code = f"""
+import os, time
+from nemo_sspo.megatron.forked_ranks import run_forked
+def rank():
+    open(os.path.join({str(tmp_path)!r}, str(os.getpid())), "w").close()
+    time.sleep(1000)
+run_forked(rank, 2, timeout=None)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(children) == 2
+    parent.kill()
+    parent.wait()
+    while any(is_running(pid) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(is_running(pid) for pid in children)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

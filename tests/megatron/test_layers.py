@@ -1,0 +1,148 @@
+"""The local layers against Megatron's own attention and torch's norms, inside one forked rank."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+pytest.importorskip("megatron.core")
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+from megatron.core.transformer.dot_product_attention import DotProductAttention
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor
+
+from nemo_sspo.errors import UserError
+from nemo_sspo.megatron import layers
+from nemo_sspo.megatron.cpu_runtime import cpu_runtime
+from nemo_sspo.megatron.forked_ranks import run_forked
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="local layers are for machines without CUDA")
+
+SEQUENCE, ROWS, HEADS, GROUPS, SIZE = 10, 3, 4, 2, 8
+
+
+def config(**changes: Any) -> TransformerConfig:
+    options = {
+        "num_layers": 1,
+        "hidden_size": HEADS * SIZE,
+        "num_attention_heads": HEADS,
+        "num_query_groups": GROUPS,
+        "attention_dropout": 0.0,
+        "masked_softmax_fusion": False,
+        "normalization": "RMSNorm",
+    }
+    return TransformerConfig(**options | changes)
+
+
+def in_one_rank(fn: Callable[[], Any]) -> Any:
+    def rank() -> Any:
+        with cpu_runtime():
+            dist.init_process_group("gloo")
+            parallel_state.initialize_model_parallel()
+            model_parallel_cuda_manual_seed(1)
+            return fn()
+
+    (result,) = run_forked(rank, 1, timeout=60)
+    return result
+
+
+def attention(kind: type, **changes: Any) -> torch.nn.Module:
+    return kind(config(**changes), layer_number=1, attn_mask_type=AttnMaskType.causal, attention_type="self")
+
+
+def inputs() -> list[Tensor]:
+    draw = torch.Generator().manual_seed(2)
+    return [torch.randn(SEQUENCE, ROWS, heads, SIZE, generator=draw) for heads in (HEADS, GROUPS, GROUPS)]
+
+
+@pytest.mark.parametrize("changes", [{}, {"window_size": (3, 0)}, {"apply_query_key_layer_scaling": True}], ids=str)
+def test_same_attention_as_megatrons(changes: dict[str, Any]) -> None:
+    def both() -> tuple[Tensor, Tensor]:
+        local, megatron = (attention(kind, **changes) for kind in (layers.LocalCoreAttention, DotProductAttention))
+        return local(*inputs()), megatron(*inputs(), attention_mask=None)
+
+    torch.testing.assert_close(*in_one_rank(both), rtol=1e-5, atol=1e-6)
+
+
+def test_packed_sequences_do_not_see_each_other() -> None:
+    bounds = [0, 3, 4, 10]
+
+    def both() -> tuple[Tensor, Tensor]:
+        local = attention(layers.LocalCoreAttention)
+        rows = [x[:, 0] for x in inputs()]
+        packing = PackedSeqParams(qkv_format="thd", cu_seqlens_q=torch.tensor(bounds, dtype=torch.int32))
+        alone = [local(*(x[a:b, None] for x in rows))[:, 0] for a, b in pairwise(bounds)]
+        return local(*rows, packed_seq_params=packing), torch.cat(alone)
+
+    torch.testing.assert_close(*in_one_rank(both), rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_acts_in_training_only_and_follows_the_seed() -> None:
+    def draws() -> list[Tensor]:
+        module = attention(layers.LocalCoreAttention, attention_dropout=0.5)
+        results = []
+        for train in (False, True, True):
+            model_parallel_cuda_manual_seed(7)
+            results.append(module.train(train)(*inputs()))
+        results.append(attention(layers.LocalCoreAttention)(*inputs()))
+        return results
+
+    evaluated, trained, again, without = in_one_rank(draws)
+    assert torch.equal(evaluated, without)
+    assert torch.equal(trained, again)
+    assert (trained - without).abs().max() > 0.1
+
+
+def test_what_local_attention_cannot_do_is_refused() -> None:
+    with pytest.raises(UserError, match="causal"):
+        layers.LocalCoreAttention(config(), 1, AttnMaskType.padding, "self")
+    with pytest.raises(UserError, match="softmax_type 'learnable'"):
+        attention(layers.LocalCoreAttention, softmax_type="learnable")
+    with pytest.raises(UserError, match="mixture-of-experts"):
+        layers.local_layer_spec(config(num_moe_experts=2))
+
+
+@pytest.mark.parametrize("zero_centered", [False, True])
+def test_norms_are_torchs(zero_centered: bool) -> None:
+    x = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+    build = partial(config, layernorm_zero_centered_gamma=zero_centered)
+    rms = layers.LocalNorm(build(), 16, eps=1e-6)
+    layer = layers.LocalNorm(build(normalization="LayerNorm"), 16)
+    torch.testing.assert_close(rms(x), torch.nn.functional.rms_norm(x, (16,), eps=1e-6))
+    torch.testing.assert_close(layer(x), torch.nn.functional.layer_norm(x, (16,), eps=1e-5))
+    with torch.no_grad():
+        rms.weight += 1  # a gain of 2 in either convention
+    torch.testing.assert_close(rms(x), 2 * torch.nn.functional.rms_norm(x, (16,), eps=1e-6))
+
+
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+def test_norm_parameters_carry_the_mark_that_sums_their_gradients_over_tp(sequence_parallel: bool) -> None:
+    shape = {"tensor_model_parallel_size": 2, "sequence_parallel": sequence_parallel, "normalization": "LayerNorm"}
+    norm = layers.LocalNorm(config(**shape), 16)
+    assert {parameter.sequence_parallel for parameter in norm.parameters()} == {sequence_parallel}
+
+
+def test_without_a_gpu_the_local_layers_are_chosen_and_the_log_says_so() -> None:
+    def chosen() -> tuple[bool, list[str]]:
+        messages: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record: messages.append(record.getMessage())
+        logger = logging.getLogger(layers.__name__)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        return layers.layer_spec(config()).layer_norm is layers.LocalNorm, messages
+
+    is_local, messages = in_one_rank(chosen)
+    assert is_local
+    assert any("local" in message for message in messages)

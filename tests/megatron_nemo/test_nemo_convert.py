@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nemo.collections.llm")
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.checkpoint import WEIGHTS, one_rank
+from nemo_sspo.megatron.convert import export_policy, import_policy
+from nemo_sspo.megatron.families import read_hf_config
+from nemo_sspo.megatron.hf_files import SafetensorsDirectory, write_tensors
+from nemo_sspo.megatron.model_config import host_config
+from nemo_sspo.megatron.weight_map import Shape, to_megatron
+from tests.megatron_nemo.worlds import VOCAB, write_policy
+
+FAMILIES = {
+    "llama": ("llama", {}),
+    "llama_3.1": (
+        "llama",
+        {
+            "rope_theta": 500000.0,
+            "max_position_embeddings": 512,
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        },
+    ),
+    "llama_tied": ("llama", {"tie_word_embeddings": True}),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "mistral_window": ("mistral", {"sliding_window": 5}),
+    "qwen2": ("qwen2", {"head_dim": 16}),
+    "qwen2_tied": ("qwen2", {"head_dim": 16, "tie_word_embeddings": True}),
+    "qwen3": ("qwen3", {}),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_round_trip_is_exact(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
+    model_type, changes = FAMILIES[name]
+    policy = write_policy(tmp_path / "policy", model_type, **changes, torch_dtype=dtype)
+    imported = import_policy(policy, tmp_path / "nemo", tmp_path / "hf", dtype)
+    exported = export_policy(tmp_path / "nemo", tmp_path / "hf", tmp_path / "back", dtype)
+    before, after = (load_file(path / "model.safetensors") for path in (policy, tmp_path / "back"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) and before[key].dtype == after[key].dtype for key in before)
+    assert imported == exported == sum(tensor.numel() for tensor in before.values())
+    was, is_ = (json.loads((path / "config.json").read_text()) for path in (policy, tmp_path / "back"))
+    assert was == is_
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_megatron_logits_are_hugging_faces(tmp_path: Path, name: str) -> None:
+    model_type, changes = FAMILIES[name]
+    policy = write_policy(tmp_path, model_type, **changes)
+    tokens_BS = torch.randint(0, VOCAB, (2, 19), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(policy, attn_implementation="eager")(tokens_BS).logits
+        with one_rank():
+            model = host_config(policy, torch.float32).configure_model(tokenizer=None).eval()
+            state = to_megatron(SafetensorsDirectory(policy), Shape.of(read_hf_config(policy)), what="policy")
+            model.load_state_dict(state, strict=False)
+            found = model(tokens_BS, torch.arange(19).expand(2, 19), None)
+    torch.testing.assert_close(found[..., :VOCAB], expected, rtol=2e-5, atol=2e-5)
+
+
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+    policy = write_policy(tmp_path / "policy", "llama")
+    weights = load_file(policy / "model.safetensors")
+    del weights["model.layers.2.mlp.up_proj.weight"]
+    save_file(weights, policy / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.layers\.2\.mlp\.up_proj\.weight' is missing"):
+        import_policy(policy, tmp_path / "nemo", tmp_path / "hf", torch.float32)
+
+
+def test_a_surplus_tensor_is_not_lost_silently(tmp_path: Path) -> None:
+    policy = write_policy(tmp_path / "policy", "llama")
+    weights = load_file(policy / "model.safetensors")
+    weights["model.layers.0.self_attn.q_proj.bias"] = torch.zeros(96)
+    save_file(weights, policy / "model.safetensors")
+    with pytest.raises(UserError, match="no place"):
+        import_policy(policy, tmp_path / "nemo", tmp_path / "hf", torch.float32)
+
+
+def test_a_checkpoint_without_a_layer_is_refused(tmp_path: Path) -> None:
+    small = write_policy(tmp_path / "small", "llama", tie_word_embeddings=True)
+    large = write_policy(tmp_path / "large", "llama")
+    import_policy(small, tmp_path / "nemo", tmp_path / "hf", torch.float32)
+    with pytest.raises(UserError, match="output_layer"):
+        export_policy(tmp_path / "nemo", large, tmp_path / "back", torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "gpt_neox"}, "supported: llama, mistral, qwen2, qwen3"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope type 'yarn'"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"attention_bias": True}, "attention_bias"),
+        ({"mlp_bias": True}, "mlp_bias"),
+        ({"num_hidden_layers": None}, "num_hidden_layers"),
+    ],
+)
+def test_what_cannot_be_exact_is_refused(tmp_path: Path, changes: dict, message: str) -> None:
+    policy = write_policy(tmp_path / "policy", "llama")
+    config = json.loads((policy / "config.json").read_text())
+    (policy / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(UserError, match=message):
+        import_policy(policy, tmp_path / "nemo", tmp_path / "hf", torch.float32)
+
+
+def test_pickled_weights_are_not_loaded(tmp_path: Path) -> None:
+    policy = write_policy(tmp_path / "policy", "llama")
+    (policy / "model.safetensors").rename(policy / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin is a pickle"):
+        import_policy(policy, tmp_path / "nemo", tmp_path / "hf", torch.float32)
+
+
+def test_rope_theta_of_transformers_5_is_read(tmp_path: Path) -> None:
+    policy = write_policy(tmp_path, "llama")
+    config = json.loads((policy / "config.json").read_text())
+    del config["rope_theta"], config["rope_scaling"]
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 7e5}
+    (policy / "config.json").write_text(json.dumps(config))
+    assert host_config(policy, torch.float32).rotary_base == 7e5
+
+
+def test_sharded_weights_read_back(tmp_path: Path) -> None:
+    tensors = {f"t{number}": torch.randn(10, number + 1) for number in range(5)}
+    (tmp_path / "config.json").write_text("{}")
+    write_tensors(tensors, tmp_path, shard_bytes=250)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    directory = SafetensorsDirectory(tmp_path)
+    assert directory.keys() == tensors.keys()
+    assert all(torch.equal(directory[name], tensor) for name, tensor in tensors.items())
+
+
+def test_equal_weights_give_equal_files(tmp_path: Path, policy: Path) -> None:
+    contents = []
+    for attempt in ("first", "second"):
+        import_policy(policy, tmp_path / attempt, tmp_path / "hf", torch.float32)
+        files = sorted((tmp_path / attempt / WEIGHTS).iterdir())
+        contents.append({path.name: path.read_bytes() for path in files})
+    assert contents[0] == contents[1]

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nemo.collections.llm")
+
+import pyarrow as pa
+import torch
+
+from nemo_sspo.config.stages import Parallel
+from nemo_sspo.megatron.convert import export_policy
+from nemo_sspo.megatron.forked_ranks import ForkedRanksError
+from nemo_sspo.megatron.hf_files import SafetensorsDirectory
+from nemo_sspo.megatron.pairs import PairTable
+from nemo_sspo.megatron.resume import SaveState, latest_state
+from nemo_sspo.objective.losses import loss_at_start
+from tests.megatron_nemo.test_nemo_reference import hugging_face_logps
+from tests.megatron_nemo.worlds import at, job, make_reference, reference, train
+
+STEPS = 6  # two epochs of 20 pairs in batches of 8: 8, 8, 4
+
+
+@pytest.fixture(scope="session")
+def alone(supervised: PairTable, imported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
+    """What one process learns: its output and metrics."""
+    output = tmp_path_factory.mktemp("alone")
+    return output, train(job(supervised, imported, output, Parallel()))
+
+
+@pytest.mark.parametrize(
+    ("parallel", "micro_batch_size"),
+    [
+        (Parallel(tensor=2, pipeline=2), 4),
+        (Parallel(tensor=2, sequence=True, data=2), 1),
+        (Parallel(pipeline=2, virtual_pipeline=2, distributed_optimizer=False), 2),
+        (Parallel(tensor=2, context=2), 2),
+    ],
+    ids=["TP2 PP2", "TP2 SP DP2", "PP2 VPP2", "TP2 CP2"],
+)
+def test_every_layout_trains_alike(
+    supervised: PairTable, imported: Path, alone: Any, tmp_path: Path, parallel: Parallel, micro_batch_size: int
+) -> None:
+    found = train(job(supervised, imported, tmp_path, parallel, micro_batch_size=micro_batch_size))
+    _, expected = alone
+    assert [line["pairs"] for line in found] == [8, 8, 4] * 2
+    for ours, theirs in zip(found, expected, strict=True):
+        # The gradient norm sees every gradient once: duplicated or forgotten ranks would change it. Adam amplifies
+        # rounding from step to step, so later steps are compared more loosely than the first.
+        tolerance = 1e-6 if ours["step"] == 1 else 1e-4
+        for name in ("loss", "preference_loss", "repulsion", "pair_cosine", "grad_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=tolerance, abs=1e-6), (ours["step"], name)
+        assert ours["lr"] == theirs["lr"]
+
+
+def test_first_loss_is_its_closed_form(supervised: PairTable, imported: Path, alone: Any, tmp_path: Path) -> None:
+    first = alone[1][0]
+    training = job(supervised, imported, tmp_path, Parallel())
+    expected = loss_at_start(training.objective.loss, supervised.targets(training.batches[0].pairs)).mean()
+    assert first["preference_loss"] == pytest.approx(float(expected), rel=1e-6)
+    assert abs(first["d_chosen"]) < 1e-5
+    assert abs(first["d_rejected"]) < 1e-5
+    assert first["loss"] == pytest.approx(first["preference_loss"] + first["repulsion"], rel=1e-6)
+
+
+def test_another_policys_reference_breaks_the_identity(
+    supervised: PairTable, pairs: pa.Table, imported: Path, alone: Any, tmp_path: Path
+) -> None:
+    wrong_N2 = torch.tensor([[p.ref_chosen, p.ref_rejected] for p in supervised]) + 0.5
+    training = job(PairTable(pairs, make_reference(wrong_N2)), imported, tmp_path, Parallel(), train_epochs=1)
+    expected = loss_at_start(training.objective.loss, supervised.targets(training.batches[0].pairs)).mean()
+    assert abs(train(training)[0]["preference_loss"] / float(expected) - 1) > 1e-3
+
+
+def test_exported_policy_has_megatrons_log_probs(
+    pairs: pa.Table, imported: Path, alone: Any, tmp_path: Path
+) -> None:
+    output, _ = alone
+    export_policy(output / "nemo", imported / "hf", tmp_path / "hf", torch.float32)
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    (trained / "nemo").symlink_to(output / "nemo")
+    (trained / "hf").symlink_to(imported / "hf")
+    before_N2, megatron_N2 = reference(pairs, imported, Parallel()), reference(pairs, trained, Parallel(tensor=2))
+    torch.testing.assert_close(hugging_face_logps(tmp_path / "hf", pairs), megatron_N2, rtol=1e-5, atol=1e-5)
+    assert (megatron_N2 - before_N2).abs().max() > 0.1  # it has learnt something
+
+
+class _Killed(SaveState):
+    """Dies in the step after a state was saved."""
+
+    def on_train_batch_end(self, trainer: Any, *args: object) -> None:
+        super().on_train_batch_end(trainer, *args)
+        if trainer.global_step == 4:
+            os._exit(9)
+
+
+@pytest.mark.parametrize("parallel", [Parallel(tensor=2), Parallel(data=2)], ids=["TP2", "DP2"])
+def test_resuming_continues_bit_equal(
+    supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel: Parallel
+) -> None:
+    whole = job(supervised, imported, tmp_path / "whole", parallel)
+    expected = train(whole)
+    killed = at(job(supervised, imported, tmp_path / "killed", parallel), checkpoint_every_steps=3)
+    with monkeypatch.context() as patch:
+        patch.setattr("nemo_sspo.megatron.training.SaveState", _Killed)
+        with pytest.raises(ForkedRanksError):
+            train(killed)
+    assert latest_state(killed.scratch).name == "step_3"
+    assert len(killed.metrics_file.read_text().splitlines()) >= 3
+    assert train(killed) == expected
+    weights = [_exported(training.output, imported, tmp_path / training.output.parent.name) for training in (whole, killed)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def _exported(checkpoint: Path, imported: Path, directory: Path) -> dict[str, torch.Tensor]:
+    export_policy(checkpoint, imported / "hf", directory / "hf", torch.float32)
+    return dict(SafetensorsDirectory(directory / "hf"))
