@@ -1,0 +1,48 @@
+"""Embed every response of a rollout shard: vectors.zarr and the row of each response id in it."""
+
+import time
+
+import numpy as np
+import pyarrow as pa
+import zarr
+
+from nemo_sspo.artifacts.layout import EMBEDDING_INDEX as INDEX_FILE
+from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
+from nemo_sspo.artifacts.layout import VECTORS
+from nemo_sspo.artifacts.schema import EMBEDDING_INDEX, ROLLOUTS
+from nemo_sspo.artifacts.store import read_table, write_table
+from nemo_sspo.encoder.registry import load_encoder
+from nemo_sspo.stages.context import StageContext
+
+_ROWS_PER_CHUNK = 4096
+
+
+def run(context: StageContext) -> None:
+    """Publish vectors.zarr (array ``vectors`` [N, D] float32, unit rows) and index.parquet (a row per response id)."""
+    table = read_table(context.input("rollout").file(ROLLOUTS_FILE), ROLLOUTS)
+    responses = table.column("responses").combine_chunks().flatten()
+    ids, texts = responses.field("response_id").to_pylist(), responses.field("text").to_pylist()
+    by_id = dict(zip(ids, texts, strict=True))  # equal responses to a prompt share an id
+    context.progress.update(0, len(by_id), unit="responses", note="loading the encoder")
+
+    encoder = load_encoder(context.experiment.encoder)
+    started = time.monotonic()
+    embeddings = encoder.encode(
+        list(by_id.values()), lambda done: context.progress.update(done, len(by_id), unit="responses")
+    )
+    seconds = time.monotonic() - started
+
+    vectors_ND = embeddings.vectors_ND
+    group = zarr.open_group(context.output.path / VECTORS, mode="w")
+    chunks = (min(_ROWS_PER_CHUNK, len(vectors_ND)), vectors_ND.shape[1])
+    group.create_array("vectors", shape=vectors_ND.shape, dtype="float32", chunks=chunks)[:] = vectors_ND
+    index = {"response_id": list(by_id), "row": np.arange(len(by_id), dtype=np.int32)}
+    write_table(context.output.path / INDEX_FILE, pa.table(index, schema=EMBEDDING_INDEX))
+    context.output.rows = len(by_id)
+    context.output.counts |= {
+        "responses": len(by_id),
+        "unique_texts": embeddings.unique_texts,
+        "long_texts": int(embeddings.long_N.sum()),
+        "dimension": vectors_ND.shape[1],
+    }
+    context.output.timings |= {"encoding_seconds": seconds, "responses_per_second": len(by_id) / seconds}

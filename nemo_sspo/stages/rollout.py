@@ -1,0 +1,136 @@
+"""Sample K responses per prompt from the iteration's policy, one shard of the prompts at a time.
+
+The verbs ``rollout`` (an iteration's portion) and ``rollout_held_out`` (the evaluation prompts, one shard) are both
+this one; they differ in the prompts and in K.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from nemo_sspo.artifacts.layout import HELD_OUT, PORTION
+from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
+from nemo_sspo.artifacts.prompt_source import Message
+from nemo_sspo.artifacts.schema import PROMPTS, ROLLOUTS, content_id
+from nemo_sspo.artifacts.store import read_table, write_table
+from nemo_sspo.errors import UserError
+from nemo_sspo.rollout.protocol import Completion, Sampling
+from nemo_sspo.stages.context import StageContext
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def run(context: StageContext) -> None:
+    """Publish rollouts.parquet of one shard."""
+    prompts = _shard_prompts(context)
+    sampling = _sampling(context)
+    context.progress.update(0, len(prompts), unit="prompts", note="loading the policy")
+
+    from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, stop_token_ids
+    from nemo_sspo.rollout.vllm_engine import VllmEngine
+
+    tokenizer = load_policy_tokenizer(context.policy)
+    token_ids = prompts.column("prompt_token_ids").to_pylist()
+    engine = VllmEngine(
+        context.policy,
+        context.experiment.engine,
+        seed=context.seed,
+        max_model_len=max(map(len, token_ids)) + sampling.max_tokens,
+        stop_token_ids=stop_token_ids(context.policy, tokenizer),
+    )
+    started = time.monotonic()
+    completions = engine.generate(
+        token_ids, sampling, lambda done: context.progress.update(done, len(prompts), unit="prompts")
+    )
+    seconds = time.monotonic() - started
+
+    table = rollout_table(prompts, completions, tokenizer)
+    write_table(context.output.path / ROLLOUTS_FILE, table)
+    counts = rollout_counts(table)
+    context.output.counts |= counts
+    context.output.rows = table.num_rows
+    context.output.timings |= {"generation_seconds": seconds, "tokens_per_second": counts["tokens"] / seconds}
+
+
+def _sampling(context: StageContext) -> Sampling:
+    settings = context.experiment.rollout
+    held_out = context.stage == "rollout_held_out"
+    return Sampling(
+        samples=settings.held_out_samples_per_prompt if held_out else settings.samples_per_prompt,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_tokens=settings.max_response_tokens,
+    )
+
+
+def _shard_prompts(context: StageContext) -> pa.Table:
+    """The contiguous slice of the prompts, sorted by id, that this shard samples."""
+    held_out = context.stage == "rollout_held_out"
+    name = HELD_OUT if held_out else PORTION.format(iteration=context.iteration)
+    table = read_table(context.input("prompts").file(name), PROMPTS).sort_by("prompt_id")
+    shards = 1 if held_out else context.experiment.rollout.shards
+    start, stop = (table.num_rows * shard // shards for shard in (context.shard, context.shard + 1))
+    if start == stop:
+        raise UserError(f"rollout.shards={shards} is more than the {table.num_rows} prompts of {name}; lower it")
+    return table.slice(start, stop - start)
+
+
+def conversation_text(messages: Sequence[Message]) -> str:
+    """What the oracle sees of a prompt: a single message as it is, several with the speaker's name before each."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
+
+
+def rollout_table(
+    prompts: pa.Table, completions: Sequence[Sequence[Completion]], tokenizer: "PreTrainedTokenizerBase"
+) -> pa.Table:
+    """One row per prompt. A response's id is the hash of its prompt and its tokens: equal responses share one."""
+    rows = []
+    for prompt, responses in zip(prompts.to_pylist(), completions, strict=True):
+        rows.append(
+            {
+                "prompt_id": prompt["prompt_id"],
+                "prompt": conversation_text(prompt["messages"]),
+                "prompt_token_ids": prompt["prompt_token_ids"],
+                "responses": [_response(prompt["prompt_id"], completion, tokenizer) for completion in responses],
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=ROLLOUTS)
+
+
+def _response(prompt_id: str, completion: Completion, tokenizer: "PreTrainedTokenizerBase") -> dict:
+    from nemo_sspo.rollout.tokenizer import response_text
+
+    stopped = completion.finish_reason == "stop"
+    return {
+        "response_id": content_id(prompt_id, completion.token_ids),
+        "text": response_text(tokenizer, completion.token_ids, stopped=stopped),
+        "token_ids": completion.token_ids,
+        "logprobs": completion.logprobs,
+        "finish_reason": completion.finish_reason,
+    }
+
+
+def rollout_counts(table: pa.Table) -> dict[str, int | float]:
+    """Facts of a rollouts table for the summary."""
+    responses = table.column("responses").combine_chunks().flatten()
+    texts, reasons = responses.field("text").to_pylist(), responses.field("finish_reason").to_pylist()
+    tokens = len(responses.field("token_ids").flatten())
+    distinct = sum(len(set(texts_of_prompt)) for texts_of_prompt in _grouped(texts, len(texts) // table.num_rows))
+    return {
+        "prompts": table.num_rows,
+        "responses": len(texts),
+        "tokens": tokens,
+        "mean_tokens": tokens / len(texts),
+        "unfinished": reasons.count("length"),
+        "empty": sum(not text.strip() for text in texts),
+        "duplicates": len(texts) - distinct,
+    }
+
+
+def _grouped(values: list[str], size: int) -> list[list[str]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]

@@ -1,0 +1,113 @@
+"""Score a rollout shard: the raw K x K oracle logits of every prompt, both orders, diagonal 0.
+
+Legend: N prompts of a window, K responses. Prompts go through in windows, so memory does not grow with the shard, and
+all rows of a window are pooled, so the oracle can pack them by length.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
+from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
+from nemo_sspo.artifacts.schema import SCORES
+from nemo_sspo.errors import UserError
+from nemo_sspo.oracle.protocol import PreferenceOracle, Row
+from nemo_sspo.oracle.registry import load_oracle
+from nemo_sspo.stages.context import StageContext
+
+_WINDOW_PROMPTS = 1024
+
+
+def run(context: StageContext) -> None:
+    """Publish scores.parquet, one row per prompt of the rollout shard, in its order."""
+    rollouts = pq.ParquetFile(context.input("rollout").file(ROLLOUTS_FILE))
+    total = rollouts.metadata.num_rows
+    context.progress.update(0, total, unit="prompts", note="loading the oracle")
+    oracle = load_oracle(context.experiment.oracle)
+
+    tally = Tally()
+    started = time.monotonic()
+    columns = ["prompt_id", "prompt", "responses.list.element.response_id", "responses.list.element.text"]
+    with pq.ParquetWriter(context.output.path / SCORES_FILE, SCORES, compression="zstd") as writer:
+        for batch in rollouts.iter_batches(batch_size=_WINDOW_PROMPTS, columns=columns):
+            scored = context.output.rows
+
+            def report(done: int, scored: int = scored) -> None:
+                context.progress.update(min(scored + done, total), total, unit="prompts")
+
+            writer.write_table(score_window(batch.to_pylist(), oracle, tally, report))
+            context.output.rows += batch.num_rows
+    seconds = time.monotonic() - started
+    context.output.counts |= tally.counts(prompts=total)
+    context.output.timings |= {"scoring_seconds": seconds, "pairs_per_second": tally.rows / seconds}
+
+
+class Tally:
+    """Sums over the windows of a shard."""
+
+    def __init__(self) -> None:
+        self.rows = self.unique_rows = self.truncated_rows = 0
+        self.order_gap = 0.0
+
+    def counts(self, *, prompts: int) -> dict[str, int | float]:
+        """Facts for the summary. `order_bias` is the mean of |l_ij + l_ji|, 0 for an oracle blind to order."""
+        return {
+            "prompts": prompts,
+            "rows": self.rows,
+            "unique_rows": self.unique_rows,
+            "truncated_rows": self.truncated_rows,
+            "order_bias": self.order_gap / self.rows,
+        }
+
+
+def score_window(
+    prompts: Sequence[dict], oracle: PreferenceOracle, tally: Tally, report: Callable[[int], None] = lambda done: None
+) -> pa.Table:
+    """Score prompts (rows of a rollouts table) in one call of the oracle.
+
+    Raises:
+        UserError: the oracle returned a logit that is not finite; its prompt is named.
+    """
+    k = len(prompts[0]["responses"])
+    orders = list(itertools.permutations(range(k), 2))
+    rows = [
+        Row(prompt["prompt"], prompt["responses"][i]["text"], prompt["responses"][j]["text"])
+        for prompt in prompts
+        for i, j in orders
+    ]
+    preferences = oracle.compare(rows, lambda done: report(done // len(orders)))
+    logits = preferences.logits_R.reshape(len(prompts), len(orders))
+    refuse_not_finite(logits, [prompt["prompt_id"] for prompt in prompts])
+
+    first, second = (np.array(side) for side in zip(*orders, strict=True))
+    logits_NKK = np.zeros((len(prompts), k, k), dtype=np.float32)
+    logits_NKK[:, first, second] = logits
+    truncated_N = preferences.truncated_R.reshape(logits.shape).sum(axis=1, dtype=np.int32)
+    tally.rows += len(rows)
+    tally.unique_rows += preferences.unique_rows
+    tally.truncated_rows += int(truncated_N.sum())
+    tally.order_gap += float(np.abs(logits_NKK + logits_NKK.swapaxes(1, 2))[:, first, second].sum(dtype=np.float64))
+    return pa.table(
+        {
+            "prompt_id": [prompt["prompt_id"] for prompt in prompts],
+            "response_ids": [[response["response_id"] for response in prompt["responses"]] for prompt in prompts],
+            "logits": logits_NKK.tolist(),
+            "truncated_rows": truncated_N,
+        },
+        schema=SCORES,
+    )
+
+
+def refuse_not_finite(logits_NX: np.ndarray, prompt_ids: Sequence[str]) -> None:
+    """Raise a UserError that names the first prompt with a NaN or infinite logit."""
+    broken = ~np.isfinite(logits_NX).all(axis=tuple(range(1, logits_NX.ndim)))
+    if broken.any():
+        raise UserError(
+            f"prompt {prompt_ids[int(broken.argmax())]}: the oracle's logits are not finite "
+            f"({int(broken.sum())} prompts in all); check the oracle's checkpoint and precision"
+        )

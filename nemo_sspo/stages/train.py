@@ -1,0 +1,123 @@
+"""One iteration of S-SPPO: the policy moves towards its calibrated win rates and pushes the pairs' states apart."""
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from nemo_sspo.artifacts.layout import HF_MODEL, METRICS, NEMO_CHECKPOINT, VOLATILE
+from nemo_sspo.config.binding import bind
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.variants import Loss, Repulsion
+from nemo_sspo.megatron.hf_files import copy_side_files
+from nemo_sspo.megatron.model_config import training_config
+from nemo_sspo.megatron.pairs import PairTable
+from nemo_sspo.megatron.preference_loss import PreferenceObjective
+from nemo_sspo.megatron.ranks import on_every_rank
+from nemo_sspo.megatron.step_log import read_log
+from nemo_sspo.megatron.training import TrainingJob, train_rank
+from nemo_sspo.objective.losses import LOSSES, PairTargets, loss_at_start
+from nemo_sspo.objective.repulsion import REPULSIONS, repulsion_weight
+from nemo_sspo.stages.context import StageContext
+
+# The reference log-probs come from the same forward pass in the same precision, so at step 1 only rounding is left.
+STEP1_TOLERANCE = 1e-4
+STEP1_ROUNDING = 1e-6
+
+
+def run(context: StageContext) -> None:
+    """Train on all ranks; rank 0 publishes the checkpoint, the Hugging Face files beside it, and the step metrics."""
+    job = _job(context)
+    # What is wrong with the policy or the layout shall be one line, not every rank's traceback.
+    training_config(job.hf_dir, job.parallel, job.precision, job.train)
+    metrics = on_every_rank(lambda: train_rank(job), job.parallel.world_size)
+    if metrics is None:
+        return
+    output = context.output
+    copy_side_files(job.hf_dir, output.path / HF_MODEL)
+    job.logs.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(job.metrics_file, output.path / METRICS)
+    shutil.copyfile(job.timings_file, job.logs / job.timings_file.name)
+    output.rows = len(job.pairs)
+    output.counts |= _facts(metrics) | {"pairs": len(job.pairs)} | _step1_identity(context, job, metrics[0])
+    # The first step pays for what is allocated and compiled once.
+    seconds = [line["seconds"] for line in read_log(job.timings_file)]
+    output.timings["seconds_per_step"] = sum(seconds[1:]) / len(seconds[1:]) if len(seconds) > 1 else seconds[0]
+
+
+def _job(context: StageContext) -> TrainingJob:
+    experiment, checkpoint = context.experiment, context.input("checkpoint")
+    return TrainingJob(
+        pairs=PairTable.read(context.input("build_pairs").path, context.input("reference_logps").path),
+        weights=checkpoint.file(NEMO_CHECKPOINT),
+        hf_dir=checkpoint.file(HF_MODEL),
+        output=context.output.path / NEMO_CHECKPOINT,
+        scratch=context.scratch,
+        logs=context.output.path / VOLATILE,
+        run_name=f"{experiment.name}.iter_{context.iteration}",
+        train=experiment.train,
+        parallel=experiment.parallel,
+        precision=experiment.precision,
+        objective=objective_of(experiment),
+        repulsion_weight=_repulsion_weight(experiment.repulsion),
+        seed=context.seed,
+        progress=context.progress,
+    )
+
+
+def objective_of(experiment: Experiment) -> PreferenceObjective:
+    """The loss and the repulsion of an experiment, as functions with their parameters bound."""
+    repulsion = experiment.repulsion
+    arguments = {"hinge": {"margin": repulsion.margin}, "kernel": {"temperature": repulsion.temperature}}
+    return PreferenceObjective(
+        loss=_scaled_loss(experiment.loss),
+        repulsion=partial(REPULSIONS[repulsion.form], **arguments.get(repulsion.form, {})),
+        pooling=repulsion.pooling,
+    )
+
+
+def _scaled_loss(variant: Loss) -> Callable[[Tensor, Tensor, PairTargets], Tensor]:
+    loss = bind(variant, LOSSES, exclude={"scale"})
+    if getattr(variant, "scale", "eta") == "eta":
+        return loss
+    # beta = 1 / eta: the square of (beta d - (p - 1/2)) in place of (d - eta (p - 1/2)).
+    return partial(_times, loss, variant.eta**-2)
+
+
+def _times(loss: Callable[..., Tensor], factor: float, *arguments: Tensor | PairTargets) -> Tensor:
+    return factor * loss(*arguments)
+
+
+def _repulsion_weight(repulsion: Repulsion) -> Callable[[int, int], float]:
+    return partial(repulsion_weight, weight=repulsion.weight, schedule=repulsion.schedule)
+
+
+def _facts(metrics: list[dict[str, Any]]) -> dict[str, float | int]:
+    first, last = metrics[0], metrics[-1]
+    return {
+        "steps": len(metrics),
+        "loss_first": first["loss"],
+        "loss_last": last["loss"],
+        "d_chosen_last": last["d_chosen"],
+        "d_rejected_last": last["d_rejected"],
+    }
+
+
+def _step1_identity(context: StageContext, job: TrainingJob, first: dict[str, Any]) -> dict[str, float]:
+    """The first preference loss and its closed form (every log-ratio 0), where the run starts from its reference.
+
+    Raises RuntimeError when they differ in fp32: then the reference log-probs are not the starting policy's.
+    """
+    measured = first["preference_loss"]
+    if context.experiment.train.reference == "base" and context.iteration > 1:
+        return {"step1_loss": measured}
+    expected = loss_at_start(job.objective.loss, job.pairs.targets(job.batches[0].pairs)).mean().item()
+    off = abs(measured - expected) > STEP1_TOLERANCE * abs(expected) + STEP1_ROUNDING
+    if off and job.precision.kind == "fp32":
+        raise RuntimeError(
+            f"step 1: the preference loss is {measured:.6g}, but with every log-ratio 0 it is {expected:.6g}; "
+            "the reference log-probs are not those of the policy that training starts from"
+        )
+    return {"step1_loss": measured, "step1_closed_form": expected}

@@ -1,0 +1,121 @@
+"""Runs for the tests of stages: an experiment on disk, and artifacts with chosen content in their places."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import zarr
+
+from nemo_sspo.artifacts.layout import EMBEDDING_INDEX as INDEX_FILE
+from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
+from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
+from nemo_sspo.artifacts.layout import VECTORS, RunLayout
+from nemo_sspo.artifacts.schema import EMBEDDING_INDEX, ROLLOUTS, SCORES, content_id
+from nemo_sspo.artifacts.store import Artifact, open_artifact, publish, write_table
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.stages import Cluster, Environment
+from nemo_sspo.config.variants import Fp32Precision, LinearGate, PairRMOracle, SentenceEncoder, SppoLoss, VllmEngine
+from nemo_sspo.stages.__main__ import run_step
+from nemo_sspo.stages.registry import STAGES
+
+
+def experiment(root: Path, **changes: object) -> Experiment:
+    """An experiment below `root`; `changes` replace whole parts."""
+    here = Environment(python=sys.executable)
+    parts = {
+        "name": "run",
+        "runs_dir": str(root),
+        "policy": "no/policy",
+        "prompts": "prompts.jsonl",
+        "iterations": 1,
+        "engine": VllmEngine(),
+        "oracle": PairRMOracle(path="no/oracle"),
+        "encoder": SentenceEncoder(),
+        "gate": LinearGate(),
+        "loss": SppoLoss(),
+        "precision": Fp32Precision(),
+        "cluster": Cluster(train=here, rollout=here),
+    }
+    return Experiment(**(parts | changes))
+
+
+def run_stage(settings: Experiment, stage: str, iteration: int = 1, shard: int = 0) -> Artifact:
+    """Run one step of an experiment and open what it published."""
+    layout = RunLayout(settings.run_dir)
+    layout.root.mkdir(parents=True, exist_ok=True)
+    layout.experiment.write_text(settings.model_dump_json())
+    run_step(layout.root, stage, iteration, shard, attempt="test")
+    return open_artifact(layout.artifact(stage, iteration, shard if STAGES[stage].sharded else None))
+
+
+def rollout_rows(
+    texts: Sequence[Sequence[str]], *, name: str = "", finish_reason: str = "stop", prompt_tokens: int = 2
+) -> list[dict]:
+    """Rows of a rollouts table: prompt n has responses `texts[n]`, a token per character and an end token."""
+    rows = []
+    for number, responses in enumerate(texts):
+        prompt_id = content_id(f"{name}{number}")
+        token_ids = [[*map(ord, text), 0] for text in responses]
+        rows.append(
+            {
+                "prompt_id": prompt_id,
+                "prompt": f"{name}{number}",
+                "prompt_token_ids": [1] * prompt_tokens,
+                "responses": [
+                    {
+                        "response_id": content_id(prompt_id, ids),
+                        "text": text,
+                        "token_ids": ids,
+                        "logprobs": [-1.0] * len(ids),
+                        "finish_reason": finish_reason,
+                    }
+                    for text, ids in zip(responses, token_ids, strict=True)
+                ],
+            }
+        )
+    return rows
+
+
+def publish_rollout(
+    settings: Experiment, rows: list[dict], stage: str = "rollout", iteration: int = 1, shard: int = 0
+) -> None:
+    """Put rows in the place of a rollout artifact."""
+    with _publish(settings, stage, iteration, shard) as draft:
+        write_table(draft.path / ROLLOUTS_FILE, pa.Table.from_pylist(rows, schema=ROLLOUTS))
+
+
+def score_rows(rows: list[dict], logits_NKK: np.ndarray) -> list[dict]:
+    """Rows of the scores table that belong to rollout rows."""
+    return [
+        {
+            "prompt_id": row["prompt_id"],
+            "response_ids": [response["response_id"] for response in row["responses"]],
+            "logits": logits.tolist(),
+            "truncated_rows": 0,
+        }
+        for row, logits in zip(rows, logits_NKK, strict=True)
+    ]
+
+
+def publish_scores(settings: Experiment, rows: list[dict], shard: int = 0) -> None:
+    """Put rows in the place of a score artifact."""
+    with _publish(settings, "score", 1, shard) as draft:
+        write_table(draft.path / SCORES_FILE, pa.Table.from_pylist(rows, schema=SCORES))
+
+
+def publish_vectors(settings: Experiment, vectors: dict[str, np.ndarray], shard: int = 0) -> None:
+    """Put vectors by response id in the place of an embed artifact."""
+    with _publish(settings, "embed", 1, shard) as draft:
+        stacked = np.stack(list(vectors.values())).astype(np.float32)
+        group = zarr.open_group(draft.path / VECTORS, mode="w")
+        group.create_array("vectors", shape=stacked.shape, dtype="float32")[:] = stacked
+        index = {"response_id": list(vectors), "row": np.arange(len(vectors), dtype=np.int32)}
+        write_table(draft.path / INDEX_FILE, pa.table(index, schema=EMBEDDING_INDEX))
+
+
+def _publish(settings: Experiment, stage: str, iteration: int, shard: int):
+    final = RunLayout(settings.run_dir).artifact(stage, iteration, shard)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    return publish(final, stage=stage, iteration=iteration, shard=shard, config={}, inputs={})

@@ -1,0 +1,112 @@
+"""The rollout stage around an engine: which prompts a shard takes, and what becomes of the completions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+pytest.importorskip("transformers")
+
+from nemo_sspo.artifacts.layout import PORTION, ROLLOUTS, RunLayout
+from nemo_sspo.artifacts.schema import PROMPTS, content_id
+from nemo_sspo.artifacts.store import publish, write_table
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.stages import Rollout
+from nemo_sspo.errors import UserError
+from nemo_sspo.rollout import vllm_engine
+from nemo_sspo.rollout.protocol import Completion, OnProgress, Sampling
+from nemo_sspo.rollout.tokenizer import load_policy_tokenizer
+from nemo_sspo.stages.rollout import conversation_text
+from tests.stages import runs
+
+END = 5
+
+
+class EchoEngine:
+    """Answers a prompt with its own last text token: once stopped, once cut, then repeated."""
+
+    def __init__(
+        self, policy: str, settings: object, *, seed: int, max_model_len: int, stop_token_ids: list[int]
+    ) -> None:
+        self.limit = max_model_len
+        assert stop_token_ids == [2, END]
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, on_progress: OnProgress
+    ) -> list[list[Completion]]:
+        assert self.limit == max(map(len, prompts)) + sampling.max_tokens
+        on_progress(len(prompts))
+        return [
+            [
+                Completion([prompt[-3], END], [-0.5, -0.25], "stop"),
+                Completion([prompt[-3]] * 3, [-1.0] * 3, "length"),
+                *(Completion([END], [-2.0], "stop") for _ in range(sampling.samples - 2)),
+            ]
+            for prompt in prompts
+        ]
+
+
+def settings_with_prompts(root: Path, policy: Path, count: int, **rollout: int) -> Experiment:
+    settings = runs.experiment(root, policy=str(policy), rollout=Rollout(max_response_tokens=3, **rollout))
+    tokenizer = load_policy_tokenizer(str(policy))
+    rows = []
+    for number in range(count):
+        messages = [{"role": "user", "content": f"question {chr(65 + number)}"}]
+        token_ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        rows.append({"prompt_id": content_id(messages), "messages": messages, "prompt_token_ids": token_ids})
+    final = RunLayout(settings.run_dir).artifact("prepare_prompts")
+    final.parent.mkdir(parents=True)
+    with publish(final, stage="prepare_prompts", config={}, inputs={}) as draft:
+        write_table(draft.path / PORTION.format(iteration=1), pa.Table.from_pylist(rows, schema=PROMPTS))
+    return settings
+
+
+def test_rows_and_counts(tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine, "VllmEngine", EchoEngine)
+    settings = settings_with_prompts(tmp_path, policy, 3, samples_per_prompt=4)
+    artifact = runs.run_stage(settings, "rollout")
+    rows = pq.read_table(artifact.file(ROLLOUTS)).to_pylist()
+    assert [row["prompt_id"] for row in rows] == sorted(row["prompt_id"] for row in rows)
+    for row in rows:
+        stopped, cut, empty, again = row["responses"]
+        letter = row["prompt"][-1]
+        assert (stopped["text"], stopped["token_ids"][-1], stopped["finish_reason"]) == (letter, END, "stop")
+        assert (cut["text"], cut["finish_reason"]) == (letter * 3, "length")
+        assert (empty["text"], empty["token_ids"], empty["logprobs"]) == ("", [END], [-2.0])
+        assert empty["response_id"] == again["response_id"] == content_id(row["prompt_id"], [END])
+        assert len({response["response_id"] for response in row["responses"]}) == 3
+    assert len({row["responses"][2]["response_id"] for row in rows}) == 3, "an id is of a prompt and a response"
+    assert artifact.manifest.counts == {
+        "prompts": 3,
+        "responses": 12,
+        "tokens": 21,
+        "mean_tokens": 21 / 12,
+        "unfinished": 3,
+        "empty": 6,
+        "duplicates": 3,
+    }
+
+
+def test_shards_are_a_partition(tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine, "VllmEngine", EchoEngine)
+    settings = settings_with_prompts(tmp_path, policy, 8, shards=3)
+    shards = [
+        pq.read_table(runs.run_stage(settings, "rollout", shard=shard).file(ROLLOUTS))["prompt"].to_pylist()
+        for shard in range(3)
+    ]
+    assert [len(shard) for shard in shards] == [2, 3, 3]
+    assert sorted(sum(shards, [])) == [f"question {letter}" for letter in "ABCDEFGH"]
+
+
+def test_more_shards_than_prompts(tmp_path: Path, policy: Path) -> None:
+    settings = settings_with_prompts(tmp_path, policy, 2, shards=3)
+    with pytest.raises(UserError, match=r"rollout\.shards=3 is more than the 2 prompts of portion_1\.parquet"):
+        runs.run_stage(settings, "rollout", shard=0)
+
+
+def test_the_oracle_sees_who_said_what() -> None:
+    user, other = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}
+    assert conversation_text([user]) == "Hi"
+    assert conversation_text([user, other, user]) == "User: Hi\n\nAssistant: Ho\n\nUser: Hi"
