@@ -1,0 +1,206 @@
+"""``nemo-sspo``: run a self-play loop, look at its settings, its plan and its results. Imports no torch."""
+
+import argparse
+import errno
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from nemo_sspo import __version__
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.load import describe, load_experiment
+from nemo_sspo.errors import UserError
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 done, 1 a step failed, 2 the input is wrong."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if unknown := [argument for argument in rest if argument.startswith("-")]:
+        parser.error(f"no such option: {unknown[0]}")
+    if rest:
+        options.overrides += rest  # overrides that stand behind an option
+    try:
+        return options.command(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return UserError.EXIT_CODE
+    except BrokenPipeError:  # `nemo-sspo plan | head`: nobody reads on, and nobody shall hear of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print("error: the disk is full: free some space and run again", file=sys.stderr)
+        return UserError.EXIT_CODE
+    except KeyboardInterrupt:
+        print("interrupted: every step has been stopped; the same command continues from here", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check everything, then run what is missing and show what came of it."""
+    from nemo_sspo.launch.local import LocalRunner, StepFailed
+    from nemo_sspo.launch.plan import plan
+    from nemo_sspo.launch.preflight import problems
+    from nemo_sspo.launch.run_directory import bind, hold
+    from nemo_sspo.report.live import live_display
+
+    experiment = load_experiment(options.overrides, options.config_dir)
+    found = problems(experiment)
+    if options.dry_run:
+        return _dry_run(experiment, found)
+    if found:
+        more = f" (and {len(found) - 1} more: --dry-run lists them)" if len(found) > 1 else ""
+        raise UserError(f"{found[0]}{more}")
+    signal.signal(signal.SIGTERM, _interrupt)
+    console, layout = Console(), RunLayout(experiment.run_dir)
+    with hold(layout) as lock:
+        for change in bind(experiment, layout):
+            console.print(f"changed since the last start: {change}", markup=False, highlight=False)
+        try:
+            with live_display(console, len(plan(experiment))) as display:
+                LocalRunner(experiment, display, lock=lock).run()
+        except StepFailed as failure:
+            print(failure, file=sys.stderr)
+            return UserError.EXIT_CODE if failure.exit_code == UserError.EXIT_CODE else 1
+        _show_summary(console, layout)
+    return 0
+
+
+def show_config(options: argparse.Namespace) -> int:
+    """Print every setting with its value and meaning."""
+    console = Console()
+    rows = describe(options.overrides, options.config_dir)
+    if options.json:
+        print(json.dumps({row.path: row.value for row in rows}, indent=1))
+        return 0
+    for row in rows:
+        value = "null" if row.value is None else str(row.value)
+        style = "dim" if row.is_default else "bold"
+        console.print(f"{row.path}: {value}", style=style, markup=False, highlight=False, soft_wrap=True)
+        if row.meaning:
+            console.print(f"    {row.meaning}", style="dim italic", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def show_plan(options: argparse.Namespace) -> int:
+    """Print the steps of a run and what each waits for."""
+    from nemo_sspo.launch.plan import as_data, plan
+
+    steps = plan(load_experiment(options.overrides, options.config_dir))
+    if options.json:
+        print(json.dumps(as_data(steps), indent=1))
+    else:
+        _print_wide(_plan_table(steps))
+    return 0
+
+
+def show_summary(options: argparse.Namespace) -> int:
+    """Print what came of a run, given as a directory or by its overrides."""
+    given: list[str] = options.overrides
+    if len(given) == 1 and "=" not in given[0]:
+        layout = RunLayout(Path(given[0]))
+    else:
+        layout = RunLayout(load_experiment(given, options.config_dir).run_dir)
+    _show_summary(Console(), layout)
+    return 0
+
+
+def _show_summary(console: Console, layout: RunLayout) -> None:
+    from nemo_sspo.report.summary import summarize, summary_table, write_summary
+
+    facts = summarize(layout)
+    path = write_summary(layout, facts)
+    console.print(summary_table(facts))
+    console.print(f"{path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _dry_run(experiment: Experiment, found: Sequence[str]) -> int:
+    from nemo_sspo.launch.plan import plan
+
+    _print_wide(_plan_table(plan(experiment)))
+    for problem in found:
+        print(f"error: {problem}", file=sys.stderr)
+    if not found:
+        print(f"every input is in order; {experiment.run_dir} would hold the run")
+    return UserError.EXIT_CODE if found else 0
+
+
+def _plan_table(steps: Sequence[Any]) -> Table:
+    """One row per stage and iteration; shards of a stage share it."""
+    from nemo_sspo.artifacts.store import is_published
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("step", "tasks", "environment", "ranks", "GPUs", "after", "publishes", "published"):
+        table.add_column(heading, overflow="fold")
+    names = {step.step_id: _row_name(step) for step in steps}
+    for name in dict.fromkeys(names.values()):
+        tasks = [step for step in steps if names[step.step_id] == name]
+        first = tasks[0]
+        after = ", ".join(dict.fromkeys(names[parent] for step in tasks for parent in step.depends_on))
+        target = str(first.output if len(tasks) == 1 else first.output.with_name("shard_*"))
+        published = sum(is_published(step.output) for step in tasks)
+        cells = (name, len(tasks), first.environment, first.ranks, first.gpus, after, target, published or "")
+        table.add_row(*map(str, cells))
+    return table
+
+
+def _row_name(step: Any) -> str:
+    return step.stage if step.stage == "prepare_prompts" else f"iter_{step.iteration}.{step.stage}"
+
+
+def _print_wide(table: Table) -> None:
+    """As wide as the terminal; unbroken lines into a file or pipe."""
+    console = Console()
+    (console if console.is_terminal else Console(width=240)).print(table, highlight=False)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes are one line here too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the mistake and where help is; exit 2."""
+        self.exit(UserError.EXIT_CODE, f"error: {message} ({self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="nemo-sspo", description="S-SPPO self-play on NeMo and Megatron-core")
+    parser.add_argument("--version", action="version", version=f"nemo-sspo {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for name, command, text in (
+        ("run", run, "run the loop, or what is missing of it"),
+        ("config", show_config, "print every setting, its value and its meaning"),
+        ("plan", show_plan, "print the steps of a run"),
+        ("summary", show_summary, "print what came of a run"),
+    ):
+        sub = commands.add_parser(name, help=text, description=f"{text}.")
+        sub.add_argument(
+            "overrides", nargs="*", help="experiment=quickstart seed=1 gate=power train.learning_rate=1e-6"
+        )
+        sub.add_argument("--config-dir", type=Path, help="directory with YAML files of your own, laid out as conf/ is")
+        if name == "run":
+            sub.add_argument("--dry-run", action="store_true", help="print the plan and check every input, no more")
+        if name in ("config", "plan"):
+            sub.add_argument("--json", action="store_true", help="as JSON")
+        sub.set_defaults(command=command)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

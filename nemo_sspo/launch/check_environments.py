@@ -1,0 +1,50 @@
+"""Checks of the two environments: their interpreters start and find the packages their stages import."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.stages import Environment
+
+# Looks packages up without importing them.
+_PROBE = "import importlib.util as u, json, sys; print(json.dumps([n for n in sys.argv[1:] if not u.find_spec(n)]))"
+_PROBE_SECONDS = 20
+_NEEDED = {
+    "train": ("nemo_sspo", "torch", "megatron", "nemo"),
+    "rollout": ("nemo_sspo", "torch", "vllm", "transformers"),
+}
+
+
+def check_environments(experiment: Experiment) -> Iterator[str]:
+    """Ask both interpreters at once."""
+    needed = {name: list(packages) for name, packages in _NEEDED.items()}
+    encoder = experiment.encoder.path
+    if encoder.startswith("package:"):
+        needed["rollout"].append(encoder.removeprefix("package:"))
+    with ThreadPoolExecutor() as pool:
+        answers = pool.map(
+            lambda name: _problem(name, getattr(experiment.cluster, name), needed[name]), ("train", "rollout")
+        )
+        yield from (answer for answer in answers if answer is not None)
+
+
+def _problem(name: str, environment: Environment, packages: Sequence[str]) -> str | None:
+    setting = f"cluster.{name}.python={environment.python}"
+    advice = f"`make environments` makes one here; NEMO_SSPO_{name.upper()}_PYTHON names another"
+    if shutil.which(environment.python) is None:
+        return f"{setting}: no such interpreter; {advice}"
+    try:
+        answer = subprocess.run(
+            [environment.python, "-c", _PROBE, *packages],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PROBE_SECONDS,
+            check=True,
+        )
+        missing = json.loads(answer.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return f"{setting}: does not start as a Python interpreter ({type(error).__name__}); {advice}"
+    return f"{setting}: lacks {', '.join(missing)}; {advice}" if missing else None

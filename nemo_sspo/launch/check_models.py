@@ -1,0 +1,161 @@
+"""Checks of the model directories: their small JSON files and the headers of their weights, never a tensor."""
+
+import json
+import struct
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from nemo_sspo.artifacts.model_source import is_hub_id
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.stages import Parallel
+from nemo_sspo.errors import UserError
+from nemo_sspo.oracle.pairrm_checkpoint import inspect_pairrm
+
+SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+"""``model_type`` values that megatron/families.py can import, train and export."""
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
+_INDEX = "model.safetensors.index.json"
+_VOCABULARY_MULTIPLE = 128
+_MAX_HEADER_BYTES = 128 * 2**20
+_DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+def check_policy(experiment: Experiment) -> Iterator[str]:
+    """The policy is a supported architecture with whole weights, a tokenizer and a chat template, and can be split."""
+    directory = _local("policy", experiment.policy)
+    if directory is None:
+        return
+    config = _json_object(directory / "config.json", "give a Hugging Face model directory or hub id")
+    if config.get("model_type") not in SUPPORTED_MODEL_TYPES:
+        yield (
+            f"{directory / 'config.json'}: model_type {config.get('model_type')!r} is not supported; supported: "
+            f"{', '.join(SUPPORTED_MODEL_TYPES)}"
+        )
+    else:
+        yield from _indivisible(directory / "config.json", config, experiment.parallel)
+    yield from _incomplete_weights("policy", directory)
+    if not any((directory / name).is_file() for name in _TOKENIZER_FILES):
+        yield f"policy={directory}: no tokenizer (none of {', '.join(_TOKENIZER_FILES)})"
+    elif not _has_chat_template(directory):
+        yield (
+            f"policy={directory}: no chat template in tokenizer_config.json and no chat_template.jinja; add one, or "
+            "take the instruction-tuned model"
+        )
+
+
+def check_oracle(experiment: Experiment) -> Iterator[str]:
+    """The oracle's directory is a PairRM checkpoint in one of its published layouts."""
+    if _local("oracle.path", experiment.oracle.path) is not None:
+        inspect_pairrm(experiment.oracle.path)
+    yield from ()
+
+
+def check_encoder(experiment: Experiment) -> Iterator[str]:
+    """The encoder's directory holds a model. An installed package is looked for in its environment."""
+    path = experiment.encoder.path
+    if path.startswith("package:"):
+        return
+    directory = _local("encoder.path", path)
+    if directory is not None and not any((directory / name).is_file() for name in ("modules.json", "config.json")):
+        yield f"encoder.path={path}: neither modules.json nor config.json; give a sentence-transformers model"
+
+
+def policy_bytes(experiment: Experiment) -> int:
+    """Size of a local policy's weights; 0 where it is not known."""
+    directory = Path(experiment.policy)
+    return sum(path.stat().st_size for path in directory.glob("*.safetensors")) if directory.is_dir() else 0
+
+
+def _local(setting: str, path: str) -> Path | None:
+    """The directory, or None for a hub id: that is fetched by the first stage that needs it."""
+    directory = Path(path)
+    if directory.is_dir():
+        return directory
+    if is_hub_id(path):
+        return None
+    raise UserError(f"{setting}={path}: no such directory, and not a hub id (owner/name)")
+
+
+def _json_object(path: Path, advice: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent}: no {path.name}; {advice}") from None
+    except (UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object")
+    return value
+
+
+def _indivisible(path: Path, config: dict[str, Any], parallel: Parallel) -> Iterator[str]:
+    """Heads, key-value heads, vocabulary and layers must divide over the ranks."""
+    vocabulary = config.get("vocab_size")
+    padded = -(-vocabulary // _VOCABULARY_MULTIPLE) * _VOCABULARY_MULTIPLE if isinstance(vocabulary, int) else None
+    chunks = parallel.pipeline * (parallel.virtual_pipeline or 1)
+    heads = config.get("num_attention_heads")
+    for name, count, parts, setting in (
+        ("num_attention_heads", heads, parallel.tensor, f"parallel.tensor={parallel.tensor}"),
+        ("num_key_value_heads", config.get("num_key_value_heads", heads), parallel.tensor, ""),
+        ("vocab_size (padded to 128)", padded, parallel.tensor, f"parallel.tensor={parallel.tensor}"),
+        ("num_hidden_layers", config.get("num_hidden_layers"), chunks, "parallel.pipeline x virtual_pipeline"),
+    ):
+        if not isinstance(count, int):
+            yield f"{path}: {name.split()[0]} is missing; it must hold a complete Hugging Face model config"
+        elif name == "num_key_value_heads" and parts % count == 0:
+            continue  # Megatron replicates key-value heads over the tensor-parallel ranks
+        elif count % parts:
+            setting = setting or f"parallel.tensor={parallel.tensor}"
+            yield f"{path}: {name}={count} does not divide over {setting} ({parts} parts); choose a divisor of {count}"
+
+
+def _incomplete_weights(setting: str, directory: Path) -> Iterator[str]:
+    names = _weight_names(directory)
+    if not names:
+        pickled = next(iter(sorted(path.name for path in directory.glob("*.bin"))), None)
+        hint = f" ({pickled} is a pickle and is never loaded: convert it to safetensors)" if pickled else ""
+        yield f"{setting}={directory}: no model.safetensors and no {_INDEX}{hint}"
+    for name in names:
+        path = directory / name
+        if not path.is_file():
+            yield f"{setting}={directory}: {name} is named in {_INDEX} but is missing"
+        elif problem := _damage(path):
+            yield f"{path}: {problem}"
+
+
+def _weight_names(directory: Path) -> list[str]:
+    if (directory / _INDEX).is_file():
+        index = _json_object(directory / _INDEX, "")
+        weight_map = index.get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise UserError(f"{directory / _INDEX}: no weight_map")
+        return sorted(set(map(str, weight_map.values())))
+    return ["model.safetensors"] if (directory / "model.safetensors").is_file() else []
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a safetensors file: eight bytes of header length, a JSON header, then the tensors."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > min(size, _MAX_HEADER_BYTES):
+                return "not a safetensors file, or cut short; fetch it again"
+            header = json.loads(file.read(length))
+        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+        end = max(int(tensor["data_offsets"][1]) for tensor in tensors)
+        sizes = sum(prod(tensor["shape"]) * _DTYPE_BYTES.get(tensor["dtype"], 1) for tensor in tensors)
+    except (struct.error, ValueError, TypeError, KeyError, IndexError):
+        return "not a safetensors file, or cut short; fetch it again"
+    if size < 8 + length + max(end, sizes):
+        return f"cut short: {size} bytes of {8 + length + max(end, sizes)}; fetch it again"
+    return None
+
+
+def _has_chat_template(directory: Path) -> bool:
+    if (directory / "chat_template.jinja").is_file() or (directory / "chat_template.json").is_file():
+        return True
+    path = directory / "tokenizer_config.json"
+    return path.is_file() and bool(_json_object(path, "").get("chat_template"))

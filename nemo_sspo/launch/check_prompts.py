@@ -1,0 +1,86 @@
+"""Checks of the prompt files: every line is read, no model is."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nemo_sspo.artifacts.prompt_source import DATASET_ID, JSON_SUFFIXES, Conversation, PromptRead, read_prompts
+from nemo_sspo.config.experiment import Experiment
+
+_TOKENIZED_AT_MOST = 2000
+
+
+def check_prompts(experiment: Experiment) -> Iterator[str]:
+    """The files can be read, no prompt is over the length limit, and there are enough of them."""
+    data = experiment.data
+    read = _read(experiment.prompts, data.duplicate_prompts)
+    held_out = _read(data.held_out_prompts, data.duplicate_prompts) if data.held_out_prompts else None
+    if data.overlong_prompts == "error":
+        for source in (read, held_out):
+            if source is not None:
+                yield from _overlong(source, Path(experiment.policy) / "tokenizer.json", data.max_prompt_tokens)
+    if read is None:
+        return
+    available = len(read.conversations)
+    if held_out is not None:
+        reserved = {conversation.key for conversation in held_out.conversations}
+        available = sum(conversation.key not in reserved for conversation in read.conversations)
+    elif data.held_out_prompts is None:
+        available -= data.held_out_count
+    yield from _too_few(experiment, read, available)
+
+
+def _read(source: str, duplicates: str) -> PromptRead | None:
+    """A local file; a data set of the hub is left to the stage."""
+    path = Path(source)
+    is_file_name = path.suffix == ".parquet" or path.suffix in JSON_SUFFIXES
+    if not path.exists() and not is_file_name and DATASET_ID.fullmatch(source):
+        return None
+    return read_prompts(source, duplicates="drop" if duplicates == "drop" else "error")
+
+
+def _too_few(experiment: Experiment, read: PromptRead, available: int) -> Iterator[str]:
+    """Every iteration needs at least one prompt, and every rollout shard one of its iteration's."""
+    iterations, shards = experiment.iterations, experiment.rollout.shards
+    total = len(read.conversations)
+    if available < iterations:
+        held = "" if experiment.data.held_out_prompts else f"data.held_out_count={experiment.data.held_out_count} and "
+        yield (
+            f"{read.source}: {total} prompts are too few for {held}iterations={iterations}; "
+            "give more prompts or lower these"
+        )
+        return
+    portion = min(available // iterations, experiment.data.prompts_per_iteration or available)
+    if portion < shards:
+        yield f"rollout.shards={shards} is more than the {portion} prompts of an iteration; lower it"
+
+
+def _overlong(read: PromptRead, tokenizer_file: Path, limit: int) -> Iterator[str]:
+    """A prompt whose text alone, without the chat template, is over the limit.
+
+    A token stands for at least one byte, so that only prompts with more bytes than the limit have to be tokenized.
+    """
+    sized = [(len(_text(conversation).encode()), conversation) for conversation in read.conversations]
+    suspects = [(size, conversation) for size, conversation in sized if size > limit]
+    if not suspects or not tokenizer_file.is_file():
+        return
+    suspects.sort(key=lambda item: -item[0])
+    longest = sorted((item[1] for item in suspects[:_TOKENIZED_AT_MOST]), key=lambda item: item.line)
+    for conversation, length in zip(longest, _token_counts(longest, tokenizer_file), strict=True):
+        if length > limit:
+            yield (
+                f"{read.where(conversation)}: {length} tokens even without the chat template, over "
+                f"data.max_prompt_tokens={limit}; shorten it, raise the limit, or set data.overlong_prompts=drop"
+            )
+            return
+
+
+def _token_counts(conversations: Sequence[Conversation], tokenizer_file: Path) -> list[int]:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    encodings = tokenizer.encode_batch([_text(item) for item in conversations], add_special_tokens=False)
+    return [len(encoding) for encoding in encodings]
+
+
+def _text(conversation: Conversation) -> str:
+    return "\n".join(message["content"] for message in conversation.messages)

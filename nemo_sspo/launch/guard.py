@@ -1,0 +1,115 @@
+"""Run a command so that nothing of it outlives the process that asked for it: ``python -m nemo_sspo.launch.guard``.
+
+A stage starts ranks, engine processes and data loaders, some in sessions of their own, which no process group
+reaches. The guard adopts orphans (PR_SET_CHILD_SUBREAPER), is told by the kernel when its parent dies
+(PR_SET_PDEATHSIG), and leaves only when no descendant is left. Linux; elsewhere it only passes signals on.
+Imports nothing but the standard library: one guard starts per step.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+GRACE_SECONDS = 10.0
+"""How long a command may take to end after SIGTERM."""
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_KILL_ROUNDS = 50
+
+
+class _Stop(Exception):
+    """SIGTERM came: from the runner, or from the kernel because the runner died."""
+
+
+def guarded(command: list[str]) -> list[str]:
+    """The command line that runs `command` under a guard of this process."""
+    return [sys.executable, "-m", "nemo_sspo.launch.guard", str(os.getpid()), *command]
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``<parent pid> <command...>``; return the command's exit code, 128 + n when signal n ended it."""
+    parent, command = int(arguments[0]), arguments[1:]
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the runner, which then sends SIGTERM
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before prctl could see it
+        return 1
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        process = subprocess.Popen(command)
+        code = process.wait()
+    except OSError as error:
+        print(f"error: cannot start {command[0]} ({error.strerror})", file=sys.stderr)
+        return 2
+    except _Stop:
+        code = _end(process, grace=GRACE_SECONDS if os.getppid() == parent else 0.0)
+    finally:
+        _kill_descendants()
+    return code if code >= 0 else 128 - code
+
+
+def descendants(root: int) -> list[int]:
+    """Processes below `root`, from /proc; zombies are left out."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            # pid (name) state ppid ...: the name may hold spaces and parentheses
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+        except (OSError, ValueError):
+            continue
+        if state != "Z":
+            children.setdefault(int(parent), []).append(int(entry.name))
+    found, frontier = [], [root]
+    while frontier:
+        below = children.get(frontier.pop(), [])
+        found += below
+        frontier += below
+    return found
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise _Stop
+
+
+def _end(process: subprocess.Popen[bytes] | None, grace: float) -> int:
+    """Ask the command to end, then insist. A runner that was killed may start again at once: no grace then."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if process is None:
+        return 128 + signal.SIGTERM
+    process.terminate()
+    try:
+        return process.wait(grace)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _kill_descendants() -> None:
+    """Kill until none is left: a process may have started another between the look and the kill."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform != "linux":
+        return
+    for _ in range(_KILL_ROUNDS):
+        alive = descendants(os.getpid())
+        if not alive:
+            return
+        for pid in alive:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,236 @@
+"""The local runner: the steps of a run as processes of this machine, as many at once as it can carry.
+
+The disk is the queue: a step is done when its artifact is published. Whatever dies can be started again.
+"""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.store import Artifact, discard_drafts, is_published, open_artifact
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.launch.guard import guarded
+from nemo_sspo.launch.machine import visible_gpus
+from nemo_sspo.launch.plan import Step, chain_lengths, plan
+from nemo_sspo.stages.__main__ import refuse_changes
+from nemo_sspo.stages.registry import stage_inputs, stage_settings
+
+POLL_SECONDS = 0.2
+_STOP_SECONDS = 20.0
+_TAIL_LINES = 20
+# Ranks of an outer launcher (srun, torchrun) are none of a step's business.
+_OUTER_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+Command = Callable[[Experiment, Step, str], list[str]]
+"""Command line of a step, from the experiment, the step and the attempt's name."""
+
+
+class Display(Protocol):
+    """Where the runner tells what happens."""
+
+    def skipped(self, step: Step) -> None:
+        """The step's artifact is there already."""
+
+    def started(self, step: Step) -> None:
+        """A process works on the step."""
+
+    def advanced(self, step: Step, state: Mapping[str, Any]) -> None:
+        """The step reported progress: done, total, unit, note."""
+
+    def finished(self, step: Step, seconds: float) -> None:
+        """The step's artifact is published."""
+
+
+class StepFailed(Exception):
+    """A step ended without its artifact."""
+
+    def __init__(self, step: Step, exit_code: int, log: Path) -> None:
+        super().__init__(step.step_id)
+        self.step = step
+        self.exit_code = exit_code
+        self.log = log
+
+    def __str__(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        errors = [line for line in lines if line.startswith("error: ")]
+        if self.exit_code == 2 and errors:
+            return f"{errors[-1]}\n  in {self.step.step_id}; its log is {self.log}"
+        tail = "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:])
+        return (
+            f"error: {self.step.step_id} {_ending(self.exit_code)}; the end of its log, {self.log}:\n{tail}\n"
+            "Published steps are kept: the same command continues from here once the cause is gone."
+        )
+
+
+@dataclass
+class _Running:
+    step: Step
+    process: subprocess.Popen[bytes]
+    gpus: tuple[str, ...]
+    log: Path
+    started: float = field(default_factory=time.monotonic)
+
+
+class LocalRunner:
+    """Runs what is missing of an experiment. The caller holds the run's lock."""
+
+    def __init__(self, experiment: Experiment, display: Display, *, lock: int, command: Command | None = None) -> None:
+        self._experiment = experiment
+        self._layout = RunLayout(experiment.run_dir)
+        self._display = display
+        self._lock = lock
+        self._command = command or stage_command
+        self._steps = plan(experiment)
+        self._urgency = chain_lengths(self._steps)
+        self._gpus = list(visible_gpus(experiment.cluster))
+        self._has_gpus = bool(self._gpus)
+        self._done: set[str] = set()
+        self._running: list[_Running] = []
+        self._opened: dict[Path, Artifact] = {}
+
+    def run(self) -> None:
+        """Run until every step is published.
+
+        Raises:
+            StepFailed: a step failed; the others have been stopped.
+            UserError: a published artifact was made with other settings or inputs, or is damaged.
+        """
+        try:
+            while len(self._done) < len(self._steps):
+                self._start_what_fits()
+                time.sleep(POLL_SECONDS)
+                self._collect()
+        finally:
+            self._stop_all()
+
+    def _start_what_fits(self) -> None:
+        """Start ready steps, the longest remaining chain first; skip what is published.
+
+        A step that has to wait for GPUs keeps later ones from taking them: training on all of them would starve.
+        """
+        while skipped := [step for step in self._ready() if is_published(step.output)]:
+            for step in skipped:
+                self._check_published(step)
+                self._done.add(step.step_id)
+                self._display.skipped(step)
+        for step in sorted(self._ready(), key=lambda step: -self._urgency[step.step_id]):
+            if self._fits(step):
+                self._start(step)
+            elif step.gpus:
+                break
+
+    def _ready(self) -> list[Step]:
+        running = {item.step.step_id for item in self._running}
+        return [
+            step
+            for step in self._steps
+            if step.step_id not in self._done and step.step_id not in running and self._done.issuperset(step.depends_on)
+        ]
+
+    def _fits(self, step: Step) -> bool:
+        if step.gpus:
+            return step.gpus <= len(self._gpus)
+        without_gpus = sum(not item.gpus for item in self._running)
+        return without_gpus < self._experiment.cluster.parallel_steps
+
+    def _check_published(self, step: Step) -> None:
+        """A published step must be what this experiment would make of today's inputs."""
+        paths = stage_inputs(step.stage, self._experiment, self._layout, step.iteration, step.shard)
+        inputs = {name: [self._open(path) for path in group] for name, group in paths.items()}
+        refuse_changes(self._open(step.output), stage_settings(self._experiment, step.stage), inputs)
+
+    def _open(self, path: Path) -> Artifact:
+        if path not in self._opened:
+            self._opened[path] = open_artifact(path)
+        return self._opened[path]
+
+    def _start(self, step: Step) -> None:
+        discard_drafts(step.output)
+        self._layout.progress(step.step_id).unlink(missing_ok=True)
+        logs = self._layout.log(step.step_id, "1").parent
+        logs.mkdir(parents=True, exist_ok=True)
+        attempt = str(1 + len(list(logs.glob(f"{step.step_id}.*.log"))))
+        log = self._layout.log(step.step_id, attempt)
+        gpus = tuple(self._gpus[: step.gpus])
+        del self._gpus[: step.gpus]
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                guarded(self._command(self._experiment, step, attempt)),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=self._environment(step, gpus),
+                start_new_session=True,
+                pass_fds=(self._lock,),
+            )
+        self._running.append(_Running(step, process, gpus, log))
+        self._display.started(step)
+
+    def _environment(self, step: Step, gpus: Sequence[str]) -> dict[str, str]:
+        environment = {name: value for name, value in os.environ.items() if name not in _OUTER_RANK_VARIABLES}
+        environment["PYTHONUNBUFFERED"] = "1"
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        elif not self._has_gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        return environment | getattr(self._experiment.cluster, step.environment).variables
+
+    def _collect(self) -> None:
+        """Report progress; take in what has ended."""
+        for item in list(self._running):
+            code = item.process.poll()
+            if code is None:
+                if state := read_progress(self._layout.progress(item.step.step_id)):
+                    self._display.advanced(item.step, state)
+                continue
+            self._running.remove(item)
+            self._gpus[:0] = item.gpus
+            if code != 0 or not is_published(item.step.output):
+                raise StepFailed(item.step, code, item.log)
+            self._done.add(item.step.step_id)
+            self._display.finished(item.step, time.monotonic() - item.started)
+
+    def _stop_all(self) -> None:
+        """Each guard ends its step and everything that the step started."""
+        for item in self._running:
+            item.process.terminate()
+        for item in self._running:
+            try:
+                item.process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                item.process.kill()
+                item.process.wait()
+        self._running.clear()
+
+
+def stage_command(experiment: Experiment, step: Step, attempt: str) -> list[str]:
+    """The real command line of a step; a list, so that no shell ever reads it."""
+    python = getattr(experiment.cluster, step.environment).python
+    stage = ["-m", "nemo_sspo.stages", step.stage, "--run", str(experiment.run_dir)]
+    stage += ["--iteration", str(step.iteration), "--shard", str(step.shard), "--attempt", attempt]
+    if step.ranks == 1 or experiment.cluster.launcher == "fork":
+        return [python, *stage]
+    return [python, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={step.ranks}", *stage]
+
+
+def read_progress(path: Path) -> dict[str, Any] | None:
+    """What a step last reported; None before its first report."""
+    try:
+        state = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return state if isinstance(state, dict) else None
+
+
+def _ending(code: int) -> str:
+    if code == 0:
+        return "ended without publishing its artifact"
+    if code == 128 + 9:
+        return "was killed (signal 9: out of memory, or by hand)"
+    return f"was ended by signal {code - 128}" if code > 128 else f"failed with exit code {code}"

@@ -1,0 +1,113 @@
+"""An experiment as a graph of steps. Pure: no file is opened and no process started."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nemo_sspo.artifacts.layout import RunLayout, step_id
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.stages.registry import STAGES, StageSpec, stage_inputs
+
+
+@dataclass(frozen=True)
+class Step:
+    """One process (or one group of ranks) that reads some artifacts and publishes one."""
+
+    step_id: str
+    stage: str
+    iteration: int
+    shard: int
+    environment: Literal["train", "rollout"]
+    ranks: int
+    """Processes that work on it together."""
+    gpus: int
+    """GPUs it occupies; 0 on a machine without any."""
+    inputs: tuple[Path, ...]
+    """Artifact directories it reads."""
+    output: Path
+    """Artifact directory it publishes."""
+    depends_on: tuple[str, ...]
+    """Steps whose artifacts it reads."""
+
+
+def plan(experiment: Experiment) -> tuple[Step, ...]:
+    """Every step of a run, each after those it depends on."""
+    layout = RunLayout(experiment.run_dir)
+    makers: dict[Path, str] = {}
+    steps = []
+    for stage, iteration, shard in _order(experiment):
+        step = _step(experiment, layout, stage, iteration, shard, makers)
+        makers[step.output] = step.step_id
+        steps.append(step)
+    return tuple(steps)
+
+
+def chain_lengths(steps: Sequence[Step]) -> dict[str, int]:
+    """Steps on the longest chain from each step to the end of the run: what a scheduler should start first."""
+    lengths = {step.step_id: 1 for step in steps}
+    for step in reversed(steps):
+        for parent in step.depends_on:
+            lengths[parent] = max(lengths[parent], lengths[step.step_id] + 1)
+    return lengths
+
+
+def as_data(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """The graph as plain data, for JSON."""
+    return [
+        {
+            "step": step.step_id,
+            "stage": step.stage,
+            "iteration": step.iteration,
+            "shard": step.shard,
+            "environment": step.environment,
+            "ranks": step.ranks,
+            "gpus": step.gpus,
+            "inputs": [path.as_posix() for path in step.inputs],
+            "output": step.output.as_posix(),
+            "depends_on": list(step.depends_on),
+        }
+        for step in steps
+    ]
+
+
+def _order(experiment: Experiment) -> Iterator[tuple[str, int, int]]:
+    """(stage, iteration, shard) of every step; iteration 0 prepares the base policy and its held-out responses."""
+    shards = range(experiment.rollout.shards)
+    yield "prepare_prompts", 0, 0
+    yield "import_policy", 0, 0
+    yield "rollout_held_out", 0, 0
+    for iteration in range(1, experiment.iterations + 1):
+        for stage in ("rollout", "score", "embed"):
+            yield from ((stage, iteration, shard) for shard in shards)
+        for stage in ("build_pairs", "reference_logps", "train", "export", "rollout_held_out", "evaluate"):
+            yield stage, iteration, 0
+
+
+def _step(
+    experiment: Experiment, layout: RunLayout, stage: str, iteration: int, shard: int, makers: dict[Path, str]
+) -> Step:
+    spec = STAGES[stage]
+    groups = stage_inputs(stage, experiment, layout, iteration, shard).values()
+    inputs = tuple(path for group in groups for path in group)
+    sharding = shard if spec.sharded else None
+    return Step(
+        step_id=step_id(stage, iteration, sharding),
+        stage=stage,
+        iteration=iteration,
+        shard=shard,
+        environment=spec.environment,
+        ranks=experiment.parallel.world_size if spec.ranks else 1,
+        gpus=_gpus(experiment, spec),
+        inputs=inputs,
+        output=layout.artifact(stage, iteration, sharding),
+        depends_on=tuple(dict.fromkeys(makers[path] for path in inputs)),
+    )
+
+
+def _gpus(experiment: Experiment, spec: StageSpec) -> int:
+    if not spec.gpu or experiment.cluster.gpus == 0:
+        return 0
+    if spec.ranks:
+        return experiment.parallel.world_size
+    return experiment.engine.tensor_parallel if spec.module == "rollout" else 1

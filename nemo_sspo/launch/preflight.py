@@ -1,0 +1,105 @@
+"""Every check that needs no model, before anything is started: all problems of an experiment, in under a second."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.store import is_published
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.errors import UserError
+from nemo_sspo.launch.check_environments import check_environments
+from nemo_sspo.launch.check_models import check_encoder, check_oracle, check_policy, policy_bytes
+from nemo_sspo.launch.check_prompts import check_prompts
+from nemo_sspo.launch.machine import visible_gpus
+from nemo_sspo.launch.plan import Step, plan
+from nemo_sspo.launch.run_directory import refuse_other_settings
+
+Check = Callable[[Experiment], Iterator[str]]
+
+_HEADROOM_BYTES = 64 * 2**20
+_GIB = 2**30
+
+
+def problems(experiment: Experiment) -> list[str]:
+    """Everything that is wrong, most basic first; empty when the run may start."""
+    return [problem for check in CHECKS for problem in _collected(check, experiment)]
+
+
+def _collected(check: Check, experiment: Experiment) -> Iterator[str]:
+    """A check may yield problems, or raise the one that keeps it from looking further."""
+    try:
+        yield from check(experiment)
+    except UserError as error:
+        yield str(error)
+
+
+def check_run_directory(experiment: Experiment) -> Iterator[str]:
+    """The run's directory can be written to, and the disk below it holds what the run will publish."""
+    root = experiment.run_dir
+    existing = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        yield f"{existing}: is a file, but the run's directory {root} would lie there; give another runs_dir=..."
+        return
+    if not os.access(existing, os.W_OK | os.X_OK):
+        yield f"{existing}: not writable; give another runs_dir=..."
+        return
+    needed = bytes_to_publish(experiment) + _HEADROOM_BYTES
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        yield (
+            f"{existing}: {free / _GIB:.2f} GiB free, and the run publishes at least {needed / _GIB:.2f} GiB of "
+            "weights; free some space, or give another runs_dir=..."
+        )
+
+
+def bytes_to_publish(experiment: Experiment) -> int:
+    """A lower bound of what is still to be written: one copy of the weights per checkpoint and per export."""
+    weights = ("import_policy", "train", "export")
+    missing = [step for step in plan(experiment) if step.stage in weights and not is_published(step.output)]
+    return policy_bytes(experiment) * len(missing)
+
+
+def check_gpus(experiment: Experiment) -> Iterator[str]:
+    """There are as many GPUs as the widest step takes."""
+    gpus = len(visible_gpus(experiment.cluster))
+    widest: Step = max(plan(experiment), key=lambda step: step.gpus)
+    if widest.gpus and not gpus:
+        yield "no GPU is visible: run on a GPU machine, or give cluster=local_cpu (with precision=fp32)"
+    elif widest.gpus > gpus:
+        setting = "engine.tensor_parallel" if widest.stage.startswith("rollout") else "parallel.*"
+        yield f"{widest.stage} takes {widest.gpus} GPUs and {gpus} are visible; lower {setting}, or use more GPUs"
+
+
+def check_stored_experiment(experiment: Experiment) -> Iterator[str]:
+    """What is published already was made with these settings."""
+    if RunLayout(experiment.run_dir).experiment.exists():
+        refuse_other_settings(experiment)
+    yield from ()
+
+
+def missing_files(experiment: Experiment) -> Iterator[Path]:
+    """Files that the experiment names and that are made by a command of the repository."""
+    for path in (Path(experiment.policy), Path(experiment.oracle.path)):
+        if path.parts[:1] == ("assets",) and not path.exists():
+            yield path
+
+
+def check_assets(experiment: Experiment) -> Iterator[str]:
+    """The quickstart's small assets have been made."""
+    if absent := list(missing_files(experiment)):
+        yield f"{absent[0]}: not there yet; `make assets` makes the small policy and oracle of the quickstart"
+
+
+CHECKS: tuple[Check, ...] = (
+    check_assets,
+    check_prompts,
+    check_policy,
+    check_oracle,
+    check_encoder,
+    check_gpus,
+    check_environments,
+    check_run_directory,
+    check_stored_experiment,
+)

@@ -1,0 +1,153 @@
+"""The run's directory as one runner sees it: held by a lock, with the experiment it was started with."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import ValidationError
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.store import is_published, open_artifact
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.errors import UserError
+from nemo_sspo.launch.plan import Step, plan
+from nemo_sspo.stages.registry import stage_settings
+
+_LOCK_SECONDS = 15.0
+
+
+@contextmanager
+def hold(layout: RunLayout) -> Iterator[int]:
+    """Be the only runner of a run. Yields the lock's file descriptor: a process that inherits it holds the run too.
+
+    The kernel releases the lock once every holder has ended, however it ended. Steps of a killed runner need a moment
+    for that; it is waited for.
+
+    Raises:
+        UserError: another runner works on it, or the directory cannot be made.
+    """
+    try:
+        layout.root.mkdir(parents=True, exist_ok=True)
+        lock = layout.lock.open("a+")
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"{layout.root}: cannot be used as a run directory ({error.strerror})") from None
+    with lock:
+        patience = time.monotonic() + _LOCK_SECONDS
+        while not _try_lock(lock):
+            lock.seek(0)
+            holder = lock.read().strip()
+            if _is_alive(holder) or time.monotonic() > patience:
+                raise UserError(
+                    f"{layout.root}: already being run by {holder or 'another process'}; wait for it to end, or give "
+                    "this run another name=..."
+                )
+            time.sleep(0.1)
+        lock.truncate(0)
+        lock.write(_holder(os.getpid()))
+        lock.flush()
+        yield lock.fileno()
+
+
+def _try_lock(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(pid: int) -> str:
+    return f"process {pid} on {os.uname().nodename}"
+
+
+def _is_alive(holder: str) -> bool:
+    """Whether the runner that a lock names still lives; one on another machine is taken to."""
+    words = holder.split()
+    if len(words) != 4 or not words[1].isdigit() or holder != _holder(int(words[1])):
+        return bool(holder)
+    try:
+        os.kill(int(words[1]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def bind(experiment: Experiment, layout: RunLayout) -> list[str]:
+    """Store the experiment beside its artifacts, or check it against the one that is there.
+
+    A setting may change for as long as nothing is published that depends on it. Returns the accepted changes.
+
+    Raises:
+        UserError: published artifacts depend on settings that differ; both are named.
+    """
+    if not layout.experiment.exists():
+        write_atomically(layout.experiment, experiment.model_dump_json(indent=2) + "\n")
+        return []
+    stored = stored_experiment(layout)
+    if stored == experiment:
+        return []
+    refuse_other_settings(experiment)
+    write_atomically(layout.experiment, experiment.model_dump_json(indent=2) + "\n")
+    return differences(stored.model_dump(mode="json"), experiment.model_dump(mode="json")) if stored else []
+
+
+def refuse_other_settings(experiment: Experiment) -> None:
+    """Raise a UserError when a published step depends on a setting that is another now."""
+    stale = {step.step_id: changed for step in plan(experiment) if (changed := published_changes(experiment, step))}
+    if stale:
+        lines = list(dict.fromkeys(line for changed in stale.values() for line in changed))
+        raise UserError(
+            f"{experiment.run_dir} was made with other settings ({'; '.join(lines)}), which {_some(list(stale))} "
+            "depends on: give this run another name=..., or the settings it had"
+        )
+
+
+def stored_experiment(layout: RunLayout) -> Experiment | None:
+    """The experiment of a run; None when it was written by another version of the configuration."""
+    try:
+        return Experiment.model_validate_json(layout.experiment.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{layout.root}: no run lies there (no {layout.experiment.name})") from None
+    except ValidationError:
+        return None
+
+
+def published_changes(experiment: Experiment, step: Step) -> list[str]:
+    """How the settings a published step was made with differ from the experiment's; empty when it is not published."""
+    if not is_published(step.output):
+        return []
+    made_with = open_artifact(step.output).manifest.config
+    return differences(made_with, stage_settings(experiment, step.stage))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a small file as a whole, durably."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines ``key: old -> new`` of two trees of settings."""
+    lines = []
+    for key in dict.fromkeys([*old, *new]):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {before!r} -> {after!r}")
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

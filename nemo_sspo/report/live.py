@@ -1,0 +1,115 @@
+"""What a user sees while a run goes on: bars on a terminal, one line per event elsewhere."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+
+class NamedStep(Protocol):
+    """As much of a step as is drawn."""
+
+    @property
+    def step_id(self) -> str:
+        """Name of the step."""
+        ...
+
+
+class Lines:
+    """One line per event, for logs and pipes."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console = console
+        self._total = total
+        self._done = 0
+        self._skipped = 0
+        self._begun = time.monotonic()
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def skipped(self, step: NamedStep) -> None:
+        """Count it; the first start says how many there were."""
+        self._done += 1
+        self._skipped += 1
+
+    def started(self, step: NamedStep) -> None:
+        """Announce the step."""
+        if self._skipped:
+            self._say(f"{self._skipped} of {self._total} steps are published already")
+            self._skipped = 0
+        self._say(f"start  {step.step_id}")
+
+    def advanced(self, step: NamedStep, state: Mapping[str, Any]) -> None:
+        """Bars are for terminals."""
+
+    def finished(self, step: NamedStep, seconds: float) -> None:
+        """Announce the step's end."""
+        self._done += 1
+        self._say(f"done   {step.step_id} in {seconds:.1f} s ({self._done} of {self._total})")
+
+    def _say(self, text: str) -> None:
+        elapsed = time.monotonic() - self._begun
+        self._console.print(f"[{elapsed:7.1f} s] {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class Bars:
+    """A bar for the run and one below it for every running step."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
+        self._run = self._progress.add_task("run", total=total, unit="steps", note="")
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def skipped(self, step: NamedStep) -> None:
+        """Advance the run's bar."""
+        self._progress.advance(self._run)
+
+    def started(self, step: NamedStep) -> None:
+        """Add a bar that pulses until the step reports a total."""
+        self._tasks[step.step_id] = self._progress.add_task(step.step_id, total=None, unit="", note="starting")
+
+    def advanced(self, step: NamedStep, state: Mapping[str, Any]) -> None:
+        """Move the step's bar."""
+        self._progress.update(
+            self._tasks[step.step_id],
+            completed=state.get("done", 0),
+            total=state.get("total") or None,
+            unit=str(state.get("unit", "")),
+            note=str(state.get("note", "")),
+        )
+
+    def finished(self, step: NamedStep, seconds: float) -> None:
+        """Replace the step's bar by a line."""
+        self._progress.remove_task(self._tasks.pop(step.step_id))
+        self._progress.advance(self._run)
+        self._progress.console.print(f"  {step.step_id:<32} {seconds:7.1f} s", markup=False, highlight=False)
+
+
+def live_display(console: Console, total: int) -> Lines | Bars:
+    """Bars on a terminal, lines elsewhere. A context manager."""
+    return Bars(console, total) if console.is_terminal else Lines(console, total)

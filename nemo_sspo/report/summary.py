@@ -1,0 +1,195 @@
+"""What came of a run, per iteration: read from the manifests of its artifacts alone, finished or not."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.table import Table
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.manifest import MANIFEST_NAME, Manifest
+from nemo_sspo.errors import UserError
+
+Facts = dict[str, Any]
+
+_CAPTION = "seconds: the work of a stage, summed over its shards, without the start of its process"
+
+_DROPPED = "dropped_"
+_STAGES = (
+    "rollout",
+    "score",
+    "embed",
+    "build_pairs",
+    "reference_logps",
+    "train",
+    "export",
+    "rollout_held_out",
+    "evaluate",
+)
+
+
+def summarize(layout: RunLayout) -> Facts:
+    """Facts of every iteration that has begun, and of the preparation.
+
+    Raises:
+        UserError: there is no run.
+    """
+    if not layout.root.is_dir():
+        raise UserError(f"{layout.root}: no run lies there")
+    iterations = sorted(int(path.name.removeprefix("iter_")) for path in layout.root.glob("iter_[0-9]*"))
+    prompts = _manifest(layout.artifact("prepare_prompts"))
+    return {
+        "run": layout.root.name,
+        "prompts": prompts.counts if prompts else {},
+        "preparation_seconds": _seconds(layout, 0, ("prepare_prompts", "import_policy", "rollout_held_out")),
+        "iterations": [_iteration(layout, iteration) for iteration in iterations if iteration > 0],
+    }
+
+
+def write_summary(layout: RunLayout, facts: Facts) -> Path:
+    """Store the facts as summary.json of the run."""
+    temporary = layout.summary.with_name(f".{layout.summary.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, layout.summary)
+    return layout.summary
+
+
+def summary_table(facts: Facts) -> Table:
+    """One column per iteration; facts that are not there yet are left blank."""
+    iterations: Sequence[Facts] = facts["iterations"]
+    table = Table(
+        title=f"{facts['run']}: {len(iterations)} iterations",
+        title_justify="left",
+        caption=_CAPTION,
+        caption_justify="left",
+    )
+    table.add_column("")
+    for iteration in iterations:
+        table.add_column(str(iteration["iteration"]), justify="right")
+    for label, cell in _ROWS:
+        cells = [cell(iteration) for iteration in iterations]
+        if any(cells):
+            table.add_row(label, *cells)
+    table.add_section()
+    for stage in _STAGES:
+        table.add_row(f"{stage} (s)", *[_number(iteration["seconds"].get(stage), ".1f") for iteration in iterations])
+    table.add_row("all stages (s)", *[f"{sum(iteration['seconds'].values()):.1f}" for iteration in iterations])
+    return table
+
+
+def _iteration(layout: RunLayout, iteration: int) -> Facts:
+    pairs = _counts(layout, "build_pairs", iteration)
+    train = _counts(layout, "train", iteration)
+    evaluation = _counts(layout, "evaluate", iteration)
+    rollouts = [manifest.counts for manifest in _manifests(layout, "rollout", iteration)]
+    return {
+        "iteration": iteration,
+        "prompts": sum(int(counts.get("prompts") or 0) for counts in rollouts),
+        "responses": sum(int(counts.get("responses") or 0) for counts in rollouts),
+        "pairs": pairs.get("pairs"),
+        "dropped": {
+            name.removeprefix(_DROPPED): count for name, count in pairs.items() if name.startswith(_DROPPED) and count
+        },
+        "margin_before": pairs.get("margin_before"),
+        "margin_after": pairs.get("margin_after"),
+        "similarity": pairs.get("similarity_mean"),
+        "steps": train.get("steps"),
+        "loss_first": train.get("loss_first"),
+        "loss_last": train.get("loss_last"),
+        "step1_loss": train.get("step1_loss"),
+        "step1_closed_form": train.get("step1_closed_form"),
+        "step1_relative_error": _relative_error(train.get("step1_loss"), train.get("step1_closed_form")),
+        **{
+            f"win_vs_{name}{end}": evaluation.get(f"win_vs_{name}{end}")
+            for name in ("base", "previous")
+            for end in ("", "_low", "_high")
+        },
+        "mean_tokens": evaluation.get("new_mean_tokens"),
+        "base_mean_tokens": evaluation.get("base_mean_tokens"),
+        "seconds": _seconds(layout, iteration, _STAGES),
+    }
+
+
+def _relative_error(measured: float | None, expected: float | None) -> float | None:
+    if measured is None or expected is None:
+        return None
+    return abs(measured - expected) / abs(expected) if expected else abs(measured)
+
+
+def _counts(layout: RunLayout, stage: str, iteration: int) -> Facts:
+    manifest = _manifest(layout.artifact(stage, iteration))
+    return dict(manifest.counts) if manifest else {}
+
+
+def _seconds(layout: RunLayout, iteration: int, stages: Sequence[str]) -> dict[str, float]:
+    """Seconds of each published stage, summed over its shards."""
+    published = {stage: _manifests(layout, stage, iteration) for stage in stages}
+    return {
+        stage: round(sum(manifest.timings.get("seconds", 0.0) for manifest in manifests), 3)
+        for stage, manifests in published.items()
+        if manifests
+    }
+
+
+def _manifests(layout: RunLayout, stage: str, iteration: int) -> list[Manifest]:
+    """Manifests of a stage, whether it has shards or not."""
+    directory = layout.artifact(stage, iteration)
+    found = [_manifest(path) for path in (directory, *sorted(directory.glob("shard_*")))]
+    return [manifest for manifest in found if manifest is not None]
+
+
+def _manifest(path: Path) -> Manifest | None:
+    try:
+        return Manifest.model_validate_json((path / MANIFEST_NAME).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return None
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _dropped(facts: Facts) -> str:
+    reasons: dict[str, int] = facts["dropped"]
+    if not reasons:
+        return "0" if facts["pairs"] is not None else ""
+    named = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in reasons.items())
+    return f"{sum(reasons.values())} ({named})" if len(reasons) > 1 else named
+
+
+def _change(first: str, second: str, form: str) -> Callable[[Facts], str]:
+    def cell(facts: Facts) -> str:
+        return "" if facts[first] is None else f"{_number(facts[first], form)} → {_number(facts[second], form)}"
+
+    return cell
+
+
+def _win_rate(name: str) -> Callable[[Facts], str]:
+    def cell(facts: Facts) -> str:
+        mean, low, high = (facts[f"win_vs_{name}{end}"] for end in ("", "_low", "_high"))
+        if mean is None:
+            return ""
+        interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+        return f"{mean:.3f}{interval}"
+
+    return cell
+
+
+_ROWS: tuple[tuple[str, Callable[[Facts], str]], ...] = (
+    ("prompts", lambda facts: str(facts["prompts"] or "")),
+    ("pairs", lambda facts: _number(facts["pairs"], "d")),
+    ("dropped", _dropped),
+    ("margin before → after the gate", _change("margin_before", "margin_after", ".4f")),
+    ("similarity of a pair", lambda facts: _number(facts["similarity"], ".3f")),
+    ("optimizer steps", lambda facts: _number(facts["steps"], "d")),
+    ("loss first → last", _change("loss_first", "loss_last", ".4g")),
+    ("preference loss at step 1", lambda facts: _number(facts["step1_loss"], ".7g")),
+    ("its closed form", lambda facts: _number(facts["step1_closed_form"], ".7g")),
+    ("relative difference", lambda facts: _number(facts["step1_relative_error"], ".1e")),
+    ("win rate vs base", _win_rate("base")),
+    ("win rate vs previous", _win_rate("previous")),
+    ("tokens a response, base → new", _change("base_mean_tokens", "mean_tokens", ".1f")),
+)

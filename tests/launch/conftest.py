@@ -1,0 +1,64 @@
+"""What the tests of the launcher share."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Steps find the repository's packages wherever the test stands."""
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+
+
+@pytest.fixture
+def driver():
+    """Start `tests.launch.fake_run` as a process; it and what is left of it end with the test."""
+    started = []
+
+    def start(runs: Path, name: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.launch.fake_run", str(runs), name]
+        started.append(subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(condition, seconds: float = 20.0) -> None:
+    """Poll `condition` until it holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def processes_naming(text: str) -> list[int]:
+    """Other processes with `text` in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            named = text.encode() in (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if named and is_running(int(entry.name)):
+            found.append(int(entry.name))
+    return found

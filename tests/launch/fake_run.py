@@ -1,0 +1,72 @@
+"""Run an experiment over the fake stages: in this process, or as ``python -m tests.launch.fake_run <runs> <name>``."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.store import open_artifact
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.load import load_experiment
+from nemo_sspo.launch.local import LocalRunner
+from nemo_sspo.launch.plan import Step
+from nemo_sspo.launch.run_directory import bind, hold
+
+
+class Recorder:
+    """A display that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+        self.states: dict[str, Mapping[str, Any]] = {}
+
+    def skipped(self, step: Step) -> None:
+        self.events.append(("skipped", step.step_id))
+
+    def started(self, step: Step) -> None:
+        self.events.append(("started", step.step_id))
+
+    def advanced(self, step: Step, state: Mapping[str, Any]) -> None:
+        self.states[step.step_id] = state
+
+    def finished(self, step: Step, seconds: float) -> None:
+        assert seconds > 0
+        self.events.append(("finished", step.step_id))
+
+    def of(self, kind: str) -> list[str]:
+        """Steps of one kind of event, in order."""
+        return [name for event, name in self.events if event == kind]
+
+
+def tiny_experiment(runs: Path, name: str, *overrides: str) -> Experiment:
+    """One iteration of the quickstart whose stages run under this interpreter."""
+    here = (f"cluster.train.python={sys.executable}", f"cluster.rollout.python={sys.executable}")
+    return load_experiment(
+        ["experiment=quickstart", f"runs_dir={runs}", f"name={name}", "iterations=1", *here, *overrides]
+    )
+
+
+def fake_command(experiment: Experiment, step: Step, attempt: str) -> list[str]:
+    """The command line of a fake step."""
+    place = ["--run", str(experiment.run_dir), "--iteration", str(step.iteration), "--shard", str(step.shard)]
+    return [sys.executable, "-m", "tests.launch.fake_stages", step.stage, *place, "--attempt", attempt]
+
+
+def drive(experiment: Experiment) -> Recorder:
+    """Hold, bind and run."""
+    display, layout = Recorder(), RunLayout(experiment.run_dir)
+    with hold(layout) as lock:
+        bind(experiment, layout)
+        LocalRunner(experiment, display, lock=lock, command=fake_command).run()
+    return display
+
+
+def digests(run: Path) -> dict[str, str]:
+    """Content of every published artifact."""
+    paths = sorted(run.glob("**/manifest.json"))
+    return {str(path.parent.relative_to(run)): open_artifact(path.parent).manifest.digest for path in paths}
+
+
+if __name__ == "__main__":
+    drive(tiny_experiment(Path(sys.argv[1]), sys.argv[2]))

@@ -1,0 +1,54 @@
+"""Stand-ins for the stages, behind the real step runner: what they publish depends on their inputs alone.
+
+FAKE_STAGES is a JSON object ``{step id: behaviour}``: ``refuse`` (bad input), ``crash``, ``silent`` (ends without an
+artifact), ``hang`` (never ends, with a grandchild in a session of its own) or seconds to sleep.
+"""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+from nemo_sspo.artifacts.layout import step_id
+from nemo_sspo.errors import UserError
+from nemo_sspo.stages import __main__ as step_runner
+from nemo_sspo.stages.context import StageContext
+from nemo_sspo.stages.registry import STAGES
+
+
+def run(context: StageContext) -> None:
+    """Publish one line that names the step and the content of its inputs."""
+    shard = context.shard if STAGES[context.stage].sharded else None
+    name = step_id(context.stage, context.iteration, shard)
+    context.progress.update(1, 2, unit="halves", note="working")
+    _behave(json.loads(os.environ.get("FAKE_STAGES", "{}")).get(name))
+    inputs = sorted(artifact.manifest.digest for group in context.inputs.values() for artifact in group)
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
+    (context.output.path / "content.txt").write_text(f"{name} {context.seed} {' '.join(inputs)}\n")
+    (context.output.path / "volatile").mkdir()
+    (context.output.path / "volatile" / "devices").write_text(devices)
+    context.output.rows = 1
+
+
+def _behave(how: str | float | None) -> None:
+    if how == "refuse":
+        raise UserError("prompts.jsonl line 3: not JSON")
+    if how == "crash":
+        print("\n".join(f"line {number}" for number in range(40)))
+        raise RuntimeError("matrix is singular")
+    if how == "silent":
+        os._exit(0)
+    if how == "hang":
+        grandchild = ["sleep", "300"]
+        subprocess.Popen(grandchild, start_new_session=True)
+        time.sleep(300)
+    elif isinstance(how, int | float):
+        time.sleep(how)
+
+
+if __name__ == "__main__":
+    importlib.import_module = lambda name: SimpleNamespace(run=run)
+    sys.exit(step_runner.main())
