@@ -1,0 +1,1 @@
+"""Small tools for people; not part of the installed package."""
