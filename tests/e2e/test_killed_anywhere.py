@@ -1,0 +1,77 @@
+"""kill -9 in the middle of every stage, then run again: the artifacts are those of an undisturbed run."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.store import is_published, open_artifact
+from tests.e2e.loop import digests, finish, processes_of, start, wait_until
+
+# Steps in the order in which they can run; import_policy and the base's held-out rollout overlap with the first ones.
+STEPS = (
+    ("prepare_prompts", 0, None),
+    ("import_policy", 0, None),
+    ("rollout_held_out", 0, 0),
+    ("rollout", 1, 0),
+    ("score", 1, 0),
+    ("embed", 1, 0),
+    ("build_pairs", 1, None),
+    ("reference_logps", 1, None),
+    ("train", 1, None),
+    ("export", 1, None),
+    ("rollout_held_out", 1, 0),
+    ("evaluate", 1, None),
+)
+
+
+def kill_in(run, final, seconds):
+    """Start the run, kill -9 its driver `seconds` into the step that makes `final`; whether that was published."""
+    process = start(run)
+    draft = f".{final.name}.*.tmp"
+    wait_until(lambda: any(final.parent.glob(draft)) or is_published(final), 240, f"the start of {final}")
+    time.sleep(seconds)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_until(lambda: not processes_of(run), 20, "the end of the killed driver's children")
+    return is_published(final)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    run = RunLayout(tmp_path_factory.mktemp("runs") / "undisturbed")
+    return run, finish(run)
+
+
+@pytest.mark.timeout(1500)
+def test_artifacts_of_a_run_killed_in_every_stage_equal_an_undisturbed_runs(undisturbed, tmp_path):
+    reference, _ = undisturbed
+    run = RunLayout(tmp_path / "killed")
+    unfinished = []
+    for stage, iteration, shard in STEPS:
+        final = run.artifact(stage, iteration, shard)
+        if is_published(final):  # it ran beside a stage that was being killed
+            continue
+        seconds = open_artifact(reference.artifact(stage, iteration, shard)).manifest.timings["seconds"]
+        if not kill_in(run, final, seconds / 2):
+            unfinished.append(stage)
+    assert len(unfinished) >= len(STEPS) - 4, unfinished
+    finish(run)
+    assert digests(run) == digests(reference)
+
+
+@pytest.mark.timeout(120)
+def test_a_finished_run_runs_nothing_again(undisturbed):
+    run, _ = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in run.root.glob("**/manifest.json")}
+    finish(run, timeout=60)
+    assert {path: path.stat().st_mtime_ns for path in run.root.glob("**/manifest.json")} == before
+
+
+def test_step_one_meets_its_closed_form(undisturbed):
+    run, _ = undisturbed
+    counts = open_artifact(run.artifact("train", 1)).manifest.counts
+    assert counts["step1_loss"] == pytest.approx(counts["step1_closed_form"], rel=1e-5)
+    assert counts["step1_closed_form"] > 0
