@@ -35,7 +35,6 @@ def main(arguments: list[str]) -> int:
     """Run ``<parent pid> <command...>``; return the command's exit code, 128 + n when signal n ended it."""
     parent, command = int(arguments[0]), arguments[1:]
     signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the runner, which then sends SIGTERM
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)

@@ -212,7 +212,7 @@ class LocalRunner:
 def stage_command(experiment: Experiment, step: Step, attempt: str) -> list[str]:
     """The real command line of a step; a list, so that no shell ever reads it."""
     python = getattr(experiment.cluster, step.environment).python
-    stage = ["-m", "nemo_sspo.stages", step.stage, "--run", str(experiment.run_dir)]
+    stage = ["-m", "nemo_sspo.stages", step.stage, f"--run={experiment.run_dir}"]
     stage += ["--iteration", str(step.iteration), "--shard", str(step.shard), "--attempt", attempt]
     if step.ranks == 1 or experiment.cluster.launcher == "fork":
         return [python, *stage]

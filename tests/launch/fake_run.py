@@ -43,7 +43,7 @@ def tiny_experiment(runs: Path, name: str, *overrides: str) -> Experiment:
     """One iteration of the quickstart whose stages run under this interpreter."""
     here = (f"cluster.train.python={sys.executable}", f"cluster.rollout.python={sys.executable}")
     return load_experiment(
-        ["experiment=quickstart", f"runs_dir={runs}", f"name={name}", "iterations=1", *here, *overrides]
+        ["experiment=quickstart", f"runs_dir='{runs}'", f"name={name}", "iterations=1", *here, *overrides]
     )
 
 
@@ -53,9 +53,9 @@ def fake_command(experiment: Experiment, step: Step, attempt: str) -> list[str]:
     return [sys.executable, "-m", "tests.launch.fake_stages", step.stage, *place, "--attempt", attempt]
 
 
-def drive(experiment: Experiment) -> Recorder:
+def drive(experiment: Experiment, display: Recorder | None = None) -> Recorder:
     """Hold, bind and run."""
-    display, layout = Recorder(), RunLayout(experiment.run_dir)
+    display, layout = display or Recorder(), RunLayout(experiment.run_dir)
     with hold(layout) as lock:
         bind(experiment, layout)
         LocalRunner(experiment, display, lock=lock, command=fake_command).run()

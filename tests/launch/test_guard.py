@@ -1,5 +1,6 @@
 """Nothing that a guarded command starts outlives the process that asked for it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ FAMILY = textwrap.dedent(
     """
     import os, subprocess, sys, time
     child = subprocess.Popen(["sleep", "300"], start_new_session=True)
-    orphan = subprocess.run(["sh", "-c", "sleep 300 >/dev/null & echo $!"], capture_output=True, text=True)
+    orphan = subprocess.run(["sh", "-c", "sleep 300 >/dev/null 2>&1 & echo $!"], capture_output=True, text=True)
     print(os.getpid(), child.pid, orphan.stdout.strip(), file=open(sys.argv[1] + ".tmp", "w"))
     os.rename(sys.argv[1] + ".tmp", sys.argv[1])
     if sys.argv[2] == "stay":
@@ -54,8 +55,6 @@ def test_arguments_reach_the_command_as_they_are():
     odd = ["$(touch canary)", "a b", "`id`", "; exit 3", "'\"", "line\nbreak", "*"]
     script = "import sys, json; print(json.dumps(sys.argv[1:]))"
     done = subprocess.run(guarded([sys.executable, "-c", script, *odd]), capture_output=True, text=True, timeout=30)
-    import json
-
     assert json.loads(done.stdout) == odd
 
 
@@ -82,8 +81,12 @@ def test_kill_9_of_the_runner_ends_the_command_and_all_below_it(tmp_path):
 
 
 def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(tmp_path):
-    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open(__import__('sys').argv[1], 'w')"
-    code = "from nemo_sspo.launch import guard; import sys; guard.GRACE_SECONDS = 0.3; sys.exit(guard.main(sys.argv[1:]))"
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open(__import__('sys').argv[1], 'w')"
+    )
+    code = (
+        "from nemo_sspo.launch import guard; import sys; guard.GRACE_SECONDS = 0.3; sys.exit(guard.main(sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", f"{stubborn}; time.sleep(300)", str(tmp_path / "ready")]
     process = subprocess.Popen([sys.executable, "-c", code, str(os.getpid()), *command])
     wait_until((tmp_path / "ready").exists)

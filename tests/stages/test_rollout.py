@@ -1,5 +1,6 @@
 """The rollout stage around an engine: which prompts a shard takes, and what becomes of the completions."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def test_shards_are_a_partition(tmp_path: Path, policy: Path, monkeypatch: pytes
         for shard in range(3)
     ]
     assert [len(shard) for shard in shards] == [2, 3, 3]
-    assert sorted(sum(shards, [])) == [f"question {letter}" for letter in "ABCDEFGH"]
+    assert sorted(itertools.chain(*shards)) == [f"question {letter}" for letter in "ABCDEFGH"]
 
 
 def test_more_shards_than_prompts(tmp_path: Path, policy: Path) -> None:

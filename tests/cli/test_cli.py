@@ -1,0 +1,182 @@
+"""The command line: fast without torch, one line per mistake, exit codes that tell whose fault it is."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nemo_sspo import __version__, cli
+from nemo_sspo.launch import check_environments, local
+from tests.launch.fake_run import fake_command
+from tests.launch.test_preflight import write_prompts
+from tests.launch.tiny_models import write_oracle, write_policy
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def arguments(tmp_path, monkeypatch):
+    """Overrides of a run that can start, over fake stages."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setattr(check_environments, "_NEEDED", {"train": ("json",), "rollout": ("json",)})
+    monkeypatch.setattr(local, "stage_command", fake_command)
+    monkeypatch.setattr(local, "POLL_SECONDS", 0.02)
+    write_policy(tmp_path / "policy")
+    write_oracle(tmp_path / "oracle")
+    write_prompts(tmp_path / "prompts.jsonl", 30)
+    return [
+        "experiment=quickstart",
+        "policy=policy",
+        "oracle.path=oracle",
+        "prompts=prompts.jsonl",
+        "data.held_out_prompts=null",
+        "data.held_out_count=5",
+        "encoder.path=package:json",
+        "iterations=1",
+        f"cluster.train.python={sys.executable}",
+        f"cluster.rollout.python={sys.executable}",
+    ]
+
+
+def test_dry_run_takes_under_a_second_and_imports_nothing_heavy(arguments):
+    """In a process of its own; processor time, since the machine may be busy."""
+    script = (
+        "import sys, time; from nemo_sspo import cli; code = cli.main(sys.argv[1:]); "
+        "heavy = {'torch', 'transformers', 'vllm', 'megatron', 'nemo', 'numpy.random'} & set(sys.modules); "
+        "print(time.process_time(), sorted(heavy - {'numpy.random'}), file=sys.stderr); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", script, "run", "--dry-run", *arguments]
+    subprocess.run(command, capture_output=True, timeout=60)  # bytecode and page cache
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    seconds, heavy = done.stderr.strip().splitlines()[-1].split(maxsplit=1)
+    assert heavy == "[]"
+    assert float(seconds) < 1.0
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(arguments, capsys):
+    assert cli.main(["run", *arguments, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "iter_1.train" in shown
+    assert "every input is in order" in shown
+    assert not Path("runs").exists()
+
+
+def test_dry_run_lists_every_problem_and_run_the_first(arguments, capsys):
+    wrong = [*arguments, "prompts=absent.jsonl", "policy=/no/such"]
+    assert cli.main(["run", *wrong, "--dry-run"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1].strip() for line in errors] == ["absent.jsonl", "policy=/no/such"]
+    assert cli.main(["run", *wrong]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: absent.jsonl: no such file")
+    assert line.endswith("(and 1 more: --dry-run lists them)")
+    assert not Path("runs").exists()
+
+
+def test_run_then_run_again_then_summary(arguments, capsys):
+    assert cli.main(["run", *arguments]) == 0
+    first = capsys.readouterr().out
+    assert first.count("done   ") == 12
+    assert "quickstart: 1 iterations" in first
+    facts = json.loads(Path("runs/quickstart/summary.json").read_text())
+    assert facts["iterations"][0]["seconds"]["train"] >= 0
+    assert cli.main(["run", *arguments]) == 0
+    assert "start  " not in capsys.readouterr().out
+    assert cli.main(["summary", "runs/quickstart"]) == 0
+    assert "quickstart: 1 iterations" in capsys.readouterr().out
+    assert cli.main(["run", *arguments, "seed=1"]) == 2
+    assert "was made with other settings (seed: 0 -> 1), which prepare_prompts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("behaviour", "code"), [("refuse", 2), ("crash", 1)])
+def test_exit_codes_tell_bad_input_from_a_failure(arguments, capsys, monkeypatch, behaviour, code):
+    monkeypatch.setenv("FAKE_STAGES", json.dumps({"prepare_prompts": behaviour}))
+    assert cli.main(["run", *arguments]) == code
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ")
+    assert "Traceback (most recent call last)" not in errors.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["run", "experiment=quickstart", "train.learning_rat=1"], "(did you mean train.learning_rate?)"),
+        (["run", "--dry-rum"], "no such option: --dry-rum"),
+        (["perform"], "invalid choice: 'perform'"),
+        ([], "required: command"),
+        (["config", "experiment=nope"], "experiment=nope: no such choice"),
+        (["plan", "experiment=llama3-8b"], "prompts is missing: give prompts=..."),
+        (["summary", "no/such/run"], "no/such/run: no run lies there"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(line, message, capsys):
+    try:
+        code = cli.main(line)
+    except SystemExit as end:
+        code = end.code
+    errors = capsys.readouterr().err.splitlines()
+    assert code == 2
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert message in errors[0]
+
+
+def test_overrides_may_stand_on_both_sides_of_an_option(capsys):
+    assert cli.main(["plan", "experiment=quickstart", "--json", "iterations=1"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 12
+
+
+def test_config_prints_value_and_meaning(capsys):
+    assert cli.main(["config", "experiment=quickstart"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"train\.learning_rate: 0\.001\n    Peak learning rate \(paper: 5e-7\)\.", shown)
+    assert cli.main(["config", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["policy"] == "(required)"
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"nemo-sspo {__version__}\n"
+
+
+def test_a_full_disk_is_bad_input(arguments, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("nemo_sspo.launch.run_directory.write_atomically", full)
+    assert cli.main(["run", *arguments]) == 2
+    assert capsys.readouterr().err == "error: the disk is full: free some space and run again\n"
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = f"{sys.executable} -m nemo_sspo.cli plan experiment=quickstart --json | head -1"
+    done = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[\n", "")
+
+
+def test_interrupt_stops_the_steps_and_says_so(arguments, monkeypatch):
+    """Ctrl-C in a process of its own, in the middle of a step."""
+    monkeypatch.setenv("FAKE_STAGES", json.dumps({"prepare_prompts": "hang"}))
+    script = (
+        "import sys; from nemo_sspo import cli; from nemo_sspo.launch import check_environments, local; "
+        "from tests.launch.fake_run import fake_command; local.stage_command = fake_command; "
+        "check_environments._NEEDED = {'train': (), 'rollout': ()}; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "run", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 30
+    while not Path("runs/quickstart/progress/prepare_prompts.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(2)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "interrupted: every step has been stopped; the same command continues from here\n"

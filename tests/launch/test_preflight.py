@@ -1,0 +1,235 @@
+"""What is wrong with a run's inputs is said before anything starts, in one line each."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections import namedtuple
+
+import pytest
+
+from nemo_sspo.config.load import load_experiment
+from nemo_sspo.launch import check_environments, preflight
+from nemo_sspo.launch.check_models import SUPPORTED_MODEL_TYPES
+from nemo_sspo.launch.preflight import problems
+from tests.launch.tiny_models import POLICY_CONFIG, write_oracle, write_policy, write_safetensors
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A directory with everything a run needs, and environments that have every package."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(check_environments, "_NEEDED", {"train": ("json",), "rollout": ("json",)})
+    write_policy(tmp_path / "policy")
+    write_oracle(tmp_path / "oracle")
+    write_prompts(tmp_path / "prompts.jsonl", 30)
+    return tmp_path
+
+
+def write_prompts(path, count, start=0):
+    lines = [json.dumps({"prompt": f"Question {number}?"}) for number in range(start, start + count)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def found(*overrides):
+    here = (f"cluster.train.python={sys.executable}", f"cluster.rollout.python={sys.executable}")
+    names = ("policy=policy", "oracle.path=oracle", "prompts=prompts.jsonl", "data.held_out_prompts=null")
+    rest = ("data.held_out_count=5", "encoder.path=package:json")
+    result = problems(load_experiment(["experiment=quickstart", *here, *names, *rest, *overrides]))
+    assert all("\n" not in line for line in result)
+    return result
+
+
+def only(*overrides):
+    (problem,) = found(*overrides)
+    return problem
+
+
+def edit(path, **changes):
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+
+
+def test_nothing_is_wrong_with_a_right_run_and_nothing_is_left_behind(place):
+    before = sorted(place.rglob("*"))
+    assert found() == []
+    assert sorted(place.rglob("*")) == before
+
+
+def test_under_a_second(place):
+    write_prompts(place / "prompts.jsonl", 20_000)
+    found()
+    started = time.process_time()
+    assert found() == []
+    assert time.process_time() - started < 1.0
+
+
+def test_prompts(place):
+    assert "no such file" in only("prompts=absent.jsonl")
+    (place / "empty.jsonl").write_text("\n")
+    assert "holds no prompt" in only("prompts=empty.jsonl")
+    (place / "bad.jsonl").write_text('{"prompt": "a"}\n{"prompt": \n')
+    assert only("prompts=bad.jsonl").startswith("bad.jsonl line 2: not JSON")
+    (place / "twice.jsonl").write_text('{"prompt": "a"}\n' * 2)
+    assert "the same prompt as line 1" in only("prompts=twice.jsonl")
+
+
+def test_a_prompt_over_the_limit_is_named_by_its_line(place):
+    write_prompts(place / "long.jsonl", 30)
+    with (place / "long.jsonl").open("a") as file:
+        file.write(json.dumps({"prompt": "x" * 513}) + "\n" + json.dumps({"prompt": "y" * 512}) + "\n")
+    assert only("prompts=long.jsonl").startswith("long.jsonl line 31: 513 tokens even without the chat template")
+    assert found("prompts=long.jsonl", "data.max_prompt_tokens=600") == []
+    assert found("prompts=long.jsonl", "data.overlong_prompts=drop") == []
+
+
+def test_too_few_prompts(place):
+    assert only("data.held_out_count=29") == (
+        "prompts.jsonl: 30 prompts are too few for data.held_out_count=29 and iterations=2; "
+        "give more prompts or lower these"
+    )
+    assert found("data.held_out_count=28") == []
+    assert "rollout.shards=13 is more than the 12 prompts" in only("rollout.shards=13")
+    assert found("rollout.shards=12") == []
+    # held-out prompts from a file of their own are taken out of the training prompts
+    write_prompts(place / "held.jsonl", 29)
+    assert "30 prompts are too few for iterations=2" in only("data.held_out_prompts=held.jsonl")
+
+
+def test_hub_ids_are_left_to_the_stages(place):
+    assert found("policy=org/model", "oracle.path=llm-blender/PairRM", "encoder.path=org/encoder") == []
+    assert only("policy=/no/such").startswith("policy=/no/such: no such directory")
+
+
+@pytest.mark.parametrize("setting", ["policy", "oracle.path"])
+def test_a_model_directory_without_config(place, setting):
+    (place / "bare").mkdir()
+    assert "no config.json" in only(f"{setting}=bare")
+
+
+def test_policy_architecture(place):
+    edit(place / "policy" / "config.json", model_type="gpt2")
+    assert only() == (
+        f"policy/config.json: model_type 'gpt2' is not supported; supported: {', '.join(SUPPORTED_MODEL_TYPES)}"
+    )
+    (place / "policy" / "config.json").write_text("{")
+    assert "not valid JSON" in found()[0]
+
+
+def test_supported_architectures_are_those_that_can_be_converted():
+    pytest.importorskip("nemo.collections.llm")
+    from nemo_sspo.launch.check_models import _VOCABULARY_MULTIPLE
+    from nemo_sspo.megatron.families import FAMILIES, VOCAB_MULTIPLE
+
+    assert set(SUPPORTED_MODEL_TYPES) == set(FAMILIES)
+    assert _VOCABULARY_MULTIPLE == VOCAB_MULTIPLE
+
+
+def test_policy_weights(place):
+    weights = place / "policy" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    assert "cut short" in only()
+    weights.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    assert "not a safetensors file, or cut short" in only()
+    weights.unlink()
+    assert "no model.safetensors" in only()
+    (place / "policy" / "pytorch_model.bin").write_bytes(b"")
+    assert "pytorch_model.bin is a pickle and is never loaded" in only()
+
+
+def test_a_missing_part_of_the_weights_is_named(place):
+    policy = place / "policy"
+    (policy / "model.safetensors").rename(policy / "model-00001-of-00002.safetensors")
+    parts = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (policy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
+    assert "model-00002-of-00002.safetensors is named" in only()
+    write_safetensors(policy / "model-00002-of-00002.safetensors", "b")
+    assert found() == []
+
+
+def test_policy_tokenizer_and_chat_template(place):
+    policy = place / "policy"
+    (policy / "tokenizer_config.json").write_text("{}")
+    assert "no chat template" in only()
+    (policy / "chat_template.jinja").write_text("{{ messages }}")
+    assert found() == []
+    (policy / "tokenizer.json").unlink()
+    assert "no tokenizer" in only()
+
+
+@pytest.mark.parametrize(
+    ("change", "override", "named"),
+    [
+        ({"num_attention_heads": 6}, "parallel.tensor=4", "num_attention_heads=6 does not divide over parallel.tensor"),
+        ({"num_key_value_heads": 3}, "parallel.tensor=2", "num_key_value_heads=3 does not divide"),
+        ({"num_hidden_layers": 5}, "parallel.pipeline=2", "num_hidden_layers=5 does not divide over parallel.pipeline"),
+        ({}, "parallel.virtual_pipeline=4", "num_hidden_layers=4 does not divide"),
+        ({"num_hidden_layers": None}, "seed=0", "num_hidden_layers is missing"),
+    ],
+)
+def test_a_layout_that_the_policy_cannot_be_cut_into(place, change, override, named):
+    edit(place / "policy" / "config.json", **change)
+    assert named in only(override)
+
+
+def test_key_value_heads_may_be_fewer_than_ranks(place):
+    assert POLICY_CONFIG["num_key_value_heads"] == 2
+    assert found("parallel.tensor=4") == []
+
+
+def test_oracle(place):
+    edit(place / "oracle" / "config.json", model_type="llama", source_prefix_id=None)
+    assert "not a PairRM" in only()
+    assert only("oracle.path=./absent") == "oracle.path=./absent: no such directory, and not a hub id (owner/name)"
+
+
+def test_encoder_and_environments(place):
+    assert "lacks no_such_encoder" in only("encoder.path=package:no_such_encoder")
+    (place / "encoder").mkdir()
+    assert "neither modules.json nor config.json" in only("encoder.path=encoder")
+    problem = only("cluster.train.python=/no/such/python")
+    assert problem.startswith("cluster.train.python=/no/such/python: no such interpreter")
+    assert "NEMO_SSPO_TRAIN_PYTHON" in problem
+    assert "does not start as a Python interpreter" in only("cluster.train.python=/bin/false")
+
+
+def test_gpus(place, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert only("cluster.gpus=null").startswith("no GPU is visible")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    assert "takes 4 GPUs and 3 are visible" in only("cluster.gpus=null")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    assert found("cluster.gpus=null") == []
+    assert "takes 4 GPUs and 2 are visible" in only("cluster.gpus=2")
+
+
+def test_a_disk_that_is_too_small(place, monkeypatch):
+    weights = (place / "policy" / "model.safetensors").stat().st_size
+    needed = 5 * weights + preflight._HEADROOM_BYTES  # import, and training and export in two iterations
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(needed, 1, needed - 1))
+    assert "GiB free, and the run publishes at least" in only()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(needed, 0, needed))
+    assert found() == []
+
+
+def test_a_run_directory_that_cannot_be_made(place):
+    (place / "file").write_text("")
+    assert "is a file" in only("runs_dir=file/runs")
+    if os.geteuid() != 0:
+        (place / "closed").mkdir(mode=0o500)
+        assert "not writable" in only("runs_dir=closed/runs")
+
+
+def test_absent_quickstart_assets_name_the_command_that_makes_them(place):
+    assert found("policy=assets/toy/policy")[0].endswith(
+        "`make assets` makes the small policy and oracle of the quickstart"
+    )
+
+
+def test_all_problems_are_collected(place):
+    result = found("prompts=absent.jsonl", "policy=/no/such", "cluster.train.python=/no/such/python")
+    assert [line.split("=")[0].split(":")[0] for line in result] == ["absent.jsonl", "policy", "cluster.train.python"]

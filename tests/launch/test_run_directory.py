@@ -1,0 +1,72 @@
+"""A run is held by one runner and keeps the settings its artifacts were made with."""
+
+import json
+
+import pytest
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.store import publish
+from nemo_sspo.errors import UserError
+from nemo_sspo.launch.plan import plan
+from nemo_sspo.launch.run_directory import bind, hold, stored_experiment, write_atomically
+from nemo_sspo.stages.registry import stage_settings
+from tests.launch.fake_run import tiny_experiment
+
+
+def publish_step(experiment, name):
+    (step,) = [step for step in plan(experiment) if step.step_id == name]
+    with publish(step.output, stage=step.stage, config=stage_settings(experiment, step.stage), inputs={}):
+        pass
+
+
+def test_the_experiment_is_stored_once_and_reads_back(tmp_path):
+    experiment, layout = tiny_experiment(tmp_path, "run"), RunLayout(tmp_path / "run")
+    with hold(layout):
+        assert bind(experiment, layout) == []
+        assert stored_experiment(layout) == experiment
+        before = layout.experiment.stat().st_mtime_ns
+        assert bind(experiment, layout) == []
+    assert layout.experiment.stat().st_mtime_ns == before
+
+
+def test_a_setting_may_change_until_something_published_depends_on_it(tmp_path):
+    experiment, layout = tiny_experiment(tmp_path, "run"), RunLayout(tmp_path / "run")
+    faster = tiny_experiment(tmp_path, "run", "train.learning_rate=0.5", "cluster.parallel_steps=1")
+    with hold(layout):
+        bind(experiment, layout)
+        publish_step(experiment, "iter_1.rollout.00000")
+        assert bind(faster, layout) == ["train.learning_rate: 0.001 -> 0.5", "cluster.parallel_steps: 2 -> 1"]
+        publish_step(faster, "iter_1.train")
+        with pytest.raises(UserError) as caught:
+            bind(experiment, layout)
+        assert str(caught.value) == (
+            f"{layout.root} was made with other settings (train.learning_rate: 0.5 -> 0.001), which iter_1.train "
+            "depends on: give this run another name=..., or the settings it had"
+        )
+        assert stored_experiment(layout) == faster
+
+
+def test_the_lock_is_free_again_after_a_runner_that_died(tmp_path):
+    layout = RunLayout(tmp_path / "run")
+    layout.root.mkdir()
+    layout.lock.write_text("process 999999999 on elsewhere")
+    with hold(layout):
+        assert "on elsewhere" not in layout.lock.read_text()
+        with pytest.raises(UserError, match="already being run by process"), hold(layout):
+            pass
+    with hold(layout):
+        pass
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match="cannot be used as a run directory"), hold(RunLayout(tmp_path / "run")):
+        pass
+
+
+def test_a_write_is_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "experiment.json"
+    write_atomically(path, json.dumps({"a": 1}))
+    with pytest.raises(TypeError):
+        write_atomically(path, 5)
+    assert json.loads(path.read_text()) == {"a": 1}

@@ -1,0 +1,60 @@
+"""Model directories of a few kilobytes: right in every file that is looked at without a model."""
+
+import json
+import struct
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+POLICY_CONFIG = {
+    "model_type": "llama",
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_size": 8,
+    "vocab_size": 300,
+}
+ORACLE_CONFIG = {"model_type": "deberta-v2", "source_prefix_id": 1, "cand1_prefix_id": 2, "cand2_prefix_id": 3}
+ORACLE_TENSORS = (
+    "pretrained_model.embeddings.word_embeddings.weight",
+    "head_layer.1.weight",
+    "head_layer.4.weight",
+)
+
+
+def write_safetensors(path: Path, *names: str) -> None:
+    """A file of 2 x 2 zero matrices."""
+    header = {
+        name: {"dtype": "F32", "shape": [2, 2], "data_offsets": [16 * index, 16 * index + 16]}
+        for index, name in enumerate(names)
+    }
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(16 * len(names)))
+
+
+def write_tokenizer(directory: Path) -> None:
+    """One token per byte."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={byte: index for index, byte in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+
+
+def write_policy(directory: Path) -> Path:
+    """A Llama."""
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(json.dumps(POLICY_CONFIG))
+    write_safetensors(directory / "model.safetensors", "model.embed_tokens.weight", "lm_head.weight")
+    write_tokenizer(directory)
+    return directory
+
+
+def write_oracle(directory: Path) -> Path:
+    """A PairRM in the layout of PairRM-hf."""
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(json.dumps(ORACLE_CONFIG))
+    write_safetensors(directory / "model.safetensors", *ORACLE_TENSORS)
+    write_tokenizer(directory)
+    return directory
