@@ -18,21 +18,33 @@ class GlobalBatch:
 
     pairs: tuple[int, ...]
 
-    def microbatches(
-        self, replica: int, replicas: int, *, micro_batch_size: int, multiple_of: int = 1
-    ) -> list[tuple[int, ...]]:
-        """The share of one replica in microbatches of at most `micro_batch_size` pairs.
+    def share(self, replica: int, replicas: int) -> tuple[int, ...]:
+        """The pairs of one replica; the shares differ by at most one pair."""
+        return self.pairs[replica::replicas]
 
-        Every replica gets equally many microbatches, a multiple of `multiple_of` (interleaved pipelines want whole
-        groups of them); where the pairs do not fill them, the last ones are smaller or empty.
-        """
-        largest_share = -(-len(self.pairs) // replicas)
-        count = max(1, -(-largest_share // micro_batch_size))
-        count = -(-count // multiple_of) * multiple_of
-        share = self.pairs[replica::replicas]
-        return [
-            share[start : start + micro_batch_size] for start in range(0, count * micro_batch_size, micro_batch_size)
-        ]
+
+def packs(rows: Sequence[int], tokens: Sequence[int], budget: int) -> list[tuple[int, ...]]:
+    """Group `rows` into packs of at most `budget` tokens: first fit, longest first. `tokens` is indexed by row.
+
+    A row above the budget gets a pack of its own.
+    """
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for row in sorted(rows, key=lambda row: (-tokens[row], row)):
+        fits = next((index for index, left in enumerate(room) if tokens[row] <= left), None)
+        if fits is None:
+            bins.append([row])
+            room.append(budget - tokens[row])
+        else:
+            bins[fits].append(row)
+            room[fits] -= tokens[row]
+    return [tuple(bin_) for bin_ in bins]
+
+
+def completed(microbatches: list[tuple[int, ...]], multiple_of: int) -> list[tuple[int, ...]]:
+    """The microbatches, and empty ones up to the next positive multiple of `multiple_of`."""
+    count = max(1, -(-len(microbatches) // multiple_of)) * multiple_of
+    return microbatches + [()] * (count - len(microbatches))
 
 
 def by_length(tokens: Sequence[int], *, global_batch_size: int) -> list[GlobalBatch]:

@@ -11,17 +11,18 @@ are loaded only from artifacts of this project, whose manifest hashes were verif
 from __future__ import annotations
 
 import dataclasses
+import gc
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.mapping import ShardedTensor
 from megatron.core.dist_checkpointing.validation import StrictHandling
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+from megatron.core.transformer.module import MegatronModule
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.cpu_runtime import cpu_runtime
@@ -49,23 +50,24 @@ def one_rank() -> Iterator[None]:
 
 
 def _forget_groups() -> None:
-    """Drop the groups that `destroy_model_parallel` leaves in globals of the module.
+    """Drop the groups that `destroy_model_parallel` leaves in globals of the module, and those that dead models hold.
 
     A rank forked from this process later would destroy them, and there gloo waits for threads that no fork copies.
     """
+    gc.collect()
     for name, value in vars(parallel_state).items():
         if isinstance(value, dist.ProcessGroup):
             setattr(parallel_state, name, None)
     parallel_state._global_process_group_list = None
 
 
-def _sharded_state(module: torch.nn.Module) -> dict:
+def _sharded_state(module: MegatronModule) -> dict:
     state = module.sharded_state_dict(prefix=KEY_PREFIX, metadata=LAYOUT_METADATA)
     # Transformer Engine's extra state (FP8 scales) is no weight: it is made anew, and other specs do not have it.
     return {name: value for name, value in state.items() if not name.endswith("_extra_state")}
 
 
-def save_weights(modules: list[torch.nn.Module], directory: Path) -> None:
+def save_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
     """Save the model whose chunks this rank holds (several under VPP). Every rank calls it; collective.
 
     Equal weights under an equal layout give equal files, byte for byte.
@@ -87,7 +89,7 @@ def _forget_the_write(index: Path) -> None:
     index.write_bytes(pickle.dumps(dataclasses.replace(metadata, storage_meta=None)))
 
 
-def load_weights(modules: list[torch.nn.Module], directory: Path) -> None:
+def load_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
     """Load weights saved under any layout into this rank's chunks, in their dtype. Collective.
 
     Raises UserError when the checkpoint lacks a tensor of the model.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from nemo_sspo.megatron.checkpoint import load_weights, one_rank, save_weights
 from nemo_sspo.megatron.families import read_hf_config
@@ -27,9 +28,7 @@ def import_policy(policy_dir: Path, nemo_dir: Path, hf_dir: Path, dtype: torch.d
     shape = Shape.of(config)
     state = to_megatron(SafetensorsDirectory(policy_dir), shape, what=str(policy_dir))
     with one_rank():
-        module = host_config(policy_dir, dtype).configure_model(tokenizer=None)
-        module.load_state_dict({name: tensor.to(dtype) for name, tensor in state.items()}, strict=False)
-        save_weights([module], nemo_dir)
+        _save({name: tensor.to(dtype) for name, tensor in state.items()}, policy_dir, nemo_dir, dtype)
     copy_side_files(policy_dir, hf_dir)
     return sum(tensor.numel() for tensor in to_hugging_face(state, shape, what=str(policy_dir)).values())
 
@@ -41,10 +40,23 @@ def export_policy(nemo_dir: Path, config_dir: Path, hf_dir: Path, dtype: torch.d
     """
     config = read_hf_config(config_dir)
     with one_rank():
-        module = host_config(config_dir, dtype).configure_model(tokenizer=None)
-        load_weights([module], nemo_dir)
-        state = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+        state = _load(config_dir, nemo_dir, dtype)
     tensors = to_hugging_face(state, Shape.of(config), what=str(nemo_dir))
     copy_side_files(config_dir, hf_dir)
     write_tensors(tensors, hf_dir)
     return sum(tensor.numel() for tensor in tensors.values())
+
+
+# The model is gone when these return: it holds process groups, which must not outlive `one_rank`.
+
+
+def _save(state: dict[str, Tensor], config_dir: Path, nemo_dir: Path, dtype: torch.dtype) -> None:
+    model = host_config(config_dir, dtype).configure_model(tokenizer=None)
+    model.load_state_dict(state, strict=False)  # `to_megatron` has seen to every weight; extra state is no weight
+    save_weights([model], nemo_dir)
+
+
+def _load(config_dir: Path, nemo_dir: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    model = host_config(config_dir, dtype).configure_model(tokenizer=None)
+    load_weights([model], nemo_dir)
+    return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}

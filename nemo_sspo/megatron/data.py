@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Any
 
 import lightning.pytorch as pl
 from megatron.core import parallel_state
@@ -13,69 +13,7 @@ from nemo.lightning.pytorch.plugins.data_sampler import DataSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 from typing_extensions import override
 
-from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.megatron.batch_plan import GlobalBatch
-from nemo_sspo.megatron.microbatch import Microbatch, RowShape, padded_microbatch
-from nemo_sspo.megatron.pairs import PairTable
-
-
-@dataclass(frozen=True)
-class PreparedMicrobatch:
-    """A microbatch and the rows of the pairs table in it; the filler pairs that complete it stand after those."""
-
-    tensors: Microbatch
-    rows: tuple[int, ...]
-    step: int
-    """Optimizer step, counted from 0."""
-    of_step: int
-    """Microbatches that this replica runs in that step."""
-
-
-@dataclass(frozen=True)
-class MicrobatchPlan:
-    """Everything that decides the shapes and the content of the microbatches of a pass."""
-
-    pairs: PairTable
-    batches: Sequence[GlobalBatch]
-    train: Train
-    parallel: Parallel
-
-    def __post_init__(self) -> None:
-        tokens = self.pairs.row_tokens()
-        object.__setattr__(self, "_tokens", tokens)
-        object.__setattr__(self, "_filler", min(range(len(tokens)), key=tokens.__getitem__))
-
-    @property
-    def _multiple_of(self) -> int:
-        # The interleaved schedule runs whole groups of `pipeline` microbatches.
-        return self.parallel.pipeline if self.parallel.virtual_pipeline else 1
-
-    def rows_of(self, step: int, replica: int) -> list[tuple[int, ...]]:
-        """Table rows of each microbatch that `replica` runs at `step`."""
-        return self.batches[step].microbatches(
-            replica,
-            self.parallel.data,
-            micro_batch_size=self.train.micro_batch_size,
-            multiple_of=self._multiple_of,
-        )
-
-    def row_shape(self, step: int) -> RowShape:
-        """One row length for the whole step: pipeline stages exchange tensors of a shape agreed on beforehand."""
-        layout = {
-            "tensor": self.parallel.tensor,
-            "context": self.parallel.context,
-            "sequence_parallel": self.parallel.sequence,
-        }
-        longest = max(self._tokens[row] for row in self.batches[step].pairs)
-        length = RowShape.for_layout(**layout).row_length(longest)
-        return RowShape.for_layout(**layout, length=length)
-
-    def build(self, step: int, rows: tuple[int, ...], of_step: int) -> PreparedMicrobatch:
-        """The tensors of one microbatch, completed to the full size by pairs of weight zero."""
-        fillers = self.train.micro_batch_size - len(rows)
-        pairs = [self.pairs[row] for row in (*rows, *[self._filler] * fillers)]
-        weights = [1.0 / len(self.batches[step].pairs)] * len(rows) + [0.0] * fillers
-        return PreparedMicrobatch(padded_microbatch(pairs, weights, self.row_shape(step)), rows, step, of_step)
+from nemo_sspo.megatron.microbatch_plan import MicrobatchPlan, PreparedMicrobatch
 
 
 class _Microbatches(Dataset[PreparedMicrobatch]):
@@ -83,10 +21,10 @@ class _Microbatches(Dataset[PreparedMicrobatch]):
 
     def __init__(self, plan: MicrobatchPlan, replica: int) -> None:
         self._plan = plan
-        self._items: list[tuple[int, tuple[int, ...], int]] = []
+        self._items: list[tuple[int, tuple[int, ...], int, int]] = []
         for step in range(len(plan.batches)):
-            of_step = plan.rows_of(step, replica)
-            self._items += [(step, rows, len(of_step)) for rows in of_step]
+            of_step, length = plan.rows_of(step, replica), plan.row_length(step)
+            self._items += [(step, rows, len(of_step), length) for rows in of_step]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -136,9 +74,8 @@ class PairSampler(DataSampler):
         self.next_step += 1
         return dataclasses.replace(
             step,
-            seq_length=self._plan.row_shape(number).length,
-            # A pair is two rows of a padded microbatch.
-            micro_batch_size=2 * self._plan.train.micro_batch_size,
+            seq_length=self._plan.row_length(number),
+            micro_batch_size=self._plan.rows_per_microbatch,
             num_microbatches=len(self._plan.rows_of(number, parallel_state.get_data_parallel_rank())),
         )
 
@@ -153,6 +90,8 @@ class PairDataModule(pl.LightningDataModule):
 
     @override
     def train_dataloader(self) -> DataLoader:
+        if self.trainer is None:
+            raise RuntimeError("the data module is read by a trainer")
         return self._loader(start=self.trainer.global_step)
 
     @override
@@ -170,5 +109,5 @@ class PairDataModule(pl.LightningDataModule):
         )
 
 
-def _unchanged(item: PreparedMicrobatch) -> PreparedMicrobatch:
+def _unchanged(item: Any) -> Any:
     return item

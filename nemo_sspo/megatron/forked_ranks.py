@@ -30,6 +30,8 @@ _PR_SET_PDEATHSIG = 1
 # A rank that fails leaves the others blocked in a collective: they get this long to fail by themselves and so tell
 # their own story, then they are killed.
 _GRACE_SECONDS = 2.0
+# A rank that has answered gets this long to leave: to join processes of its own, to flush.
+_EXIT_SECONDS = 10.0
 _POLL_SECONDS = 0.5
 
 
@@ -42,7 +44,9 @@ class _Rank:
     process: BaseProcess
     pipe: Connection
     stack_file: Path
-    answer: tuple[bool, Any] | None = None  # (succeeded, result or traceback)
+    has_answered: bool = False
+    result: Any = None
+    failure: str | None = None  # its traceback, or how it died
 
 
 def run_forked(fn: Callable[[], Any], world_size: int, *, timeout: float | None) -> list[Any]:
@@ -57,64 +61,68 @@ def run_forked(fn: Callable[[], Any], world_size: int, *, timeout: float | None)
     """
     if torch.cuda.is_initialized():
         raise RuntimeError("run_forked: CUDA is initialised in this process, and a CUDA context cannot be forked")
-    # The parent serves the store: port 0 lets the kernel choose a free one, with no gap in which it can be taken.
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = None
     with tempfile.TemporaryDirectory(prefix="forked_ranks.") as folder:
         ranks: list[_Rank] = []
         try:
             for rank in range(world_size):
-                ranks.append(_start(fn, rank, world_size, store.port, Path(folder) / f"{rank}.stack"))
+                ranks.append(_start(fn, rank, world_size, Path(folder) / f"{rank}.stack"))
+            # The parent serves the store: port 0 lets the kernel choose a free one, with no gap in which it can be
+            # taken. Only after the forks, because the store is a thread, and a fork may copy a lock it holds.
+            store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+            for started in ranks:
+                started.pipe.send(store.port)
             timed_out = _collect(ranks, timeout)
         finally:
             _kill(ranks)
+            del store  # also where an exception keeps this frame: the next call must fork without its thread
         failures = _failures(ranks)
     if failures:
         reason = f"no answer within {timeout:g} s" if timed_out else "failed"
         raise ForkedRanksError(f"{len(failures)} of {world_size} ranks {reason}\n" + "\n".join(failures))
-    return [rank.answer[1] for rank in ranks]
+    return [rank.result for rank in ranks]
 
 
-def _start(fn: Callable[[], Any], rank: int, world_size: int, port: int, stack_file: Path) -> _Rank:
+def _start(fn: Callable[[], Any], rank: int, world_size: int, stack_file: Path) -> _Rank:
     environment = {
         "RANK": rank,
         "LOCAL_RANK": rank,
         "WORLD_SIZE": world_size,
         "LOCAL_WORLD_SIZE": world_size,
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
         # torch's name for "the store at MASTER_PORT is already served": rank 0 must not try to listen there.
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": 0,
     }
-    receiver, sender = multiprocessing.Pipe(duplex=False)
+    parents_end, childs_end = multiprocessing.Pipe()
     # Not daemonic: a rank may start processes of its own (data loaders, checkpoint writers).
     process = multiprocessing.get_context("fork").Process(
         target=_rank_main,
-        args=(fn, {name: str(value) for name, value in environment.items()}, sender, stack_file, os.getpid()),
+        args=(fn, {name: str(value) for name, value in environment.items()}, childs_end, stack_file, os.getpid()),
         name=f"rank {rank}",
     )
     # What is still buffered would be printed once more by every child.
     sys.stdout.flush()
     sys.stderr.flush()
     process.start()
-    sender.close()
-    return _Rank(process, receiver, stack_file)
+    childs_end.close()
+    return _Rank(process, parents_end, stack_file)
 
 
 def _rank_main(
     fn: Callable[[], Any], environment: dict[str, str], pipe: Connection, stack_file: Path, parent: int
 ) -> None:
     _die_with(parent)
-    os.environ.update(environment)
+    os.environ.update(environment, MASTER_PORT=str(pipe.recv()))
     with stack_file.open("w") as stack:
         # A fatal signal writes the Python stack there: SIGABRT is how the parent asks a hanging rank where it is.
         faulthandler.enable(stack, all_threads=False)
         # One thread per rank: OpenMP's pool does not survive a fork, and the ranks share the cores anyway.
         torch.set_num_threads(1)
         try:
-            answer = pickle.dumps((True, fn()))
+            answer = pickle.dumps((fn(), None))
         except BaseException:
-            answer = pickle.dumps((False, traceback.format_exc()))
+            answer = pickle.dumps((None, traceback.format_exc()))
         pipe.send_bytes(answer)
         pipe.close()
         faulthandler.disable()
@@ -132,36 +140,38 @@ def _collect(ranks: list[_Rank], timeout: float | None) -> bool:
     """Receive answers until every rank has given one or a failed rank's grace is over. True if the time ran out."""
     deadline = None if timeout is None else time.monotonic() + timeout
     grace_ends = None
-    open_ranks = {rank.pipe: rank for rank in ranks}
-    while open_ranks:
-        for pipe in wait(list(open_ranks), timeout=_POLL_SECONDS):
-            rank = open_ranks.pop(pipe)
-            rank.answer = _receive(rank)
-            if not rank.answer[0] and grace_ends is None:
-                grace_ends = time.monotonic() + _GRACE_SECONDS
+    while waiting := [rank for rank in ranks if not rank.has_answered]:
         now = time.monotonic()
         if grace_ends is not None and now > grace_ends:
             return False
-        if deadline is not None and now > deadline and open_ranks:
-            _ask_for_stacks(list(open_ranks.values()))
+        if deadline is not None and now > deadline:
+            _ask_for_stacks(waiting)
             return True
+        ready = wait([rank.pipe for rank in waiting], timeout=_POLL_SECONDS)
+        for rank in waiting:
+            if rank.pipe in ready:
+                _receive(rank)
+                if rank.failure is not None and grace_ends is None:
+                    grace_ends = time.monotonic() + _GRACE_SECONDS
     return False
 
 
-def _receive(rank: _Rank) -> tuple[bool, Any]:
+def _receive(rank: _Rank) -> None:
+    rank.has_answered = True
     try:
-        return pickle.loads(rank.pipe.recv_bytes())
+        rank.result, rank.failure = pickle.loads(rank.pipe.recv_bytes())
     except EOFError:
         rank.process.join(_GRACE_SECONDS)
-        return False, f"died with exit code {rank.process.exitcode}\n{_stack(rank)}"
+        rank.failure = f"died with exit code {rank.process.exitcode}\n{_stack(rank)}"
 
 
 def _ask_for_stacks(ranks: list[_Rank]) -> None:
     for rank in ranks:
-        os.kill(rank.process.pid, signal.SIGABRT)
+        if rank.process.pid is not None and rank.process.is_alive():
+            os.kill(rank.process.pid, signal.SIGABRT)
     for rank in ranks:
         rank.process.join(_GRACE_SECONDS)
-        rank.answer = (False, f"was still running\n{_stack(rank)}")
+        rank.failure = f"was still running\n{_stack(rank)}"
 
 
 def _stack(rank: _Rank) -> str:
@@ -169,9 +179,9 @@ def _stack(rank: _Rank) -> str:
 
 
 def _kill(ranks: list[_Rank]) -> None:
-    answered = [rank for rank in ranks if rank.answer is not None and rank.answer[0]]
-    for rank in answered:
-        rank.process.join(_GRACE_SECONDS)
+    for rank in ranks:
+        if rank.has_answered:
+            rank.process.join(_EXIT_SECONDS)
     for rank in ranks:
         if rank.process.is_alive():
             rank.process.kill()
@@ -181,6 +191,4 @@ def _kill(ranks: list[_Rank]) -> None:
 
 def _failures(ranks: list[_Rank]) -> list[str]:
     """One text per failed rank. Ranks that were killed because another failed first are not worth a word."""
-    return [
-        f"--- {rank.process.name} {rank.answer[1]}" for rank in ranks if rank.answer is not None and not rank.answer[0]
-    ]
+    return [f"--- {rank.process.name} {rank.failure}" for rank in ranks if rank.failure is not None]

@@ -116,6 +116,8 @@ class LocalCoreAttention(MegatronModule):
             raise UserError(f"local attention is causal self-attention only, not {attn_mask_type} {attention_type}")
         if getattr(config, "softmax_type", "vanilla") != "vanilla":
             raise UserError(f"local attention has no softmax_type {config.softmax_type!r}: it needs Transformer Engine")
+        if getattr(config, "attn_logit_softcapping", None):
+            raise UserError("local attention has no attn_logit_softcapping: it needs a GPU")
         groups = pg_collection or ProcessGroupCollection.use_mpu_process_groups(required_pgs=["tp", "cp"])
         self.cp_group = groups.cp
         self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout

@@ -14,8 +14,9 @@ from nemo.lightning.megatron_parallel import MegatronLossReduction
 from torch import Tensor, nn
 from typing_extensions import override
 
-from nemo_sspo.megatron.data import PreparedMicrobatch
 from nemo_sspo.megatron.hidden_states import output_weight
+from nemo_sspo.megatron.microbatch_plan import PreparedMicrobatch
+from nemo_sspo.megatron.pair_metrics import PairMetrics
 from nemo_sspo.megatron.preference_loss import (
     HeadLayout,
     PreferenceObjective,
@@ -38,16 +39,20 @@ def head_layout(*, vocab_size: int, chunk_tokens: int, sequence_parallel: bool) 
     )
 
 
+def _before_setup() -> Tensor:
+    raise RuntimeError("NeMo calls `setup` with the model chunk before it calls the loss reduction")
+
+
 class _HeadReduction(MegatronLossReduction):
     """NeMo calls `setup` with the microbatch and its model chunk, then the object itself with the chunk's output."""
 
     def __init__(self, layout: HeadLayout) -> None:
         super().__init__()
         self.layout = layout
-        self._weight_VH: Callable[[], Tensor] | None = None
+        self._weight_VH: Callable[[], Tensor] = _before_setup
 
     @override
-    def setup(self, batch: PreparedMicrobatch, forward_module: nn.Module) -> None:  # type: ignore[override]
+    def setup(self, batch: PreparedMicrobatch, forward_module: nn.Module) -> None:
         self.batch = batch
         # A closure, because an attribute would make the model a submodule of its loss.
         self._weight_VH = lambda: output_weight(forward_module)
@@ -65,7 +70,7 @@ class PreferenceLossReduction(_HeadReduction):
         self.repulsion_weight = repulsion_weight
 
     @override
-    def forward(self, batch: PreparedMicrobatch, forward_out: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: PreparedMicrobatch, forward_out: Tensor) -> tuple[Tensor, PairMetrics]:
         """`forward_out`: hidden states of the output layer's input. Returns the loss for the schedule, and metrics."""
         loss, metrics = preference_loss(
             forward_out,
@@ -79,7 +84,7 @@ class PreferenceLossReduction(_HeadReduction):
         return schedule_loss(loss, num_microbatches=batch.of_step, data_parallel_size=replicas), metrics
 
     @override
-    def reduce(self, losses_reduced_per_micro_batch: Sequence[Tensor]) -> dict[str, Any]:
+    def reduce(self, losses_reduced_per_micro_batch: Sequence[PairMetrics]) -> dict[str, Any]:
         metrics = sum_metrics(losses_reduced_per_micro_batch, parallel_state.get_data_parallel_group())
         return {"loss": torch.tensor(metrics["loss"]), "metrics": metrics}
 

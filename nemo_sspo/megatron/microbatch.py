@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,12 +103,10 @@ class Microbatch:
     def to(self, device: torch.device | str | int) -> Microbatch:
         """Copy to a device (asynchronously from pinned memory)."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Microbatch(
-            **{
-                name: value.to(device=device, non_blocking=True) if isinstance(value, Tensor) else value
-                for name, value in values.items()
-            }
-        )
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True) for name, value in values.items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 def padded_microbatch(pairs: Sequence[PreferencePair], weights: Sequence[float], shape: RowShape) -> Microbatch:
@@ -115,7 +114,7 @@ def padded_microbatch(pairs: Sequence[PreferencePair], weights: Sequence[float],
     rows = [_Sequence.of(prompt, response, r) for r, (prompt, response) in enumerate(_responses(pairs))]
     length = shape.row_length(max(row.length for row in rows))
     padded = [row.padded_to(length) for row in rows]
-    return _assemble([torch.stack([getattr(row, name) for row in padded]) for name in _COLUMNS], pairs, weights)
+    return _assemble({name: torch.stack([getattr(row, name) for row in padded]) for name in _COLUMNS}, pairs, weights)
 
 
 def packed_microbatch(pairs: Sequence[PreferencePair], weights: Sequence[float], shape: RowShape) -> Microbatch:
@@ -127,9 +126,8 @@ def packed_microbatch(pairs: Sequence[PreferencePair], weights: Sequence[float],
     if rest:
         padded.append(_Sequence.padding(rest))
     lengths = torch.tensor([0, *(row.length for row in padded)])
-    microbatch = _assemble(
-        [torch.cat([getattr(row, name) for row in padded])[None] for name in _COLUMNS], pairs, weights
-    )
+    columns = {name: torch.cat([getattr(row, name) for row in padded])[None] for name in _COLUMNS}
+    microbatch = _assemble(columns, pairs, weights)
     return replace(microbatch, cu_seqlens=lengths.cumsum(0).to(torch.int32), max_seqlen=int(lengths.max()))
 
 
@@ -212,11 +210,16 @@ def _responses(pairs: Sequence[PreferencePair]) -> list[tuple[Sequence[int], Seq
     return [(pair.prompt_ids, response) for pair in pairs for response in (pair.chosen_ids, pair.rejected_ids)]
 
 
-def _assemble(columns: list[Tensor], pairs: Sequence[PreferencePair], weights: Sequence[float]) -> Microbatch:
+def _assemble(columns: dict[str, Tensor], pairs: Sequence[PreferencePair], weights: Sequence[float]) -> Microbatch:
     if len(weights) != len(pairs):
         raise ValueError(f"{len(pairs)} pairs, but {len(weights)} weights")
     return Microbatch(
-        *columns,
+        tokens_BS=columns["tokens_BS"],
+        labels_BS=columns["labels_BS"],
+        position_ids_BS=columns["position_ids_BS"],
+        response_index_BS=columns["response_index_BS"],
+        token_response_index_BS=columns["token_response_index_BS"],
+        last_token_index_BS=columns["last_token_index_BS"],
         ref_logps_P2=torch.tensor([[pair.ref_chosen, pair.ref_rejected] for pair in pairs], dtype=torch.float32),
         targets_P3=torch.tensor(
             [[pair.target_chosen, pair.target_rejected, pair.target_pair] for pair in pairs], dtype=torch.float32

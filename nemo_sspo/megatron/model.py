@@ -15,11 +15,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from nemo_sspo.megatron.checkpoint import load_weights
-from nemo_sspo.megatron.data import PreparedMicrobatch
 from nemo_sspo.megatron.hidden_states import forward_to_hidden_states
 from nemo_sspo.megatron.loss_reduction import LogpReduction, PreferenceLossReduction, head_layout
 from nemo_sspo.megatron.microbatch import context_parallel_slice
-from nemo_sspo.megatron.preference_loss import PreferenceObjective
+from nemo_sspo.megatron.microbatch_plan import PreparedMicrobatch
+from nemo_sspo.megatron.preference_loss import HeadLayout, PreferenceObjective
 
 
 class SSPOModel(GPTModel):
@@ -87,18 +87,16 @@ class SSPOModel(GPTModel):
     @property
     @override
     def training_loss_reduction(self) -> PreferenceLossReduction:
-        if self._training_loss_reduction is None:
-            self._training_loss_reduction = PreferenceLossReduction(
-                self.objective, self.repulsion_weight, self._head_layout()
-            )
-        return self._training_loss_reduction
+        if self.objective is None or self.repulsion_weight is None:
+            raise RuntimeError("a model without an objective and its repulsion weight is for reference log-probs only")
+        return PreferenceLossReduction(self.objective, self.repulsion_weight, self._head_layout())
 
     @property
     def test_loss_reduction(self) -> LogpReduction:
         """What ``test`` computes from the hidden states."""
         return LogpReduction(self._head_layout())
 
-    def _head_layout(self) -> Any:
+    def _head_layout(self) -> HeadLayout:
         return head_layout(
             vocab_size=self.vocab_size,
             chunk_tokens=self.head_chunk_tokens,

@@ -70,6 +70,9 @@ def _kernels() -> dict[str, Any]:
     return {
         "use_cpu_initialization": on_host,
         "batch_p2p_sync": not on_host,
+        # The interleaved schedule frees an activation while its send is still in flight. NCCL's stream order makes
+        # that safe; gloo then sends what the memory holds by then (seen: one wrong loss in twenty steps).
+        "deallocate_pipeline_outputs": not on_host,
         **dict.fromkeys(_FUSED_KERNELS, False),
     }
 

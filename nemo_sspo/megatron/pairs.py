@@ -64,6 +64,14 @@ class PairTable(Sequence[PreferencePair]):
         prompt = self._lengths("prompt_token_ids")
         return [2 * p + sum(responses) for p, responses in zip(prompt, self.response_tokens(), strict=True)]
 
+    def packed_tokens(self, sequence_multiple: int) -> list[int]:
+        """Tokens of each pair in a packed row, where every sequence is padded to a multiple of `sequence_multiple`."""
+        prompt = self._lengths("prompt_token_ids")
+        return [
+            sum(-(-(p + response) // sequence_multiple) * sequence_multiple for response in responses)
+            for p, responses in zip(prompt, self.response_tokens(), strict=True)
+        ]
+
     def response_tokens(self) -> list[tuple[int, int]]:
         """Tokens of each pair's chosen and rejected response."""
         return list(zip(self._lengths("chosen_token_ids"), self._lengths("rejected_token_ids"), strict=True))

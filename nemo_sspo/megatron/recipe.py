@@ -11,6 +11,7 @@ from megatron.core.distributed import DistributedDataParallelConfig
 from megatron.core.optimizer import OptimizerConfig
 from nemo import lightning as nl
 from nemo.lightning.pytorch.optim import MegatronOptimizerModule
+from nemo.utils import logging as nemo_logging
 
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import Precision
@@ -81,6 +82,8 @@ def trainer(
 ) -> nl.Trainer:
     """NeMo's trainer over the ranks that torchrun, Slurm or `run_forked` started; `max_steps` None only evaluates."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+    # NeMo tells every process group of every rank.
+    nemo_logging.set_verbosity(nemo_logging.WARNING)
     built = nl.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=local,

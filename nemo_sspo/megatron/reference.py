@@ -19,8 +19,9 @@ from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import Precision
 from nemo_sspo.megatron.batch_plan import by_length
-from nemo_sspo.megatron.data import MicrobatchPlan, PairDataModule
+from nemo_sspo.megatron.data import PairDataModule
 from nemo_sspo.megatron.families import read_hf_config
+from nemo_sspo.megatron.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.model import SSPOModel
 from nemo_sspo.megatron.model_config import training_config
 from nemo_sspo.megatron.nemo_cpu import nemo_cpu_runtime

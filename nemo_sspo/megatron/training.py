@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch.distributed as dist
-from nemo.lightning.megatron_parallel import MegatronParallel
+from nemo.lightning.pytorch.strategies import MegatronStrategy
 from typing_extensions import override
 
 from nemo_sspo.artifacts.progress import Progress
@@ -18,10 +18,11 @@ from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import Precision
 from nemo_sspo.megatron.batch_plan import GlobalBatch, shuffled, steps_per_epoch
 from nemo_sspo.megatron.checkpoint import save_weights
-from nemo_sspo.megatron.data import MicrobatchPlan, PairDataModule
+from nemo_sspo.megatron.data import PairDataModule
 from nemo_sspo.megatron.families import read_hf_config
 from nemo_sspo.megatron.hidden_states import unwrap
 from nemo_sspo.megatron.loggers import build_loggers
+from nemo_sspo.megatron.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.model import SSPOModel
 from nemo_sspo.megatron.model_config import training_config
 from nemo_sspo.megatron.nemo_cpu import nemo_cpu_runtime
@@ -84,8 +85,8 @@ class _SaveWeights(pl.Callback):
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        model: MegatronParallel = trainer.strategy.megatron_parallel
-        save_weights([unwrap(chunk) for chunk in model], self._directory)
+        chunks = cast(MegatronStrategy, trainer.strategy).megatron_parallel
+        save_weights([unwrap(chunk) for chunk in chunks], self._directory)
 
 
 def train_rank(job: TrainingJob) -> list[dict[str, Any]]:

@@ -153,7 +153,7 @@ def to_hugging_face(state: Mapping[str, Tensor], shape: Shape, *, what: str) -> 
         hf[theirs] = taken[ours][: shape.vocab_size]
     for ours, names in shape.qkv():
         hf.update(zip(names, split_qkv(taken[ours], shape), strict=True))
-    for ours, names in shape.gate_up():
-        hf.update(zip(names, taken[ours].chunk(2), strict=True))
+    for ours, (gate, up) in shape.gate_up():
+        hf[gate], hf[up] = taken[ours].chunk(2)
     taken.refuse_leftovers({name for name in state if name.endswith("_extra_state")})
     return {name: tensor.contiguous() for name, tensor in hf.items()}

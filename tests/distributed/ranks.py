@@ -14,22 +14,16 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
-from megatron.core.distributed import (
-    DistributedDataParallel,
-    DistributedDataParallelConfig,
-    finalize_model_grads,
-)
+from megatron.core.distributed import DistributedDataParallel
 from megatron.core.models.gpt import GPTModel
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
-from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from nemo_sspo.megatron import preference_loss as losses
 from nemo_sspo.megatron.cpu_runtime import cpu_runtime
 from nemo_sspo.megatron.forked_ranks import run_forked
 from nemo_sspo.megatron.hidden_states import forward_to_hidden_states, output_weight, unwrap
-from nemo_sspo.megatron.layers import local_layer_spec
 from nemo_sspo.megatron.microbatch import (
     Microbatch,
     PreferencePair,
@@ -42,10 +36,10 @@ from nemo_sspo.megatron.pair_metrics import PairMetrics
 from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean
 from tests.distributed import world
+from tests.distributed.tiny_model import build, cut_dimension, named_parameters
 from tests.distributed.world import Layout
 
 TIMEOUT = 90.0
-PADDED_ROW, PACKED_TOKENS_PER_PAIR = 24, 40
 
 
 @dataclass(frozen=True)
@@ -120,98 +114,6 @@ def _rank(layout: Layout, cases: Sequence[Case]) -> list[_RankResult]:
     return results
 
 
-def _config(layout: Layout, dropout: float) -> TransformerConfig:
-    return TransformerConfig(
-        num_layers=world.LAYERS,
-        hidden_size=world.HIDDEN,
-        num_attention_heads=world.HEADS,
-        num_query_groups=world.GROUPS,
-        ffn_hidden_size=world.FFN,
-        layernorm_epsilon=world.NORM_EPS,
-        normalization="RMSNorm",
-        activation_func=torch.nn.functional.silu,
-        gated_linear_unit=True,
-        add_bias_linear=False,
-        attention_dropout=dropout,
-        hidden_dropout=dropout,
-        tensor_model_parallel_size=layout.tensor,
-        sequence_parallel=layout.sequence,
-        pipeline_model_parallel_size=layout.pipeline,
-        virtual_pipeline_model_parallel_size=layout.virtual,
-        context_parallel_size=layout.context,
-        # Interleaved stages with batched point-to-point calls deliver wrong activations over gloo, silently.
-        overlap_p2p_comm=layout.virtual is not None,
-        batch_p2p_comm=layout.virtual is None,
-        batch_p2p_sync=False,
-        recompute_granularity=layout.recompute,
-        recompute_method="uniform" if layout.recompute == "full" else None,
-        recompute_num_layers=1 if layout.recompute == "full" else None,
-        pipeline_dtype=torch.float32,
-        params_dtype=torch.float32,
-        use_cpu_initialization=True,
-        gradient_accumulation_fusion=False,
-        bias_dropout_fusion=False,
-        bias_activation_fusion=False,
-        masked_softmax_fusion=False,
-        persist_layer_norm=False,
-    )
-
-
-def build(layout: Layout, *, tied: bool, dropout: float) -> list[DistributedDataParallel]:
-    """This rank's model chunks, filled with its shards of `world.weights`."""
-    config = _config(layout, dropout)
-    config.finalize_model_grads_func = finalize_model_grads
-    full = world.weights(tied=tied)
-    chunks = []
-    for chunk in range(layout.virtual or 1):
-        vp_stage = chunk if layout.virtual else None
-        where = {"ignore_virtual": False, "vp_stage": vp_stage}
-        model = GPTModel(
-            config,
-            local_layer_spec(config, vp_stage),
-            world.PADDED_VOCAB,
-            PADDED_ROW,
-            pre_process=parallel_state.is_pipeline_first_stage(**where),
-            post_process=parallel_state.is_pipeline_last_stage(**where),
-            share_embeddings_and_output_weights=tied,
-            position_embedding_type="rope",
-            rotary_base=int(world.ROPE_BASE),
-            vp_stage=vp_stage,
-        )
-        for name, parameter in _named_parameters(model):
-            parameter.data.copy_(_cut(name, full[name], parameter, layout.tensor))
-        ddp = DistributedDataParallelConfig(use_distributed_optimizer=False, overlap_grad_reduce=layout.overlap)
-        chunks.append(DistributedDataParallel(config, ddp, model, disable_bucketing=chunk > 0))
-    if layout.overlap:
-        (only,) = chunks
-        config.no_sync_func = only.no_sync
-    return chunks
-
-
-def _named_parameters(model: GPTModel) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """Parameters under their names in the whole model: layers counted over all stages, a tied output under its own."""
-    for name, parameter in model.named_parameters():
-        if name.startswith("decoder.layers."):
-            head, index, rest = name.removeprefix("decoder.").split(".", 2)
-            name = f"decoder.{head}.{model.decoder.layers[int(index)].layer_number - 1}.{rest}"
-        if name == "output_layer.weight" and model.share_embeddings_and_output_weights:
-            name = "embedding.word_embeddings.weight"
-        yield name, parameter
-
-
-def _cut_dimension(parameter: torch.nn.Parameter) -> int | None:
-    return parameter.partition_dim if getattr(parameter, "tensor_model_parallel", False) else None
-
-
-def _cut(name: str, full: Tensor, parameter: torch.nn.Parameter, size: int) -> Tensor:
-    dimension, rank = _cut_dimension(parameter), parallel_state.get_tensor_model_parallel_rank()
-    if dimension is None:
-        return full
-    if name.endswith("linear_fc1.weight"):  # gate and up are cut each for itself
-        return torch.cat([half.chunk(size)[rank] for half in full.chunk(2)])
-    return full.chunk(size, dim=dimension)[rank]
-
-
 def _gather(ranks: Sequence[_RankResult]) -> Result:
     """Full gradients from all ranks' shards. Replicas must agree to the last bit, or an all-reduce was missed."""
     grads: dict[str, Tensor] = {}
@@ -262,9 +164,9 @@ class Step:
         metrics = losses.sum_metrics(kept, parallel_state.get_data_parallel_group()) if kept else None
         tp_rank = parallel_state.get_tensor_model_parallel_rank()
         shards = {
-            name: _Shard(parameter.main_grad.clone(), _cut_dimension(parameter), tp_rank)
+            name: _Shard(parameter.main_grad.clone(), cut_dimension(parameter), tp_rank)
             for model in self.models
-            for name, parameter in _named_parameters(unwrap(model))
+            for name, parameter in named_parameters(unwrap(model))
         }
         return _RankResult(metrics, shards)
 
@@ -286,7 +188,7 @@ class Step:
 
     def _row_shape(self) -> RowShape:
         layout, case = self.layout, self.case
-        length = PACKED_TOKENS_PER_PAIR * case.micro_batch_size if case.packed else PADDED_ROW
+        length = world.PACKED_TOKENS_PER_PAIR * case.micro_batch_size if case.packed else world.PADDED_ROW
         return RowShape.for_layout(
             tensor=layout.tensor, context=layout.context, sequence_parallel=layout.sequence, length=length
         )

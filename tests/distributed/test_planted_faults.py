@@ -154,3 +154,10 @@ def test_planted_fault_is_caught(layout: str, case: Case) -> None:
 def test_without_a_fault_nothing_stands_out(layout: str) -> None:
     """So that the faults above are caught for being faults."""
     assert measured(layout, Case("no fault")).is_within_tolerance
+
+
+@pytest.mark.parametrize(("layout", "case"), [fault for fault in FAULTS if fault[1].at_reference])
+def test_first_step_alone_shows_a_wrong_reference(layout: str, case: Case) -> None:
+    """What a run can check by itself, without the truth: d = 0 at the first step."""
+    metrics = run_cases(BY_NAME[layout], [case])[case.name].metrics
+    assert abs(metrics["d_chosen"]) > 1e-3

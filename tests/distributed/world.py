@@ -19,6 +19,7 @@ ROPE_BASE, NORM_EPS = 10_000.0, 1e-5
 END = 2
 ETA, REPULSION_WEIGHT = 30.0, 25.0  # the quickstart's eta; a weight with which both terms show in every gradient
 PAIRS = 8
+PADDED_ROW, PACKED_TOKENS_PER_PAIR = 24, 40  # fixed row lengths, enough for every pair below
 
 
 @dataclass(frozen=True)

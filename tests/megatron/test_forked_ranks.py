@@ -76,6 +76,23 @@ def test_a_crash_is_reported_with_its_signal_and_place() -> None:
     assert "crashing_here" in str(error.value)
 
 
+def test_no_thread_of_a_failed_call_is_left_to_be_forked() -> None:
+    """A fork copies the locks that other threads hold at that moment, and nobody is there to release them."""
+
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    def fail() -> None:
+        raise ValueError
+
+    before = threads()
+    with pytest.raises(ForkedRanksError) as kept:  # and with it the frames of the call
+        run_forked(fail, 1, timeout=TIMEOUT)
+    assert kept.value is not None
+    assert threads() == before
+    assert run_forked(threads, 2, timeout=TIMEOUT) == [1, 1]
+
+
 def test_an_unpicklable_result_is_an_error_and_not_a_hang() -> None:
     with pytest.raises(ForkedRanksError, match="pickle"):
         run_forked(lambda: lambda: None, 1, timeout=TIMEOUT)

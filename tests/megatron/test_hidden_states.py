@@ -22,7 +22,7 @@ from nemo_sspo.megatron.cpu_runtime import cpu_runtime
 from nemo_sspo.megatron.forked_ranks import run_forked
 from nemo_sspo.megatron.hidden_states import forward_to_hidden_states, model_inputs, output_weight, unwrap
 from nemo_sspo.megatron.microbatch import Microbatch, RowShape, padded_microbatch
-from tests.distributed import ranks, world
+from tests.distributed import tiny_model, world
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="Megatron over gloo runs only where CUDA is absent")
 
@@ -39,7 +39,7 @@ def with_model(fn: Callable[[torch.nn.Module], Any], *, tied: bool = False) -> A
             dist.init_process_group("gloo")
             parallel_state.initialize_model_parallel()
             model_parallel_cuda_manual_seed(1)
-            (model,) = ranks.build(world.ONE_RANK, tied=tied, dropout=0.0)
+            (model,) = tiny_model.build(world.ONE_RANK, tied=tied, dropout=0.0)
             return fn(model)
 
     (result,) = run_forked(rank, 1, timeout=60)

@@ -1,0 +1,112 @@
+"""The parity tests' model on one rank: a real Megatron GPT model, holding its shards of `world.weights`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.distributed import (
+    DistributedDataParallel,
+    DistributedDataParallelConfig,
+    finalize_model_grads,
+)
+from megatron.core.models.gpt import GPTModel
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor
+
+from nemo_sspo.megatron.layers import local_layer_spec
+from tests.distributed import world
+from tests.distributed.world import Layout
+
+
+def _config(layout: Layout, dropout: float) -> TransformerConfig:
+    return TransformerConfig(
+        num_layers=world.LAYERS,
+        hidden_size=world.HIDDEN,
+        num_attention_heads=world.HEADS,
+        num_query_groups=world.GROUPS,
+        ffn_hidden_size=world.FFN,
+        layernorm_epsilon=world.NORM_EPS,
+        normalization="RMSNorm",
+        activation_func=torch.nn.functional.silu,
+        gated_linear_unit=True,
+        add_bias_linear=False,
+        attention_dropout=dropout,
+        hidden_dropout=dropout,
+        tensor_model_parallel_size=layout.tensor,
+        sequence_parallel=layout.sequence,
+        pipeline_model_parallel_size=layout.pipeline,
+        virtual_pipeline_model_parallel_size=layout.virtual,
+        context_parallel_size=layout.context,
+        # Interleaved stages with batched point-to-point calls deliver wrong activations over gloo, silently.
+        overlap_p2p_comm=layout.virtual is not None,
+        batch_p2p_comm=layout.virtual is None,
+        batch_p2p_sync=False,
+        recompute_granularity=layout.recompute,
+        recompute_method="uniform" if layout.recompute == "full" else None,
+        recompute_num_layers=1 if layout.recompute == "full" else None,
+        pipeline_dtype=torch.float32,
+        params_dtype=torch.float32,
+        use_cpu_initialization=True,
+        gradient_accumulation_fusion=False,
+        bias_dropout_fusion=False,
+        bias_activation_fusion=False,
+        masked_softmax_fusion=False,
+        persist_layer_norm=False,
+    )
+
+
+def build(layout: Layout, *, tied: bool, dropout: float) -> list[DistributedDataParallel]:
+    """This rank's model chunks, filled with its shards of `world.weights`."""
+    config = _config(layout, dropout)
+    config.finalize_model_grads_func = finalize_model_grads
+    full = world.weights(tied=tied)
+    chunks = []
+    for chunk in range(layout.virtual or 1):
+        vp_stage = chunk if layout.virtual else None
+        where = {"ignore_virtual": False, "vp_stage": vp_stage}
+        model = GPTModel(
+            config,
+            local_layer_spec(config, vp_stage),
+            world.PADDED_VOCAB,
+            world.PADDED_ROW,
+            pre_process=parallel_state.is_pipeline_first_stage(**where),
+            post_process=parallel_state.is_pipeline_last_stage(**where),
+            share_embeddings_and_output_weights=tied,
+            position_embedding_type="rope",
+            rotary_base=int(world.ROPE_BASE),
+            vp_stage=vp_stage,
+        )
+        for name, parameter in named_parameters(model):
+            parameter.data.copy_(cut(name, full[name], parameter, layout.tensor))
+        ddp = DistributedDataParallelConfig(use_distributed_optimizer=False, overlap_grad_reduce=layout.overlap)
+        chunks.append(DistributedDataParallel(config, ddp, model, disable_bucketing=chunk > 0))
+    if layout.overlap:
+        (only,) = chunks
+        config.no_sync_func = only.no_sync
+    return chunks
+
+
+def named_parameters(model: GPTModel) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Parameters under their names in the whole model: layers counted over all stages, a tied output under its own."""
+    for name, parameter in model.named_parameters():
+        if name.startswith("decoder.layers."):
+            head, index, rest = name.removeprefix("decoder.").split(".", 2)
+            name = f"decoder.{head}.{model.decoder.layers[int(index)].layer_number - 1}.{rest}"
+        if name == "output_layer.weight" and model.share_embeddings_and_output_weights:
+            name = "embedding.word_embeddings.weight"
+        yield name, parameter
+
+
+def cut_dimension(parameter: torch.nn.Parameter) -> int | None:
+    return parameter.partition_dim if getattr(parameter, "tensor_model_parallel", False) else None
+
+
+def cut(name: str, full: Tensor, parameter: torch.nn.Parameter, size: int) -> Tensor:
+    dimension, rank = cut_dimension(parameter), parallel_state.get_tensor_model_parallel_rank()
+    if dimension is None:
+        return full
+    if name.endswith("linear_fc1.weight"):  # gate and up are cut each for itself
+        return torch.cat([half.chunk(size)[rank] for half in full.chunk(2)])
+    return full.chunk(size, dim=dimension)[rank]
