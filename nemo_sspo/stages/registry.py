@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nemo_sspo.artifacts.fingerprint import fingerprint
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.config.experiment import Experiment
 
@@ -27,6 +28,8 @@ class StageSpec:
     """Needs an accelerator where there is one."""
 
 
+_SOURCES = {"policy", "prompts", "data.held_out_prompts", "oracle.path", "encoder.path"}
+"""Settings that name files outside the run, whose content matters as much as their name."""
 _SAMPLING = ("policy", "rollout", "engine", "seed")
 _MODEL = ("parallel", "precision")
 
@@ -104,6 +107,9 @@ def stage_settings(experiment: Experiment, stage: str) -> dict[str, Any]:
         for part in key.split("."):
             value = value[part]
         settings.update(_flatten(key, value))
+    for key in _SOURCES & settings.keys():
+        if settings[key] is not None and Path(settings[key]).exists():
+            settings[f"content of {key}"] = fingerprint(Path(settings[key]))
     return settings
 
 

@@ -61,10 +61,10 @@ def test_an_experiments_setting_for_another_kind_is_left_out_but_a_given_one_is_
     [
         ("train.learning_rat=1", "train.learning_rate"),
         ("learning_rate=1", "train.learning_rate"),
-        ("rollout.temprature=1", "rollout.temperature"),
-        ("experimnt=quickstart", "experiment"),
+        ("rollout.temprature=1", "rollout.temperature"),  # codespell:ignore
+        ("experimnt=quickstart", "experiment"),  # codespell:ignore
         ("oracle.pth=x", "oracle.path"),
-        ("cluster.train.pyton=x", "cluster.train.python"),
+        ("cluster.train.pyton=x", "cluster.train.python"),  # codespell:ignore
         ("sead=1", "seed"),
     ],
 )

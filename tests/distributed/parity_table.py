@@ -23,8 +23,9 @@ FIRST_STEP = [Case("first", at_reference=True), Case("first packed", at_referenc
 def main() -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    print("# Parity with one process\n")
     print(
-        f"megatron-core {megatron.core.__version__}, torch {torch.__version__}, gloo, fp32. Largest relative difference"
+        f"`make parity` writes this page. megatron-core {megatron.core.__version__}, torch {torch.__version__}, gloo, fp32. Largest relative difference"
         f" from one plain process (allowed: loss {LOSS_TOLERANCE:.0e}, every gradient {GRADIENT_TOLERANCE:.0e}) over"
         " microbatches of 1, 2 and 4 pairs, tied and untied embeddings.\n"
     )

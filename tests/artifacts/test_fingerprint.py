@@ -1,0 +1,30 @@
+"""A fingerprint changes with any name, size or byte that it reads, and with nothing else."""
+
+import os
+
+from nemo_sspo.artifacts.fingerprint import fingerprint
+
+MIB = 2**20
+
+
+def test_a_directory_is_its_names_and_contents_not_its_place_or_age(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "sub" / "weights").write_bytes(b"123")
+    os.utime(tmp_path / "b" / "config.json", (0, 0))
+    first = fingerprint(tmp_path / "a")
+    assert fingerprint(tmp_path / "b") == first
+    (tmp_path / "b" / "sub" / "weights").write_bytes(b"124")
+    assert fingerprint(tmp_path / "b") != first
+    (tmp_path / "a" / "sub" / "weights").rename(tmp_path / "a" / "weights")
+    assert fingerprint(tmp_path / "a") != first
+
+
+def test_of_a_large_file_both_ends_and_the_size_count(tmp_path):
+    path = tmp_path / "model.safetensors"
+    seen = set()
+    for content in (b"0" * 4 * MIB, b"1" + b"0" * (4 * MIB - 1), b"0" * (4 * MIB - 1) + b"1", b"0" * (4 * MIB + 1)):
+        path.write_bytes(content)
+        seen.add(fingerprint(path))
+    assert len(seen) == 4
