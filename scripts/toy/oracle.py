@@ -23,11 +23,11 @@ class OracleRecipe(NamedTuple):
     """Size and training of the oracle."""
 
     size: OracleSize = OracleSize()
-    written: int = 5_000
+    written: int = 4_000
     """comparisons of answers by the data set's author"""
     sampled_requests: int = 1_250
     """supervised requests that the policy answers `sampled_answers` times; every pair is compared"""
-    sampled_answers: int = 5
+    sampled_answers: int = 6
     vector_texts: int = 4
     """answers per supervised request that the word vectors are counted on"""
     batch: int = 16
