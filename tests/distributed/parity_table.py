@@ -25,9 +25,9 @@ def main() -> None:
     torch.set_num_threads(1)
     print("# Parity with one process\n")
     print(
-        f"`make parity` writes this page. megatron-core {megatron.core.__version__}, torch {torch.__version__}, gloo, fp32. Largest relative difference"
-        f" from one plain process (allowed: loss {LOSS_TOLERANCE:.0e}, every gradient {GRADIENT_TOLERANCE:.0e}) over"
-        " microbatches of 1, 2 and 4 pairs, tied and untied embeddings.\n"
+        f"`make parity` writes this page. megatron-core {megatron.core.__version__}, torch {torch.__version__}, gloo,"
+        f" fp32. Largest relative difference from one plain process (allowed: loss {LOSS_TOLERANCE:.0e}, every gradient"
+        f" {GRADIENT_TOLERANCE:.0e}) over microbatches of 1, 2 and 4 pairs, tied and untied embeddings.\n"
     )
     print("| layout | ranks | loss, padded | loss, packed | gradient, padded | gradient, packed | first step's d |")
     print("|---|---|---|---|---|---|---|")
