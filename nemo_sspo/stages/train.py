@@ -3,14 +3,17 @@
 import shutil
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from nemo_sspo.artifacts.layout import HF_MODEL, METRICS, NEMO_CHECKPOINT, VOLATILE
+from nemo_sspo.artifacts.manifest import digest_of
 from nemo_sspo.config.binding import bind
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.variants import Loss, Repulsion
+from nemo_sspo.config.variants import Loss, Repulsion, SppoHardLoss, SppoLoss, SppoSingleLoss
+from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.hf_files import copy_side_files
 from nemo_sspo.megatron.model_config import training_config
 from nemo_sspo.megatron.pairs import PairTable
@@ -21,6 +24,7 @@ from nemo_sspo.megatron.training import TrainingJob, train_rank
 from nemo_sspo.objective.losses import LOSSES, PairTargets, loss_at_start
 from nemo_sspo.objective.repulsion import REPULSIONS, repulsion_weight
 from nemo_sspo.stages.context import StageContext
+from nemo_sspo.stages.registry import stage_settings
 
 # The reference log-probs come from the same forward pass in the same precision, so at step 1 only rounding is left.
 STEP1_TOLERANCE = 1e-4
@@ -29,6 +33,8 @@ STEP1_ROUNDING = 1e-6
 
 def run(context: StageContext) -> None:
     """Train on all ranks; rank 0 publishes the checkpoint, the Hugging Face files beside it, and the step metrics."""
+    if context.experiment.train.peft is not None:
+        raise UserError("train.peft=lora is not supported yet; leave it out to train all weights")
     job = _job(context)
     # What is wrong with the policy or the layout shall be one line, not every rank's traceback.
     training_config(job.hf_dir, job.parallel, job.precision, job.train)
@@ -54,7 +60,7 @@ def _job(context: StageContext) -> TrainingJob:
         weights=checkpoint.file(NEMO_CHECKPOINT),
         hf_dir=checkpoint.file(HF_MODEL),
         output=context.output.path / NEMO_CHECKPOINT,
-        scratch=context.scratch,
+        scratch=_scratch(context),
         logs=context.output.path / VOLATILE,
         run_name=f"{experiment.name}.iter_{context.iteration}",
         train=experiment.train,
@@ -65,6 +71,13 @@ def _job(context: StageContext) -> TrainingJob:
         seed=context.seed,
         progress=context.progress,
     )
+
+
+def _scratch(context: StageContext) -> Path:
+    """Where this very job's state lies: a state of other settings or inputs is never resumed from."""
+    inputs = {name: [artifact.manifest.digest for artifact in group] for name, group in context.inputs.items()}
+    identity = {"settings": stage_settings(context.experiment, context.stage), "inputs": inputs}
+    return context.scratch / digest_of(identity)[:16]
 
 
 def objective_of(experiment: Experiment) -> PreferenceObjective:
@@ -80,10 +93,10 @@ def objective_of(experiment: Experiment) -> PreferenceObjective:
 
 def _scaled_loss(variant: Loss) -> Callable[[Tensor, Tensor, PairTargets], Tensor]:
     loss = bind(variant, LOSSES, exclude={"scale"})
-    if getattr(variant, "scale", "eta") == "eta":
-        return loss
-    # beta = 1 / eta: the square of (beta d - (p - 1/2)) in place of (d - eta (p - 1/2)).
-    return partial(_times, loss, variant.eta**-2)
+    if isinstance(variant, SppoLoss | SppoSingleLoss | SppoHardLoss) and variant.scale == "beta":
+        # beta = 1 / eta: the square of (beta d - (p - 1/2)) in place of (d - eta (p - 1/2)).
+        return partial(_times, loss, variant.eta**-2)
+    return loss
 
 
 def _times(loss: Callable[..., Tensor], factor: float, *arguments: Tensor | PairTargets) -> Tensor:

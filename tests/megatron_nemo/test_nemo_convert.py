@@ -60,6 +60,13 @@ def test_round_trip_is_exact(tmp_path: Path, name: str, dtype: torch.dtype) -> N
     assert was == is_
 
 
+def megatron_logits(policy: Path, tokens_BS: torch.Tensor) -> torch.Tensor:
+    model = host_config(policy, torch.float32).configure_model(tokenizer=None).eval()
+    state = to_megatron(SafetensorsDirectory(policy), Shape.of(read_hf_config(policy)), what="policy")
+    model.load_state_dict(state, strict=False)
+    return model(tokens_BS, torch.arange(tokens_BS.shape[1]).expand_as(tokens_BS), None)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_megatron_logits_are_hugging_faces(tmp_path: Path, name: str) -> None:
     model_type, changes = FAMILIES[name]
@@ -68,10 +75,7 @@ def test_megatron_logits_are_hugging_faces(tmp_path: Path, name: str) -> None:
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(policy, attn_implementation="eager")(tokens_BS).logits
         with one_rank():
-            model = host_config(policy, torch.float32).configure_model(tokenizer=None).eval()
-            state = to_megatron(SafetensorsDirectory(policy), Shape.of(read_hf_config(policy)), what="policy")
-            model.load_state_dict(state, strict=False)
-            found = model(tokens_BS, torch.arange(19).expand(2, 19), None)
+            found = megatron_logits(policy, tokens_BS)
     torch.testing.assert_close(found[..., :VOCAB], expected, rtol=2e-5, atol=2e-5)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,10 @@ from nemo_sspo.megatron.forked_ranks import ForkedRanksError
 from nemo_sspo.megatron.hf_files import SafetensorsDirectory
 from nemo_sspo.megatron.pairs import PairTable
 from nemo_sspo.megatron.resume import SaveState, latest_state
+from nemo_sspo.megatron.training import TrainingJob
 from nemo_sspo.objective.losses import loss_at_start
 from tests.megatron_nemo.test_nemo_reference import hugging_face_logps
-from tests.megatron_nemo.worlds import at, job, make_reference, reference, train
-
-STEPS = 6  # two epochs of 20 pairs in batches of 8: 8, 8, 4
+from tests.megatron_nemo.worlds import job, make_reference, reference, train
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +56,20 @@ def test_every_layout_trains_alike(
         assert ours["lr"] == theirs["lr"]
 
 
+@pytest.mark.parametrize(
+    "parallel",
+    [Parallel(tensor=2, pipeline=2, sequence=True), Parallel(data=2, context=2)],
+    ids=["TP2 PP2 SP", "DP2 CP2"],
+)
+def test_packed_rows_train_alike(
+    supervised: PairTable, imported: Path, alone: Any, tmp_path: Path, parallel: Parallel
+) -> None:
+    found = train(job(supervised, imported, tmp_path, parallel, packing=True, pack_tokens=64))
+    for ours, theirs in zip(found, alone[1], strict=True):
+        for name in ("loss", "pair_cosine", "grad_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), (ours["step"], name)
+
+
 def test_first_loss_is_its_closed_form(supervised: PairTable, imported: Path, alone: Any, tmp_path: Path) -> None:
     first = alone[1][0]
     training = job(supervised, imported, tmp_path, Parallel())
@@ -75,9 +89,7 @@ def test_another_policys_reference_breaks_the_identity(
     assert abs(train(training)[0]["preference_loss"] / float(expected) - 1) > 1e-3
 
 
-def test_exported_policy_has_megatrons_log_probs(
-    pairs: pa.Table, imported: Path, alone: Any, tmp_path: Path
-) -> None:
+def test_exported_policy_has_megatrons_log_probs(pairs: pa.Table, imported: Path, alone: Any, tmp_path: Path) -> None:
     output, _ = alone
     export_policy(output / "nemo", imported / "hf", tmp_path / "hf", torch.float32)
     trained = tmp_path / "trained"
@@ -98,22 +110,36 @@ class _Killed(SaveState):
             os._exit(9)
 
 
+def killed_after_a_state(training: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train until step 4 with a state saved at step 3, then die."""
+    with monkeypatch.context() as patch:
+        patch.setattr("nemo_sspo.megatron.training.SaveState", _Killed)
+        with pytest.raises(ForkedRanksError):
+            train(training)
+    assert latest_state(training.scratch).name == "step_3"
+
+
 @pytest.mark.parametrize("parallel", [Parallel(tensor=2), Parallel(data=2)], ids=["TP2", "DP2"])
 def test_resuming_continues_bit_equal(
     supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel: Parallel
 ) -> None:
     whole = job(supervised, imported, tmp_path / "whole", parallel)
     expected = train(whole)
-    killed = at(job(supervised, imported, tmp_path / "killed", parallel), checkpoint_every_steps=3)
-    with monkeypatch.context() as patch:
-        patch.setattr("nemo_sspo.megatron.training.SaveState", _Killed)
-        with pytest.raises(ForkedRanksError):
-            train(killed)
-    assert latest_state(killed.scratch).name == "step_3"
-    assert len(killed.metrics_file.read_text().splitlines()) >= 3
+    killed = job(supervised, imported, tmp_path / "killed", parallel, checkpoint_every_steps=3)
+    killed_after_a_state(killed, monkeypatch)
     assert train(killed) == expected
-    weights = [_exported(training.output, imported, tmp_path / training.output.parent.name) for training in (whole, killed)]
+    weights = [_exported(one.output, imported, tmp_path / one.output.parent.name) for one in (whole, killed)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_resuming_in_another_layout_continues_alike(
+    supervised: PairTable, imported: Path, alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = job(supervised, imported, tmp_path, Parallel(tensor=2), checkpoint_every_steps=3)
+    killed_after_a_state(killed, monkeypatch)
+    found = train(replace(killed, parallel=Parallel(pipeline=2)))
+    for ours, theirs in zip(found, alone[1], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4), ours["step"]
 
 
 def _exported(checkpoint: Path, imported: Path, directory: Path) -> dict[str, torch.Tensor]:

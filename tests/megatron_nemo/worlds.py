@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,8 +135,3 @@ def job(pairs: PairTable, imported: Path, output: Path, parallel: Parallel, **tr
 def train(training: TrainingJob) -> list[dict[str, Any]]:
     """Train on forked ranks; the metrics of every step."""
     return run_forked(lambda: train_rank(training), training.parallel.world_size, timeout=SECONDS)[0]
-
-
-def at(training: TrainingJob, **changes: Any) -> TrainingJob:
-    """The same job with other settings of `Train`."""
-    return replace(training, train=training.train.model_copy(update=changes))

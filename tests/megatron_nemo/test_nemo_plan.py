@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("nemo.collections.llm")
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemo_sspo.config.stages import Parallel, Train
+from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.batch_plan import by_length, packs, shuffled, steps_per_epoch
+from nemo_sspo.megatron.microbatch_plan import MicrobatchPlan
+from nemo_sspo.megatron.pairs import PairTable
+from tests.megatron_nemo.worlds import make_pairs, make_reference
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    pairs=st.integers(1, 40),
+    batch=st.integers(1, 16),
+    micro=st.integers(1, 4),
+    replicas=st.integers(1, 3),
+    packing=st.booleans(),
+)
+def test_every_pair_is_trained_once_an_epoch(pairs: int, batch: int, micro: int, replicas: int, packing: bool) -> None:
+    batches = shuffled(pairs, global_batch_size=batch, epochs=2, seed=1)
+    train = Train(micro_batch_size=micro, global_batch_size=batch, packing=packing, pack_tokens=60)
+    table = PairTable(make_pairs(pairs), None)
+    plan = MicrobatchPlan(table, batches, train, Parallel(data=replicas, pipeline=2, virtual_pipeline=2))
+    steps = steps_per_epoch(pairs, batch)
+    assert len(batches) == 2 * steps
+    for epoch in range(2):
+        rows: list[int] = []
+        for step in range(epoch * steps, (epoch + 1) * steps):
+            for replica in range(replicas):
+                microbatches = plan.rows_of(step, replica)
+                assert len(microbatches) % 2 == 0  # whole groups of the two pipeline stages
+                rows += [row for microbatch in microbatches for row in microbatch]
+        assert sorted(rows) == list(range(pairs))
+
+
+def test_weights_of_a_step_sum_to_one_whatever_is_filled_up() -> None:
+    table = PairTable(make_pairs(7), None)
+    for packing in (False, True):
+        train = Train(micro_batch_size=3, global_batch_size=7, packing=packing, pack_tokens=60)
+        plan = MicrobatchPlan(table, by_length([1] * 7, global_batch_size=7), train, Parallel(data=2))
+        total = 0.0
+        for replica in range(2):
+            for rows in plan.rows_of(0, replica):
+                built = plan.build(0, rows, 1, plan.row_length(0)).tensors
+                total += float(built.weight_P.sum())
+                assert built.tokens_BS.shape == (plan.rows_per_microbatch, plan.row_length(0))
+        assert total == pytest.approx(1.0)
+
+
+def test_orders_differ_between_epochs_and_seeds_and_nothing_else() -> None:
+    first, again = (shuffled(50, global_batch_size=50, epochs=2, seed=3) for _ in range(2))
+    assert first == again
+    assert first[0] != first[1]
+    assert first[0] != shuffled(50, global_batch_size=50, epochs=1, seed=4)[0]
+
+
+@given(tokens=st.lists(st.integers(1, 20), min_size=1, max_size=30))
+def test_packs_keep_their_budget_and_lose_nothing(tokens: list[int]) -> None:
+    found = packs(range(len(tokens)), tokens, 20)
+    assert sorted(row for pack in found for row in pack) == list(range(len(tokens)))
+    assert all(sum(tokens[row] for row in pack) <= 20 for pack in found)
+    # First fit never leaves two packs that are both half empty.
+    assert sum(sum(tokens[row] for row in pack) <= 10 for pack in found) <= 1
+
+
+def test_a_pair_above_the_packing_budget_is_named() -> None:
+    plan = MicrobatchPlan(
+        PairTable(make_pairs(3), None),
+        by_length([1] * 3, global_batch_size=3),
+        Train(packing=True, pack_tokens=4),
+        Parallel(),
+    )
+    with pytest.raises(UserError, match=r"pack_tokens=4: pair pair\d alone has"):
+        plan.rows_of(0, 0)
+
+
+def test_reference_of_other_pairs_is_refused() -> None:
+    import torch
+
+    with pytest.raises(UserError, match="reference log-probs are of other pairs"):
+        PairTable(make_pairs(3), make_reference(torch.zeros(2, 2)))

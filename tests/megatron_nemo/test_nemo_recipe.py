@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nemo.collections.llm")
+
+import torch
+from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+from nemo.lightning.io import pl as nemo_checkpoint_io
+from torch.distributed import DeviceMesh
+
+from nemo_sspo.config.stages import Parallel, Train
+from nemo_sspo.config.variants import Bf16Precision, Fp8Precision, Fp32Precision
+from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.lr_schedule import learning_rate_factor
+from nemo_sspo.megatron.model_config import training_config
+from nemo_sspo.megatron.nemo_cpu import nemo_cpu_runtime
+from nemo_sspo.megatron.precision import params_dtype, precision_plugin
+from nemo_sspo.megatron.ranks import on_every_rank
+
+
+def test_learning_rate_warms_up_and_decays_to_its_floor() -> None:
+    factors = [
+        learning_rate_factor(step, total=20, warmup=2, floor=0.1, decay="linear") for step in (0, 1, 2, 11, 20, 25)
+    ]
+    assert factors == pytest.approx([1 / 3, 2 / 3, 1.0, 0.55, 0.1, 0.1])
+    assert learning_rate_factor(11, total=20, warmup=2, floor=0.0, decay="cosine") == pytest.approx(0.5)
+    assert learning_rate_factor(19, total=20, warmup=2, floor=0.0, decay="constant") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("parallel", "message"),
+    [
+        (Parallel(tensor=4), "2 key/value heads"),
+        (Parallel(pipeline=3), "4 layers"),
+        (Parallel(pipeline=2, virtual_pipeline=4), "4 layers"),
+    ],
+)
+def test_a_layout_that_does_not_divide_the_model_is_refused(imported: Path, parallel: Parallel, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        training_config(imported / "hf", parallel, Fp32Precision(), Train())
+
+
+def test_fp8_without_its_hardware_is_refused() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match=r"Transformer Engine|Hopper"):
+        precision_plugin(Fp8Precision())
+
+
+def test_bf16_trains_bf16_parameters_and_reduces_in_fp32() -> None:
+    plugin = precision_plugin(Bf16Precision())
+    assert plugin.dtype_config.params_dtype == params_dtype(Bf16Precision()) == torch.bfloat16
+    assert plugin.dtype_config.grad_reduce_in_fp32
+
+
+def test_the_cpu_runtime_leaves_nothing_behind() -> None:
+    def patched() -> list[object]:
+        return [
+            nemo_checkpoint_io._fix_tensors_device,
+            DeviceMesh.__dict__["from_group"].__func__,
+            DistributedOptimizer._set_main_param_and_optimizer_states,
+        ]
+
+    before = patched()
+    with nemo_cpu_runtime():
+        inside = patched()
+    assert patched() == before
+    if torch.cuda.is_available():
+        assert inside == before
+    else:
+        assert all(one is not other for one, other in zip(inside, before, strict=True))
+
+
+def test_a_wrong_number_of_ranks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"2 ranks were started, but .* = 4"):
+        on_every_rank(lambda: None, 4)
