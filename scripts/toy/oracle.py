@@ -75,7 +75,7 @@ def train_oracle(model: DebertaV2PairRM, rows: Sequence[Comparison], recipe: Ora
     )
     model.train()
     losses: list[float] = []
-    for batch in (bar := tqdm(batches, desc="oracle", unit="step")):
+    for batch in (bar := tqdm(batches, desc="oracle", unit="step", disable=None)):
         preference_loss, extra_loss = _losses(model, heads, [rows[i] for i in batch], recipe)
         optimizer.zero_grad()
         (preference_loss + extra_loss).backward()

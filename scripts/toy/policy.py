@@ -80,7 +80,7 @@ def _fit(
     )
     model.train()
     losses: list[float] = []
-    with tqdm(total=total, desc="policy", unit="step") as bar:
+    with tqdm(total=total, desc="policy", unit="step", disable=None) as bar:
         for _ in range(recipe.epochs):
             epoch_losses = []
             for batch in similar_length_batches(lengths, recipe.batch, rng):

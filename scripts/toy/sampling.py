@@ -34,7 +34,7 @@ def sample(
     torch.manual_seed(seed)
     rows = [ids for ids in (prompt_ids(tokenizer, prompt) for prompt in prompts) for _ in range(count)]
     samples: list[Sample] = []
-    with tqdm(total=len(rows), desc="sampling", unit="response") as bar:
+    with tqdm(total=len(rows), desc="sampling", unit="response", disable=None) as bar:
         for start in range(0, len(rows), BATCH):
             samples += _generate(model, tokenizer, rows[start : start + BATCH], max_new_tokens)
             bar.update(len(samples) - bar.n)
