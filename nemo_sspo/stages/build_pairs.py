@@ -6,7 +6,6 @@ Shards are joined and written one after the other, so memory does not grow with 
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib import import_module
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +16,9 @@ from numpy.typing import NDArray
 from nemo_sspo.artifacts.layout import DROPPED as DROPPED_FILE
 from nemo_sspo.artifacts.layout import PAIRS as PAIRS_FILE
 from nemo_sspo.artifacts.schema import DROPPED, PAIRS, content_id
+from nemo_sspo.config.binding import bind
 from nemo_sspo.config.stages import Pairs
-from nemo_sspo.config.variants import CustomGate, Gate
+from nemo_sspo.config.variants import Gate
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.gates import GATE_WEIGHTS
 from nemo_sspo.objective.targets import PairSupervision, build_targets
@@ -35,7 +35,7 @@ MOVED = 0.1
 def run(context: StageContext) -> None:
     """Publish pairs.parquet and dropped.parquet of all shards."""
     settings, gate = context.experiment.pairs, context.experiment.gate
-    weight = gate_weight(gate)
+    weight = bind(gate, GATE_WEIGHTS, exclude={"form"})
     shards = list(zip(context.inputs["rollout"], context.inputs["score"], context.inputs["embed"], strict=True))
     tally, path, seen = Tally(), context.output.path, []
     with (
@@ -57,23 +57,6 @@ def run(context: StageContext) -> None:
     context.output.counts |= tally.counts()
     if not tally.pairs:
         raise UserError(f"build_pairs: no pair is left of {tally.prompts} prompts ({dict(tally.dropped)})")
-
-
-def gate_weight(gate: Gate) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """The gate's weight as a function of similarity alone."""
-    if isinstance(gate, CustomGate):
-        function, arguments = _import(gate.function), gate.arguments
-    else:
-        function, arguments = GATE_WEIGHTS[gate.kind], gate.model_dump(exclude={"kind", "form"})
-    return lambda similarity: function(similarity, **arguments)
-
-
-def _import(path: str) -> Callable[..., NDArray[np.float64]]:
-    module, _, name = path.partition(":")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"gate.function={path}: cannot import it ({error}); expected package.module:function") from None
 
 
 def supervise(
