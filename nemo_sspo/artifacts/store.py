@@ -4,6 +4,7 @@ Small files are verified by hash whenever an artifact is opened. Files above `HA
 by size then, and by hash when asked for: a 70B checkpoint is opened by hundreds of ranks.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -26,6 +27,7 @@ from nemo_sspo.artifacts.manifest import MANIFEST_NAME, FileRecord, Manifest
 from nemo_sspo.errors import UserError
 
 HASH_ON_OPEN_BYTES = 64 * 2**20
+FULL_DISK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ def publish(
 ) -> Iterator[Draft]:
     """Yield a draft; on a clean exit hash its files, write the manifest and rename it to `final`.
 
-    On an exception the draft is removed and nothing becomes visible. When another attempt published `final` in the
-    meantime, that one stays and this draft is discarded: equal steps have equal content.
+    On an exception the draft is removed and nothing becomes visible; a full disk is a UserError. When another attempt
+    published `final` in the meantime, that one stays and this draft is discarded: equal steps have equal content.
     """
     draft = Draft(draft_path(final, attempt or uuid4().hex))
     shutil.rmtree(draft.path, ignore_errors=True)
@@ -102,6 +104,10 @@ def publish(
             if not (final / MANIFEST_NAME).is_file():
                 raise
         _fsync(final.parent)
+    except BaseException as error:  # torch's CheckpointException is no Exception
+        if _disk_is_full(error, draft.path):
+            raise UserError(f"the disk of {final.parent} is full: free some space and run again") from error
+        raise
     finally:
         shutil.rmtree(draft.path, ignore_errors=True)
 
@@ -167,6 +173,11 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
             f"{path}: columns {table.schema.names} with types other than this version writes; make it again"
         )
     return table
+
+
+def _disk_is_full(error: BaseException, path: Path) -> bool:
+    # Checkpoint writers of libraries report a full disk as errors of their own.
+    return getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(path).free < FULL_DISK_BYTES
 
 
 def _shown(value: Any) -> str:

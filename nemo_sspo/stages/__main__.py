@@ -1,7 +1,6 @@
 """Run one step of a run: ``python -m nemo_sspo.stages train --run runs/demo --iteration 1``."""
 
 import argparse
-import errno
 import importlib
 import os
 import shutil
@@ -33,11 +32,6 @@ def main(arguments: list[str] | None = None) -> int:
         run_step(options.run, options.stage, options.iteration, options.shard, options.attempt or uuid4().hex)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return UserError.EXIT_CODE
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print(f"error: the disk of {options.run} is full: free some space and run again", file=sys.stderr)
         return UserError.EXIT_CODE
     return 0
 

@@ -1,8 +1,10 @@
 """Publish whole or not at all: what is visible is complete, what is damaged is refused, what changed is named."""
 
+import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 
@@ -55,6 +57,22 @@ def test_nothing_is_visible_before_the_end_nor_after_a_failure(tmp_path):
         (draft.path / "half").write_text("x")
         assert not final.exists()
         raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_whatever_the_writer_makes_of_it(tmp_path, monkeypatch):
+    with (
+        pytest.raises(UserError, match="is full: free some space"),
+        publish(tmp_path / "a", stage="demo", config={}, inputs={}),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+    with (
+        pytest.raises(UserError, match="is full: free some space"),
+        publish(tmp_path / "a", stage="demo", config={}, inputs={}),
+    ):
+        raise RuntimeError("unexpected pos 704 vs 598")
     assert list(tmp_path.iterdir()) == []
 
 
