@@ -26,6 +26,8 @@ from typing import Any
 import torch
 from torch.distributed import TCPStore
 
+from nemo_sspo.errors import UserError
+
 _PR_SET_PDEATHSIG = 1
 # A rank that fails leaves the others blocked in a collective: they get this long to fail by themselves and so tell
 # their own story, then they are killed.
@@ -46,7 +48,7 @@ class _Rank:
     stack_file: Path
     has_answered: bool = False
     result: Any = None
-    failure: str | None = None  # its traceback, or how it died
+    failure: str | UserError | None = None  # its traceback, how it died, or what is wrong with the input
 
 
 def run_forked(fn: Callable[[], Any], world_size: int, *, timeout: float | None) -> list[Any]:
@@ -57,6 +59,7 @@ def run_forked(fn: Callable[[], Any], world_size: int, *, timeout: float | None)
     pickle. `timeout` is in seconds for all ranks together; None waits for ever. Ranks die with the parent.
 
     Raises:
+        UserError: a rank raised one.
         ForkedRanksError: a rank raised, died, or did not return in time. All ranks are dead by then.
     """
     if torch.cuda.is_initialized():
@@ -77,6 +80,9 @@ def run_forked(fn: Callable[[], Any], world_size: int, *, timeout: float | None)
             _kill(ranks)
             del store  # also where an exception keeps this frame: the next call must fork without its thread
         failures = _failures(ranks)
+    for started in ranks:
+        if isinstance(started.failure, UserError):
+            raise started.failure
     if failures:
         reason = f"no answer within {timeout:g} s" if timed_out else "failed"
         raise ForkedRanksError(f"{len(failures)} of {world_size} ranks {reason}\n" + "\n".join(failures))
@@ -121,6 +127,8 @@ def _rank_main(
         torch.set_num_threads(1)
         try:
             answer = pickle.dumps((fn(), None))
+        except UserError as error:
+            answer = pickle.dumps((None, error))
         except BaseException:
             answer = pickle.dumps((None, traceback.format_exc()))
         pipe.send_bytes(answer)

@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 import torch
 import torch.distributed as dist
 
+from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.forked_ranks import ForkedRanksError, run_forked
 
 TIMEOUT = 30.0
@@ -52,6 +53,16 @@ def test_one_failure_ends_the_others_and_tells_only_its_own_story() -> None:
     assert "--- rank 1" in str(error.value)
     assert "the story" in str(error.value)
     assert "rank 0" not in str(error.value)
+
+
+def test_wrong_input_found_by_a_rank_is_one_line() -> None:
+    def rank() -> None:
+        if my_rank() == 1:
+            raise UserError("row 3: no such token")
+        time.sleep(1000)
+
+    with pytest.raises(UserError, match=r"^row 3: no such token$"):
+        run_forked(rank, 2, timeout=TIMEOUT)
 
 
 def test_a_hang_is_reported_with_the_place_where_it_hangs() -> None:
