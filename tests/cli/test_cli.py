@@ -165,6 +165,8 @@ def test_interrupt_stops_the_steps_and_says_so(arguments, monkeypatch):
     """Ctrl-C in a process of its own, in the middle of a step."""
     monkeypatch.setenv("FAKE_STAGES", json.dumps({"prepare_prompts": "hang"}))
     script = (
+        # A test run in the background has SIGINT ignored, which children inherit.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "import sys; from nemo_sspo import cli; from nemo_sspo.launch import check_environments, local; "
         "from tests.launch.fake_run import fake_command; local.stage_command = fake_command; "
         "check_environments._NEEDED = {'train': (), 'rollout': ()}; sys.exit(cli.main(sys.argv[1:]))"
