@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import io
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +20,12 @@ from pathlib import Path
 
 import torch.distributed as dist
 from megatron.core import dist_checkpointing, parallel_state
+from megatron.core.dist_checkpointing.core import CheckpointingException, maybe_load_config
 from megatron.core.dist_checkpointing.mapping import ShardedTensor
 from megatron.core.dist_checkpointing.validation import StrictHandling
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from megatron.core.transformer.module import MegatronModule
+from torch.distributed.checkpoint.metadata import MetadataIndex
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.cpu_runtime import cpu_runtime
@@ -79,20 +82,35 @@ def save_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
     state = {f"chunk_{index}": _sharded_state(module) for index, module in enumerate(modules)}
     dist_checkpointing.save(state, str(target), content_metadata=LAYOUT_METADATA)
     if dist.get_rank() == 0:
-        _forget_the_write(target / ".metadata")
+        make_index_canonical(target / ".metadata")
     dist.barrier()
 
 
-def _forget_the_write(index: Path) -> None:
-    """Strip from the index what tells two writes of equal weights apart: a random id and the temporary path."""
+def make_index_canonical(index: Path) -> None:
+    """Rewrite the index so that equal weights give equal bytes, whatever wrote them and when."""
     metadata = pickle.loads(index.read_bytes())  # written by this process a moment ago
-    index.write_bytes(pickle.dumps(dataclasses.replace(metadata, storage_meta=None)))
+    canonical = dataclasses.replace(
+        metadata,
+        storage_meta=None,  # a random id and the path of the draft
+        state_dict_metadata=dict(sorted(metadata.state_dict_metadata.items())),
+        storage_data=dict(sorted(metadata.storage_data.items(), key=lambda item: _place(item[0]))),
+    )
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer)
+    # Without back-references: those depend on which equal strings happen to be one object.
+    pickler.fast = True
+    pickler.dump(canonical)
+    index.write_bytes(buffer.getvalue())
+
+
+def _place(entry: MetadataIndex) -> tuple[str, tuple[int, ...], int]:
+    return entry.fqn, tuple(entry.offset or ()), entry.index or 0
 
 
 def load_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
     """Load weights saved under any layout into this rank's chunks, in their dtype. Collective.
 
-    Raises UserError when the checkpoint lacks a tensor of the model.
+    Raises UserError when the checkpoint lacks a tensor of the model, or is of a format that cannot be read here.
     """
     source = directory / WEIGHTS
     if not dist_checkpointing.check_is_distributed_checkpoint(str(source)):
@@ -112,9 +130,23 @@ def load_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
 
 
 def _require_every_tensor(state: dict, source: Path) -> None:
-    stored = dist_checkpointing.load_tensors_metadata(str(source))
+    stored = _stored_tensors(source)
     wanted = {v.key for chunk in state.values() for v in chunk.values() if isinstance(v, ShardedTensor)}
     if missing := sorted(wanted - set(stored)):
         raise UserError(
             f"{source}: tensor {missing[0]!r} is missing ({len(missing)} in all); make the checkpoint again"
         )
+
+
+def _stored_tensors(source: Path) -> dict[str, ShardedTensor]:
+    try:
+        return dist_checkpointing.load_tensors_metadata(str(source))
+    except (CheckpointingException, RuntimeError) as error:
+        backend = maybe_load_config(str(source)).sharded_backend
+        if backend == "torch_dist":
+            raise
+        # Legacy zarr: megatron-core 0.15 still reads it, through tensorstore.
+        raise UserError(
+            f"{source}: stored as {backend!r}, which the megatron-core here cannot read ({error}); give the policy as "
+            "a Hugging Face model, or install tensorstore and megatron-core 0.15, which read legacy zarr checkpoints"
+        ) from None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,12 @@ import pytest
 pytest.importorskip("nemo.collections.llm")
 
 import torch
+from torch.distributed.checkpoint.metadata import StorageMeta
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from nemo_sspo.errors import UserError
-from nemo_sspo.megatron.checkpoint import WEIGHTS, one_rank
+from nemo_sspo.megatron.checkpoint import WEIGHTS, make_index_canonical, one_rank
 from nemo_sspo.megatron.convert import export_policy, import_policy
 from nemo_sspo.megatron.families import read_hf_config
 from nemo_sspo.megatron.hf_files import SafetensorsDirectory, write_tensors
@@ -157,3 +159,15 @@ def test_equal_weights_give_equal_files(tmp_path: Path, policy: Path) -> None:
         files = sorted((tmp_path / attempt / WEIGHTS).iterdir())
         contents.append({path.name: path.read_bytes() for path in files})
     assert contents[0] == contents[1]
+
+
+def test_the_index_of_a_checkpoint_is_canonical(tmp_path: Path, policy: Path) -> None:
+    import_policy(policy, tmp_path / "nemo", tmp_path / "hf", torch.float32)
+    index = tmp_path / "nemo" / WEIGHTS / ".metadata"
+    before = index.read_bytes()
+    metadata = pickle.loads(before)  # equal strings are other objects now, and the order is turned round
+    metadata.storage_data = dict(reversed(metadata.storage_data.items()))
+    metadata.storage_meta = StorageMeta(save_id="another write")
+    index.write_bytes(pickle.dumps(metadata))
+    make_index_canonical(index)
+    assert index.read_bytes() == before
