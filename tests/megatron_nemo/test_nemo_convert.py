@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("nemo.collections.llm")
 
 import torch
-from torch.distributed.checkpoint.metadata import StorageMeta
 from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint.metadata import StorageMeta
 from transformers import AutoModelForCausalLM
 
 from nemo_sspo.errors import UserError
