@@ -92,9 +92,11 @@ class Train(Frozen):
     head_chunk_tokens: PositiveInt = 1024
     """Response tokens whose logits exist at once."""
     peft: Literal["lora"] | None = None
-    """Train low-rank adapters instead of all weights."""
+    """Train low-rank adapters on the layers' matrices instead of all weights; the new policy has them merged in."""
     lora_rank: PositiveInt = 32
-    """Rank of the adapters."""
+    """Rank of the adapters; a multiple of `parallel.tensor`."""
+    lora_alpha: PositiveFloat = 32.0
+    """The adapters' output is scaled by lora_alpha / lora_rank (NeMo: 32, a scale of 1 at rank 32)."""
     loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     """Where training metrics go besides metrics.jsonl."""
 

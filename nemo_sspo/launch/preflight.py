@@ -72,6 +72,12 @@ def check_gpus(experiment: Experiment) -> Iterator[str]:
         yield f"{widest.stage} takes {widest.gpus} GPUs and {gpus} are visible; lower {setting}, or use more GPUs"
 
 
+def check_precision(experiment: Experiment) -> Iterator[str]:
+    """FP8 is trained on GPUs only; whether those can is known to the training stage alone."""
+    if experiment.precision.kind == "fp8" and experiment.cluster.launcher == "fork":
+        yield "precision=fp8 needs Hopper-class GPUs, and this cluster trains on the CPU; give precision=fp32"
+
+
 def check_stored_experiment(experiment: Experiment) -> Iterator[str]:
     """What is published already was made with these settings."""
     if RunLayout(experiment.run_dir).experiment.exists():
@@ -99,6 +105,7 @@ CHECKS: tuple[Check, ...] = (
     check_oracle,
     check_encoder,
     check_gpus,
+    check_precision,
     check_environments,
     check_run_directory,
     check_stored_experiment,

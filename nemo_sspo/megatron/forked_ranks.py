@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import multiprocessing
 import os
 import pickle
@@ -119,6 +120,8 @@ def _rank_main(
     fn: Callable[[], Any], environment: dict[str, str], pipe: Connection, stack_file: Path, parent: int
 ) -> None:
     _die_with(parent)
+    # What the parent left behind is not collected here: a gloo group's destructor waits for threads of the parent.
+    gc.freeze()
     os.environ.update(environment, MASTER_PORT=str(pipe.recv()))
     with stack_file.open("w") as stack:
         # A fatal signal writes the Python stack there: SIGABRT is how the parent asks a hanging rank where it is.

@@ -65,11 +65,27 @@ class RowShape:
     """Exact length of a row, for schedules with fixed shapes; None takes the shortest that fits."""
 
     @classmethod
-    def for_layout(cls, *, tensor: int, context: int, sequence_parallel: bool, length: int | None = None) -> RowShape:
+    def for_layout(
+        cls,
+        *,
+        tensor: int,
+        context: int,
+        sequence_parallel: bool,
+        token_multiple: int = 1,
+        length: int | None = None,
+    ) -> RowShape:
+        """The shape that a layout needs, with the tokens of a row that each rank holds a multiple of `token_multiple`.
+
+        Raises UserError when `length` is not such a length.
+        """
         sequence_multiple = 2 * context if context > 1 else 1
-        row_multiple = math.lcm(sequence_multiple, context * tensor if sequence_parallel else 1)
+        parts = context * tensor if sequence_parallel else context
+        row_multiple = math.lcm(sequence_multiple, parts * token_multiple)
         if length is not None and length % row_multiple != 0:
-            raise UserError(f"row length {length} must be a multiple of {row_multiple} (2 x CP and CP x TP under SP)")
+            raise UserError(
+                f"row length {length} must be a multiple of {row_multiple} "
+                f"(2 x CP, CP x TP under SP, and {token_multiple} tokens of each rank)"
+            )
         return cls(sequence_multiple, row_multiple, length)
 
     def row_length(self, tokens: int) -> int:

@@ -39,6 +39,8 @@ class MicrobatchPlan:
     batches: Sequence[GlobalBatch]
     train: Train
     parallel: Parallel
+    token_multiple: int = 1
+    """Tokens of a row that a rank holds are a multiple of this; see `precision.token_multiple`."""
 
     @property
     def rows_per_microbatch(self) -> int:
@@ -79,7 +81,11 @@ class MicrobatchPlan:
     def _row_shape(self, length: int | None = None) -> RowShape:
         parallel = self.parallel
         return RowShape.for_layout(
-            tensor=parallel.tensor, context=parallel.context, sequence_parallel=parallel.sequence, length=length
+            tensor=parallel.tensor,
+            context=parallel.context,
+            sequence_parallel=parallel.sequence,
+            token_multiple=self.token_multiple,
+            length=length,
         )
 
     @cached_property

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from nemo_sspo.megatron.checkpoint import load_weights
 from nemo_sspo.megatron.hidden_states import forward_to_hidden_states
+from nemo_sspo.megatron.lora import Adapters, add_adapters
 from nemo_sspo.megatron.loss_reduction import LogpReduction, PreferenceLossReduction, head_layout
 from nemo_sspo.megatron.microbatch import context_parallel_slice
 from nemo_sspo.megatron.microbatch_plan import PreparedMicrobatch
@@ -38,6 +39,7 @@ class SSPOModel(GPTModel):
         objective: PreferenceObjective | None = None,
         repulsion_weight: Callable[[int], float] | None = None,
         optim: OptimizerModule | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
         """
         Args:
@@ -48,6 +50,7 @@ class SSPOModel(GPTModel):
             objective: what to optimize; only training needs it, as the next two.
             repulsion_weight: lambda at a 0-based optimizer step.
             optim: optimizer and learning-rate schedule.
+            adapters: what to train in place of the weights, which are frozen then.
         """
         super().__init__(config, optim=optim)
         self.weights = weights
@@ -55,14 +58,17 @@ class SSPOModel(GPTModel):
         self.head_chunk_tokens = head_chunk_tokens
         self.objective = objective
         self.repulsion_weight = repulsion_weight
+        self.adapters = adapters
 
     @override
     def configure_model(self, vp_stage: int | None = None) -> None:
-        """Build this rank's chunk and load its weights, before it is wrapped and before an optimizer exists."""
+        """Build this rank's chunk, load its weights and adapt them, before it is wrapped and an optimizer exists."""
         if hasattr(self, "module"):
             return
         super().configure_model(vp_stage)
         load_weights([self.module], self.weights)
+        if self.adapters is not None:
+            add_adapters(self.module, self.adapters)
 
     @override
     def data_step(self, dataloader_iter: Iterator[Any]) -> PreparedMicrobatch:

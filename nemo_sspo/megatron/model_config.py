@@ -13,7 +13,7 @@ from nemo_sspo.config.variants import Precision
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.families import nemo_config, read_hf_config
 from nemo_sspo.megatron.layers import layer_spec, local_layer_spec, transformer_engine_usable
-from nemo_sspo.megatron.precision import params_dtype
+from nemo_sspo.megatron.precision import params_dtype, require_support
 
 _FUSED_KERNELS = (
     "apply_rope_fusion",
@@ -40,10 +40,13 @@ def host_config(hf_dir: Path, dtype: torch.dtype) -> GPTConfig:
 
 
 def training_config(hf_dir: Path, parallel: Parallel, precision: Precision, train: Train) -> GPTConfig:
-    """Config of the policy for training in this layout. Raises UserError where the layout does not divide the model.
+    """Config of the policy for training in this layout.
+
+    Raises UserError where the layout does not divide the model or the machine does not have the precision.
 
     NeMo's strategy enters the parallel sizes themselves.
     """
+    require_support(precision)
     dtype = params_dtype(precision)
     config = nemo_config(
         read_hf_config(hf_dir),
@@ -60,6 +63,11 @@ def training_config(hf_dir: Path, parallel: Parallel, precision: Precision, trai
         **_kernels(),
     )
     _require_divisible(config, parallel)
+    if train.peft == "lora" and train.lora_rank % parallel.tensor:
+        raise UserError(
+            f"train.lora_rank={train.lora_rank} does not divide into parallel.tensor={parallel.tensor} parts; "
+            "change one of them"
+        )
     return config
 
 

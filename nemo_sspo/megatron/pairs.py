@@ -59,10 +59,11 @@ class PairTable(Sequence[PreferencePair]):
         prompt, chosen, rejected = (self._lengths(f"{name}_token_ids") for name in ("prompt", "chosen", "rejected"))
         return [p + max(c, r) for p, c, r in zip(prompt, chosen, rejected, strict=True)]
 
-    def tokens(self) -> list[int]:
-        """Tokens of each pair as it is computed: two prompts and both responses, without padding."""
+    def sequence_tokens(self) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+        """(prompt, response) tokens of each pair's two sequences as they are computed, without padding."""
         prompt = self._lengths("prompt_token_ids")
-        return [2 * p + sum(responses) for p, responses in zip(prompt, self.response_tokens(), strict=True)]
+        responses = self.response_tokens()
+        return [((p, chosen), (p, rejected)) for p, (chosen, rejected) in zip(prompt, responses, strict=True)]
 
     def packed_tokens(self, sequence_multiple: int) -> list[int]:
         """Tokens of each pair in a packed row, where every sequence is padded to a multiple of `sequence_multiple`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 import torch
 from nemo.lightning.pytorch.plugins import MegatronMixedPrecision
@@ -18,40 +19,54 @@ def params_dtype(precision: Precision) -> torch.dtype:
     return torch.float32 if precision.kind == "fp32" else torch.bfloat16
 
 
+def token_multiple(precision: Precision) -> int:
+    """What the tokens of a rank's microbatch are a multiple of: FP8 products need it, and Megatron aligns to 16."""
+    return 16 if precision.kind == "fp8" else 1
+
+
 def precision_plugin(precision: Precision) -> MegatronMixedPrecision:
-    """The plugin of a precision config. Raises UserError for FP8 without Transformer Engine or a Hopper-class GPU."""
+    """The plugin of a precision config; see `require_support` for what it needs."""
+    return MegatronMixedPrecision(**_settings(precision))
+
+
+def _settings(precision: Precision) -> dict[str, Any]:
+    """Arguments of NeMo's plugin."""
     match precision:
         case Fp32Precision():
-            return MegatronMixedPrecision(precision="32", params_dtype=torch.float32, pipeline_dtype=torch.float32)
+            return {"precision": "32", "params_dtype": torch.float32, "pipeline_dtype": torch.float32}
         case Bf16Precision():
-            return _bf16()
+            return _BF16
         case Fp8Precision():
-            _require_fp8_support()
-            return _bf16(
-                fp8=precision.format,
-                fp8_recipe=precision.recipe,
-                fp8_amax_history_len=precision.amax_history_len,
-                fp8_amax_compute_algo="max",
-                first_last_layers_bf16=precision.first_last_layers_bf16 > 0,
-                num_layers_at_start_in_bf16=precision.first_last_layers_bf16,
-                num_layers_at_end_in_bf16=precision.first_last_layers_bf16,
+            return _BF16 | {
+                "fp8": precision.format,
+                "fp8_recipe": precision.recipe,
+                "fp8_amax_history_len": precision.amax_history_len,
+                "fp8_amax_compute_algo": "max",
+                "first_last_layers_bf16": precision.first_last_layers_bf16 > 0,
+                "num_layers_at_start_in_bf16": precision.first_last_layers_bf16,
+                "num_layers_at_end_in_bf16": precision.first_last_layers_bf16,
                 # Parameters stay bf16: the reference log-probs and the exported policy are the bf16 model's.
-                fp8_param_gather=False,
-            )
+                "fp8_param_gather": False,
+            }
 
 
-def _bf16(**fp8: object) -> MegatronMixedPrecision:
-    return MegatronMixedPrecision(
-        precision="bf16-mixed",
-        params_dtype=torch.bfloat16,
-        pipeline_dtype=torch.bfloat16,
-        autocast_enabled=False,
-        grad_reduce_in_fp32=True,
-        **fp8,
-    )
+_BF16: dict[str, Any] = {
+    "precision": "bf16-mixed",
+    "params_dtype": torch.bfloat16,
+    "pipeline_dtype": torch.bfloat16,
+    "autocast_enabled": False,
+    "grad_reduce_in_fp32": True,
+}
 
 
-def _require_fp8_support() -> None:
+def require_support(precision: Precision) -> None:
+    """Raise UserError for FP8 without Transformer Engine or a Hopper-class GPU, and for what its recipe cannot do."""
+    if not isinstance(precision, Fp8Precision):
+        return
+    if precision.first_last_layers_bf16 and precision.recipe == "delayed":
+        raise UserError(
+            "precision.first_last_layers_bf16: delayed scaling has all layers in FP8; use precision.recipe=tensorwise"
+        )
     if importlib.util.find_spec("transformer_engine") is None:
         raise UserError("precision=fp8 needs Transformer Engine, which is not installed; use precision=bf16")
     if not torch.cuda.is_available():

@@ -65,6 +65,7 @@ def strategy(parallel: Parallel, precision: Precision, *, trains: bool) -> nl.Me
         process_group_backend="nccl" if has_gpu else "gloo",
         setup_optimizers=trains,
         save_ckpt_format="torch_dist",
+        # `SaveState` renames a state when the call returns: it must be whole by then.
         ckpt_async_save=False,
         # Optimizer state that another TP x PP layout can resume from.
         ckpt_optim_fully_reshardable=parallel.distributed_optimizer,

@@ -26,6 +26,7 @@ from nemo_sspo.megatron.model import SSPOModel
 from nemo_sspo.megatron.model_config import training_config
 from nemo_sspo.megatron.nemo_cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.pairs import PairTable
+from nemo_sspo.megatron.precision import token_multiple
 from nemo_sspo.megatron.recipe import trainer
 
 
@@ -82,7 +83,7 @@ def reference_rank(job: ReferenceJob) -> Tensor:
     # Recomputation is for a backward pass, and there is none.
     train = job.train.model_copy(update={"recompute": "none"})
     batches = by_length(job.pairs.row_tokens(), global_batch_size=train.global_batch_size)
-    plan = MicrobatchPlan(job.pairs, batches, train, job.parallel)
+    plan = MicrobatchPlan(job.pairs, batches, train, job.parallel, token_multiple(job.precision))
     with nemo_cpu_runtime():
         model = SSPOModel(
             training_config(job.hf_dir, job.parallel, job.precision, train),

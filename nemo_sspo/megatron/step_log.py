@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,32 @@ from megatron.core import parallel_state
 from typing_extensions import override
 
 from nemo_sspo.artifacts.progress import Progress
+from nemo_sspo.megatron.flops import StepWork
 from nemo_sspo.megatron.preference_loss import METRICS
 
 _NAMES = {"preference": "preference_loss", "cosine": "pair_cosine"}
+_GIB = 2**30
 
 
 class StepLog(pl.Callback):
     """Collects each step's metrics on rank 0, whichever rank computed them.
 
-    ``metrics.jsonl`` holds what equal runs share; seconds and rates go to ``steps.jsonl`` beside the logs.
+    ``metrics.jsonl`` holds what equal runs share; seconds, rates and memory go to ``steps.jsonl`` beside the logs.
     """
 
-    def __init__(self, metrics_file: Path, timings_file: Path, tokens_of_step: list[int], progress: Progress) -> None:
+    def __init__(
+        self,
+        metrics_file: Path,
+        timings_file: Path,
+        work_of_step: list[StepWork],
+        peak_flops: float | None,
+        progress: Progress,
+    ) -> None:
+        """`peak_flops`: FLOP/s that one rank's GPU reaches at best; None leaves the utilization out."""
         self._metrics_file = metrics_file
         self._timings_file = timings_file
-        self._tokens = tokens_of_step
+        self._work = work_of_step
+        self._peak_flops = peak_flops
         self._progress = progress
         self._metrics: dict[str, float] = {}
         self._started = 0.0
@@ -62,6 +74,7 @@ class StepLog(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if not math.isfinite(self._metrics["loss"]):
             raise FloatingPointError(f"the loss of step {trainer.global_step} is {self._metrics['loss']}")
+        memory = _peak_memory()
         if not trainer.is_global_zero:
             return
         step = trainer.global_step
@@ -69,14 +82,34 @@ class StepLog(pl.Callback):
         record |= {_NAMES.get(name, name): value for name, value in self._metrics.items()}
         record["grad_norm"] = float(trainer.callback_metrics["grad_norm"])
         record["lr"] = float(trainer.callback_metrics["lr"])
-        record["tokens"] = self._tokens[step - 1]
-        seconds = time.monotonic() - self._started
-        timing = {"step": step, "seconds": seconds, "tokens_per_second": record["tokens"] / seconds}
+        record["tokens"] = self._work[step - 1].tokens
+        timing = {"step": step, **self._rates(self._work[step - 1]), "peak_memory_gib": memory / _GIB}
         _append(self._metrics_file, record)
         _append(self._timings_file, timing)
         for logger in trainer.loggers:
             logger.log_metrics({f"train/{name}": value for name, value in (record | timing).items()}, step=step)
         self._progress.update(step, trainer.max_steps, unit="steps", note=f"loss {record['loss']:.4g}")
+
+    def _rates(self, work: StepWork) -> dict[str, float]:
+        seconds = time.monotonic() - self._started
+        rates = {"seconds": seconds, "tokens_per_second": work.tokens / seconds}
+        if self._peak_flops is not None:
+            rates["mfu"] = work.flops / seconds / (self._peak_flops * dist.get_world_size())
+        return rates
+
+
+def _peak_memory() -> int:
+    """Bytes that the fullest rank has held at once since it started, on its GPU or, without one, as a process.
+
+    Collective; all ranks have finished the step when it returns.
+    """
+    if torch.cuda.is_available():
+        own = torch.cuda.max_memory_allocated()
+    else:
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    most = torch.tensor(own, device=torch.cuda.current_device())
+    dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    return int(most)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -20,13 +20,16 @@ from nemo_sspo.megatron.batch_plan import GlobalBatch, shuffled, steps_per_epoch
 from nemo_sspo.megatron.checkpoint import save_weights
 from nemo_sspo.megatron.data import PairDataModule
 from nemo_sspo.megatron.families import read_hf_config
+from nemo_sspo.megatron.flops import ModelFlops, peak_flops_here
 from nemo_sspo.megatron.hidden_states import unwrap
 from nemo_sspo.megatron.loggers import build_loggers
+from nemo_sspo.megatron.lora import Adapters, merge_adapters
 from nemo_sspo.megatron.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.model import SSPOModel
 from nemo_sspo.megatron.model_config import training_config
 from nemo_sspo.megatron.nemo_cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.pairs import PairTable
+from nemo_sspo.megatron.precision import token_multiple
 from nemo_sspo.megatron.preference_loss import PreferenceObjective
 from nemo_sspo.megatron.recipe import optimizer, trainer
 from nemo_sspo.megatron.resume import SaveState, latest_state
@@ -78,15 +81,22 @@ class TrainingJob:
 
 
 class _SaveWeights(pl.Callback):
-    """Saves the policy at the end of ``fit``, while its process groups still stand."""
+    """Saves the policy at the end of ``fit``, while its process groups still stand; adapters are merged first."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        chunks = cast(MegatronStrategy, trainer.strategy).megatron_parallel
-        save_weights([unwrap(chunk) for chunk in chunks], self._directory)
+        strategy = cast(MegatronStrategy, trainer.strategy)
+        chunks = strategy.megatron_parallel
+        if strategy.ddp_config.overlap_param_gather:
+            # What other data-parallel ranks learnt in the last step arrives with the next forward pass only.
+            chunks.force_param_sync()
+        modules = [unwrap(chunk) for chunk in chunks]
+        for module in modules:
+            merge_adapters(module)
+        save_weights(modules, self._directory)
 
 
 def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
@@ -104,24 +114,26 @@ def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
             job.objective,
             partial(_at_step, job.repulsion_weight, len(batches)),
             optimizer(train, job.precision, job.parallel, steps_per_epoch(len(job.pairs), train.global_batch_size)),
+            None if train.peft is None else Adapters(train.lora_rank, train.lora_alpha, job.seed),
         )
         fit = trainer(
             job.parallel,
             job.precision,
             max_steps=len(batches),
-            callbacks=_callbacks(job, batches),
+            callbacks=_callbacks(job, model, batches),
             loggers=build_loggers(train.loggers, job.logs, job.run_name),
         )
-        plan = MicrobatchPlan(job.pairs, batches, train, job.parallel)
+        plan = MicrobatchPlan(job.pairs, batches, train, job.parallel, token_multiple(job.precision))
         fit.fit(model, datamodule=PairDataModule(plan), ckpt_path=latest_state(job.scratch))
         dist.barrier()
         return read_log(job.metrics_file)
 
 
-def _callbacks(job: TrainingJob, batches: list[GlobalBatch]) -> list[pl.Callback]:
-    tokens = job.pairs.tokens()
-    tokens_of_step = [sum(tokens[row] for row in batch.pairs) for batch in batches]
-    callbacks: list[pl.Callback] = [StepLog(job.metrics_file, job.timings_file, tokens_of_step, job.progress)]
+def _callbacks(job: TrainingJob, model: SSPOModel, batches: list[GlobalBatch]) -> list[pl.Callback]:
+    flops = ModelFlops.of(model.config, model.vocab_size, frozen=job.train.peft is not None)
+    lengths = job.pairs.sequence_tokens()
+    work = [flops.of_step(sequence for row in batch.pairs for sequence in lengths[row]) for batch in batches]
+    callbacks: list[pl.Callback] = [StepLog(job.metrics_file, job.timings_file, work, peak_flops_here(), job.progress)]
     if job.train.checkpoint_every_steps is not None:
         callbacks.append(SaveState(job.scratch, job.train.checkpoint_every_steps))
     return [*callbacks, _SaveWeights(job.output)]

@@ -13,7 +13,6 @@ from nemo_sspo.artifacts.manifest import digest_of
 from nemo_sspo.config.binding import bind
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.variants import Loss, Repulsion, SppoHardLoss, SppoLoss, SppoSingleLoss
-from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.hf_files import copy_side_files
 from nemo_sspo.megatron.model_config import training_config
 from nemo_sspo.megatron.pairs import PairTable
@@ -33,8 +32,6 @@ STEP1_ROUNDING = 1e-6
 
 def run(context: StageContext) -> None:
     """Train on all ranks; rank 0 publishes the checkpoint, the Hugging Face files beside it, and the step metrics."""
-    if context.experiment.train.peft is not None:
-        raise UserError("train.peft=lora is not supported yet; leave it out to train all weights")
     job = _job(context)
     # What is wrong with the policy or the layout shall be one line, not every rank's traceback.
     training_config(job.hf_dir, job.parallel, job.precision, job.train)

@@ -197,6 +197,11 @@ def test_encoder_and_environments(place):
     assert "does not start as a Python interpreter" in only("cluster.train.python=/bin/false")
 
 
+def test_fp8_on_a_cpu(place):
+    assert only("precision=fp8").startswith("precision=fp8 needs Hopper-class GPUs")
+    assert found("precision=bf16") == []
+
+
 def test_gpus(place, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert only("cluster.gpus=null").startswith("no GPU is visible")

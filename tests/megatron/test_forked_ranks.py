@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import subprocess
@@ -138,3 +139,23 @@ def is_running(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_a_rank_never_collects_what_the_parent_left_behind() -> None:
+    """A gloo group of the parent waits, when it is destroyed, for threads that the fork did not copy."""
+    gc.collect()
+    gc.disable()  # or the parent might collect the cycle before the fork
+    try:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        garbage: list[object] = [dist.new_group([0])]
+        garbage.append(garbage)
+        dist.destroy_process_group()
+        del garbage
+        assert run_forked(gc_collect_and_rank, 2, timeout=TIMEOUT) == [0, 1]
+    finally:
+        gc.enable()
+
+
+def gc_collect_and_rank() -> int:
+    gc.collect()
+    return my_rank()

@@ -165,6 +165,8 @@ def test_what_a_layout_asks_of_lengths() -> None:
     assert multiples(tensor=4, context=1, sequence_parallel=False) == (1, 1)
     assert multiples(tensor=4, context=1, sequence_parallel=True) == (1, 4)
     assert multiples(tensor=3, context=2, sequence_parallel=True) == (4, 12)
+    assert multiples(tensor=4, context=1, sequence_parallel=False, token_multiple=16) == (1, 16)
+    assert multiples(tensor=2, context=2, sequence_parallel=True, token_multiple=16) == (4, 64)
     with pytest.raises(UserError, match="multiple of 12"):
         RowShape.for_layout(tensor=3, context=2, sequence_parallel=True, length=16)
 

@@ -12,12 +12,11 @@ from nemo.lightning.io import pl as nemo_checkpoint_io
 from torch.distributed import DeviceMesh
 
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import Bf16Precision, Fp8Precision, Fp32Precision
+from nemo_sspo.config.variants import Fp32Precision
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.lr_schedule import learning_rate_factor
 from nemo_sspo.megatron.model_config import training_config
 from nemo_sspo.megatron.nemo_cpu import nemo_cpu_runtime
-from nemo_sspo.megatron.precision import params_dtype, precision_plugin
 from nemo_sspo.megatron.ranks import on_every_rank
 
 
@@ -41,19 +40,6 @@ def test_learning_rate_warms_up_and_decays_to_its_floor() -> None:
 def test_a_layout_that_does_not_divide_the_model_is_refused(imported: Path, parallel: Parallel, message: str) -> None:
     with pytest.raises(UserError, match=message):
         training_config(imported / "hf", parallel, Fp32Precision(), Train())
-
-
-def test_fp8_without_its_hardware_is_refused() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    with pytest.raises(UserError, match=r"Transformer Engine|Hopper"):
-        precision_plugin(Fp8Precision())
-
-
-def test_bf16_trains_bf16_parameters_and_reduces_in_fp32() -> None:
-    plugin = precision_plugin(Bf16Precision())
-    assert plugin.dtype_config.params_dtype == params_dtype(Bf16Precision()) == torch.bfloat16
-    assert plugin.dtype_config.grad_reduce_in_fp32
 
 
 def test_the_cpu_runtime_leaves_nothing_behind() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from nemo_sspo.config.stages import Parallel
+from nemo_sspo.megatron import recipe
 from nemo_sspo.megatron.convert import export_policy
 from nemo_sspo.megatron.forked_ranks import ForkedRanksError
 from nemo_sspo.megatron.hf_files import SafetensorsDirectory
@@ -70,6 +72,20 @@ def test_packed_rows_train_alike(
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), (ours["step"], name)
 
 
+def test_overlapped_communication_trains_alike(
+    supervised: PairTable, imported: Path, alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parameters are gathered while the forward pass runs, by hooks on its modules, the output layer among them."""
+    # Megatron's buckets are larger than this model: with one bucket the first module's hook would wait for all.
+    small_buckets = partial(recipe.DistributedDataParallelConfig, bucket_size=4096)
+    monkeypatch.setattr(recipe, "DistributedDataParallelConfig", small_buckets)
+    found = train(job(supervised, imported, tmp_path, Parallel(data=2, overlap_communication=True)))
+    for ours, theirs in zip(found, alone[1], strict=True):
+        tolerance = 1e-6 if ours["step"] == 1 else 1e-4
+        for name in ("loss", "grad_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=tolerance), (ours["step"], name)
+
+
 def test_first_loss_is_its_closed_form(supervised: PairTable, imported: Path, alone: Any, tmp_path: Path) -> None:
     first = alone[1][0]
     training = job(supervised, imported, tmp_path, Parallel())
@@ -101,6 +117,20 @@ def test_exported_policy_has_megatrons_log_probs(pairs: pa.Table, imported: Path
     assert (megatron_N2 - before_N2).abs().max() > 0.1  # it has learnt something
 
 
+@pytest.mark.parametrize("settings", [{}, {"peft": "lora"}], ids=["all weights", "LoRA"])
+def test_overlapped_communication_publishes_the_same_policy(
+    supervised: PairTable, imported: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    weights = []
+    for overlap in (False, True):
+        one = job(
+            supervised, imported, tmp_path / str(overlap), Parallel(data=2, overlap_communication=overlap), **settings
+        )
+        train(one)
+        weights.append(_exported(one.output, imported, tmp_path / str(overlap)))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 class _Killed(SaveState):
     """Dies in the step after a state was saved."""
 
@@ -119,7 +149,11 @@ def killed_after_a_state(training: TrainingJob, monkeypatch: pytest.MonkeyPatch)
     assert latest_state(training.scratch).name == "step_3"
 
 
-@pytest.mark.parametrize("parallel", [Parallel(tensor=2), Parallel(data=2)], ids=["TP2", "DP2"])
+@pytest.mark.parametrize(
+    "parallel",
+    [Parallel(tensor=2), Parallel(data=2), Parallel(data=2, overlap_communication=True)],
+    ids=["TP2", "DP2", "DP2, overlapped"],
+)
 def test_resuming_continues_bit_equal(
     supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel: Parallel
 ) -> None:

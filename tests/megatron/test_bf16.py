@@ -1,0 +1,37 @@
+"""The bf16 model with Megatron's local layers against the truth; `tests/gpu` holds the same bounds on a GPU."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("megatron.core")
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+
+from nemo_sspo.megatron.cpu_runtime import cpu_runtime
+from nemo_sspo.megatron.forked_ranks import run_forked
+from tests.distributed import world
+from tests.distributed.truth import truth
+from tests.gpu.step import GRADIENT_BOUND, LOSS_BOUND, bf16_weights, build, distance, measure
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here: tests/gpu runs it")
+
+
+@pytest.mark.parametrize(("micro_batch_size", "packed", "tied"), [(1, False, False), (4, True, True)])
+def test_only_rounding_is_between_bf16_and_the_truth(micro_batch_size: int, packed: bool, tied: bool) -> None:
+    expected = truth(bf16_weights(tied=tied), world.pairs(), dtype=torch.float64)
+
+    def rank() -> tuple[float, float]:
+        with cpu_runtime():
+            dist.init_process_group("gloo")
+            parallel_state.initialize_model_parallel()
+            model_parallel_cuda_manual_seed(1)
+            found = measure(build(tied=tied), world.pairs(), micro_batch_size=micro_batch_size, packed=packed)
+            return distance(found, expected.loss, expected.grads)
+
+    ((loss, gradient),) = run_forked(rank, 1, timeout=60)
+    assert 0 < loss < LOSS_BOUND
+    assert 0 < gradient < GRADIENT_BOUND
