@@ -167,12 +167,18 @@ def test_resuming_continues_bit_equal(
 
 
 def test_resuming_in_another_layout_continues_alike(
-    supervised: PairTable, imported: Path, alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed = job(supervised, imported, tmp_path, Parallel(tensor=2), checkpoint_every_steps=3)
+    whole = train(job(supervised, imported, tmp_path / "whole", Parallel(tensor=2)))
+    killed = job(supervised, imported, tmp_path / "killed", Parallel(tensor=2), checkpoint_every_steps=3)
     killed_after_a_state(killed, monkeypatch)
     found = train(replace(killed, parallel=Parallel(pipeline=2)))
-    for ours, theirs in zip(found, alone[1], strict=True):
+    # The first step after the state sees the very same weights; the next one sees another layout's rounding of a step,
+    # which Adam amplifies.
+    assert found[:3] == whole[:3]
+    assert found[3]["loss"] == pytest.approx(whole[3]["loss"], rel=1e-6)
+    assert found[3]["grad_norm"] == pytest.approx(whole[3]["grad_norm"], rel=1e-5)
+    for ours, theirs in zip(found[4:], whole[4:], strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4), ours["step"]
 
 
