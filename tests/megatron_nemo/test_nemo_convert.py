@@ -14,6 +14,8 @@ from torch.distributed.checkpoint.metadata import StorageMeta
 from transformers import AutoModelForCausalLM
 
 from nemo_sspo.errors import UserError
+from nemo_sspo.launch import check_models
+from nemo_sspo.megatron import families
 from nemo_sspo.megatron.checkpoint import WEIGHTS, make_index_canonical, one_rank
 from nemo_sspo.megatron.convert import export_policy, import_policy
 from nemo_sspo.megatron.families import read_hf_config
@@ -150,6 +152,12 @@ def test_sharded_weights_read_back(tmp_path: Path) -> None:
     directory = SafetensorsDirectory(tmp_path)
     assert directory.keys() == tensors.keys()
     assert all(torch.equal(directory[name], tensor) for name, tensor in tensors.items())
+
+
+def test_preflight_and_conversion_know_the_same_models() -> None:
+    """Preflight runs where NeMo is not installed, so it holds a copy."""
+    assert set(check_models.SUPPORTED_MODEL_TYPES) == set(families.FAMILIES)
+    assert check_models._VOCABULARY_MULTIPLE == families.VOCAB_MULTIPLE
 
 
 def test_equal_weights_give_equal_files(tmp_path: Path, policy: Path) -> None:
