@@ -157,6 +157,15 @@ def changes(artifact: Artifact, config: Mapping[str, Any], inputs: Mapping[str, 
     return differences
 
 
+def refuse_changes(artifact: Artifact, config: Mapping[str, Any], inputs: Mapping[str, Sequence[Artifact]]) -> None:
+    """Raise a UserError that shows how a published artifact's settings or inputs differ from the run's."""
+    if differences := changes(artifact, config, inputs):
+        raise UserError(
+            f"{artifact.path} was made with other settings or inputs: {'; '.join(differences)}. "
+            "Give the run another name=..., or delete that directory"
+        )
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Write one Parquet file, deterministic for equal content."""
     pq.write_table(table, path, compression="zstd")

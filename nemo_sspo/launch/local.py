@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.store import Artifact, discard_drafts, is_published, open_artifact
+from nemo_sspo.artifacts.store import Artifact, discard_drafts, is_published, open_artifact, refuse_changes
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.guard import guarded
 from nemo_sspo.launch.machine import visible_gpus
 from nemo_sspo.launch.plan import Step, chain_lengths, plan
-from nemo_sspo.stages.__main__ import refuse_changes
 from nemo_sspo.stages.registry import stage_inputs, stage_settings
 
 POLL_SECONDS = 0.2

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from nemo_sspo.artifacts.layout import RunLayout, step_id
 from nemo_sspo.artifacts.progress import Progress
-from nemo_sspo.artifacts.store import Artifact, Draft, changes, draft_path, is_published, open_artifact, publish
+from nemo_sspo.artifacts.store import Draft, draft_path, is_published, open_artifact, publish, refuse_changes
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.context import StageContext
@@ -69,15 +69,6 @@ def run_step(run: Path, stage: str, iteration: int, shard: int, attempt: str) ->
         module.run(StageContext(stage, iteration, shard, experiment, layout, inputs, draft, progress, scratch))
     if leader:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def refuse_changes(artifact: Artifact, settings: dict, inputs: dict[str, list[Artifact]]) -> None:
-    """Raise a UserError that shows how a published artifact's settings or inputs differ from the run's."""
-    if differences := changes(artifact, settings, inputs):
-        raise UserError(
-            f"{artifact.path} was made with other settings or inputs: {'; '.join(differences)}. "
-            "Give the run another name=..., or delete that directory"
-        )
 
 
 @contextmanager

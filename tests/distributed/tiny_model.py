@@ -22,16 +22,7 @@ from tests.distributed.world import Layout
 
 def _config(layout: Layout, dropout: float) -> TransformerConfig:
     return TransformerConfig(
-        num_layers=world.LAYERS,
-        hidden_size=world.HIDDEN,
-        num_attention_heads=world.HEADS,
-        num_query_groups=world.GROUPS,
-        ffn_hidden_size=world.FFN,
-        layernorm_epsilon=world.NORM_EPS,
-        normalization="RMSNorm",
-        activation_func=torch.nn.functional.silu,
-        gated_linear_unit=True,
-        add_bias_linear=False,
+        **world.MODEL,
         attention_dropout=dropout,
         hidden_dropout=dropout,
         tensor_model_parallel_size=layout.tensor,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import zlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,19 @@ HEAD_SIZE = HIDDEN // HEADS
 VOCAB = 61  # a prime: its padding to PADDED_VOCAB lies in the last tensor-parallel rank only
 PADDED_VOCAB = 64
 ROPE_BASE, NORM_EPS = 10_000.0, 1e-5
+MODEL: dict[str, Any] = {
+    "num_layers": LAYERS,
+    "hidden_size": HIDDEN,
+    "num_attention_heads": HEADS,
+    "num_query_groups": GROUPS,
+    "ffn_hidden_size": FFN,
+    "layernorm_epsilon": NORM_EPS,
+    "normalization": "RMSNorm",
+    "activation_func": torch.nn.functional.silu,
+    "gated_linear_unit": True,
+    "add_bias_linear": False,
+}
+"""What the model is, as megatron-core's config names it."""
 END = 2
 ETA, REPULSION_WEIGHT = 30.0, 25.0  # the quickstart's eta; a weight with which both terms show in every gradient
 PAIRS = 8

@@ -52,16 +52,7 @@ def bf16_weights(*, tied: bool) -> dict[str, Tensor]:
 def build(*, tied: bool = False, **fp8: Any) -> Float16Module:
     """The tiny model in bf16, wrapped as NeMo wraps it; `fp8`: Megatron's fields for its layers' products."""
     config = TransformerConfig(
-        num_layers=world.LAYERS,
-        hidden_size=world.HIDDEN,
-        num_attention_heads=world.HEADS,
-        num_query_groups=world.GROUPS,
-        ffn_hidden_size=world.FFN,
-        layernorm_epsilon=world.NORM_EPS,
-        normalization="RMSNorm",
-        activation_func=torch.nn.functional.silu,
-        gated_linear_unit=True,
-        add_bias_linear=False,
+        **world.MODEL,
         attention_dropout=0.0,
         hidden_dropout=0.0,
         bf16=True,
