@@ -1,1 +1,1 @@
-"""One file per claim: ours and the others' formulation on the same input, in one process. `make bench` runs them all."""
+"""One file per claim: ours and the others' formulation on one input, in one process. `make bench` runs all."""

@@ -94,8 +94,8 @@ def page(results: Path = RESULTS) -> str:
     head = [
         "# Benchmarks",
         "",
-        "`make bench` runs the files in `benchmarks/` and writes this page. FLOPs and bytes are counted, so they are the",
-        "same on every machine, and `tests/benchmarks` holds them; seconds are of the machine named under each table.",
+        "`make bench` runs the files in `benchmarks/` and writes this page. FLOPs and bytes are counted, so they are",
+        "equal on every machine, and `tests/benchmarks` holds them; seconds are of the machine named under each table.",
         "Others' formulations are written from their published description and run on the same tensors.",
         "",
     ]

@@ -152,24 +152,9 @@ class _OnePass(torch.autograd.Function):
         gradients = None if slopes is None else _Gradients(hidden_NH, weight_VH, walk, ctx.needs_input_grad[1])
         logps, slope_of = [], []
         for group, chunks in walk.chunks():
-            *early, last = chunks
-            logp, log_z = [], []
-            for chunk in early:
-                logits_CV = _logits(hidden_NH[chunk], weight_VH[: walk.rows])
-                logp_C, log_z_C, _ = _exponentiate(logits_CV, walk.labels_N[chunk], walk.tp_group)
-                logp.append(logp_C)
-                log_z.append(log_z_C)
-            tile_CV = _logits(hidden_NH[last], weight_VH[: walk.rows])
-            logp_C, _, total_C = _exponentiate(tile_CV, walk.labels_N[last], walk.tp_group)
-            sums, numbers = walk.sums(torch.cat([*logp, logp_C]), slice(chunks[0].start, last.stop), group)
+            sums, slope = _score(hidden_NH, weight_VH[: walk.rows], walk, group, chunks, slopes, gradients)
             logps.append(sums)
-            if slopes is None or gradients is None:
-                continue
-            slope_of.append(slopes(sums, numbers))
-            gradients.add(last, tile_CV, total_C, slope_of[-1], group)
-            for chunk, log_z_C in zip(early, log_z, strict=True):
-                again_CV = _logits(hidden_NH[chunk], weight_VH[: walk.rows]).sub_(log_z_C[:, None]).exp_()
-                gradients.add(chunk, again_CV, torch.ones_like(log_z_C), slope_of[-1], group)
+            slope_of.append(slope)
         logps_R = torch.cat(logps)
         if gradients is None:
             ctx.mark_non_differentiable(logps_R)
@@ -185,6 +170,37 @@ class _OnePass(torch.autograd.Function):
             raise RuntimeError("the one-pass head's gradient is used up by the first backward pass")
         grad_hidden_NH = gradients.hidden_NH.mul_(factor.to(gradients.hidden_NH.dtype))
         return grad_hidden_NH, _handed_over(gradients.weight_VH, ctx.weight, factor), None, None
+
+
+def _score(
+    hidden_NH: Tensor,
+    rows_VH: Tensor,
+    walk: _Walk,
+    group: range,
+    chunks: list[slice],
+    slopes: Slopes | None,
+    gradients: _Gradients | None,
+) -> tuple[Tensor, Tensor]:
+    """Sums of a group's log-probs and their slopes; adds to the gradients. Its tile is gone when it returns."""
+    *early, last = chunks
+    logp, log_z = [], []
+    for chunk in early:
+        logp_C, log_z_C, _ = _exponentiate(_logits(hidden_NH[chunk], rows_VH), walk.labels_N[chunk], walk.tp_group)
+        logp.append(logp_C)
+        log_z.append(log_z_C)
+    tile_CV = _logits(hidden_NH[last], rows_VH)
+    logp_C, _, total_C = _exponentiate(tile_CV, walk.labels_N[last], walk.tp_group)
+    sums, numbers = walk.sums(torch.cat([*logp, logp_C]), slice(chunks[0].start, last.stop), group)
+    if slopes is None or gradients is None:
+        return sums, torch.zeros_like(sums)
+    slope = slopes(sums, numbers)
+    gradients.add(last, tile_CV, total_C, slope, group)
+    del tile_CV
+    for chunk, log_z_C in zip(early, log_z, strict=True):
+        again_CV = _logits(hidden_NH[chunk], rows_VH).sub_(log_z_C[:, None]).exp_()
+        gradients.add(chunk, again_CV, torch.ones_like(log_z_C), slope, group)
+        del again_CV
+    return sums, slope
 
 
 class _Gradients:
