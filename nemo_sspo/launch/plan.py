@@ -110,4 +110,9 @@ def _gpus(experiment: Experiment, spec: StageSpec) -> int:
         return 0
     if spec.ranks:
         return experiment.parallel.world_size
-    return experiment.engine.tensor_parallel if spec.module == "rollout" else 1
+    if "oracle" in spec.settings and experiment.oracle.kind == "llm_judge":
+        return 0
+    if "encoder" in spec.settings and experiment.encoder.device == "cpu":
+        return 0
+    generates = spec.module == "rollout" or ("oracle" in spec.settings and experiment.oracle.kind == "policy_judge")
+    return experiment.engine.tensor_parallel if generates else 1
