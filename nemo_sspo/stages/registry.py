@@ -41,6 +41,7 @@ STAGES: Mapping[str, StageSpec] = {
     "score": StageSpec("score", "rollout", ("oracle",), sharded=True, gpu=True),
     "embed": StageSpec("embed", "rollout", ("encoder",), sharded=True, gpu=True),
     "build_pairs": StageSpec("build_pairs", "rollout", ("pairs", "gate")),
+    "diagnose": StageSpec("diagnose", "rollout", ("pairs", "gate", "seed")),
     "reference_logps": StageSpec(
         "reference_logps", "train", ("train.reference", "train.packing", *_MODEL), ranks=True, gpu=True
     ),
@@ -69,6 +70,9 @@ def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteratio
                 name: [layout.artifact(name, iteration, shard) for shard in shards]
                 for name in ("rollout", "score", "embed")
             }
+        case "diagnose":
+            pairs = {"build_pairs": [layout.artifact("build_pairs", iteration)]}
+            return stage_inputs("build_pairs", experiment, layout, iteration, shard) | pairs
         case "reference_logps":
             reference = 0 if experiment.train.reference == "base" else iteration - 1
             return {
