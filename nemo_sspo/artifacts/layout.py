@@ -49,6 +49,10 @@ class RunLayout:
         """Mutable working state of a step that outlives an attempt (checkpoints to resume from)."""
         return self.root / "scratch" / step_id
 
+    def judgements(self, step_id: str) -> Path:
+        """What a paid oracle answered in a step. It outlives the step: together these files are what a run has paid."""
+        return self.root / "judgements" / f"{step_id}.jsonl"
+
 
 def step_id(stage: str, iteration: int = 0, shard: int | None = None) -> str:
     """Name of a step: ``prepare_prompts``, ``iter_1.train``, ``iter_1.rollout.00003``."""
@@ -69,6 +73,8 @@ DROPPED = "dropped.parquet"
 REFERENCE = "reference.parquet"
 METRICS = "metrics.jsonl"
 EVALUATION = "evaluation.parquet"
+DIAGNOSTICS = "diagnostics.json"
+COMPARISONS = "comparisons.parquet"
 NEMO_CHECKPOINT = "nemo"
 HF_MODEL = "hf"
 VOLATILE = "volatile"

@@ -91,6 +91,9 @@ class Train(Frozen):
     """Optimizer steps between checkpoints to resume from; without it only the final one is written."""
     head_chunk_tokens: PositiveInt = 1024
     """Response tokens whose logits exist at once."""
+    head: Literal["auto", "recompute"] = "auto"
+    """``auto``: gradients are computed while the logits exist, where the loss allows it (the forms of SPPO), and from
+    logits computed again elsewhere; ``recompute``: always the latter."""
     peft: Literal["lora"] | None = None
     """Train low-rank adapters on the layers' matrices instead of all weights; the new policy has them merged in."""
     lora_rank: PositiveInt = 32

@@ -10,7 +10,8 @@ from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.check_environments import check_environments
-from nemo_sspo.launch.check_models import check_encoder, check_oracle, check_policy, policy_bytes
+from nemo_sspo.launch.check_models import check_encoder, check_policy, policy_bytes
+from nemo_sspo.launch.check_oracle import check_oracle, oracle_paths
 from nemo_sspo.launch.check_prompts import check_prompts
 from nemo_sspo.launch.machine import visible_gpus
 from nemo_sspo.launch.plan import Step, plan
@@ -87,7 +88,7 @@ def check_stored_experiment(experiment: Experiment) -> Iterator[str]:
 
 def missing_files(experiment: Experiment) -> Iterator[Path]:
     """Files that the experiment names and that are made by a command of the repository."""
-    for path in (Path(experiment.policy), Path(experiment.oracle.path)):
+    for path in map(Path, (experiment.policy, *oracle_paths(experiment))):
         if path.parts[:1] == ("assets",) and not path.exists():
             yield path
 

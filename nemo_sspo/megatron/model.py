@@ -15,6 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from nemo_sspo.megatron.checkpoint import load_weights
+from nemo_sspo.megatron.head_choice import Head
 from nemo_sspo.megatron.hidden_states import forward_to_hidden_states
 from nemo_sspo.megatron.lora import Adapters, add_adapters
 from nemo_sspo.megatron.loss_reduction import LogpReduction, PreferenceLossReduction, head_layout
@@ -36,6 +37,7 @@ class SSPOModel(GPTModel):
         weights: Path,
         vocab_size: int,
         head_chunk_tokens: int,
+        head: Head = "recompute",
         objective: PreferenceObjective | None = None,
         repulsion_weight: Callable[[int], float] | None = None,
         optim: OptimizerModule | None = None,
@@ -47,6 +49,7 @@ class SSPOModel(GPTModel):
             weights: checkpoint (see `checkpoint.py`) that the model starts from.
             vocab_size: tokens of the vocabulary, without padding.
             head_chunk_tokens: response tokens whose logits exist at once.
+            head: when the gradient of the log-probs is computed; see `head_choice.py`.
             objective: what to optimize; only training needs it, as the next two.
             repulsion_weight: lambda at a 0-based optimizer step.
             optim: optimizer and learning-rate schedule.
@@ -56,6 +59,7 @@ class SSPOModel(GPTModel):
         self.weights = weights
         self.vocab_size = vocab_size
         self.head_chunk_tokens = head_chunk_tokens
+        self.head = head
         self.objective = objective
         self.repulsion_weight = repulsion_weight
         self.adapters = adapters
@@ -107,4 +111,5 @@ class SSPOModel(GPTModel):
             vocab_size=self.vocab_size,
             chunk_tokens=self.head_chunk_tokens,
             sequence_parallel=self.config.sequence_parallel,
+            one_pass=self.head == "one_pass",
         )

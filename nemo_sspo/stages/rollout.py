@@ -95,6 +95,7 @@ def rollout_table(
             {
                 "prompt_id": prompt["prompt_id"],
                 "prompt": conversation_text(prompt["messages"]),
+                "messages": prompt["messages"],
                 "prompt_token_ids": prompt["prompt_token_ids"],
                 "responses": [_response(prompt["prompt_id"], completion, tokenizer) for completion in responses],
             }

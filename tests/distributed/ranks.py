@@ -61,6 +61,8 @@ class Case:
     reference_fault: Callable[[GPTModel], AbstractContextManager] = nullcontext
     """Entered around the reference's forward pass only."""
     dropout: float = 0.0
+    one_pass: bool = False
+    """The head that computes gradients while the logits exist."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ class Step:
             sequence_parallel=layout.sequence,
             tp_group=parallel_state.get_tensor_model_parallel_group(),
             cp_group=parallel_state.get_context_parallel_group(),
+            one_pass=case.one_pass,
         )
         self.objective = losses.PreferenceObjective(
             lambda d_w, d_l, targets: case.preference_weight * sppo(d_w, d_l, targets, eta=world.ETA),

@@ -27,9 +27,13 @@ EXACT = [
         "microbatches of 4, mean pooling": {"micro_batch_size": 4, "pooling": "mean"},
         "uneven last batch": {"micro_batch_size": 2, "pairs": UNEVEN},
         "no repulsion": {"repulsion_weight": 0.0},
+        # Tiles of 5 tokens: the responses have 1 to 11, so some share a tile and some are longer than one.
+        "one pass": {"one_pass": True, "micro_batch_size": 2},
+        "one pass, tied, uneven": {"one_pass": True, "micro_batch_size": 4, "tied": True, "pairs": UNEVEN},
     }.items()
 ]
 FIRST_STEP = [
+    Case("first step, one pass", at_reference=True, micro_batch_size=2, one_pass=True),
     Case("first step, padded", at_reference=True, micro_batch_size=2),
     Case("first step, packed", at_reference=True, micro_batch_size=2, packed=True, tied=True),
 ]

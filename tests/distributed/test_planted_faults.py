@@ -18,7 +18,7 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
-from nemo_sspo.megatron import pooling, preference_loss
+from nemo_sspo.megatron import one_pass_head, pooling, preference_loss
 from nemo_sspo.megatron.microbatch import Microbatch
 from tests.distributed import ranks, world
 from tests.distributed.compare import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Deviation, deviation, truth_of
@@ -65,6 +65,11 @@ def loss_times_cp() -> AbstractContextManager:
         return right(loss, **kwargs) * parallel_state.get_context_parallel_world_size()
 
     return mock.patch.object(preference_loss, "schedule_loss", wrong)
+
+
+def gradient_of_the_forward_pass_as_it_is() -> AbstractContextManager:
+    """The one-pass head forgets what the schedule multiplied the loss by."""
+    return mock.patch.object(one_pass_head, "_factor", return_value=torch.ones(()))
 
 
 def padded_vocabulary_in_the_softmax() -> AbstractContextManager:
@@ -140,6 +145,7 @@ FAULTS = [
     ("TP2", Case("prompt in the sum", fault=partial(changed_microbatches, prompt_in_the_sum))),
     ("TP2", Case("end token missing", fault=partial(changed_microbatches, end_token_missing))),
     ("TP2", Case("padded vocabulary", fault=padded_vocabulary_in_the_softmax)),
+    ("DP2", Case("one-pass gradient unscaled", one_pass=True, fault=gradient_of_the_forward_pass_as_it_is)),
     ("PP2", Case("another reference", at_reference=True, reference_fault=another_checkpoint)),
     ("TP2", Case("dropout left on", dropout=0.1, at_reference=True)),
 ]

@@ -58,6 +58,15 @@ def test_every_layout_trains_alike(
         assert ours["lr"] == theirs["lr"]
 
 
+def test_both_heads_train_alike(supervised: PairTable, imported: Path, alone: Any, tmp_path: Path) -> None:
+    """All other trainings here take the one-pass head."""
+    found = train(job(supervised, imported, tmp_path, Parallel(), head="recompute"))
+    for ours, theirs in zip(found, alone[1], strict=True):
+        tolerance = 1e-6 if ours["step"] == 1 else 1e-4
+        for name in ("loss", "preference_loss", "grad_norm", "gradient_ratio"):
+            assert ours[name] == pytest.approx(theirs[name], rel=tolerance, abs=1e-6), (ours["step"], name)
+
+
 @pytest.mark.parametrize(
     "parallel",
     [Parallel(tensor=2, pipeline=2, sequence=True), Parallel(data=2, context=2)],

@@ -125,7 +125,7 @@ def job(pairs: PairTable, imported: Path, output: Path, parallel: Parallel, **tr
         train=Train(**settings | train),
         parallel=parallel,
         precision=Fp32Precision(),
-        objective=PreferenceObjective(partial(sppo, eta=ETA), euclidean, "last"),
+        objective=PreferenceObjective(partial(sppo, eta=ETA), euclidean, "last", separable=True),
         repulsion_weight=partial(repulsion_weight, weight=1.0, schedule="constant"),
         seed=3,
         progress=Progress(None),

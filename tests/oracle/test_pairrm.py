@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 
 from nemo_sspo.config.variants import PairRMOracle
 from nemo_sspo.errors import UserError
+from nemo_sspo.oracle.batching import pack
 from nemo_sspo.oracle.pairrm import PairRM
 from nemo_sspo.oracle.pairrm_checkpoint import HEAD_OUTPUT, MARKERS
-from nemo_sspo.oracle.pairrm_rows import pack
 from nemo_sspo.oracle.protocol import Row
 from tests.oracle.tiny_pairrm import CANDIDATE_MAX, SOURCE_MAX
 
