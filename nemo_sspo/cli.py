@@ -16,6 +16,7 @@ from rich.table import Table
 
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.commands import report as report_commands
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import describe, load_experiment
 from nemo_sspo.errors import UserError
@@ -76,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
             print(failure, file=sys.stderr)
             return UserError.EXIT_CODE if failure.exit_code == UserError.EXIT_CODE else 1
         _show_summary(console, layout)
+        report_commands.draw_at_the_end(console, layout)
     return 0
 
 
@@ -109,12 +111,7 @@ def show_plan(options: argparse.Namespace) -> int:
 
 def show_summary(options: argparse.Namespace) -> int:
     """Print what came of a run, given as a directory or by its overrides."""
-    given: list[str] = options.overrides
-    if len(given) == 1 and "=" not in given[0]:
-        layout = RunLayout(Path(given[0]))
-    else:
-        layout = RunLayout(load_experiment(given, options.config_dir).run_dir)
-    _show_summary(Console(), layout)
+    _show_summary(Console(), report_commands.run_layout(options.overrides, options.config_dir))
     return 0
 
 
@@ -199,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("config", "plan"):
             sub.add_argument("--json", action="store_true", help="as JSON")
         sub.set_defaults(command=command)
+    report_commands.register(commands)
     return parser
 
 
