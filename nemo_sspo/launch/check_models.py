@@ -12,7 +12,7 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import UserError
 
-SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+SUPPORTED_MODEL_TYPES = ("gemma2", "llama", "mistral", "qwen2", "qwen3")
 """``model_type`` values that megatron/families.py can import, train and export."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
 _INDEX = "model.safetensors.index.json"
