@@ -18,6 +18,9 @@ _NEEDED = {
     "rollout": ("nemo_sspo", "torch", "vllm", "transformers"),
 }
 
+JUDGE_PACKAGE = "openai"
+"""What oracle=llm_judge needs besides."""
+
 
 def check_environments(experiment: Experiment) -> Iterator[str]:
     """Ask both interpreters at once."""
@@ -28,7 +31,7 @@ def check_environments(experiment: Experiment) -> Iterator[str]:
     if package := oracle_package(experiment):
         needed["rollout"].append(package)
     if experiment.oracle.kind == "llm_judge":
-        needed["rollout"].append("openai")
+        needed["rollout"].append(JUDGE_PACKAGE)
     here = [name for name in needed if _starts_here(getattr(experiment.cluster, name))]
     with ThreadPoolExecutor() as pool:
         answers = pool.map(lambda name: _problem(name, getattr(experiment.cluster, name), needed[name]), here)

@@ -1,4 +1,4 @@
-"""Make random reward models: a decoder with a chat template, and an encoder that reads prompt and response as a pair."""
+"""Make random reward models: a decoder with a chat template, and an encoder that reads a pair of texts."""
 
 from pathlib import Path
 
