@@ -180,9 +180,8 @@ def test_a_kind_that_is_named_as_its_field_is_told_apart():
     """`oracle=function` has a field `function`; a problem beside it is not below it."""
     quick = (QUICK, "oracle=function")
     assert message_of(*quick) == "oracle.function is missing: give oracle.function=..."
-    assert message_of(*quick, "oracle.function=a:b", "oracle.path=x").startswith(
-        "oracle.path: no setting of oracle=fun"
-    )
+    given = (*quick, "oracle.function=a:b")
+    assert message_of(*given, "oracle.path=x").startswith("oracle.path: no setting of oracle=function")
     assert message_of(*given, "oracle.arguments=3") == "oracle.arguments=3: expected a mapping"
 
 
