@@ -15,8 +15,8 @@ from nemo_sspo.errors import UserError
 _IMPORTING = ("prepare_prompts", "rollout")
 
 
-def register(commands: Any) -> None:
-    """Add both commands to the parsers of the command line."""
+def register(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the commands to the parser."""
     text = "take prompts with their responses from a file, as the rollouts of a run's first iteration"
     importing = commands.add_parser("import-rollouts", help=text, description=f"{text}.")
     importing.add_argument("file", help="JSONL or Parquet with prompt and responses, or chosen and rejected")
@@ -35,22 +35,20 @@ def register(commands: Any) -> None:
 
 def import_rollouts(options: argparse.Namespace) -> int:
     """Check the file, prepare its prompts and publish its responses; what a run would do first, and no more."""
-    from nemo_sspo.launch.local import LocalRunner
+    from nemo_sspo.commands.driving import drive
+    from nemo_sspo.launch.machine import local_cluster
     from nemo_sspo.launch.plan import plan
     from nemo_sspo.launch.preflight import problems
-    from nemo_sspo.launch.run_directory import bind, hold
-    from nemo_sspo.report.live import live_display
 
     overrides = importing_overrides(options.file, options.overrides)
     experiment = load_experiment(overrides, options.config_dir)
+    local_cluster(experiment)
     if found := problems(experiment):
         raise UserError(found[0])
-    console, layout = Console(), RunLayout(experiment.run_dir)
+    console = Console()
     steps = [step for step in plan(experiment) if step.stage in _IMPORTING and step.iteration <= 1]
-    with hold(layout) as lock:
-        bind(experiment, layout)
-        with live_display(console, len(steps)) as display:
-            LocalRunner(experiment, display, lock=lock, steps=steps).run()
+    if code := drive(experiment, console, steps):
+        return code
     console.print("the run goes on with:")
     more = ["--config-dir", str(options.config_dir)] if options.config_dir else []
     command = shlex.join(["nemo-sspo", "run", *overrides, *more])
