@@ -28,7 +28,15 @@ class StageSpec:
     """Needs an accelerator where there is one."""
 
 
-_SOURCES = {"policy", "prompts", "data.held_out_prompts", "oracle.path", "oracle.template", "encoder.path"}
+_SOURCES = {
+    "policy",
+    "prompts",
+    "data.held_out_prompts",
+    "rollout.source",
+    "oracle.path",
+    "oracle.template",
+    "encoder.path",
+}
 """Settings that name files outside the run, whose content matters as much as their name."""
 _WITHOUT_EFFECT = {
     f"oracle.{name}"
