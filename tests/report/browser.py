@@ -48,6 +48,7 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Performance.enable", timeDomain="threadTicks")
 
     def close(self) -> None:
         """End the browser."""
@@ -97,6 +98,11 @@ class Browser:
         """Have every figure drawn, those far below the screen too."""
         self.run("dispatchEvent(new Event('beforeprint'))")
         self.wait("[...document.querySelectorAll('.canvas')].every(canvas => canvas.querySelector('svg.main-svg'))")
+
+    def processor_seconds(self) -> float:
+        """Processor time that the page's thread has spent since the page was asked for."""
+        metrics = self.call("Performance.getMetrics")["metrics"]
+        return next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration")
 
     def complaints(self) -> list[str]:
         """Errors and warnings of the console, uncaught exceptions, and violations of the page's security policy."""

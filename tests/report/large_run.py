@@ -56,6 +56,7 @@ def _rollouts(ids: np.ndarray, words: int) -> pa.Table:
     columns = {
         "prompt_id": ids,
         "prompt": [f"What about {prompt}?" for prompt in ids],
+        "messages": [[{"role": "user", "content": f"What about {prompt}?"}] for prompt in ids],
         "prompt_token_ids": empty.slice(0, len(ids)),
         "responses": pa.ListArray.from_arrays(np.arange(0, total + 1, K, dtype=np.int32), responses),
     }
