@@ -14,7 +14,7 @@ PIP_FLAGS := -qq --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: environments assets quickstart test test-train test-next-megatron test-rollout test-e2e lint format parity clean
+.PHONY: environments assets quickstart test test-train test-next-megatron test-rollout test-e2e lint format parity bench clean
 
 environments: $(TRAIN)/.ready $(ROLLOUT)/.ready
 
@@ -52,6 +52,13 @@ test-e2e: environments assets
 
 parity: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m tests.distributed.parity_table | tee docs/parity.md
+
+# With DATA, a directory that holds Arena-Hard's answers, the packing is counted on their lengths too.
+bench: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m benchmarks.head
+	$(TRAIN)/bin/python -m benchmarks.repulsion
+	$(TRAIN)/bin/python -m benchmarks.packing $(if $(DATA),--data $(DATA))
+	$(TRAIN)/bin/python -m benchmarks.table
 
 lint: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff check .

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own lines
 
@@ -15,19 +14,25 @@ from torch.autograd.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 
-def seconds(run: Callable[[], object], *, repeats: int = 3) -> float:
-    """Median over `repeats` runs, after one that is not counted."""
-    run()
-    measured = []
-    for _ in range(repeats):
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        start = time.perf_counter()
+def seconds(runs: Mapping[str, Callable[[], object]], *, repeats: int = 5) -> dict[str, float]:
+    """Shortest of `repeats` times of each, taken in turns so that a busy machine slows all of them alike."""
+    best = dict.fromkeys(runs, float("inf"))
+    for run in runs.values():
         run()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        measured.append(time.perf_counter() - start)
-    return statistics.median(measured)
+    for _ in range(repeats):
+        for name, run in runs.items():
+            best[name] = min(best[name], _once(run))
+    return best
+
+
+def _once(run: Callable[[], object]) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def peak_bytes(run: Callable[[], object]) -> int:

@@ -17,6 +17,7 @@ from rich.table import Table
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.commands import report as report_commands
+from nemo_sspo.commands import slurm as slurm_commands
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import describe, load_experiment
 from nemo_sspo.errors import UserError
@@ -53,12 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Check everything, then run what is missing and show what came of it."""
     from nemo_sspo.launch.local import LocalRunner, StepFailed
+    from nemo_sspo.launch.machine import local_cluster
     from nemo_sspo.launch.plan import plan
     from nemo_sspo.launch.preflight import problems
     from nemo_sspo.launch.run_directory import bind, hold
+    from nemo_sspo.launch.submit import refuse_beside_jobs
     from nemo_sspo.report.live import live_display
 
     experiment = load_experiment(options.overrides, options.config_dir)
+    local_cluster(experiment)
     found = problems(experiment)
     if options.dry_run:
         return _dry_run(experiment, found)
@@ -68,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     console, layout = Console(), RunLayout(experiment.run_dir)
     with hold(layout) as lock:
+        refuse_beside_jobs(layout.root)
         for change in bind(experiment, layout):
             console.print(f"changed since the last start: {change}", markup=False, highlight=False)
         try:
@@ -99,10 +104,19 @@ def show_config(options: argparse.Namespace) -> int:
 
 def show_plan(options: argparse.Namespace) -> int:
     """Print the steps of a run and what each waits for."""
+    from nemo_sspo.commands.plan import show_graph, show_jobs
+    from nemo_sspo.launch.jobs import as_data as jobs_as_data
+    from nemo_sspo.launch.jobs import jobs
     from nemo_sspo.launch.plan import as_data, plan
 
-    steps = plan(load_experiment(options.overrides, options.config_dir))
-    if options.json:
+    experiment = load_experiment(options.overrides, options.config_dir)
+    steps = plan(experiment)
+    if options.graph:
+        show_graph(steps)
+    elif experiment.cluster.kind == "slurm":
+        graph = jobs(experiment)
+        print(json.dumps(jobs_as_data(graph), indent=1)) if options.json else show_jobs(graph, Console())
+    elif options.json:
         print(json.dumps(as_data(steps), indent=1))
     else:
         _print_wide(_plan_table(steps))
@@ -195,8 +209,11 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--dry-run", action="store_true", help="print the plan and check every input, no more")
         if name in ("config", "plan"):
             sub.add_argument("--json", action="store_true", help="as JSON")
+        if name == "plan":
+            sub.add_argument("--graph", action="store_true", help="as a tree of what waits for what")
         sub.set_defaults(command=command)
     report_commands.register(commands)
+    slurm_commands.register(commands)
     return parser
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from nemo_sspo.config.base import Frozen
-from nemo_sspo.config.stages import Cluster, Data, Evaluation, Pairs, Parallel, Rollout, Train
+from nemo_sspo.config.cluster import Cluster
+from nemo_sspo.config.stages import Data, Evaluation, Pairs, Parallel, Rollout, Train
 from nemo_sspo.config.variants import Encoder, Engine, Gate, Loss, Oracle, Precision, Repulsion
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from nemo_sspo.config.base import Frozen
 
@@ -141,23 +141,3 @@ class Evaluation(Frozen):
     """Resamples of the held-out prompts behind every confidence interval."""
     confidence: float = Field(default=0.95, gt=0.0, lt=1.0)
     """Coverage of the intervals."""
-
-
-class Environment(Frozen):
-    python: str
-    """Interpreter of the environment."""
-    variables: dict[str, str] = {}
-    """Environment variables of its stages; never secrets, which are inherited from the caller's environment."""
-
-
-class Cluster(Frozen):
-    train: Environment
-    """Environment of the stages on NeMo and Megatron."""
-    rollout: Environment
-    """Environment of the stages on vLLM, the oracle and the encoder."""
-    launcher: Literal["fork", "torchrun"] = "torchrun"
-    """How the ranks of a training stage start on one machine: forked from one import (CPU), or torchrun (GPU)."""
-    parallel_steps: PositiveInt = 1
-    """Steps that may run at once on a machine without GPUs."""
-    gpus: NonNegativeInt | None = None
-    """GPUs of the machine; without it, those that are visible."""

@@ -12,8 +12,10 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import UserError
 
-SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+SUPPORTED_MODEL_TYPES = ("gemma2", "llama", "mistral", "qwen2", "qwen3")
 """``model_type`` values that megatron/families.py can import, train and export."""
+_ENCODERS_WITH_CODE = ("jinaai/jina-embeddings-v3", "nomic-ai/nomic-embed-text-v1.5")
+"""Hub ids of the presets in conf/encoder that do not load without their own code."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
 _INDEX = "model.safetensors.index.json"
 _VOCABULARY_MULTIPLE = 128
@@ -52,6 +54,21 @@ def check_encoder(experiment: Experiment) -> Iterator[str]:
     directory = local_directory("encoder.path", path)
     if directory is not None and not any((directory / name).is_file() for name in ("modules.json", "config.json")):
         yield f"encoder.path={path}: neither modules.json nor config.json; give a sentence-transformers model"
+    elif not experiment.encoder.trust_remote_code and _brings_code(path, directory):
+        yield (
+            f"encoder.path={path}: the model brings Python code of its own; read it, then give "
+            "encoder.trust_remote_code=true"
+        )
+
+
+def _brings_code(path: str, directory: Path | None) -> bool:
+    """Whether an encoder's modules or backbone are defined beside its weights."""
+    if directory is None:
+        return path in _ENCODERS_WITH_CODE
+    config, modules = directory / "config.json", directory / "modules.json"
+    types = [str(module.get("type")) for module in json.loads(modules.read_text())] if modules.is_file() else []
+    foreign = any(not name.startswith("sentence_transformers.") for name in types)
+    return foreign or (config.is_file() and "auto_map" in json_object(config, ""))
 
 
 def policy_bytes(experiment: Experiment) -> int:

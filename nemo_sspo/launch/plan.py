@@ -106,7 +106,7 @@ def _step(
 
 
 def _gpus(experiment: Experiment, spec: StageSpec) -> int:
-    if not spec.gpu or experiment.cluster.gpus == 0:
+    if not spec.gpu or not experiment.cluster.has_gpus:
         return 0
     if spec.ranks:
         return experiment.parallel.world_size

@@ -7,6 +7,7 @@ from typing import Literal
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from nemo_sspo.config.stages import Train
+from nemo_sspo.megatron.gemma2 import final_softcap
 
 Head = Literal["one_pass", "recompute"]
 
@@ -17,6 +18,5 @@ def choose_head(train: Train, config: TransformerConfig, *, separable: bool) -> 
     `separable`: see `objective/separable.py`. A cap stands between the product and the softmax, and only the
     recomputing head differentiates it.
     """
-    # A field of the model families that cap only.
-    caps = getattr(config, "final_logit_softcapping", None) is not None
+    caps = final_softcap(config) is not None
     return "one_pass" if train.head == "auto" and separable and not caps else "recompute"

@@ -57,8 +57,6 @@ def output_weight(model: nn.Module) -> Tensor:
     layer = gpt.output_layer
     if getattr(layer, "bias", None) is not None:
         raise UserError("the output layer has a bias, which the log-prob head does not support")
-    if getattr(gpt.config, "final_logit_softcapping", None):
-        raise UserError("the model caps its logits (final_logit_softcapping), which the log-prob head does not support")
     if gpt.share_embeddings_and_output_weights:
         return gpt.shared_embedding_or_output_weight()
     return layer.weight

@@ -15,6 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from nemo_sspo.megatron.checkpoint import load_weights
+from nemo_sspo.megatron.gemma2 import final_softcap
 from nemo_sspo.megatron.head_choice import Head
 from nemo_sspo.megatron.hidden_states import forward_to_hidden_states
 from nemo_sspo.megatron.lora import Adapters, add_adapters
@@ -112,4 +113,5 @@ class SSPOModel(GPTModel):
             chunk_tokens=self.head_chunk_tokens,
             sequence_parallel=self.config.sequence_parallel,
             one_pass=self.head == "one_pass",
+            softcap=final_softcap(self.config),
         )

@@ -77,6 +77,12 @@ class HeadLayout:
     cp_group: ProcessGroup | None
     one_pass: bool = False
     """Compute gradients while the logits exist (`one_pass_head.py`): for separable losses only."""
+    softcap: float | None = None
+    """Bound of the logits (see `head.py`); the one-pass head has none."""
+
+    def __post_init__(self) -> None:
+        if self.one_pass and self.softcap is not None:
+            raise ValueError("the one-pass head does not cap logits")
 
     @property
     def sequence_groups(self) -> tuple[ProcessGroup, ...]:
@@ -96,7 +102,8 @@ def microbatch_logps(
 
     A one-pass head needs `loss_slopes` to give them a gradient.
     """
-    head = partial(one_pass_logps, slopes=loss_slopes) if layout.one_pass else response_logps
+    one_pass, recompute = partial(one_pass_logps, slopes=loss_slopes), partial(response_logps, softcap=layout.softcap)
+    head = one_pass if layout.one_pass else recompute
     logps_R = head(
         hidden_SBH,
         weight_VH,

@@ -18,9 +18,13 @@ ANSWERS = (FIRST, SECOND)
 PLACEHOLDERS = ("{prompt}", "{first}", "{second}")
 
 _PLACEHOLDER = re.compile("|".join(map(re.escape, PLACEHOLDERS)))
-_TIE = re.compile(r"\W*(tie|draw|equal|neither|both|c)\b", re.IGNORECASE)
-_LEADING = re.compile(r"[\W_]*(?:response|answer|verdict|assistant)?[\W_]*([AB])(?![\w'])")
-_NAMED = re.compile(r"(?:[Rr]esponse|[Aa]nswer|[Aa]ssistant|[Vv]erdict)(?: is)?[\s:*\[(_]*([AB])\b|\[\[([AB])\]\]")
+_LETTER = r"[*_\"'(\[\s]*(?:(?i:response)\s+)?([AB])\b(?!')"
+_CONCLUSION = re.compile(
+    rf"\[\[([AB])\]\]|(?i:verdict|answer|choice|winner|better|best)(?i:\s+response)?\s*(?:is|:){_LETTER}"
+)
+_ALONE = re.compile(r"[\W_]*([AB])[\W_]*(?:$|\n|[-:.,;)*\]])")
+_MENTIONED = re.compile(r"(?i:response|assistant|answer)\s+([AB])\b(?!')")
+_TIE = re.compile(r"\W*(?:it's a |it is a )?(?:tie|draw|equal|neither|both|c)\b", re.IGNORECASE)
 
 
 def read_template(path: str | None) -> str:
@@ -57,16 +61,23 @@ def cut_row(row: Row, limit: int) -> Row:
 
 
 def parse_verdict(answer: str) -> int | None:
-    """1 for A, -1 for B, 0 for a tie, None for an answer that names no verdict.
+    """1 for A, -1 for B, 0 for a tie, None for an answer from which no verdict can be read.
 
-    The letter that the answer begins with, or else the one it names last ("... so response B").
+    In this order: the last conclusion it states (``[[B]]``, ``Verdict: B``, ``the better response is B``), the letter
+    that it consists of or begins with, a tie, the only response that it mentions.
     """
-    if leading := _LEADING.match(answer):
-        return 1 if leading[1] == FIRST else -1
+    if concluded := _CONCLUSION.findall(answer):
+        return _sign("".join(concluded[-1]))
+    if alone := _ALONE.match(answer):
+        return _sign(alone[1])
     if _TIE.match(answer):
         return 0
-    named = [letter for groups in _NAMED.findall(answer) for letter in groups if letter]
-    return (1 if named[-1] == FIRST else -1) if named else None
+    mentioned = set(_MENTIONED.findall(answer))
+    return _sign(mentioned.pop()) if len(mentioned) == 1 else None
+
+
+def _sign(letter: str) -> int:
+    return 1 if letter.upper() == FIRST else -1
 
 
 def first_token_logit(logprobs: Mapping[str, float]) -> float | None:

@@ -152,9 +152,14 @@ class LlmJudge:
             return str(raw.text)
         except openai.APIStatusError as error:
             reason = f"HTTP {error.status_code}: {self._without_key(error.message)}"
-        except openai.APIConnectionError as error:  # timeouts are among them
+        except openai.APITimeoutError:
+            reason = f"none within oracle.timeout_seconds={settings.timeout_seconds}"
+        except openai.APIConnectionError as error:
             reason = self._without_key(str(error.__cause__ or error) or type(error).__name__)
-        raise UserError(f"oracle: {settings.endpoint} gives no answer ({reason}); what was answered is kept: run again")
+        raise UserError(
+            f"oracle: {settings.endpoint} gives no answer ({reason}), tried at most {settings.retries + 1} times; what "
+            "was answered is kept: run again"
+        )
 
     def _judgement(self, payload: dict[str, Any], text: str, row: Row) -> Judgement:
         choice = payload["choices"][0]

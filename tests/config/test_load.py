@@ -174,3 +174,24 @@ def refusal(override: str) -> str:
 def test_any_text_composes_or_is_refused_in_one_line(text):
     for override in (text, f"prompts={text}", f"{text}=1"):
         assert len(refusal(override).splitlines()) <= 1
+
+
+def test_a_kind_that_is_named_as_its_field_is_told_apart():
+    """`oracle=function` has a field `function`; a problem beside it is not below it."""
+    quick = (QUICK, "oracle=function")
+    assert message_of(*quick) == "oracle.function is missing: give oracle.function=..."
+    assert message_of(*quick, "oracle.function=a:b", "oracle.path=x").startswith(
+        "oracle.path: no setting of oracle=fun"
+    )
+    assert message_of(*given, "oracle.arguments=3") == "oracle.arguments=3: expected a mapping"
+
+
+def test_a_cap_in_dollars_needs_prices():
+    judge = (QUICK, "oracle=llm_judge", "oracle.model=m", "oracle.max_dollars=1")
+    assert "max_dollars needs dollars_per_million_input_tokens" in message_of(*judge)
+    prices = ("oracle.dollars_per_million_input_tokens=1", "oracle.dollars_per_million_output_tokens=0")
+    assert load_experiment([*judge, *prices]).oracle.max_dollars == 1
+
+
+def test_a_prefix_is_named_once():
+    assert "give one" in message_of(QUICK, "encoder.prefix=a", "encoder.prompt_name=b")

@@ -9,6 +9,7 @@ pytest.importorskip("megatron.core")
 import torch
 
 from tests.distributed import world
+from tests.distributed.architectures import GEMMA2, LLAMA, Architecture
 from tests.distributed.compare import deviation, rounding_of_truth, truth_of
 from tests.distributed.ranks import Case, Result, run_cases
 from tests.distributed.world import ETA, LAYOUTS, REPULSION_WEIGHT, Layout
@@ -30,12 +31,21 @@ EXACT = [
         # Tiles of 5 tokens: the responses have 1 to 11, so some share a tile and some are longer than one.
         "one pass": {"one_pass": True, "micro_batch_size": 2},
         "one pass, tied, uneven": {"one_pass": True, "micro_batch_size": 4, "tied": True, "pairs": UNEVEN},
+        "gemma 2": {"architecture": GEMMA2, "tied": True},
+        "gemma 2, mean pooling, uneven": {
+            "architecture": GEMMA2,
+            "micro_batch_size": 4,
+            "tied": True,
+            "pooling": "mean",
+            "pairs": UNEVEN,
+        },
     }.items()
 ]
 FIRST_STEP = [
     Case("first step, one pass", at_reference=True, micro_batch_size=2, one_pass=True),
     Case("first step, padded", at_reference=True, micro_batch_size=2),
     Case("first step, packed", at_reference=True, micro_batch_size=2, packed=True, tied=True),
+    Case("first step, gemma 2", at_reference=True, micro_batch_size=2, packed=True, tied=True, architecture=GEMMA2),
 ]
 REPULSION_ALONE = Case("repulsion alone", preference_weight=0.0, pooling="mean")
 IDENTICAL = Case("identical responses", preference_weight=0.0, pairs=world.identical_responses())
@@ -108,6 +118,7 @@ def test_weight_zero_switches_the_repulsion_off(results: dict[str, Result]) -> N
     assert all(grad.abs().max() == 0.0 for grad in results[NOTHING.name].grads.values())
 
 
-def test_tolerances_are_above_rounding() -> None:
+@pytest.mark.parametrize("architecture", [LLAMA, GEMMA2], ids=lambda architecture: architecture.name)
+def test_tolerances_are_above_rounding(architecture: Architecture) -> None:
     """The truth in single precision is itself this far from double precision: a tenth of what is allowed, or more."""
-    assert rounding_of_truth().is_within_tolerance
+    assert rounding_of_truth(architecture).is_within_tolerance

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -18,9 +19,10 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
-from nemo_sspo.megatron import one_pass_head, pooling, preference_loss
+from nemo_sspo.megatron import head, layers, one_pass_head, pooling, preference_loss
 from nemo_sspo.megatron.microbatch import Microbatch
 from tests.distributed import ranks, world
+from tests.distributed.architectures import GEMMA2
 from tests.distributed.compare import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Deviation, deviation, truth_of
 from tests.distributed.ranks import Case, run_cases
 from tests.distributed.world import BY_NAME
@@ -70,6 +72,23 @@ def loss_times_cp() -> AbstractContextManager:
 def gradient_of_the_forward_pass_as_it_is() -> AbstractContextManager:
     """The one-pass head forgets what the schedule multiplied the loss by."""
     return mock.patch.object(one_pass_head, "_factor", return_value=torch.ones(()))
+
+
+def cap_left_out_of_the_backward() -> AbstractContextManager:
+    return mock.patch.object(head, "_softcap_slope", lambda capped_CV, _cap: torch.ones_like(capped_CV))
+
+
+def window_off_by_one() -> AbstractContextManager:
+    """It reaches one token further, as where the query is not counted as one of its keys."""
+    right = layers.LocalCoreAttention._mask
+
+    def wrong(self: layers.LocalCoreAttention, *args: Any) -> Tensor:
+        if self.window is None:
+            return right(self, *args)
+        with mock.patch.object(self, "window", self.window + 1):
+            return right(self, *args)
+
+    return mock.patch.object(layers.LocalCoreAttention, "_mask", wrong)
 
 
 def padded_vocabulary_in_the_softmax() -> AbstractContextManager:
@@ -147,6 +166,8 @@ FAULTS = [
     ("TP2", Case("padded vocabulary", fault=padded_vocabulary_in_the_softmax)),
     ("DP2", Case("one-pass gradient unscaled", one_pass=True, fault=gradient_of_the_forward_pass_as_it_is)),
     ("PP2", Case("another reference", at_reference=True, reference_fault=another_checkpoint)),
+    ("TP2", Case("cap not differentiated", architecture=GEMMA2, tied=True, fault=cap_left_out_of_the_backward)),
+    ("CP2", Case("window off by one", architecture=GEMMA2, tied=True, packed=True, fault=window_off_by_one)),
     ("TP2", Case("dropout left on", dropout=0.1, at_reference=True)),
 ]
 
