@@ -18,10 +18,10 @@ from nemo_sspo.report.blocks import (
     Tile,
     Tiles,
 )
-from nemo_sspo.report.facts.evaluation import Evaluated
+from nemo_sspo.report.facts.evaluation import Evaluated, win_matrix
 from nemo_sspo.report.facts.run_facts import RunFacts
 from nemo_sspo.report.figures.diagnosis import calibration_plot, diversity_plots, oracle_table
-from nemo_sspo.report.figures.evaluation import collapse_plots, length_plot, win_rate_plot
+from nemo_sspo.report.figures.evaluation import collapse_plots, length_plot, matrix_plot, win_rate_plot
 from nemo_sspo.report.figures.supervision import around_the_gate, gate_panels, gate_plot, target_plot
 from nemo_sspo.report.figures.timing import cost_table, iteration_cost_table, timeline_plot
 from nemo_sspo.report.figures.training import identity_table, training_plots
@@ -65,7 +65,9 @@ def _status(facts: RunFacts) -> str:
     if facts.finished:
         return f"Finished: all {facts.planned} steps are published. Drawn {_clock(facts.gathered_at)}."
     if not facts.planned:
-        return f"{facts.published} artifacts are published. Drawn {_clock(facts.gathered_at)}."
+        return (
+            f"{facts.published} artifacts of another version's plan are published. Drawn {_clock(facts.gathered_at)}."
+        )
     return (
         f"Not finished: {facts.planned - len(facts.pending)} of {facts.planned} steps are published; next "
         f"{', '.join(facts.pending[:2])}. Drawn {_clock(facts.gathered_at)}."
@@ -129,7 +131,7 @@ def _time_tile(facts: RunFacts) -> Tile:
 def _win_rates(facts: RunFacts) -> list[Block]:
     if not facts.evaluations:
         return [Missing("No checkpoint has been evaluated yet: `evaluate` follows the training of an iteration.")]
-    return [win_rate_plot(facts.evaluations)]
+    return [PlotGrid([win_rate_plot(facts.evaluations), matrix_plot(win_matrix(facts.evaluations))])]
 
 
 def _iterations(facts: RunFacts) -> list[Block]:

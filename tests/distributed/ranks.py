@@ -111,9 +111,7 @@ def _rank(layout: Layout, cases: Sequence[Case]) -> list[_RankResult]:
         for case in cases:
             key = (case.architecture, case.tied, case.dropout)
             if key not in models:
-                models[key] = build(
-                    layout, tied=case.tied, dropout=case.dropout, architecture=case.architecture
-                )
+                models[key] = build(layout, tied=case.tied, dropout=case.dropout, architecture=case.architecture)
             with case.fault():
                 results.append(Step(layout, case, models[key]).run())
         dist.destroy_process_group()

@@ -2,16 +2,18 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from nemo_sspo.artifacts.layout import METRICS, PAIRS, RunLayout
-from nemo_sspo.config.stages import Cluster, Environment, Parallel
+from nemo_sspo.config.cluster import Environment, LocalCluster
+from nemo_sspo.config.stages import Parallel
 from nemo_sspo.config.variants import PowerGate
 from nemo_sspo.errors import UserError
 from nemo_sspo.report.facts.comparison import compare
-from nemo_sspo.report.facts.evaluation import WinRate
+from nemo_sspo.report.facts.evaluation import WinRate, win_matrix
 from nemo_sspo.report.facts.gate_view import binned
 from nemo_sspo.report.facts.record import read_run
 from nemo_sspo.report.facts.run_facts import gather
@@ -122,13 +124,15 @@ def test_costs(facts):
     assert train.seconds == 7200.0
     assert train.rate == 250.0  # the first step is warm-up
     assert train.peak_memory_gib == 4.0
+    assert 0.01 < by_stage[1, "build_pairs"].peak_memory_gib < 64  # of this very process
+    assert by_stage[1, "evaluate"].peak_memory_gib is None
     span = next(span for span in facts.spans if span.step_id == "iter_1.train")
     assert (span.ended - span.started).total_seconds() == pytest.approx(7200.0)
 
 
 def test_gpu_hours_count_the_gpus_a_step_occupies(tmp_path):
     here = Environment(python="python")
-    cluster, parallel = Cluster(train=here, rollout=here, gpus=8), Parallel(tensor=2, data=2)
+    cluster, parallel = LocalCluster(train=here, rollout=here, gpus=8), Parallel(tensor=2, data=2)
     facts = gather(record(half_finished_run(tmp_path, cluster=cluster, parallel=parallel)))
     hours = {cost.stage: cost.gpu_hours for cost in facts.costs if cost.iteration == 1}
     assert hours["train"] == pytest.approx(2 * 4)
@@ -141,6 +145,18 @@ def test_evaluation_and_responses(facts):
     assert evaluated.tokens == {"new": 30.0, "previous": 20.0, "base": 20.0}
     (second,) = facts.sampled  # the first iteration's rollouts carry no counts here
     assert (second.iteration, second.responses, second.tokens, second.unfinished) == (2, 36, 25.0, 6)
+
+
+def test_who_beats_whom_in_both_directions(facts):
+    first = facts.evaluations[0]
+    wins = {"base": WinRate(0.8, 0.7, 0.9), "previous": WinRate(0.6, None, None)}
+    matrix = win_matrix([first, replace(first, iteration=3, wins=wins)])
+    assert matrix.policies == [0, 1, 2, 3]
+    assert matrix.cells[1, 0] == WinRate(0.7, 0.65, 0.75)
+    assert matrix.cells[0, 3].mean == pytest.approx(0.2)
+    assert (matrix.cells[0, 3].low, matrix.cells[0, 3].high) == pytest.approx((0.1, 0.3))
+    assert matrix.cells[2, 3] == WinRate(0.4, None, None)
+    assert matrix.cells.keys() == {(1, 0), (0, 1), (3, 0), (0, 3), (3, 2), (2, 3)}
 
 
 def test_samples_hold_scores_targets_and_roles(settings):
@@ -192,7 +208,7 @@ def test_findings_of_a_run_that_went_wrong():
 )
 def test_a_win_rate_is_judged_by_its_interval(facts, win, state):
     evaluated = facts.evaluations[0]
-    changed = type(evaluated)(**{**evaluated.__dict__, "wins": {"base": win}, "tokens": {}})
+    changed = replace(evaluated, wins={"base": win}, tokens={})
     (finding,) = findings(Evidence([changed], [], [], [], {}, {}))
     assert finding.state == state
 
