@@ -18,12 +18,24 @@ from nemo_sspo.report.blocks import (
     Tile,
     Tiles,
 )
-from nemo_sspo.report.facts.evaluation import Evaluated
+from nemo_sspo.report.facts.evaluation import Evaluated, win_matrix
 from nemo_sspo.report.facts.run_facts import RunFacts
-from nemo_sspo.report.figures.evaluation import collapse_plots, length_plot, win_rate_plot
-from nemo_sspo.report.figures.supervision import gate_panels, gate_plot, scatter_plot, target_plot
+from nemo_sspo.report.figures.diagnosis import calibration_plot, diversity_plots, oracle_table
+from nemo_sspo.report.figures.evaluation import collapse_plots, length_plot, matrix_plot, win_rate_plot
+from nemo_sspo.report.figures.supervision import around_the_gate, gate_panels, gate_plot, target_plot
 from nemo_sspo.report.figures.timing import cost_table, iteration_cost_table, timeline_plot
 from nemo_sspo.report.figures.training import identity_table, training_plots
+
+_WHOSE_MARGINS = {
+    "response pairs": (
+        "Of all pairs of responses to a prompt, as in the paper's figures: the margin is 2 |P - ½|, how sure the "
+        "oracle is; the gate should leave little of it where two responses mean the same."
+    ),
+    "training pairs": (
+        "Of the training pairs alone, since `diagnose` is not published: the margin is the difference of the two "
+        "responses' win rates or targets."
+    ),
+}
 
 
 def run_page(facts: RunFacts) -> Page:
@@ -53,7 +65,9 @@ def _status(facts: RunFacts) -> str:
     if facts.finished:
         return f"Finished: all {facts.planned} steps are published. Drawn {_clock(facts.gathered_at)}."
     if not facts.planned:
-        return f"{facts.published} artifacts are published. Drawn {_clock(facts.gathered_at)}."
+        return (
+            f"{facts.published} artifacts of another version's plan are published. Drawn {_clock(facts.gathered_at)}."
+        )
     return (
         f"Not finished: {facts.planned - len(facts.pending)} of {facts.planned} steps are published; next "
         f"{', '.join(facts.pending[:2])}. Drawn {_clock(facts.gathered_at)}."
@@ -117,7 +131,7 @@ def _time_tile(facts: RunFacts) -> Tile:
 def _win_rates(facts: RunFacts) -> list[Block]:
     if not facts.evaluations:
         return [Missing("No checkpoint has been evaluated yet: `evaluate` follows the training of an iteration.")]
-    return [win_rate_plot(facts.evaluations)]
+    return [PlotGrid([win_rate_plot(facts.evaluations), matrix_plot(win_matrix(facts.evaluations))])]
 
 
 def _iterations(facts: RunFacts) -> list[Block]:
@@ -136,9 +150,9 @@ def _card(facts: RunFacts, iteration: int) -> Card:
         rows.append(("tokens of a response", f"{sample.tokens:.1f}"))
     for pairs in (s for s in facts.supervisions if s.iteration == iteration):
         dropped = sum(facts.dropped.get(iteration, {}).values())
-        rows.append(("pairs", f"{pairs.scatter.pairs:,} ({dropped:,} prompts dropped)"))
+        rows.append(("pairs", f"{pairs.pairs:,} ({dropped:,} prompts dropped)"))
         rows.append(("margin before → after the gate", f"{pairs.margin_before:.3f} → {pairs.margin_after:.3f}"))
-        rows.append(("similarity of a pair", f"{pairs.similarity_mean:.3f}"))
+        rows.append(("similarity of a pair", f"{pairs.similarity:.3f}"))
         if pairs.moved_share is not None:
             rows.append(("targets moved by > 0.1", f"{pairs.moved_share:.0%}"))
     for curve in (c for c in facts.curves if c.iteration == iteration):
@@ -168,9 +182,10 @@ def _training(facts: RunFacts) -> list[Block]:
 def _gate(facts: RunFacts) -> list[Block]:
     if not facts.supervisions:
         return [Missing("No pairs are built yet.")]
-    blocks: list[Block] = [scatter_plot(each) for each in facts.supervisions]
-    blocks.append(gate_plot(facts.supervisions))
-    blocks.append(PlotGrid(gate_panels(facts.supervisions)))
+    blocks: list[Block] = [Note(_WHOSE_MARGINS[view.what]) for view in facts.gate_views[-1:]]
+    blocks += [PlotGrid(around_the_gate(view)) for view in facts.gate_views]
+    for view in facts.gate_views[-1:]:
+        blocks += [gate_plot(view), PlotGrid(gate_panels(view))]
     blocks.append(PlotGrid([target_plot(each) for each in facts.supervisions]))
     return blocks
 
@@ -178,20 +193,28 @@ def _gate(facts: RunFacts) -> list[Block]:
 def _collapse(facts: RunFacts) -> list[Block]:
     lengths = length_plot(facts.evaluations, facts.sampled, facts.supervisions)
     plots = [*([lengths] if lengths else []), *collapse_plots(facts.curves, facts.evaluations)]
+    plots += diversity_plots(facts.diagnosed)
     if not plots:
         return [Missing("No responses are published yet.")]
+    blocks: list[Block] = [PlotGrid(plots)]
+    if without := [str(i) for i in facts.iterations if i not in facts.diagnosed]:
+        blocks.append(Missing(f"Diversity of the responses of iteration {', '.join(without)}: not diagnosed yet."))
     rows = [(s.iteration, s.responses, s.duplicates, s.unfinished, s.empty) for s in facts.sampled]
     headings = ("iteration", "responses", "duplicates", "cut at the token limit", "empty")
-    return [PlotGrid(plots), Table(headings, rows, title="Responses sampled for training")]
+    return [*blocks, Table(headings, rows, title="Responses sampled for training")]
 
 
 def _oracle(facts: RunFacts) -> list[Block]:
-    biased = [s for s in facts.sampled if s.order_bias is not None]
+    if facts.diagnosed:
+        known = ((i, each.calibration) for i, each in facts.diagnosed.items())
+        plots = [calibration_plot(i, calibration) for i, calibration in known if calibration is not None]
+        note = Note("No labelled pairs are given, so its calibration is not measured.")
+        return [oracle_table(facts.diagnosed), PlotGrid(plots) if plots else note]
+    biased = [(s.iteration, f"{s.order_bias:.3f}") for s in facts.sampled if s.order_bias is not None]
     if not biased:
         return [Missing("Nothing has been scored yet.")]
-    rows = [(s.iteration, f"{s.order_bias:.3f}") for s in biased]
-    note = "Mean of |l_ij + l_ji| in logits: 0 for an oracle that is blind to the order in which it sees two responses."
-    return [Table(("iteration", "order bias"), rows, title="Order bias", note=note)]
+    missing = Missing("Order flips, cycles and length bias are known once `diagnose` is published.")
+    return [Table(("iteration", "order gap: mean |l_ij + l_ji| in logits"), biased), missing]
 
 
 def _prompts(facts: RunFacts) -> list[Block]:

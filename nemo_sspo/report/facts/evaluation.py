@@ -1,5 +1,6 @@
 """How the checkpoints fare on held-out prompts, and how their answers change."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nemo_sspo.report.facts.record import RunRecord
@@ -19,6 +20,12 @@ class WinRate:
     def includes_half(self) -> bool:
         """Whether the interval does not tell the policies apart."""
         return self.low is not None and self.high is not None and self.low <= 0.5 <= self.high
+
+    @property
+    def of_the_other(self) -> "WinRate":
+        """The opponent's."""
+        low, high = (None if end is None else 1 - end for end in (self.high, self.low))
+        return WinRate(1 - self.mean, low, high)
 
     def __str__(self) -> str:
         if self.low is None or self.high is None:
@@ -115,3 +122,23 @@ def _order_bias(run: RunRecord, iteration: int) -> float | None:
     weighted = [(shard["rows"], shard["order_bias"]) for shard in shards if {"rows", "order_bias"} <= shard.keys()]
     rows = sum(float(count or 0) for count, _ in weighted)
     return sum(float(count or 0) * float(bias or 0) for count, bias in weighted) / rows if rows else None
+
+
+@dataclass(frozen=True)
+class WinMatrix:
+    """Who beats whom (SPPO Fig. 3): policy 0 is the base, policy t what iteration t made."""
+
+    policies: list[int]
+    cells: dict[tuple[int, int], WinRate]
+    """Win rate of the first against the second; a pair that was never compared is left out."""
+
+
+def win_matrix(evaluated: Sequence[Evaluated]) -> WinMatrix:
+    """All comparisons that were evaluated, in both directions: the second's win rate is what the first's leaves."""
+    cells: dict[tuple[int, int], WinRate] = {}
+    for each in evaluated:
+        opponents = {"base": 0, "previous": each.iteration - 1}
+        for name, win in each.wins.items():
+            cells[each.iteration, opponents[name]] = win
+            cells[opponents[name], each.iteration] = win.of_the_other
+    return WinMatrix(sorted({policy for pair in cells for policy in pair}), cells)

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from nemo_sspo.artifacts.diagnostics import Diagnostics
 from nemo_sspo.report.facts.evaluation import Evaluated, Sampled, evaluations, sampled
+from nemo_sspo.report.facts.gate_view import GateView, diagnostics, gate_view
 from nemo_sspo.report.facts.record import RunRecord
 from nemo_sspo.report.facts.samples import SamplePrompt, sample_prompts
 from nemo_sspo.report.facts.settings import Digest, Setting, digests, settings
@@ -40,6 +42,9 @@ class RunFacts:
     evaluations: list[Evaluated]
     sampled: list[Sampled]
     supervisions: list[Supervision]
+    gate_views: list[GateView]
+    diagnosed: dict[int, Diagnostics]
+    """By iteration."""
     dropped: dict[int, dict[str, int]]
     """Prompts without a pair by iteration and reason."""
     findings: list[Finding]
@@ -60,7 +65,9 @@ def gather(run: RunRecord, *, sample_count: int = SAMPLE_PROMPTS) -> RunFacts:
     evaluated, samples = evaluations(run), sampled(run)
     curves, identities = training_curves(run), step1_identities(run)
     reasons = {i: dropped for i in iterations if (dropped := dropped_reasons(run, i)) is not None}
-    evidence = Evidence(evaluated, samples, curves, identities, {i: sum(r.values()) for i, r in reasons.items()})
+    diagnosed = {i: diagnosis for i in iterations if (diagnosis := diagnostics(run, i)) is not None}
+    totals = {i: sum(counts.values()) for i, counts in reasons.items()}
+    evidence = Evidence(evaluated, samples, curves, identities, totals, diagnosed)
     return RunFacts(
         name=run.name,
         gathered_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -78,6 +85,8 @@ def gather(run: RunRecord, *, sample_count: int = SAMPLE_PROMPTS) -> RunFacts:
         evaluations=evaluated,
         sampled=samples,
         supervisions=[found for i in iterations if (found := supervision(run, i)) is not None],
+        gate_views=[view for i in iterations if (view := gate_view(run, i, diagnosed.get(i))) is not None],
+        diagnosed=diagnosed,
         dropped=reasons,
         findings=findings(evidence),
         settings=settings(run),

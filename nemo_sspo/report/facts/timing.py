@@ -1,6 +1,6 @@
 """When every step ran, what it cost, and how fast it was."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -59,7 +59,7 @@ class StageCost:
     """Mean rate of a shard."""
     rate_unit: str
     peak_memory_gib: float | None
-    """Most that one training rank held."""
+    """Training: the most that one rank held, on its GPU where it has one. Else main memory of the largest task."""
     mfu: float | None
 
 
@@ -102,7 +102,7 @@ def stage_costs(run: RunRecord) -> list[StageCost]:
                 gpu_hours=sum(step.seconds * gpus.get(step.step_id, 0) for step in steps) / 3600,
                 rate=rate,
                 rate_unit=unit,
-                peak_memory_gib=max((line.get("peak_memory_gib", 0.0) for line in training), default=None),
+                peak_memory_gib=_peak_memory(training or [step.manifest.timings for step in steps]),
                 mfu=_mean([line["mfu"] for line in training[1:] if "mfu" in line]),
             )
         )
@@ -133,6 +133,10 @@ def _training_timings(run: RunRecord, iteration: int) -> list[dict[str, float]]:
         if (path := step.path / VOLATILE / STEP_TIMINGS).exists()
         for line in run.lines(path)
     ]
+
+
+def _peak_memory(timings: Sequence[Mapping[str, float]]) -> float | None:
+    return max((each["peak_memory_gib"] for each in timings if "peak_memory_gib" in each), default=None)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -1,9 +1,10 @@
 """Did it work? The run's headline, and what a reader should look into, each by a simple rule that is stated."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from nemo_sspo.artifacts.diagnostics import Diagnostics
 from nemo_sspo.report.facts.evaluation import Evaluated, Sampled
 from nemo_sspo.report.facts.training import Step1Identity, TrainingCurve, full_batches
 
@@ -12,6 +13,9 @@ RANK_FALL = 0.10
 UNFINISHED_SHARE = 0.05
 DUPLICATE_SHARE = 0.05
 DROPPED_SHARE = 0.10
+ORDER_FLIPS = 0.20
+LENGTH_CORRELATION = 0.30
+DIVERSITY_FALL = 0.10
 
 State = Literal["good", "warn", "bad"]
 
@@ -37,6 +41,8 @@ class Evidence:
     identities: Sequence[Step1Identity]
     dropped: dict[int, int]
     """Prompts without a pair by iteration."""
+    diagnosed: Mapping[int, Diagnostics]
+    """By iteration."""
 
 
 def findings(evidence: Evidence) -> list[Finding]:
@@ -49,6 +55,8 @@ def findings(evidence: Evidence) -> list[Finding]:
         *_lengths(evidence.evaluations),
         *_responses(evidence.samples),
         *_dropped(evidence.dropped, evidence.samples),
+        *_oracle(evidence.diagnosed),
+        *_diversity(evidence.diagnosed),
     ]
     order = {"bad": 0, "warn": 1, "good": 2}
     return sorted(found, key=lambda finding: order[finding.state])
@@ -167,3 +175,34 @@ def _dropped(dropped: dict[int, int], samples: Sequence[Sampled]) -> Iterator[Fi
                 f"Iteration {iteration}: {count} of {total} prompts have no training pair.",
                 "a warning above 10 %; the reasons are listed below",
             )
+
+
+def _oracle(diagnosed: Mapping[int, Diagnostics]) -> Iterator[Finding]:
+    for iteration, found in diagnosed.items():
+        flips, length = found.oracle.order_flip_share, found.oracle.length_correlation
+        if flips > ORDER_FLIPS:
+            yield Finding(
+                "warn",
+                f"Iteration {iteration}: the oracle's winner changes with the order of presentation in {flips:.0%} of "
+                "the response pairs.",
+                "a warning above 20 %: many preferences are accidents of order",
+            )
+        if length is not None and length > LENGTH_CORRELATION:
+            yield Finding(
+                "warn",
+                f"Iteration {iteration}: the oracle prefers longer responses (correlation {length:+.2f}).",
+                "a warning above 0.3: length is what the policy learns",
+            )
+
+
+def _diversity(diagnosed: Mapping[int, Diagnostics]) -> Iterator[Finding]:
+    known = [(i, value) for i, each in diagnosed.items() if (value := each.collapse.distinct_2) is not None]
+    if len(known) < 2 or not known[0][1]:
+        return
+    (first, start), (last, end) = known[0], known[-1]
+    fallen = end < (1 - DIVERSITY_FALL) * start
+    yield Finding(
+        "warn" if fallen else "good",
+        f"Distinct bigrams of a prompt's responses: {start:.2f} in iteration {first}, {end:.2f} in iteration {last}.",
+        "a warning when they fall by more than 10 %: the responses become one another",
+    )

@@ -196,7 +196,7 @@ _FACTS: Sequence[tuple[str, str, str, str, Callable[[RunFacts], Mapping[int, flo
         "Similarity of a pair",
         "similarity",
         "",
-        lambda run: {s.iteration: s.similarity_mean for s in run.supervisions},
+        lambda run: {s.iteration: s.similarity for s in run.supervisions},
     ),
     ("tokens", "Length of held-out responses", "tokens", "", _held_out_tokens),
     (

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from nemo_sspo.report.blocks import Plot, Table
-from nemo_sspo.report.facts.evaluation import OPPONENTS, Evaluated, Sampled
+from nemo_sspo.report.facts.evaluation import OPPONENTS, Evaluated, Sampled, WinMatrix, WinRate
 from nemo_sspo.report.facts.supervision import Supervision
 from nemo_sspo.report.facts.training import TrainingCurve, full_batches
 from nemo_sspo.report.figures.base import error_bars, figure, half_line, late_mean, rounded, whole_ticks
-from nemo_sspo.report.theme import series
+from nemo_sspo.report.theme import DIVERGING, LIGHT, series
 
 _DISTINCT = "share of the responses to a prompt that differ from each other, held-out prompts"
 OPPONENT_NAMES = {"base": "against the base", "previous": "against the previous iteration"}
@@ -53,6 +53,50 @@ def win_rate_plot(evaluations: Sequence[Evaluated]) -> Plot:
         description=f"Win rates with bootstrap intervals: {'; '.join(said)}.",
         table=Table(("policy", "opponent", "win rate", "low", "high"), rows),
         note="Bars: bootstrap intervals over the held-out prompts. Dotted: ½, where neither wins.",
+    )
+
+
+def matrix_plot(matrix: WinMatrix) -> Plot:
+    """Heat map of all checkpoints and the base against each other."""
+    names = [_policy_name(policy) for policy in matrix.policies]
+    rows = [[matrix.cells.get((first, second)) for second in matrix.policies] for first in matrix.policies]
+    said = [
+        f"{_policy_name(first)} against {_policy_name(second)} {win}"
+        for (first, second), win in matrix.cells.items()
+        if first > second
+    ]
+    texts = [[_cell_text(win) for win in row] for row in rows]
+    trace = go.Heatmap(
+        x=names,
+        y=names,
+        z=[[None if win is None else rounded(win.mean) for win in row] for row in rows],
+        text=texts,
+        texttemplate="%{text}",
+        textfont={"color": LIGHT["ink"]},
+        hovertemplate="%{y} against %{x}: %{z:.3f}<extra></extra>",
+        colorscale=DIVERGING,
+        zmin=0,
+        zmax=1,
+        xgap=2,
+        ygap=2,
+        showscale=False,
+    )
+    return Plot(
+        key="win-matrix",
+        title="Who beats whom",
+        figure=figure(
+            [trace],
+            xaxis={"title": {"text": "opponent"}, "showgrid": False, "ticks": ""},
+            yaxis={"autorange": "reversed", "showgrid": False, "ticks": ""},
+            margin={"l": 8, "r": 8, "t": 8, "b": 44},
+        ),
+        description=f"Win rates of the row's policy against the column's: {'; '.join(said)}.",
+        table=Table(
+            ("policy", *(f"against {name}" for name in names)),
+            [(name, *("-" if win is None else str(win) for win in row)) for name, row in zip(names, rows, strict=True)],
+        ),
+        note="Win rate of the row against the column, with its bootstrap interval. Empty: not compared.",
+        height=max(300, 110 + 54 * len(names)),
     )
 
 
@@ -144,3 +188,14 @@ def by_iteration(
         note=note,
         height=260,
     )
+
+
+def _policy_name(policy: int) -> str:
+    return "base" if policy == 0 else f"iteration {policy}"
+
+
+def _cell_text(win: WinRate | None) -> str:
+    if win is None:
+        return ""
+    interval = "" if win.low is None or win.high is None else f"<br>{win.low:.2f} to {win.high:.2f}"
+    return f"{win.mean:.3f}{interval}"

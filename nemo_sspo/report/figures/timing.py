@@ -90,8 +90,8 @@ def cost_table(costs: Sequence[StageCost]) -> Table:
         title="Efficiency",
         note=(
             "Seconds are the work of all shards added up, without the start of their processes; GPU-hours are these "
-            "seconds times the GPUs that a task occupied (none on a machine without GPUs). Memory is the most that one "
-            "training rank held; other stages do not record theirs."
+            "seconds times the GPUs that a task occupied (none on a machine without GPUs). Memory: of training "
+            "the most that one rank held, on its GPU where it has one; else main memory of the largest task."
         ),
     )
 
