@@ -89,9 +89,7 @@ def test_gradient_of_a_capped_logit_by_hand(one_rank: dist.ProcessGroup) -> None
     hidden, weight = torch.ones(1, 1, 1, requires_grad=True), torch.tensor([[cap], [0.0]], requires_grad=True)
     zero = torch.zeros(1, 1, dtype=torch.int64)
     group = dist.group.WORLD
-    logp = response_logps(
-        hidden, weight, zero + 1, zero, 1, vocab_size=2, chunk_tokens=1, tp_group=group, softcap=cap
-    )
+    logp = response_logps(hidden, weight, zero + 1, zero, 1, vocab_size=2, chunk_tokens=1, tp_group=group, softcap=cap)
     capped = cap * math.tanh(1.0)
     assert logp.item() == pytest.approx(-capped, rel=1e-6)  # log sigmoid(-y), the 1e-10 aside
     logp.sum().backward()
