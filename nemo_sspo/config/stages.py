@@ -88,6 +88,9 @@ class Train(Frozen):
     """Lay whole pairs end to end in one row (THD attention) instead of padding each response."""
     pack_tokens: PositiveInt = 8192
     """Token budget of a packed microbatch."""
+    share_prompt: bool = False
+    """Compute a pair's prompt once for both responses, in packed rows. Not with Transformer Engine, whose attention
+    kernels take no such mask, nor with context parallelism."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activation recomputation."""
     checkpoint_every_steps: PositiveInt | None = None

@@ -66,7 +66,11 @@ STAGES: Mapping[str, StageSpec] = {
     "build_pairs": StageSpec("build_pairs", "rollout", ("pairs", "gate")),
     "diagnose": StageSpec("diagnose", "rollout", ("pairs", "gate", "seed")),
     "reference_logps": StageSpec(
-        "reference_logps", "train", ("train.reference", "train.packing", *_MODEL), ranks=True, gpu=True
+        "reference_logps",
+        "train",
+        ("train.reference", "train.packing", "train.share_prompt", *_MODEL),
+        ranks=True,
+        gpu=True,
     ),
     "train": StageSpec("train", "train", ("train", "loss", "repulsion", "seed", *_MODEL), ranks=True, gpu=True),
     "export": StageSpec("export", "train", ("policy",)),
