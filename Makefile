@@ -14,7 +14,7 @@ PIP_FLAGS := -qq --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: environments assets quickstart test test-train test-next-megatron test-rollout test-e2e lint format parity clean
+.PHONY: environments assets quickstart test test-train test-next-megatron test-rollout test-e2e test-report lint format parity bench clean
 
 environments: $(TRAIN)/.ready $(ROLLOUT)/.ready
 
@@ -32,10 +32,10 @@ assets: $(TRAIN)/.ready
 quickstart: environments assets
 	$(TRAIN)/bin/nemo-sspo run experiment=quickstart
 
-test: lint test-train test-next-megatron test-rollout test-e2e
+test: lint test-train test-next-megatron test-rollout test-report test-e2e
 
 test-train: $(TRAIN)/.ready
-	$(TRAIN)/bin/python -m pytest tests --ignore=tests/e2e
+	$(TRAIN)/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/report/test_browser.py
 
 $(NEXT)/.ready: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(NEXT) $(NEXT_MEGATRON)
@@ -47,11 +47,26 @@ test-next-megatron: $(NEXT)/.ready
 test-rollout: $(ROLLOUT)/.ready
 	$(ROLLOUT)/bin/python -m pytest tests/rollout tests/oracle tests/encoder tests/stages
 
+# The report in a real browser, which is installed where there is none and root may; its screenshots stay here.
+SCREENSHOTS := runs/screenshots
+CHROMIUM = (command -v chromium || command -v chromium-browser || command -v google-chrome) > /dev/null
+test-report: $(TRAIN)/.ready
+	@$(CHROMIUM) || (apt-get update -qq && apt-get install -y -qq chromium > /dev/null) \
+		|| echo "no Chromium here and none can be installed: the report's browser tests are skipped"
+	REPORT_SCREENSHOTS=$(SCREENSHOTS) $(TRAIN)/bin/python -m pytest tests/report/test_browser.py
+
 test-e2e: environments assets
 	$(TRAIN)/bin/python -m pytest tests/e2e
 
 parity: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m tests.distributed.parity_table | tee docs/parity.md
+
+# With DATA, a directory that holds Arena-Hard's answers, the packing is counted on their lengths too.
+bench: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m benchmarks.head
+	$(TRAIN)/bin/python -m benchmarks.repulsion
+	$(TRAIN)/bin/python -m benchmarks.packing $(if $(DATA),--data $(DATA))
+	$(TRAIN)/bin/python -m benchmarks.table
 
 lint: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff check .

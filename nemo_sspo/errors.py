@@ -8,3 +8,12 @@ class UserError(Exception):
     """
 
     EXIT_CODE = 2
+
+
+class Interrupted(Exception):
+    """A stage was told to stop and saved its state: it shall be started again and will continue.
+
+    Command-line entry points exit with `EXIT_CODE`.
+    """
+
+    EXIT_CODE = 85

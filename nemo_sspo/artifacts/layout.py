@@ -25,6 +25,11 @@ class RunLayout:
         """The table shown at the end, as data."""
         return self.root / "summary.json"
 
+    @property
+    def report(self) -> Path:
+        """The page drawn at the end of a run."""
+        return self.root / "report.html"
+
     def artifact(self, stage: str, iteration: int = 0, shard: int | None = None) -> Path:
         """Final directory of an artifact; `shard` is None for stages that are not sharded."""
         if stage == "prepare_prompts":
@@ -68,6 +73,8 @@ DROPPED = "dropped.parquet"
 REFERENCE = "reference.parquet"
 METRICS = "metrics.jsonl"
 EVALUATION = "evaluation.parquet"
+DIAGNOSTICS = "diagnostics.json"
+COMPARISONS = "comparisons.parquet"
 NEMO_CHECKPOINT = "nemo"
 HF_MODEL = "hf"
 VOLATILE = "volatile"

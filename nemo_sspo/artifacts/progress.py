@@ -7,12 +7,16 @@ from pathlib import Path
 
 
 class Progress:
-    """Writes ``{"done", "total", "unit", "note", "updated"}``, atomically and at most twice a second."""
+    """Writes ``{"done", "total", "unit", "note", "updated", "first", "started"}``, atomically, at most twice a second.
+
+    ``first`` is what was done at the first report, at the time ``started``: a rate can be told from one look.
+    """
 
     def __init__(self, path: Path | None, *, min_interval: float = 0.5) -> None:
         self._path = path
         self._min_interval = min_interval
         self._last = 0.0
+        self._begin: dict[str, float] = {}
 
     def update(self, done: int, total: int, unit: str = "items", note: str = "") -> None:
         """Report `done` of `total`. The first and the last report are always written."""
@@ -20,7 +24,8 @@ class Progress:
         if self._path is None or (self._last and done < total and now - self._last < self._min_interval):
             return
         self._last = now
-        state = {"done": done, "total": total, "unit": unit, "note": note, "updated": time.time()}
+        self._begin = self._begin or {"first": done, "started": time.time()}
+        state = {"done": done, "total": total, "unit": unit, "note": note, "updated": time.time(), **self._begin}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
         temporary.write_text(json.dumps(state))

@@ -5,7 +5,8 @@ from pathlib import Path
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from nemo_sspo.config.base import Frozen
-from nemo_sspo.config.stages import Cluster, Data, Evaluation, Pairs, Parallel, Rollout, Train
+from nemo_sspo.config.cluster import Cluster
+from nemo_sspo.config.stages import Data, Evaluation, Pairs, Parallel, Rollout, Train
 from nemo_sspo.config.variants import Encoder, Engine, Gate, Loss, Oracle, Precision, Repulsion
 
 
@@ -49,5 +50,12 @@ class Experiment(Frozen):
             raise ValueError(
                 f"train.global_batch_size={self.train.global_batch_size} is not a multiple of "
                 f"parallel.data x train.micro_batch_size = {replicas}"
+            )
+        if self.train.share_prompt and not self.train.packing:
+            raise ValueError("train.share_prompt lays pairs out in packed rows: set train.packing=true")
+        if self.train.share_prompt and self.parallel.context > 1:
+            raise ValueError(
+                f"train.share_prompt cannot cut a pair over parallel.context={self.parallel.context} ranks; "
+                "set one of them to its default"
             )
         return self

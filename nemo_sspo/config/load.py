@@ -62,6 +62,8 @@ def compose_settings(overrides: Sequence[str], config_dir: Path | None = None) -
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_one_line(error)) from None
     assert isinstance(settings, dict)
+    if isinstance(cluster := settings.get("cluster"), dict):
+        cluster.setdefault("kind", "local")  # files written before there were kinds
     given = {override.key_or_group for override in parsed}
     return {str(key): _of_its_kind(str(key), value, given) for key, value in settings.items()}
 

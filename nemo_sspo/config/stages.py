@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from nemo_sspo.config.base import Frozen
 
@@ -33,6 +33,9 @@ class Rollout(Frozen):
     """Nucleus mass (papers: 1.0; official script: 0.9)."""
     max_response_tokens: PositiveInt = 2048
     """Longest response in tokens; one that does not end by then is kept as unfinished."""
+    source: str | None = None
+    """Responses that iteration 1 takes instead of sampling: a JSONL or Parquet file, a directory of such files or a
+    data set id, with a prompt and `responses`, or `chosen` and `rejected`. Their number is K of that iteration."""
     shards: PositiveInt = 1
     """Parts into which the prompts are cut; each is sampled, scored and embedded by a task of its own."""
 
@@ -85,12 +88,18 @@ class Train(Frozen):
     """Lay whole pairs end to end in one row (THD attention) instead of padding each response."""
     pack_tokens: PositiveInt = 8192
     """Token budget of a packed microbatch."""
+    share_prompt: bool = False
+    """Compute a pair's prompt once for both responses, in packed rows. Not with Transformer Engine, whose attention
+    kernels take no such mask, nor with context parallelism."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activation recomputation."""
     checkpoint_every_steps: PositiveInt | None = None
     """Optimizer steps between checkpoints to resume from; without it only the final one is written."""
     head_chunk_tokens: PositiveInt = 1024
     """Response tokens whose logits exist at once."""
+    head: Literal["auto", "recompute"] = "auto"
+    """``auto``: gradients are computed while the logits exist, where the loss allows it (the forms of SPPO), and from
+    logits computed again elsewhere; ``recompute``: always the latter."""
     peft: Literal["lora"] | None = None
     """Train low-rank adapters on the layers' matrices instead of all weights; the new policy has them merged in."""
     lora_rank: PositiveInt = 32
@@ -138,23 +147,3 @@ class Evaluation(Frozen):
     """Resamples of the held-out prompts behind every confidence interval."""
     confidence: float = Field(default=0.95, gt=0.0, lt=1.0)
     """Coverage of the intervals."""
-
-
-class Environment(Frozen):
-    python: str
-    """Interpreter of the environment."""
-    variables: dict[str, str] = {}
-    """Environment variables of its stages; never secrets, which are inherited from the caller's environment."""
-
-
-class Cluster(Frozen):
-    train: Environment
-    """Environment of the stages on NeMo and Megatron."""
-    rollout: Environment
-    """Environment of the stages on vLLM, the oracle and the encoder."""
-    launcher: Literal["fork", "torchrun"] = "torchrun"
-    """How the ranks of a training stage start on one machine: forked from one import (CPU), or torchrun (GPU)."""
-    parallel_steps: PositiveInt = 1
-    """Steps that may run at once on a machine without GPUs."""
-    gpus: NonNegativeInt | None = None
-    """GPUs of the machine; without it, those that are visible."""

@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from nemo_sspo.config.cluster import Environment, SlurmEnvironment
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.stages import Environment
 from nemo_sspo.launch.check_oracle import oracle_package
 
 # Looks packages up without importing them.
@@ -32,11 +32,17 @@ def check_environments(experiment: Experiment) -> Iterator[str]:
         needed["rollout"].append(package)
     if experiment.oracle.kind == "llm_judge":
         needed["rollout"].append(JUDGE_PACKAGE)
+    here = [name for name in needed if _starts_here(getattr(experiment.cluster, name))]
     with ThreadPoolExecutor() as pool:
-        answers = pool.map(
-            lambda name: _problem(name, getattr(experiment.cluster, name), needed[name]), ("train", "rollout")
-        )
+        answers = pool.map(lambda name: _problem(name, getattr(experiment.cluster, name), needed[name]), here)
         yield from (answer for answer in answers if answer is not None)
+
+
+def _starts_here(environment: Environment) -> bool:
+    """Whether this machine has what the stages will have: not the inside of an image, nor what a module brings."""
+    return not isinstance(environment, SlurmEnvironment) or not (
+        environment.image or environment.modules or environment.setup_file
+    )
 
 
 def _problem(name: str, environment: Environment, packages: Sequence[str]) -> str | None:

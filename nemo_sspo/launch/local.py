@@ -16,7 +16,7 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import Artifact, discard_drafts, is_published, open_artifact, refuse_changes
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.guard import guarded
-from nemo_sspo.launch.machine import visible_gpus
+from nemo_sspo.launch.machine import local_cluster, visible_gpus
 from nemo_sspo.launch.plan import Step, chain_lengths, plan
 from nemo_sspo.stages.registry import stage_inputs, stage_settings
 
@@ -79,15 +79,25 @@ class _Running:
 class LocalRunner:
     """Runs what is missing of an experiment. The caller holds the run's lock."""
 
-    def __init__(self, experiment: Experiment, display: Display, *, lock: int, command: Command | None = None) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        display: Display,
+        *,
+        lock: int,
+        command: Command | None = None,
+        steps: Sequence[Step] | None = None,
+    ) -> None:
+        """`steps` limits the work to a part of the plan that depends on nothing outside it."""
         self._experiment = experiment
+        self._cluster = local_cluster(experiment)
         self._layout = RunLayout(experiment.run_dir)
         self._display = display
         self._lock = lock
         self._command = command or stage_command
-        self._steps = plan(experiment)
+        self._steps = tuple(steps or plan(experiment))
         self._urgency = chain_lengths(self._steps)
-        self._gpus = list(visible_gpus(experiment.cluster))
+        self._gpus = list(visible_gpus(self._cluster))
         self._has_gpus = bool(self._gpus)
         self._done: set[str] = set()
         self._running: list[_Running] = []
@@ -136,7 +146,7 @@ class LocalRunner:
         if step.gpus:
             return step.gpus <= len(self._gpus)
         without_gpus = sum(not item.gpus for item in self._running)
-        return without_gpus < self._experiment.cluster.parallel_steps
+        return without_gpus < self._cluster.parallel_steps
 
     def _check_published(self, step: Step) -> None:
         """A published step must be what this experiment would make of today's inputs."""

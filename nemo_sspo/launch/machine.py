@@ -3,12 +3,24 @@
 import os
 from pathlib import Path
 
-from nemo_sspo.config.stages import Cluster
+from nemo_sspo.config.cluster import LocalCluster
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.errors import UserError
 
 _DRIVER_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
-def visible_gpus(cluster: Cluster) -> tuple[str, ...]:
+def local_cluster(experiment: Experiment) -> LocalCluster:
+    """The experiment's cluster, which must be this machine."""
+    if not isinstance(experiment.cluster, LocalCluster):
+        raise UserError(
+            f"cluster.kind={experiment.cluster.kind}: `nemo-sspo run` uses this machine alone; use `nemo-sspo submit`, "
+            "or give cluster=local_gpu"
+        )
+    return experiment.cluster
+
+
+def visible_gpus(cluster: LocalCluster) -> tuple[str, ...]:
     """Names of the GPUs to use, as CUDA_VISIBLE_DEVICES takes them: those configured, else those this process sees."""
     if cluster.gpus == 0:
         return ()

@@ -80,7 +80,7 @@ def _order(experiment: Experiment) -> Iterator[tuple[str, int, int]]:
     for iteration in range(1, experiment.iterations + 1):
         for stage in ("rollout", "score", "embed"):
             yield from ((stage, iteration, shard) for shard in shards)
-        for stage in ("build_pairs", "reference_logps", "train", "export", "rollout_held_out", "evaluate"):
+        for stage in ("build_pairs", "reference_logps", "train", "export", "rollout_held_out", "evaluate", "diagnose"):
             yield stage, iteration, 0
 
 
@@ -106,7 +106,7 @@ def _step(
 
 
 def _gpus(experiment: Experiment, spec: StageSpec) -> int:
-    if not spec.gpu or experiment.cluster.gpus == 0:
+    if not spec.gpu or not experiment.cluster.has_gpus:
         return 0
     if spec.ranks:
         return experiment.parallel.world_size

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import is_published
+from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.check_environments import check_environments
 from nemo_sspo.launch.check_models import check_encoder, check_policy, policy_bytes
 from nemo_sspo.launch.check_oracle import check_oracle, oracle_paths
 from nemo_sspo.launch.check_prompts import check_prompts
+from nemo_sspo.launch.check_responses import check_responses
+from nemo_sspo.launch.jobs import cluster_problems
 from nemo_sspo.launch.machine import visible_gpus
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.run_directory import refuse_other_settings
@@ -63,7 +66,10 @@ def bytes_to_publish(experiment: Experiment) -> int:
 
 
 def check_gpus(experiment: Experiment) -> Iterator[str]:
-    """There are as many GPUs as the widest step takes."""
+    """There are as many GPUs as the widest step takes; a Slurm cluster can hold every stage."""
+    if isinstance(experiment.cluster, SlurmCluster):
+        yield from cluster_problems(experiment)
+        return
     gpus = len(visible_gpus(experiment.cluster))
     widest: Step = max(plan(experiment), key=lambda step: step.gpus)
     if widest.gpus and not gpus:
@@ -102,6 +108,7 @@ def check_assets(experiment: Experiment) -> Iterator[str]:
 CHECKS: tuple[Check, ...] = (
     check_assets,
     check_prompts,
+    check_responses,
     check_policy,
     check_oracle,
     check_encoder,

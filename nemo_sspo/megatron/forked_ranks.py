@@ -1,7 +1,8 @@
-"""Run one function on N ranks of this machine over gloo: import once, fork the ranks, collect what they return.
+"""Run one function on the ranks of this machine over gloo: import once, fork them, collect what they return.
 
 Importing NeMo costs seconds per process; forked children share the parent's imports, so four ranks start in about a
-second. CPU only: a CUDA context does not survive a fork, and torchrun or Slurm start the ranks there.
+second. CPU only: a CUDA context does not survive a fork, and torchrun or Slurm start the ranks there. Several machines
+can do so together: each forks its own ranks, and all meet at the first one's store.
 """
 
 from __future__ import annotations
@@ -15,19 +16,22 @@ import pickle
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
-from torch.distributed import TCPStore
 
-from nemo_sspo.errors import UserError
+from nemo_sspo.errors import Interrupted, UserError
+from nemo_sspo.megatron.meeting import THIS_MACHINE, Node, meet
 
 _PR_SET_PDEATHSIG = 1
 # A rank that fails leaves the others blocked in a collective: they get this long to fail by themselves and so tell
@@ -49,54 +53,81 @@ class _Rank:
     stack_file: Path
     has_answered: bool = False
     result: Any = None
-    failure: str | UserError | None = None  # its traceback, how it died, or what is wrong with the input
+    # Its traceback, how it died, what is wrong with the input, or that it saved its state and left.
+    failure: str | UserError | Interrupted | None = None
 
 
-def run_forked(fn: Callable[[], Any], world_size: int, *, timeout: float | None) -> list[Any]:
+def run_forked(
+    fn: Callable[[], Any], world_size: int, *, timeout: float | None, node: Node = THIS_MACHINE
+) -> list[Any]:
     """Call `fn()` in `world_size` forked processes and return their results, in rank order.
 
     Each process has RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT set, so that
     `torch.distributed.init_process_group("gloo")` works without arguments; `fn` calls it itself. Results travel by
-    pickle. `timeout` is in seconds for all ranks together; None waits for ever. Ranks die with the parent.
+    pickle. `timeout` is in seconds for all ranks together; None waits for ever. Ranks die with the parent. SIGUSR1
+    and SIGTERM reach the ranks as SIGUSR1.
+
+    With a `node` of several, these are the ranks of this node alone, an equal share of `world_size`.
 
     Raises:
-        UserError: a rank raised one.
+        UserError: a rank raised one, or the nodes did not find each other.
+        Interrupted: a rank raised one.
         ForkedRanksError: a rank raised, died, or did not return in time. All ranks are dead by then.
     """
     if torch.cuda.is_initialized():
         raise RuntimeError("run_forked: CUDA is initialised in this process, and a CUDA context cannot be forked")
-    store = None
+    store, local = None, range(node.rank * world_size // node.count, (node.rank + 1) * world_size // node.count)
     with tempfile.TemporaryDirectory(prefix="forked_ranks.") as folder:
         ranks: list[_Rank] = []
         try:
-            for rank in range(world_size):
-                ranks.append(_start(fn, rank, world_size, Path(folder) / f"{rank}.stack"))
-            # The parent serves the store: port 0 lets the kernel choose a free one, with no gap in which it can be
-            # taken. Only after the forks, because the store is a thread, and a fork may copy a lock it holds.
-            store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-            for started in ranks:
-                started.pipe.send(store.port)
-            timed_out = _collect(ranks, timeout)
+            for rank in local:
+                ranks.append(_start(fn, rank, local, world_size, Path(folder) / f"{rank}.stack"))
+            # Only after the forks, because the store is a thread, and a fork may copy a lock it holds.
+            store, host, port = meet(node)
+            with _signals_passed_on(ranks):
+                for started in ranks:
+                    started.pipe.send((host, port))
+                timed_out = _collect(ranks, timeout)
         finally:
             _kill(ranks)
             del store  # also where an exception keeps this frame: the next call must fork without its thread
         failures = _failures(ranks)
     for started in ranks:
-        if isinstance(started.failure, UserError):
+        if isinstance(started.failure, UserError | Interrupted):
             raise started.failure
     if failures:
         reason = f"no answer within {timeout:g} s" if timed_out else "failed"
-        raise ForkedRanksError(f"{len(failures)} of {world_size} ranks {reason}\n" + "\n".join(failures))
+        raise ForkedRanksError(f"{len(failures)} of {len(local)} ranks {reason}\n" + "\n".join(failures))
     return [rank.result for rank in ranks]
 
 
-def _start(fn: Callable[[], Any], rank: int, world_size: int, stack_file: Path) -> _Rank:
+@contextmanager
+def _signals_passed_on(ranks: list[_Rank]) -> Iterator[None]:
+    """What asks this process to stop asks its ranks. A signal handler is the main thread's alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def pass_on(_signal: int, _frame: FrameType | None) -> None:
+        for rank in ranks:
+            if rank.process.pid is not None and rank.process.is_alive():
+                os.kill(rank.process.pid, signal.SIGUSR1)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGUSR1, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start(fn: Callable[[], Any], rank: int, local: range, world_size: int, stack_file: Path) -> _Rank:
     environment = {
         "RANK": rank,
-        "LOCAL_RANK": rank,
+        "LOCAL_RANK": rank - local.start,
         "WORLD_SIZE": world_size,
-        "LOCAL_WORLD_SIZE": world_size,
-        "MASTER_ADDR": "127.0.0.1",
+        "LOCAL_WORLD_SIZE": len(local),
+        "NODE_RANK": local.start // len(local),
         # torch's name for "the store at MASTER_PORT is already served": rank 0 must not try to listen there.
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": 0,
@@ -122,7 +153,8 @@ def _rank_main(
     _die_with(parent)
     # What the parent left behind is not collected here: a gloo group's destructor waits for threads of the parent.
     gc.freeze()
-    os.environ.update(environment, MASTER_PORT=str(pipe.recv()))
+    host, port = pipe.recv()
+    os.environ.update(environment, MASTER_ADDR=host, MASTER_PORT=str(port))
     with stack_file.open("w") as stack:
         # A fatal signal writes the Python stack there: SIGABRT is how the parent asks a hanging rank where it is.
         faulthandler.enable(stack, all_threads=False)
@@ -130,7 +162,7 @@ def _rank_main(
         torch.set_num_threads(1)
         try:
             answer = pickle.dumps((fn(), None))
-        except UserError as error:
+        except (UserError, Interrupted) as error:
             answer = pickle.dumps((None, error))
         except BaseException:
             answer = pickle.dumps((None, traceback.format_exc()))

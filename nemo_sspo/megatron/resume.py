@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import lightning.pytorch as pl
+import torch
 import torch.distributed as dist
 from typing_extensions import override
 
+from nemo_sspo.errors import Interrupted
+
 _PREFIX = "step_"
+_STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 
 def latest_state(scratch: Path) -> Path | None:
@@ -22,19 +29,75 @@ def latest_state(scratch: Path) -> Path | None:
     return max(complete, key=lambda path: int(path.name.removeprefix(_PREFIX)), default=None)
 
 
-class SaveState(pl.Callback):
-    """Saves the whole training state every `every` optimizer steps and keeps the newest one."""
+class HoldScratch(pl.Callback):
+    """Ends an attempt that another one has replaced: a node that was given up may still be at work.
 
-    def __init__(self, scratch: Path, every: int) -> None:
-        self._scratch = scratch
-        self._every = every
+    It comes before every callback that writes below `scratch`.
+    """
+
+    def __init__(self, scratch: Path, attempt: str) -> None:
+        self._owner = scratch / "owner"
+        self._attempt = attempt
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self._owner.parent.mkdir(parents=True, exist_ok=True)
+            self._owner.write_text(self._attempt)
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        step = trainer.global_step
-        if step % self._every or step >= trainer.max_steps:
-            return
-        partial = self._scratch / f".{_PREFIX}{step}.partial"
+        if trainer.is_global_zero and self._owner.read_text() != self._attempt:
+            raise RuntimeError("another attempt at this step has begun: this one ends")
+
+
+class SaveState(pl.Callback):
+    """Saves the whole training state every `every` optimizer steps, and at the end of the step in which a rank is told
+    to stop (SIGUSR1 or SIGTERM). Keeps the newest state."""
+
+    def __init__(self, scratch: Path, every: int | None, attempt: str) -> None:
+        self._scratch = scratch
+        self._every = every
+        self._attempt = attempt
+        self._told = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            for partial in self._scratch.glob(f".{_PREFIX}*.partial"):
+                shutil.rmtree(partial, ignore_errors=True)
+        # Lightning's own handler of SIGTERM would end the run without a state. It puts back what was there before.
+        self._before = {number: signal.signal(number, self._tell) for number in _STOP_SIGNALS}
+
+    def _tell(self, _signal: int, _frame: FrameType | None) -> None:
+        self._told = True
+
+    @override
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        """Raises Interrupted on every rank when any of them was told to stop; the state is on disk by then."""
+        step, stop = trainer.global_step, self._any_rank_told()
+        if step >= trainer.max_steps:
+            return  # what is left to do is what a state would be saved for
+        if stop or (self._every is not None and step % self._every == 0):
+            self._save(trainer, step)
+        if stop:
+            raise Interrupted(f"told to stop; saved after step {step} of {trainer.max_steps}")
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _any_rank_told(self) -> bool:
+        """Collective: a signal reaches the ranks at different times, and they must save the same step."""
+        told = torch.tensor(int(self._told), device=torch.cuda.current_device())
+        dist.all_reduce(told, op=dist.ReduceOp.MAX)
+        return bool(told)
+
+    def _save(self, trainer: pl.Trainer, step: int) -> None:
+        partial = self._scratch / f".{_PREFIX}{step}.{self._attempt}.partial"
         if trainer.is_global_zero:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -46,3 +109,4 @@ class SaveState(pl.Callback):
             os.rename(partial, self._scratch / f"{_PREFIX}{step}")
             if older is not None:
                 shutil.rmtree(older, ignore_errors=True)
+        dist.barrier()  # the first rank that leaves has the others killed

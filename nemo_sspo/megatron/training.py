@@ -13,6 +13,7 @@ import torch.distributed as dist
 from nemo.lightning.pytorch.strategies import MegatronStrategy
 from typing_extensions import override
 
+from nemo_sspo.artifacts.manifest import digest_of
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import Precision
@@ -21,6 +22,7 @@ from nemo_sspo.megatron.checkpoint import save_weights
 from nemo_sspo.megatron.data import PairDataModule
 from nemo_sspo.megatron.families import read_hf_config
 from nemo_sspo.megatron.flops import ModelFlops, peak_flops_here
+from nemo_sspo.megatron.head_choice import choose_head
 from nemo_sspo.megatron.hidden_states import unwrap
 from nemo_sspo.megatron.loggers import build_loggers
 from nemo_sspo.megatron.lora import Adapters, merge_adapters
@@ -32,7 +34,7 @@ from nemo_sspo.megatron.pairs import PairTable
 from nemo_sspo.megatron.precision import token_multiple
 from nemo_sspo.megatron.preference_loss import PreferenceObjective
 from nemo_sspo.megatron.recipe import optimizer, trainer
-from nemo_sspo.megatron.resume import SaveState, latest_state
+from nemo_sspo.megatron.resume import HoldScratch, SaveState, latest_state
 from nemo_sspo.megatron.step_log import StepLog, read_log
 
 
@@ -68,6 +70,11 @@ class TrainingJob:
         return shuffled(
             len(self.pairs), global_batch_size=train.global_batch_size, epochs=train.train_epochs, seed=self.seed
         )
+
+    @property
+    def attempt(self) -> str:
+        """A name of this attempt alone, the same on every rank: an attempt's draft is its own."""
+        return digest_of({"output": str(self.output)})[:16]
 
     @property
     def metrics_file(self) -> Path:
@@ -106,11 +113,13 @@ def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
     """
     train, batches = job.train, job.batches
     with nemo_cpu_runtime():
+        config = training_config(job.hf_dir, job.parallel, job.precision, train)
         model = SSPOModel(
-            training_config(job.hf_dir, job.parallel, job.precision, train),
+            config,
             job.weights,
             read_hf_config(job.hf_dir).require("vocab_size"),
             train.head_chunk_tokens,
+            choose_head(train, config, separable=job.objective.separable),
             job.objective,
             partial(_at_step, job.repulsion_weight, len(batches)),
             optimizer(train, job.precision, job.parallel, steps_per_epoch(len(job.pairs), train.global_batch_size)),
@@ -133,10 +142,12 @@ def _callbacks(job: TrainingJob, model: SSPOModel, batches: list[GlobalBatch]) -
     flops = ModelFlops.of(model.config, model.vocab_size, frozen=job.train.peft is not None)
     lengths = job.pairs.sequence_tokens()
     work = [flops.of_step(sequence for row in batch.pairs for sequence in lengths[row]) for batch in batches]
-    callbacks: list[pl.Callback] = [StepLog(job.metrics_file, job.timings_file, work, peak_flops_here(), job.progress)]
-    if job.train.checkpoint_every_steps is not None:
-        callbacks.append(SaveState(job.scratch, job.train.checkpoint_every_steps))
-    return [*callbacks, _SaveWeights(job.output)]
+    return [
+        HoldScratch(job.scratch, job.attempt),
+        StepLog(job.metrics_file, job.timings_file, work, peak_flops_here(), job.progress),
+        SaveState(job.scratch, job.train.checkpoint_every_steps, job.attempt),
+        _SaveWeights(job.output),
+    ]
 
 
 def _at_step(weight: Callable[[int, int], float], total: int, step: int) -> float:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.table import Table
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.manifest import MANIFEST_NAME, Manifest
+from nemo_sspo.artifacts.manifest import Manifest
+from nemo_sspo.artifacts.published import read_manifest
 from nemo_sspo.errors import UserError
 
 Facts = dict[str, Any]
@@ -40,7 +40,7 @@ def summarize(layout: RunLayout) -> Facts:
     if not layout.root.is_dir():
         raise UserError(f"{layout.root}: no run lies there")
     iterations = sorted(int(path.name.removeprefix("iter_")) for path in layout.root.glob("iter_[0-9]*"))
-    prompts = _manifest(layout.artifact("prepare_prompts"))
+    prompts = read_manifest(layout.artifact("prepare_prompts"))
     return {
         "run": layout.root.name,
         "prompts": prompts.counts if prompts else {},
@@ -120,7 +120,7 @@ def _relative_error(measured: float | None, expected: float | None) -> float | N
 
 
 def _counts(layout: RunLayout, stage: str, iteration: int) -> Facts:
-    manifest = _manifest(layout.artifact(stage, iteration))
+    manifest = read_manifest(layout.artifact(stage, iteration))
     return dict(manifest.counts) if manifest else {}
 
 
@@ -137,15 +137,8 @@ def _seconds(layout: RunLayout, iteration: int, stages: Sequence[str]) -> dict[s
 def _manifests(layout: RunLayout, stage: str, iteration: int) -> list[Manifest]:
     """Manifests of a stage, whether it has shards or not."""
     directory = layout.artifact(stage, iteration)
-    found = [_manifest(path) for path in (directory, *sorted(directory.glob("shard_*")))]
+    found = [read_manifest(path) for path in (directory, *sorted(directory.glob("shard_*")))]
     return [manifest for manifest in found if manifest is not None]
-
-
-def _manifest(path: Path) -> Manifest | None:
-    try:
-        return Manifest.model_validate_json((path / MANIFEST_NAME).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValidationError):
-        return None
 
 
 def _number(value: float | None, form: str) -> str:

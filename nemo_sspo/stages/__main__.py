@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,32 +13,53 @@ from uuid import uuid4
 
 from nemo_sspo.artifacts.layout import RunLayout, step_id
 from nemo_sspo.artifacts.progress import Progress
-from nemo_sspo.artifacts.store import Draft, draft_path, is_published, open_artifact, publish, refuse_changes
+from nemo_sspo.artifacts.store import (
+    Draft,
+    discard_drafts,
+    draft_path,
+    is_published,
+    open_artifact,
+    publish,
+    refuse_changes,
+)
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.errors import UserError
+from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.registry import STAGES, stage_inputs, stage_settings
+from nemo_sspo.stages.slurm_task import adopt, is_leader
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a step; 0 when it is published, 2 when its input is wrong."""
+    """Run a step; 0 when it is published, 2 when its input is wrong, 85 when it saved its state and is to go on."""
     parser = argparse.ArgumentParser(prog="python -m nemo_sspo.stages", description=__doc__)
     parser.add_argument("stage", choices=sorted(STAGES))
     parser.add_argument("--run", type=Path, required=True, help="run directory, with experiment.json")
     parser.add_argument("--iteration", type=int, default=0)
     parser.add_argument("--shard", type=int, default=0)
     parser.add_argument("--attempt", default="", help="shared by the ranks of one attempt at the step")
+    parser.add_argument("--alone", action="store_true", help="no other attempt at the step lives: remove their drafts")
     options = parser.parse_args(arguments)
+    adopt()
+    step = (options.run, options.stage, options.iteration, options.shard)
     try:
-        run_step(options.run, options.stage, options.iteration, options.shard, options.attempt or uuid4().hex)
+        run_step(*step, options.attempt or uuid4().hex, alone=options.alone)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        # Of several tasks srun tells the highest exit code alone, that of one that was killed: this one is not lost.
+        if verdict := os.environ.get("NEMO_SSPO_VERDICT"):
+            Path(verdict).touch()
         return UserError.EXIT_CODE
+    except Interrupted as interruption:
+        print(f"interrupted: {interruption}", file=sys.stderr)
+        return Interrupted.EXIT_CODE
     return 0
 
 
-def run_step(run: Path, stage: str, iteration: int, shard: int, attempt: str) -> None:
-    """Run one step and publish its artifact; a no-op when it is published with the same settings and inputs."""
+def run_step(run: Path, stage: str, iteration: int, shard: int, attempt: str, *, alone: bool = False) -> None:
+    """Run one step and publish its artifact; a no-op when it is published with the same settings and inputs.
+
+    `alone` says that no other attempt at the step lives, so that what killed ones left behind can go.
+    """
     spec, layout = STAGES[stage], RunLayout(run)
     experiment = Experiment.model_validate_json(layout.experiment.read_bytes())
     paths = stage_inputs(stage, experiment, layout, iteration, shard)
@@ -48,7 +70,9 @@ def run_step(run: Path, stage: str, iteration: int, shard: int, attempt: str) ->
     if is_published(final):
         refuse_changes(open_artifact(final), settings, inputs)
         return
-    leader = int(os.environ.get("RANK", "0")) == 0
+    leader = is_leader()
+    if alone and leader:
+        discard_drafts(final)
     progress = Progress(layout.progress(name) if leader else None)
     scratch = layout.scratch(name)
     module = importlib.import_module(f"nemo_sspo.stages.{spec.module}")
@@ -67,8 +91,15 @@ def run_step(run: Path, stage: str, iteration: int, shard: int, attempt: str) ->
     )
     with destination as draft:
         module.run(StageContext(stage, iteration, shard, experiment, layout, inputs, draft, progress, scratch))
+        draft.timings["peak_memory_gib"] = _peak_memory_gib()
     if leader:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _peak_memory_gib() -> float:
+    """Most main memory that this process, or the largest of those it has started and seen end, has held at once."""
+    kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return kib / 2**20
 
 
 @contextmanager

@@ -28,7 +28,15 @@ class StageSpec:
     """Needs an accelerator where there is one."""
 
 
-_SOURCES = {"policy", "prompts", "data.held_out_prompts", "oracle.path", "oracle.template", "encoder.path"}
+_SOURCES = {
+    "policy",
+    "prompts",
+    "data.held_out_prompts",
+    "rollout.source",
+    "oracle.path",
+    "oracle.template",
+    "encoder.path",
+}
 """Settings that name files outside the run, whose content matters as much as their name."""
 _WITHOUT_EFFECT = {
     f"oracle.{name}"
@@ -56,8 +64,13 @@ STAGES: Mapping[str, StageSpec] = {
     "score": StageSpec("score", "rollout", ("oracle",), sharded=True, gpu=True),
     "embed": StageSpec("embed", "rollout", ("encoder",), sharded=True, gpu=True),
     "build_pairs": StageSpec("build_pairs", "rollout", ("pairs", "gate")),
+    "diagnose": StageSpec("diagnose", "rollout", ("pairs", "gate", "seed")),
     "reference_logps": StageSpec(
-        "reference_logps", "train", ("train.reference", "train.packing", *_MODEL), ranks=True, gpu=True
+        "reference_logps",
+        "train",
+        ("train.reference", "train.packing", "train.share_prompt", *_MODEL),
+        ranks=True,
+        gpu=True,
     ),
     "train": StageSpec("train", "train", ("train", "loss", "repulsion", "seed", *_MODEL), ranks=True, gpu=True),
     "export": StageSpec("export", "train", ("policy",)),
@@ -84,6 +97,9 @@ def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteratio
                 name: [layout.artifact(name, iteration, shard) for shard in shards]
                 for name in ("rollout", "score", "embed")
             }
+        case "diagnose":
+            pairs = {"build_pairs": [layout.artifact("build_pairs", iteration)]}
+            return stage_inputs("build_pairs", experiment, layout, iteration, shard) | pairs
         case "reference_logps":
             reference = 0 if experiment.train.reference == "base" else iteration - 1
             return {

@@ -194,3 +194,14 @@ def test_a_cap_in_dollars_needs_prices():
 
 def test_a_prefix_is_named_once():
     assert "give one" in message_of(QUICK, "encoder.prefix=a", "encoder.prompt_name=b")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.share_prompt=true"], "train.packing=true"),
+        (["train.share_prompt=true", "train.packing=true", "parallel.context=2"], "parallel.context=2"),
+    ],
+)
+def test_shared_prompts_need_packed_rows_and_no_context_parallelism(overrides, message):
+    assert message in message_of(QUICK, *overrides)

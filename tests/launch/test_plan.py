@@ -42,8 +42,9 @@ def test_every_input_is_made_by_a_step_before_and_every_artifact_is_used(iterati
         made[step.output] = step.step_id
         used.update(step.depends_on)
     unused = {step.step_id for step in steps} - used
-    assert unused == {f"iter_{iteration}.evaluate" for iteration in range(1, iterations + 1)}
-    assert len(steps) == 3 + iterations * (3 * shards + 6)
+    ends = ("evaluate", "diagnose")
+    assert unused == {f"iter_{iteration}.{end}" for iteration in range(1, iterations + 1) for end in ends}
+    assert len(steps) == 3 + iterations * (3 * shards + 7)
 
 
 def test_a_shard_is_scored_as_soon_as_it_is_sampled():

@@ -14,8 +14,8 @@ from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
 from nemo_sspo.artifacts.layout import VECTORS, RunLayout
 from nemo_sspo.artifacts.schema import EMBEDDING_INDEX, ROLLOUTS, SCORES, content_id
 from nemo_sspo.artifacts.store import Artifact, open_artifact, publish, write_table
+from nemo_sspo.config.cluster import Environment, LocalCluster
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.stages import Cluster, Environment
 from nemo_sspo.config.variants import Fp32Precision, LinearGate, PairRMOracle, SentenceEncoder, SppoLoss, VllmEngine
 from nemo_sspo.stages.__main__ import run_step
 from nemo_sspo.stages.registry import STAGES
@@ -36,7 +36,7 @@ def experiment(root: Path, **changes: object) -> Experiment:
         "gate": LinearGate(),
         "loss": SppoLoss(),
         "precision": Fp32Precision(),
-        "cluster": Cluster(train=here, rollout=here),
+        "cluster": LocalCluster(train=here, rollout=here),
     }
     return Experiment(**(parts | changes))
 

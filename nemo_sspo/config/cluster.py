@@ -1,0 +1,207 @@
+"""Where a run runs: the processes of one machine, or jobs of a Slurm cluster."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from nemo_sspo.config.base import Frozen
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|KEY)$", re.IGNORECASE)
+_OPTION = re.compile(r"[a-z][a-z-]*")
+# A directive is no shell line, but Slurm reads quotes, backslashes, blanks and '#' in it in its own way.
+_WORD = r"[A-Za-z0-9_][A-Za-z0-9_@%+=:,./~*&|()\[\]-]*"
+_TIME = r"^([0-9]{1,4}-[0-9]{1,2}(:[0-9]{1,2}){0,2}|[0-9]{1,6}(:[0-9]{1,2}){0,2})$"
+
+Word = Annotated[str, Field(pattern=f"^{_WORD}$", max_length=200)]
+"""A value of an sbatch option."""
+
+OWN_OPTIONS = frozenset(
+    {"job-name", "output", "error", "open-mode", "array", "dependency", "kill-on-invalid-dep", "signal", "requeue"}
+    | {"no-requeue", "export", "export-file", "chdir", "comment", "begin", "nodes", "ntasks", "ntasks-per-node"}
+    | {"gpus-per-node", "cpus-per-task", "mem", "time", "partition", "account", "qos", "reservation", "wrap"}
+    | {"parsable", "wait", "test-only"}
+)
+"""sbatch options that have a setting of their own or that the loop depends on."""
+
+
+class Environment(Frozen):
+    python: str
+    """Interpreter of the environment."""
+    variables: dict[str, str] = {}
+    """Environment variables of its stages; never secrets, which are inherited from the caller's environment."""
+
+
+class LocalCluster(Frozen):
+    kind: Literal["local"] = "local"
+    train: Environment
+    """Environment of the stages on NeMo and Megatron."""
+    rollout: Environment
+    """Environment of the stages on vLLM, the oracle and the encoder."""
+    launcher: Literal["fork", "torchrun"] = "torchrun"
+    """How the ranks of a training stage start on one machine: forked from one import (CPU), or torchrun (GPU)."""
+    parallel_steps: PositiveInt = 1
+    """Steps that may run at once on a machine without GPUs."""
+    gpus: NonNegativeInt | None = None
+    """GPUs of the machine; without it, those that are visible."""
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether stages that need an accelerator get one."""
+        return self.gpus != 0
+
+
+class SlurmEnvironment(Environment):
+    python: str = "python"
+    """Interpreter: a path that every node sees, or a name inside the image."""
+    container: Literal["pyxis", "apptainer"] = "pyxis"
+    """What starts `image`: Slurm's pyxis/enroot plugin, or `apptainer exec` under srun."""
+    image: str | None = None
+    """Container image: a registry name with a tag, or the path of a .sqsh or .sif file; without it, no container."""
+    mounts: tuple[str, ...] = ()
+    """Directories mounted besides the run's and the working directory, each ``host:container``."""
+    modules: tuple[str, ...] = ()
+    """Environment modules loaded on the node, in this order (``module load``)."""
+    setup_file: str | None = None
+    """Shell file that is sourced on the node before modules are loaded, e.g. /etc/profile.d/modules.sh."""
+
+    @field_validator("variables")
+    @classmethod
+    def _no_secrets(cls, variables: dict[str, str]) -> dict[str, str]:
+        for name, value in variables.items():
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of an environment variable")
+            if _SECRET.search(name):
+                raise ValueError(f"{name} looks like a secret: export it in the shell that submits, jobs inherit it")
+            if "\0" in value:
+                raise ValueError(f"the value of {name} holds a zero byte")
+        return variables
+
+
+class Resources(Frozen):
+    time: str | None = Field(default=None, pattern=_TIME)
+    """Time limit as sbatch takes it (minutes, hours:minutes:seconds, days-hours); without it, the partition's own."""
+    cpus_per_task: PositiveInt | None = None
+    """Processor cores of each process."""
+    memory: str | None = Field(default=None, pattern=r"^[0-9]{1,9}[KMGT]?$")
+    """Memory per node (``64G``; 0 is all of it)."""
+    partition: Word | None = None
+    """Partition, or several separated by commas."""
+    account: Word | None = None
+    """Account that is charged."""
+    qos: Word | None = None
+    """Quality of service."""
+    reservation: Word | None = None
+    """Reservation to run in."""
+    parallel_tasks: PositiveInt | None = None
+    """At most this many shards of one stage at a time."""
+    options: dict[str, str] = {}
+    """Further sbatch options by their long name without dashes (``constraint: h100``); "" for one without a value."""
+
+    @field_validator("options")
+    @classmethod
+    def _known_to_be_harmless(cls, options: dict[str, str]) -> dict[str, str]:
+        for name, value in options.items():
+            if not _OPTION.fullmatch(name):
+                raise ValueError(f"{name!r} is no long sbatch option (written without its dashes)")
+            if name in OWN_OPTIONS:
+                raise ValueError(f"--{name} is set from the plan or has a setting of its own")
+            if value and not re.fullmatch(_WORD, value):
+                raise ValueError(f"--{name}={value!r}: only letters, digits and _@%+=:,./~*&|()[]- can be passed on")
+        return options
+
+    @property
+    def seconds(self) -> int | None:
+        """The time limit in seconds; None where the partition decides."""
+        if self.time is None:
+            return None
+        days, dash, rest = self.time.rpartition("-")
+        parts = [int(part) for part in rest.split(":")]
+        if dash:  # days-hours[:minutes[:seconds]]
+            hours, minutes, seconds = (*parts, 0, 0)[:3]
+        elif len(parts) == 3:
+            hours, minutes, seconds = parts
+        else:  # minutes[:seconds]
+            hours, (minutes, seconds) = 0, (*parts, 0)[:2]
+        return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+    def over(self, default: "Resources") -> "Resources":
+        """These resources, with what is not set taken from `default`; options of both."""
+        merged = {
+            name: getattr(default, name) if getattr(self, name) is None else getattr(self, name)
+            for name in Resources.model_fields
+        }
+        return Resources(**merged | {"options": default.options | self.options})
+
+
+class StageResources(Frozen):
+    prepare_prompts: Resources = Resources()
+    import_policy: Resources = Resources()
+    rollout: Resources = Resources()
+    rollout_held_out: Resources = Resources()
+    score: Resources = Resources()
+    embed: Resources = Resources()
+    build_pairs: Resources = Resources()
+    reference_logps: Resources = Resources()
+    train: Resources = Resources()
+    export: Resources = Resources()
+    evaluate: Resources = Resources()
+
+
+class SlurmCluster(Resources):
+    kind: Literal["slurm"] = "slurm"
+    train: SlurmEnvironment
+    """Environment of the stages on NeMo and Megatron."""
+    rollout: SlurmEnvironment
+    """Environment of the stages on vLLM, the oracle and the encoder."""
+    stages: StageResources = StageResources()
+    """Resources of single stages, which win over the cluster's."""
+    launcher: Literal["fork", "srun"] = "srun"
+    """How training ranks start: one task of srun per rank (GPU), or one per node that forks its ranks (CPU)."""
+    gpus_per_node: NonNegativeInt = 8
+    """GPUs of a node; 0 is a cluster without GPUs."""
+    ranks_per_node: PositiveInt | None = None
+    """Training ranks on a node; without it, its GPUs, or all ranks on one node where there are none."""
+    gpu_type: Word | None = None
+    """Type in the request for GPUs (``h100`` asks for h100:8)."""
+    request_gpus: Literal["gpus-per-node", "gres", "exclusive"] = "gpus-per-node"
+    """How GPUs are asked for; ``exclusive`` takes whole nodes where GPUs are no Slurm resource."""
+    signal_seconds: PositiveInt = 300
+    """Seconds before the time limit at which a job is told to save its state and be queued again."""
+    restarts: NonNegativeInt = 20
+    """Times one step may be queued again, for whatever reason: preemption, a time limit, a lost node, a failure."""
+    retries: NonNegativeInt = 2
+    """Times one step that failed is tried again; a step whose input is wrong never is."""
+    seconds_per_step: PositiveFloat | None = None
+    """Expected seconds of an optimizer step; with it, a time limit too short for one checkpoint interval is refused."""
+    startup_seconds: NonNegativeFloat = 300.0
+    """Expected seconds until a training job takes its first step (image, imports, weights, state)."""
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether stages that need an accelerator get one."""
+        return self.gpus_per_node != 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SlurmCluster":
+        if self.has_gpus and self.launcher == "fork":
+            raise ValueError("launcher=fork forks ranks from one process, which GPUs do not survive: launcher=srun")
+        if not self.has_gpus and self.launcher == "srun":
+            raise ValueError("a cluster without GPUs (gpus_per_node=0) needs launcher=fork")
+        return self
+
+    def resources_of(self, stage: str) -> Resources:
+        """What a stage asks for."""
+        return getattr(self.stages, stage).over(self)
+
+
+Cluster = Annotated[LocalCluster | SlurmCluster, Field(discriminator="kind")]

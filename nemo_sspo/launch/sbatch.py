@@ -1,0 +1,191 @@
+"""A job as the text of an sbatch script. Pure: the same job and places give the same text.
+
+The script is bash and srun alone, so that it runs where no Python of ours does: outside of the images. What a value
+holds never matters: in shell lines it is quoted, in ``#SBATCH`` lines it has to be a plain word.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment as Templates
+from jinja2 import FileSystemLoader, StrictUndefined, Template
+
+from nemo_sspo.config.cluster import SlurmCluster, SlurmEnvironment
+from nemo_sspo.errors import Interrupted, UserError
+from nemo_sspo.launch.jobs import Job
+
+TEMPLATE = "stage.sbatch.j2"
+_PACKAGE = Path(__file__).parents[1]
+_DIRECTIVE = re.compile(r"--[a-z-]+(=[A-Za-z0-9_@%+=:,./~*&|()\[\]-]+)?")
+_MOUNT_BREAKING = re.compile(r"[,:\s]")
+# Stages that save their state when they are told to stop. The others end at once: their shard is run again.
+_SAVES_STATE = frozenset({"train"})
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job's script finds things. All paths are absolute and seen by every node."""
+
+    run: Path
+    """The run's directory."""
+    workdir: Path
+    """Directory that relative paths of the experiment start from."""
+
+    @property
+    def state(self) -> Path:
+        """What the launcher keeps about the run's jobs."""
+        return self.run / "slurm"
+
+    @property
+    def submissions(self) -> Path:
+        """What was submitted, one line each."""
+        return self.state / "jobs.jsonl"
+
+    def attempts(self, step_id: str) -> Path:
+        """What happened to a step, one line each."""
+        return self.state / "attempts" / f"{step_id}.jsonl"
+
+    def script(self, job: Job) -> Path:
+        """The rendered script."""
+        return self.state / f"{job.name}.sbatch"
+
+    def environment_file(self, name: str) -> Path:
+        """Variables of one of the two environments, as shell lines."""
+        return self.state / f"{name}.env"
+
+
+def render(job: Job, cluster: SlurmCluster, place: Place, run_name: str) -> str:
+    """The script of a job.
+
+    Raises:
+        UserError: a value holds a control character, which no shell line or file name should.
+    """
+    return _template().render(
+        job=job,
+        cluster=cluster,
+        run=place.run,
+        run_name=run_name,
+        workdir=place.workdir,
+        environment_file=place.environment_file(job.environment_name),
+        options=list(options(job, cluster, run_name)),
+        launch=launch(job, place),
+        stop_signal="USR1" if job.stage in _SAVES_STATE else "TERM",
+        interrupted_code=Interrupted.EXIT_CODE,
+    )
+
+
+def options(job: Job, cluster: SlurmCluster, run_name: str) -> Iterator[str]:
+    """The sbatch options of a job that do not depend on what else is submitted."""
+    wanted = job.resources
+    yield f"--job-name={run_name}.{job.name}"
+    yield f"--output=logs/{job.name}.{'%A_%a' if job.is_array else '%j'}.slurm.log"
+    yield "--open-mode=append"
+    yield "--requeue"
+    yield f"--signal=B:USR1@{cluster.signal_seconds}"
+    yield f"--nodes={job.nodes}"
+    yield f"--ntasks-per-node={job.tasks_per_node}"
+    if job.is_array:
+        limit = f"%{wanted.parallel_tasks}" if wanted.parallel_tasks else ""
+        yield f"--array=0-{len(job.steps) - 1}{limit}"
+    if job.gpus_per_node:
+        yield _gpu_option(job, cluster)
+    for name, value in (
+        ("cpus-per-task", wanted.cpus_per_task),
+        ("mem", wanted.memory),
+        ("time", wanted.time),
+        ("partition", wanted.partition),
+        ("account", wanted.account),
+        ("qos", wanted.qos),
+        ("reservation", wanted.reservation),
+    ):
+        if value is not None:
+            yield f"--{name}={value}"
+    for name, value in wanted.options.items():
+        yield f"--{name}={value}" if value else f"--{name}"
+
+
+def _gpu_option(job: Job, cluster: SlurmCluster) -> str:
+    count = f"{cluster.gpu_type}:{job.gpus_per_node}" if cluster.gpu_type else str(job.gpus_per_node)
+    match cluster.request_gpus:
+        case "gpus-per-node":
+            return f"--gpus-per-node={count}"
+        case "gres":
+            return f"--gres=gpu:{count}"
+        case "exclusive":
+            return "--exclusive"
+
+
+def launch(job: Job, place: Place) -> list[str]:
+    """Arguments of srun up to and including the interpreter."""
+    words = [f"--nodes={job.nodes}", f"--ntasks={job.nodes * job.tasks_per_node}", "--kill-on-bad-exit=1"]
+    words.append(f"--ntasks-per-node={job.tasks_per_node}")
+    if job.resources.cpus_per_task:  # srun does not take it from the job
+        words.append(f"--cpus-per-task={job.resources.cpus_per_task}")
+    environment = job.environment
+    if environment.image is None:
+        return [*words, environment.python]
+    binds = list(_binds(environment, place))
+    if environment.container == "pyxis":
+        words += [f"--container-image={environment.image}", "--no-container-mount-home"]
+        words += [f"--container-mounts={','.join(binds)}", f"--container-workdir={place.workdir}"]
+        return [*words, environment.python]
+    inner = ["apptainer", "exec", *(["--nv"] if job.gpus_per_node else []), f"--pwd={place.workdir}"]
+    return [*words, *inner, *(f"--bind={bind}" for bind in binds), environment.image, environment.python]
+
+
+def _binds(environment: SlurmEnvironment, place: Place) -> Iterator[str]:
+    """The run and the working directory at their own paths, then the environment's mounts."""
+    own = dict.fromkeys(map(str, (place.workdir, place.run)))
+    for path in own:
+        if _MOUNT_BREAKING.search(path):
+            raise UserError(f"{path}: holds a comma, colon or blank and cannot be mounted; use another directory")
+        yield f"{path}:{path}"
+    for mount in environment.mounts:
+        if re.search(r"[,\s]", mount) or ":" not in mount:
+            raise UserError(f"mounts: {mount!r}: expected host:container, without commas or blanks")
+        yield mount
+
+
+def environment_text(variables: Mapping[str, str]) -> str:
+    """Shell lines that set an environment's variables and forget an outer launcher's."""
+    outer = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE NODE_RANK MASTER_ADDR MASTER_PORT"
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    return "\n".join([f"unset {outer}", "export PYTHONUNBUFFERED=1", *lines, ""])
+
+
+def quote(value: object) -> str:
+    """A value as one word of a shell line.
+
+    Raises:
+        UserError: it holds a control character.
+    """
+    text = str(value)
+    if not text.isprintable():
+        raise UserError(f"{text!r}: holds a character that cannot be printed and is not put into a script")
+    return shlex.quote(text)
+
+
+def directive(value: str) -> str:
+    """An option as the rest of an ``#SBATCH`` line, which no shell reads and whose own quoting is not relied on."""
+    if not _DIRECTIVE.fullmatch(value):
+        raise UserError(f"{value!r}: no option that can be written into a script as it is")
+    return value
+
+
+@cache
+def _template() -> Template:
+    packaged = _PACKAGE / "slurm"
+    folder = packaged if packaged.is_dir() else _PACKAGE.parent / "slurm"
+    templates = Templates(
+        loader=FileSystemLoader(folder),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # shell, not HTML: every value goes through `quote` or `directive`
+    )
+    templates.filters |= {"quote": quote, "directive": directive}
+    return templates.get_template(TEMPLATE)

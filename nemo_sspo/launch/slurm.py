@@ -1,0 +1,94 @@
+"""Slurm's commands, called with argument lists: no shell ever reads a value of ours."""
+
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemo_sspo.errors import UserError
+
+_SECONDS = 60.0
+_SEPARATOR = "|"
+_FIELDS = ("%i", "%F", "%K", "%T", "%r", "%k")
+"""Of squeue: id, array's id, array index, state, reason, comment (last: the only free text)."""
+# Inside another job these would become options of ours; SLURM_CONF tells where the cluster is.
+_OUTER = re.compile(r"(SLURM|SBATCH|SRUN|SQUEUE|SCANCEL)_(?!CONF$)")
+
+
+class NoSlurm(UserError):
+    """This machine has no Slurm commands."""
+
+
+@dataclass(frozen=True)
+class LiveJob:
+    """One job, or one task of an array, that Slurm still has to run or is running."""
+
+    id: str
+    """As scancel and scontrol take it: ``12`` or ``12_3``."""
+    submission: str
+    """The id that sbatch returned for it."""
+    task: int
+    state: str
+    """PENDING, RUNNING, COMPLETING, ..."""
+    reason: str
+
+
+def mark(run: Path) -> str:
+    """The comment that marks every job of a run. A hash: a path may hold what a comment cannot."""
+    return f"nemo-sspo:{hashlib.sha256(os.fsencode(run.resolve())).hexdigest()[:32]}"
+
+
+def sbatch(script: Path, options: Sequence[str]) -> str:
+    """Submit a script; the job's id.
+
+    Raises:
+        UserError: sbatch refused it, or is not there.
+    """
+    answer = _call("sbatch", "--parsable", *options, str(script)).strip()
+    job_id = answer.splitlines()[-1].partition(";")[0] if answer else ""
+    if not job_id.isdigit():
+        raise UserError(f"sbatch {script.name}: answered {answer!r} instead of a job id")
+    return job_id
+
+
+def live_jobs(run: Path) -> list[LiveJob]:
+    """Every job of a run that is not over yet, whoever submitted it."""
+    comment = mark(run)
+    text = _call("squeue", "--noheader", "--array", f"--format={_SEPARATOR.join(_FIELDS)}")
+    found = []
+    for line in text.splitlines():
+        job_id, submission, task, state, reason, marked = (line.strip().split(_SEPARATOR, 5) + [""] * 6)[:6]
+        if marked == comment:
+            found.append(LiveJob(job_id, submission, int(task) if task.isdigit() else 0, state, reason))
+    return sorted(found, key=lambda job: (int(job.submission), job.task))
+
+
+def scancel(ids: Sequence[str]) -> None:
+    """Cancel jobs; those that are over already are no error."""
+    if ids:
+        _call("scancel", "--quiet", *ids)
+
+
+def _call(*command: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if not _OUTER.match(name)}
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            env=environment,
+        )
+    except FileNotFoundError:
+        raise NoSlurm(f"{command[0]}: no such command; run this where Slurm's commands are (a login node)") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{command[0]}: no answer within {_SECONDS:g} s; is Slurm's controller up?") from None
+    if done.returncode:
+        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise UserError(f"{reason}" if reason.startswith(command[0]) else f"{command[0]}: {reason}")
+    return done.stdout

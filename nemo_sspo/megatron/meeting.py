@@ -1,0 +1,76 @@
+"""How the ranks of several machines find each other: the first one serves a store and writes down where.
+
+The kernel chooses the store's port, so that it cannot be taken; the place is a file of the run, which every node sees.
+Its name belongs to one attempt of one step: nobody meets at the store of an attempt that is over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch.distributed import TCPStore
+
+from nemo_sspo.errors import UserError
+
+MEETING_SECONDS = 600.0
+"""How long a node waits for the first one to come up."""
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Node:
+    """One of the machines of a training job."""
+
+    rank: int
+    count: int
+    meeting: Path | None
+    """File that tells where the store is; None where there is one machine."""
+
+
+THIS_MACHINE = Node(0, 1, None)
+
+
+def meet(node: Node) -> tuple[TCPStore | None, str, int]:
+    """The store that this node serves (the first node alone does), and its host and port.
+
+    Raises:
+        UserError: the first node did not come up in time.
+    """
+    if node.rank:
+        assert node.meeting is not None
+        return None, *find(node.meeting)
+    host = "127.0.0.1" if node.meeting is None else socket.gethostname()
+    store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
+    if node.meeting is not None:
+        announce(node.meeting, host, store.port)
+    return store, host, store.port
+
+
+def announce(meeting: Path, host: str, port: int) -> None:
+    """Write down where the store is, whole or not at all."""
+    meeting.parent.mkdir(parents=True, exist_ok=True)
+    draft = meeting.with_name(f".{meeting.name}.{os.getpid()}.tmp")
+    draft.write_text(json.dumps({"host": host, "port": port}))
+    os.replace(draft, meeting)
+
+
+def find(meeting: Path, seconds: float | None = None) -> tuple[str, int]:
+    """Wait for the place to be written down; its host and port."""
+    limit = MEETING_SECONDS if seconds is None else seconds
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        try:
+            place = json.loads(meeting.read_bytes())
+        except FileNotFoundError:
+            time.sleep(_POLL_SECONDS)
+            continue
+        return place["host"], place["port"]
+    raise UserError(
+        f"{meeting}: the first node did not announce itself within {limit:g} s; is the run on a file system "
+        "that every node sees?"
+    )
