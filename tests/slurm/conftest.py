@@ -57,7 +57,12 @@ def fake(on_cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         f"cluster.rollout.python='{interpreter}'",
         "encoder.path=package:json",
     )
-    run = SlurmRun(on_cluster, tmp_path / "runs with a 'blank'" / "fake", both, tmp_path / "behaviour")
+    run = SlurmRun(
+        on_cluster,
+        tmp_path / "runs with a 'blank'" / "fake",
+        (*both, "encoder.path=package:json"),
+        tmp_path / "behaviour",
+    )
     yield run
     run.cancel()
     on_cluster.regain_nodes()
