@@ -60,7 +60,7 @@ def test_a_stage_wins_and_options_add_up():
     [
         (
             "cluster.parallel_steps=2",
-            "cluster.parallel_steps: no setting of cluster=slurm; it belongs to cluster=local",
+            "no setting of cluster=slurm; it belongs to cluster=local",
         ),
         ("cluster.partion=x", "did you mean cluster.partition?"),
         ("cluster.stages.trian.time=5", "did you mean cluster.stages.train"),

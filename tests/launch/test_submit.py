@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -122,7 +123,7 @@ def test_only_what_is_missing_is_submitted(slurm):
     RunLayout(experiment.run_dir).root.mkdir(exist_ok=True)
     bind(experiment, RunLayout(experiment.run_dir))
     done = {(item.job, item.shards): item.id for item in submit(experiment)}
-    lines = [line.split("\0")[:-1] for line in open("calls").read().splitlines()]
+    lines = [line.split("\0")[:-1] for line in Path("calls").read_text().splitlines()]
     of_scores = [call for call in lines if call[-1].endswith("iter_1.score.sbatch")]
     assert [option(call, "array") for call in of_scores] == ["1", "2"]
     assert [option(call, "dependency") for call in of_scores] == [None, f"aftercorr:{done[('iter_1.rollout', (2,))]}"]
@@ -172,7 +173,7 @@ def test_a_live_run_is_neither_submitted_nor_run_here(slurm, capsys, monkeypatch
         assert cli.main(command) == 2
         assert "Slurm jobs 101, 104 of this run are queued or running" in capsys.readouterr().err
     assert cli.main(["cancel", str(run)]) == 0
-    assert open("cancelled").read() == "--quiet 101 104\n"
+    assert Path("cancelled").read_text() == "--quiet 101 104\n"
     os.unlink("bin/squeue")
     if shutil.which("squeue") is None:
         assert cli.main(["run", *slurm, "cluster=local_cpu"]) == 2
