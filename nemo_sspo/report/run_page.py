@@ -65,9 +65,8 @@ def _status(facts: RunFacts) -> str:
     if facts.finished:
         return f"Finished: all {facts.planned} steps are published. Drawn {_clock(facts.gathered_at)}."
     if not facts.planned:
-        return (
-            f"{facts.published} artifacts of another version's plan are published. Drawn {_clock(facts.gathered_at)}."
-        )
+        unknown = "the configuration is of another version, so what is missing is not known"
+        return f"{facts.published} artifacts are published; {unknown}. Drawn {_clock(facts.gathered_at)}."
     return (
         f"Not finished: {facts.planned - len(facts.pending)} of {facts.planned} steps are published; next "
         f"{', '.join(facts.pending[:2])}. Drawn {_clock(facts.gathered_at)}."
