@@ -16,6 +16,7 @@ from rich.table import Table
 
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.commands import data as data_commands
 from nemo_sspo.commands import report as report_commands
 from nemo_sspo.commands import slurm as slurm_commands
 from nemo_sspo.config.experiment import Experiment
@@ -53,13 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, then run what is missing and show what came of it."""
-    from nemo_sspo.launch.local import LocalRunner, StepFailed
+    from nemo_sspo.commands.driving import drive
     from nemo_sspo.launch.machine import local_cluster
     from nemo_sspo.launch.plan import plan
     from nemo_sspo.launch.preflight import problems
-    from nemo_sspo.launch.run_directory import bind, hold
-    from nemo_sspo.launch.submit import refuse_beside_jobs
-    from nemo_sspo.report.live import live_display
 
     experiment = load_experiment(options.overrides, options.config_dir)
     local_cluster(experiment)
@@ -71,18 +69,10 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"{found[0]}{more}")
     signal.signal(signal.SIGTERM, _interrupt)
     console, layout = Console(), RunLayout(experiment.run_dir)
-    with hold(layout) as lock:
-        refuse_beside_jobs(layout.root)
-        for change in bind(experiment, layout):
-            console.print(f"changed since the last start: {change}", markup=False, highlight=False)
-        try:
-            with live_display(console, len(plan(experiment))) as display:
-                LocalRunner(experiment, display, lock=lock).run()
-        except StepFailed as failure:
-            print(failure, file=sys.stderr)
-            return UserError.EXIT_CODE if failure.exit_code == UserError.EXIT_CODE else 1
-        _show_summary(console, layout)
-        report_commands.draw_at_the_end(console, layout)
+    if code := drive(experiment, console, plan(experiment)):
+        return code
+    _show_summary(console, layout)
+    report_commands.draw_at_the_end(console, layout)
     return 0
 
 
@@ -214,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
     report_commands.register(commands)
     slurm_commands.register(commands)
+    data_commands.register(commands)
     return parser
 
 

@@ -34,7 +34,8 @@ ROLLOUTS = pa.schema(
 )
 """K responses a prompt. `prompt` is the conversation as one text, `messages` the same message by message for oracles
 with a chat template (null where only the text is known). Token ids hold the end-of-turn token when ``finish_reason``
-is ``stop``; log-probs are the policy's own, before temperature, one per token id."""
+is ``stop``; log-probs are the policy's own, before temperature, one per token id, and null where the policy did not
+sample the response (`rollout.source`)."""
 
 SCORES = pa.schema(
     [

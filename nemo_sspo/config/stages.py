@@ -33,6 +33,9 @@ class Rollout(Frozen):
     """Nucleus mass (papers: 1.0; official script: 0.9)."""
     max_response_tokens: PositiveInt = 2048
     """Longest response in tokens; one that does not end by then is kept as unfinished."""
+    source: str | None = None
+    """Responses that iteration 1 takes instead of sampling: a JSONL or Parquet file, a directory of such files or a
+    data set id, with a prompt and `responses`, or `chosen` and `rejected`. Their number is K of that iteration."""
     shards: PositiveInt = 1
     """Parts into which the prompts are cut; each is sampled, scored and embedded by a task of its own."""
 
@@ -85,6 +88,9 @@ class Train(Frozen):
     """Lay whole pairs end to end in one row (THD attention) instead of padding each response."""
     pack_tokens: PositiveInt = 8192
     """Token budget of a packed microbatch."""
+    share_prompt: bool = False
+    """Compute a pair's prompt once for both responses, in packed rows. Not with Transformer Engine, whose attention
+    kernels take no such mask, nor with context parallelism."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activation recomputation."""
     checkpoint_every_steps: PositiveInt | None = None

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nemo_sspo.artifacts.prompt_source import DATASET_ID, JSON_SUFFIXES, Conversation, PromptRead, read_prompts
+from nemo_sspo.artifacts.prompt_source import Conversation, PromptRead, read_prompts
+from nemo_sspo.artifacts.records import is_on_disk
 from nemo_sspo.config.experiment import Experiment
 
 _TOKENIZED_AT_MOST = 2000
@@ -46,9 +47,7 @@ def _available(experiment: Experiment, read: PromptRead, held_out: PromptRead | 
 
 def _read(source: str, duplicates: str) -> PromptRead | None:
     """A local file; a data set of the hub is left to the stage."""
-    path = Path(source)
-    is_file_name = path.suffix == ".parquet" or path.suffix in JSON_SUFFIXES
-    if not path.exists() and not is_file_name and DATASET_ID.fullmatch(source):
+    if not is_on_disk(source):
         return None
     return read_prompts(source, duplicates="drop" if duplicates == "drop" else "error")
 

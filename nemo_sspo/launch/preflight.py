@@ -14,6 +14,7 @@ from nemo_sspo.launch.check_environments import check_environments
 from nemo_sspo.launch.check_models import check_encoder, check_policy, policy_bytes
 from nemo_sspo.launch.check_oracle import check_oracle, oracle_paths
 from nemo_sspo.launch.check_prompts import check_prompts
+from nemo_sspo.launch.check_responses import check_responses
 from nemo_sspo.launch.jobs import cluster_problems
 from nemo_sspo.launch.machine import visible_gpus
 from nemo_sspo.launch.plan import Step, plan
@@ -107,6 +108,7 @@ def check_assets(experiment: Experiment) -> Iterator[str]:
 CHECKS: tuple[Check, ...] = (
     check_assets,
     check_prompts,
+    check_responses,
     check_policy,
     check_oracle,
     check_encoder,

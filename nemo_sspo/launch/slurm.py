@@ -63,7 +63,7 @@ def live_jobs(run: Path) -> list[LiveJob]:
         job_id, submission, task, state, reason, marked = (line.strip().split(_SEPARATOR, 5) + [""] * 6)[:6]
         if marked == comment:
             found.append(LiveJob(job_id, submission, int(task) if task.isdigit() else 0, state, reason))
-    return found
+    return sorted(found, key=lambda job: (int(job.submission), job.task))
 
 
 def scancel(ids: Sequence[str]) -> None:

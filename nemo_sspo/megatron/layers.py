@@ -157,12 +157,16 @@ class LocalCoreAttention(MegatronModule):
     ) -> Tensor:
         """query [S, B, N, D], key and value [S, B, G, D] -> [S, B, N * D]; packed: all without B.
 
-        `attention_mask` is ignored: padding stands behind the tokens, so the causal mask hides it.
+        `attention_mask`: the distances of shared prompts (`prompt_sharing.py`), [S, S]. Otherwise there is none:
+        padding stands behind the tokens, so the causal mask hides it.
         """
         if packed_seq_params is not None:
             query, key, value = (x.unsqueeze(1) for x in (query, key, value))
-        bounds = None if packed_seq_params is None else packed_seq_params.cu_seqlens_q
-        mask_ST = self._mask(bounds, query.shape[0], query.device)
+        if attention_mask is None:
+            bounds = None if packed_seq_params is None else packed_seq_params.cu_seqlens_q
+            mask_ST = self._mask(bounds, query.shape[0], query.device)
+        else:
+            mask_ST = self._mask_of_distances(attention_mask)
         if self.cp_group.size() > 1:
             key, value = (
                 gather_from_sequence_parallel_region(x.contiguous(), group=self.cp_group) for x in (key, value)
@@ -186,6 +190,12 @@ class LocalCoreAttention(MegatronModule):
         if self.window is not None and self.window >= 0:
             mask_ST &= q_S - k_T <= self.window
         return mask_ST.to(device)
+
+    def _mask_of_distances(self, distance_SS: Tensor) -> Tensor:
+        is_seen_SS = distance_SS >= 0
+        if self.window is not None and self.window >= 0:
+            is_seen_SS &= distance_SS <= self.window
+        return is_seen_SS
 
     def _attend(self, q_BNSD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, mask_ST: Tensor) -> Tensor:
         dropout = self.dropout if self.training else 0.0

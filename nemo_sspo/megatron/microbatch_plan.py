@@ -10,14 +10,21 @@ the fullest row, which sets the length, is hardly fuller than the mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batch_plan import GlobalBatch, completed, level_packs
-from nemo_sspo.megatron.microbatch import Microbatch, RowShape, packed_microbatch, padded_microbatch
+from nemo_sspo.megatron.microbatch import (
+    Microbatch,
+    PreferencePair,
+    RowShape,
+    packed_microbatch,
+    padded_microbatch,
+    shared_prompt_microbatch,
+)
 from nemo_sspo.megatron.pairs import PairTable
 
 
@@ -71,8 +78,13 @@ class MicrobatchPlan:
         fillers = max(0, full - len(rows))
         pairs = [self.pairs[row] for row in (*rows, *[self._filler] * fillers)]
         weights = [1.0 / len(self.batches[step].pairs)] * len(rows) + [0.0] * fillers
-        make = packed_microbatch if self.train.packing else padded_microbatch
-        return PreparedMicrobatch(make(pairs, weights, self._row_shape(length)), rows, step, of_step)
+        return PreparedMicrobatch(self._make(pairs, weights, self._row_shape(length)), rows, step, of_step)
+
+    @property
+    def _make(self) -> Callable[[Sequence[PreferencePair], Sequence[float], RowShape], Microbatch]:
+        if not self.train.packing:
+            return padded_microbatch
+        return shared_prompt_microbatch if self.train.share_prompt else packed_microbatch
 
     def _row_shape(self, length: int | None = None) -> RowShape:
         parallel = self.parallel
@@ -111,7 +123,10 @@ class MicrobatchPlan:
     @cached_property
     def _pair_tokens(self) -> list[int]:
         """Tokens that each pair takes of a packed row. Raises UserError for a pair that exceeds `pack_tokens`."""
-        tokens = self.pairs.packed_tokens(self._layout.sequence_multiple)
+        if self.train.share_prompt:
+            tokens = self.pairs.shared_prompt_tokens()
+        else:
+            tokens = self.pairs.packed_tokens(self._layout.sequence_multiple)
         longest = max(range(len(tokens)), key=tokens.__getitem__)
         if tokens[longest] > self.train.pack_tokens:
             raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class SSPOModel(GPTModel):
         """
         Args:
             config: architecture, layer spec and precision.
-            weights: checkpoint (see `checkpoint.py`) that the model starts from.
+            weights: checkpoint (see `checkpoint.py`) that the model starts from; `PolicyStrategy` loads it.
             vocab_size: tokens of the vocabulary, without padding.
             head_chunk_tokens: response tokens whose logits exist at once.
             head: when the gradient of the log-probs is computed; see `head_choice.py`.
@@ -64,16 +64,6 @@ class SSPOModel(GPTModel):
         self.objective = objective
         self.repulsion_weight = repulsion_weight
         self.adapters = adapters
-
-    @override
-    def configure_model(self, vp_stage: int | None = None) -> None:
-        """Build this rank's chunk, load its weights and adapt them, before it is wrapped and an optimizer exists."""
-        if hasattr(self, "module"):
-            return
-        super().configure_model(vp_stage)
-        load_weights([self.module], self.weights)
-        if self.adapters is not None:
-            add_adapters(self.module, self.adapters)
 
     @override
     def data_step(self, dataloader_iter: Iterator[Any]) -> PreparedMicrobatch:
@@ -115,3 +105,11 @@ class SSPOModel(GPTModel):
             one_pass=self.head == "one_pass",
             softcap=final_softcap(self.config),
         )
+
+
+def load_policy(chunks: Sequence[SSPOModel]) -> None:
+    """Load the weights of all chunks of this rank, and adapt them. Collective; once all ranks have built theirs."""
+    load_weights([chunk.module for chunk in chunks], chunks[0].weights)
+    for chunk in chunks:
+        if chunk.adapters is not None:
+            add_adapters(chunk.module, chunk.adapters)

@@ -73,6 +73,12 @@ class PairTable(Sequence[PreferencePair]):
             for p, responses in zip(prompt, self.response_tokens(), strict=True)
         ]
 
+    def shared_prompt_tokens(self) -> list[int]:
+        """Tokens of each pair in a packed row that holds its prompt once, the prompt's last token twice."""
+        prompt = self._lengths("prompt_token_ids")
+        responses = self.response_tokens()
+        return [p + 1 + chosen + rejected for p, (chosen, rejected) in zip(prompt, responses, strict=True)]
+
     def response_tokens(self) -> list[tuple[int, int]]:
         """Tokens of each pair's chosen and rejected response."""
         return list(zip(self._lengths("chosen_token_ids"), self._lengths("rejected_token_ids"), strict=True))

@@ -18,6 +18,7 @@ from nemo_sspo.config.variants import Precision
 from nemo_sspo.megatron.lr_schedule import PolicyLRSchedule
 from nemo_sspo.megatron.nemo_cpu import CpuMegatronStrategy
 from nemo_sspo.megatron.precision import params_dtype, precision_plugin
+from nemo_sspo.megatron.strategy import PolicyStrategy
 
 
 def optimizer(train: Train, precision: Precision, parallel: Parallel, steps_per_epoch: int) -> MegatronOptimizerModule:
@@ -47,7 +48,7 @@ def _overlaps_gather(parallel: Parallel) -> bool:
 def strategy(parallel: Parallel, precision: Precision, *, trains: bool) -> nl.MegatronStrategy:
     """NeMo's strategy for this layout: NCCL on GPUs, gloo without. No optimizer is made unless it `trains`."""
     has_gpu = torch.cuda.is_available()
-    build = nl.MegatronStrategy if has_gpu else CpuMegatronStrategy
+    build = PolicyStrategy if has_gpu else CpuMegatronStrategy
     return build(
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,

@@ -57,6 +57,14 @@ def stop_token_ids(policy: str, tokenizer: "PreTrainedTokenizerBase") -> list[in
     return sorted(stops)
 
 
+def end_of_turn(policy: str, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The token that the chat template puts behind an assistant's message, of those that end a response."""
+    turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rendered = cast("list[int]", tokenizer.apply_chat_template(turn, return_dict=False))
+    stops = set(stop_token_ids(policy, tokenizer))
+    return next((token for token in reversed(rendered) if token in stops), cast(int, tokenizer.eos_token_id))
+
+
 def response_text(tokenizer: "PreTrainedTokenizerBase", token_ids: Sequence[int], *, stopped: bool) -> str:
     """Text of a response without special tokens; a response that stopped ends with its end-of-turn token."""
     body = list(token_ids[:-1] if stopped else token_ids)

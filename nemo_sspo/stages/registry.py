@@ -28,8 +28,31 @@ class StageSpec:
     """Needs an accelerator where there is one."""
 
 
-_SOURCES = {"policy", "prompts", "data.held_out_prompts", "oracle.path", "oracle.template", "encoder.path"}
+_SOURCES = {
+    "policy",
+    "prompts",
+    "data.held_out_prompts",
+    "rollout.source",
+    "oracle.path",
+    "oracle.template",
+    "encoder.path",
+}
 """Settings that name files outside the run, whose content matters as much as their name."""
+_WITHOUT_EFFECT = {
+    f"oracle.{name}"
+    for name in (
+        "api_key_variable",
+        "concurrency",
+        "retries",
+        "timeout_seconds",
+        "max_requests",
+        "max_tokens",
+        "max_dollars",
+        "dollars_per_million_input_tokens",
+        "dollars_per_million_output_tokens",
+    )
+}
+"""How a judge at an endpoint is reached and paid: no answer depends on it, so a cap may be raised in the middle."""
 _SAMPLING = ("policy", "rollout", "engine", "seed")
 _MODEL = ("parallel", "precision")
 
@@ -43,7 +66,11 @@ STAGES: Mapping[str, StageSpec] = {
     "build_pairs": StageSpec("build_pairs", "rollout", ("pairs", "gate")),
     "diagnose": StageSpec("diagnose", "rollout", ("pairs", "gate", "seed")),
     "reference_logps": StageSpec(
-        "reference_logps", "train", ("train.reference", "train.packing", *_MODEL), ranks=True, gpu=True
+        "reference_logps",
+        "train",
+        ("train.reference", "train.packing", "train.share_prompt", *_MODEL),
+        ranks=True,
+        gpu=True,
     ),
     "train": StageSpec("train", "train", ("train", "loss", "repulsion", "seed", *_MODEL), ranks=True, gpu=True),
     "export": StageSpec("export", "train", ("policy",)),
@@ -123,6 +150,8 @@ def stage_settings(experiment: Experiment, stage: str) -> dict[str, Any]:
         for part in key.split("."):
             value = value[part]
         settings.update(_flatten(key, value))
+    if experiment.oracle.kind == "llm_judge":
+        settings = {key: value for key, value in settings.items() if key not in _WITHOUT_EFFECT}
     for key in _SOURCES & settings.keys():
         if settings[key] is not None and Path(settings[key]).exists():
             settings[f"content of {key}"] = fingerprint(Path(settings[key]))

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 def run(context: StageContext) -> None:
     """Publish rollouts.parquet of one shard."""
     prompts = _shard_prompts(context)
+    settings = context.experiment.rollout
+    if settings.source is not None and context.stage == "rollout" and context.iteration == 1:
+        from nemo_sspo.stages.given_responses import take_given
+
+        take_given(context, prompts, settings.source)
+        return
     sampling = _sampling(context)
     context.progress.update(0, len(prompts), unit="prompts", note="loading the policy")
 

@@ -180,9 +180,8 @@ def test_a_kind_that_is_named_as_its_field_is_told_apart():
     """`oracle=function` has a field `function`; a problem beside it is not below it."""
     quick = (QUICK, "oracle=function")
     assert message_of(*quick) == "oracle.function is missing: give oracle.function=..."
-    assert message_of(*quick, "oracle.function=a:b", "oracle.path=x").startswith(
-        "oracle.path: no setting of oracle=fun"
-    )
+    given = (*quick, "oracle.function=a:b")
+    assert message_of(*given, "oracle.path=x").startswith("oracle.path: no setting of oracle=function")
     assert message_of(*given, "oracle.arguments=3") == "oracle.arguments=3: expected a mapping"
 
 
@@ -195,3 +194,14 @@ def test_a_cap_in_dollars_needs_prices():
 
 def test_a_prefix_is_named_once():
     assert "give one" in message_of(QUICK, "encoder.prefix=a", "encoder.prompt_name=b")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.share_prompt=true"], "train.packing=true"),
+        (["train.share_prompt=true", "train.packing=true", "parallel.context=2"], "parallel.context=2"),
+    ],
+)
+def test_shared_prompts_need_packed_rows_and_no_context_parallelism(overrides, message):
+    assert message in message_of(QUICK, *overrides)

@@ -31,6 +31,7 @@ from nemo_sspo.megatron.microbatch import (
     context_parallel_slice,
     packed_microbatch,
     padded_microbatch,
+    shared_prompt_microbatch,
 )
 from nemo_sspo.megatron.pair_metrics import PairMetrics
 from nemo_sspo.objective.losses import sppo
@@ -65,6 +66,8 @@ class Case:
     dropout: float = 0.0
     one_pass: bool = False
     """The head that computes gradients while the logits exist."""
+    shared: bool = False
+    """Packed, each prompt once for both responses."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,7 @@ class Step:
         made = []
         for start in range(size * parallel_state.get_data_parallel_rank(), len(pairs), size * replicas):
             build = packed_microbatch if case.packed else padded_microbatch
+            build = shared_prompt_microbatch if case.shared else build
             microbatch = build(pairs[start : start + size], weights[start : start + size], self._row_shape())
             rank = parallel_state.get_context_parallel_rank()
             made.append(context_parallel_slice(microbatch, rank, self.layout.context))

@@ -47,6 +47,10 @@ FIRST_STEP = [
     Case("first step, packed", at_reference=True, micro_batch_size=2, packed=True, tied=True),
     Case("first step, gemma 2", at_reference=True, micro_batch_size=2, packed=True, tied=True, architecture=GEMMA2),
 ]
+SHARED = [
+    Case("shared prompts", packed=True, shared=True, micro_batch_size=2, pooling="mean"),
+    Case("shared prompts, one pass, tied", packed=True, shared=True, micro_batch_size=4, tied=True, one_pass=True),
+]
 REPULSION_ALONE = Case("repulsion alone", preference_weight=0.0, pooling="mean")
 IDENTICAL = Case("identical responses", preference_weight=0.0, pairs=world.identical_responses())
 NOTHING = Case("neither term", preference_weight=0.0, repulsion_weight=0.0)
@@ -55,13 +59,24 @@ NOTHING = Case("neither term", preference_weight=0.0, repulsion_weight=0.0)
 @pytest.fixture(scope="session", params=[world.ONE_RANK, *LAYOUTS], ids=lambda layout: layout.name)
 def results(request: pytest.FixtureRequest) -> dict[str, Result]:
     layout: Layout = request.param
-    return run_cases(layout, [*EXACT, *FIRST_STEP, REPULSION_ALONE, IDENTICAL, NOTHING])
+    shared = SHARED if layout.context == 1 else []
+    return run_cases(layout, [*EXACT, *shared, *FIRST_STEP, REPULSION_ALONE, IDENTICAL, NOTHING])
 
 
 @pytest.mark.parametrize("case", [*EXACT, *FIRST_STEP, REPULSION_ALONE], ids=lambda case: case.name)
 def test_loss_and_every_gradient_match_one_process(results: dict[str, Result], case: Case) -> None:
     found = deviation(results[case.name], truth_of(case))
     assert found.is_within_tolerance, str(found)
+
+
+@pytest.mark.parametrize("case", SHARED, ids=lambda case: case.name)
+def test_shared_prompts_change_nothing(results: dict[str, Result], case: Case) -> None:
+    """The truth computes every response in a row of its own."""
+    if case.name not in results:
+        pytest.skip("context parallelism does not cut shared prompts")
+    found = deviation(results[case.name], truth_of(case))
+    assert found.is_within_tolerance, str(found)
+    assert results[case.name].metrics["gradient_ratio"] > 0
 
 
 def test_every_metric_is_the_mean_over_the_global_batch(results: dict[str, Result]) -> None:

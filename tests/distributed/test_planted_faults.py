@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
-from nemo_sspo.megatron import head, layers, one_pass_head, pooling, preference_loss
+from nemo_sspo.megatron import head, hidden_states, layers, one_pass_head, pooling, preference_loss
 from nemo_sspo.megatron.microbatch import Microbatch
 from tests.distributed import ranks, world
 from tests.distributed.architectures import GEMMA2
@@ -89,6 +89,21 @@ def window_off_by_one() -> AbstractContextManager:
             return right(self, *args)
 
     return mock.patch.object(layers.LocalCoreAttention, "_mask", wrong)
+
+
+def rejected_sees_chosen() -> AbstractContextManager:
+    """A shared prompt's two responses under the plain causal mask of their pair."""
+    right = hidden_states.key_distances
+
+    def wrong(part_bounds: Tensor, position_ids_S: Tensor) -> Tensor:
+        return right(part_bounds[::3].repeat_interleave(3)[2:], position_ids_S)
+
+    return mock.patch.object(hidden_states, "key_distances", wrong)
+
+
+def positions_run_on() -> AbstractContextManager:
+    """The rejected response's positions follow the chosen's instead of the prompt's."""
+    return mock.patch.object(hidden_states, "rotary_by_position", return_value=nullcontext())
 
 
 def padded_vocabulary_in_the_softmax() -> AbstractContextManager:
@@ -165,6 +180,8 @@ FAULTS = [
     ("TP2", Case("end token missing", fault=partial(changed_microbatches, end_token_missing))),
     ("TP2", Case("padded vocabulary", fault=padded_vocabulary_in_the_softmax)),
     ("DP2", Case("one-pass gradient unscaled", one_pass=True, fault=gradient_of_the_forward_pass_as_it_is)),
+    ("TP2", Case("rejected sees chosen", packed=True, shared=True, fault=rejected_sees_chosen)),
+    ("TP2", Case("positions run on", packed=True, shared=True, fault=positions_run_on)),
     ("PP2", Case("another reference", at_reference=True, reference_fault=another_checkpoint)),
     ("TP2", Case("cap not differentiated", architecture=GEMMA2, tied=True, fault=cap_left_out_of_the_backward)),
     ("CP2", Case("window off by one", architecture=GEMMA2, tied=True, packed=True, fault=window_off_by_one)),

@@ -103,3 +103,36 @@ def test_an_edited_question_is_another_question(tmp_path: Path) -> None:
     before = stage_settings(settings, "score")
     template.write_text("{prompt} {second} {first}")
     assert stage_settings(settings, "score") != before
+
+
+def test_a_cap_may_be_raised_in_the_middle_of_a_run_and_nothing_else(tmp_path: Path) -> None:
+    """Every field of the judge either determines an answer or has a change here that leaves the artifacts valid."""
+    unchanged = {
+        "api_key_variable": None,
+        "concurrency": 1,
+        "retries": 0,
+        "timeout_seconds": 1.0,
+        "max_requests": 99_999,
+        "max_tokens": 7,
+        "max_dollars": 2.0,
+        "dollars_per_million_input_tokens": 1.0,
+        "dollars_per_million_output_tokens": 1.0,
+    }
+    changed = {
+        "endpoint": "http://other/v1",
+        "model": "other",
+        "template": "other.txt",
+        "logprobs": False,
+        "verdict_logit": 1.0,
+        "unparsable": "error",
+        "text_max_characters": 5,
+        "max_answer_tokens": 5,
+        "extra": {"seed": 1},
+    }
+    prices = {"dollars_per_million_input_tokens": 2.0, "dollars_per_million_output_tokens": 2.0}
+    oracle = LlmJudgeOracle(model="m", **prices)
+    assert {*unchanged, *changed, "kind"} == set(LlmJudgeOracle.model_fields)
+    before = stage_settings(runs.experiment(tmp_path, oracle=oracle), "score")
+    for name, value in {**unchanged, **changed}.items():
+        other = runs.experiment(tmp_path, oracle=oracle.model_copy(update={name: value}))
+        assert (stage_settings(other, "score") == before) is (name in unchanged), name

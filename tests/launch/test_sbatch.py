@@ -1,0 +1,221 @@
+"""The scripts of Slurm jobs: what they were when last looked at, accepted by shellcheck, and what a value says stays
+a value."""
+
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from nemo_sspo.config.cluster import Resources, SlurmEnvironment
+from nemo_sspo.config.load import load_experiment
+from nemo_sspo.errors import UserError
+from nemo_sspo.launch.jobs import jobs
+from nemo_sspo.launch.sbatch import Place, directive, environment_text, quote, render
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "sbatch"
+PLACE = Path("/shared/work")
+EXPERIMENTS = {
+    "quickstart": ["experiment=quickstart", "cluster=slurm_cpu", "rollout.shards=2"],
+    "llama3-8b": ["experiment=llama3-8b", "cluster=slurm_modules", "prompts=p.jsonl"],
+    "llama3-70b": ["experiment=llama3-70b", "cluster=slurm_pyxis", "prompts=p.jsonl"],
+}
+SHOWN = ("iter_1.rollout", "iter_1.build_pairs", "iter_1.train")
+
+
+def scripts(name: str, *overrides: str) -> dict[str, str]:
+    """The text of every job of an experiment's first iteration."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("NEMO_SSPO_TRAIN_PYTHON", raising=False)
+        patch.delenv("NEMO_SSPO_ROLLOUT_PYTHON", raising=False)
+        experiment = load_experiment([*EXPERIMENTS[name], "iterations=1", *overrides])
+    place = Place(PLACE / "runs" / experiment.name, PLACE)
+    return {job.name: render(job, experiment.cluster, place, experiment.name) for job in jobs(experiment)}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_golden(name):
+    """NEMO_SSPO_UPDATE_GOLDEN=1 writes the files anew; read the difference before it is committed."""
+    texts = scripts(name)
+    for job in SHOWN:
+        path = GOLDEN / name / f"{job}.sbatch"
+        if os.environ.get("NEMO_SSPO_UPDATE_GOLDEN"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(texts[job])
+        assert texts[job] == path.read_text()
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "overrides", [(), ("cluster.train.container=apptainer", "cluster.train.image='a b.sif'", "cluster.restarts=0")]
+)
+def test_shellcheck_finds_nothing(tmp_path, name, overrides):
+    for job, text in scripts(name, *overrides).items():
+        (tmp_path / f"{job}.sh").write_text(text)
+    done = subprocess.run(["shellcheck", *tmp_path.iterdir()], capture_output=True, text=True)
+    assert done.stdout == ""
+
+
+def test_every_script_parses_and_turns_no_tracing_on():
+    for name in EXPERIMENTS:
+        for text in scripts(name).values():
+            assert subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True).stderr == ""
+            assert "set -x" not in text
+            assert "--export" not in text
+
+
+def test_the_resources_are_the_stages_own_then_the_clusters():
+    overrides = ("cluster.stages.train.time=2-00", "cluster.qos=low", "cluster.stages.train.qos=high")
+    texts = scripts("llama3-70b", *overrides, "cluster.stages.score.options={constraint: h100}")
+    assert "#SBATCH --time=2-00\n" in texts["iter_1.train"]
+    assert "#SBATCH --qos=high\n" in texts["iter_1.train"]
+    assert "#SBATCH --qos=low\n" in texts["iter_1.score"]
+    assert "#SBATCH --constraint=h100\n" in texts["iter_1.score"]
+    assert "constraint" not in texts["iter_1.train"]
+
+
+def test_apptainer_runs_inside_of_srun_with_the_run_mounted():
+    image = ("cluster.train.container=apptainer", "cluster.train.image=nemo.sif", "cluster.train.mounts=[/data:/data]")
+    text = scripts("llama3-8b", *image)["iter_1.train"]
+    run = f"{PLACE}/runs/llama3-8b"
+    bound = f"--bind={PLACE}:{PLACE} --bind={run}:{run} --bind=/data:/data"
+    assert f"--ntasks-per-node=4 apptainer exec --nv --pwd={PLACE} {bound} nemo.sif " in text
+
+
+# --- strings ---------------------------------------------------------------------------------------------------------
+
+STRINGS = 10_000
+VARIABLES = 12
+PAYLOADS = (
+    "$(touch $CANARY)",
+    "`touch $CANARY`",
+    "; touch $CANARY;",
+    "' ; touch $CANARY ; '",
+    '" ; touch $CANARY ; "',
+    "'\"$(touch $CANARY)\"'",
+    "| touch $CANARY",
+    "& touch $CANARY &",
+    "${IFS}$(touch${IFS}$CANARY)",
+    "$'\\n'touch $CANARY",
+    "\\' $(touch $CANARY)",
+    "#", "*", "~", "%A", "{a,b}", "--version", "!!", "\\", "'", '"', "$", "é漢", "[", "a[$(touch $CANARY)]",
+)  # fmt: skip
+_STUBS = """
+srun() { printf '%s\\0' srun "$#" "$@" "$PWD" "$run"; local n; for n in {0..11}; do local v="V$n"; printf '%s\\0' "${!v}"; done; } >"$OUT"
+module() { printf '%s\\0' "$@" >>"$OUT.modules"; }
+source() { if [[ $1 == *.env ]]; then builtin source "$1"; else printf '%s\\0' "$1" >>"$OUT.source"; fi; }
+date() { echo 0; }
+for OUT in "$SCRIPTS"/*.sbatch; do (SLURM_JOB_ID=1; builtin source "$OUT" && OUT="$OUT.out"); done
+"""
+
+
+class Strings:
+    """Random words out of payloads and characters; the same ones in every run of the test."""
+
+    def __init__(self) -> None:
+        self._random = random.Random(0)
+        self.made = 0
+
+    def take(self, alphabet: str = "ab -=:/.$'\"`\\;&|<>(){}*?#~!%^") -> str:
+        """The next string."""
+        self.made += 1
+        pieces = [
+            self._random.choice(PAYLOADS) if self._random.random() < 0.4 else self._random.choice(alphabet)
+            for _ in range(self._random.randint(1, 8))
+        ]
+        return "".join(pieces)
+
+
+def test_ten_thousand_strings_stay_values_when_bash_reads_the_scripts(tmp_path):
+    """Each script holds many strings; bash runs them all, with srun replaced by a function that writes what it got."""
+    strings, folder, canary = Strings(), tmp_path / "scripts", tmp_path / "canary"
+    folder.mkdir()
+    experiment = load_experiment([*EXPERIMENTS["llama3-8b"], "iterations=1"])
+    train = next(job for job in jobs(experiment) if job.stage == "train")
+    expected = {}
+    while strings.made < STRINGS:
+        number = len(expected)
+        place = Place(tmp_path / f"r{number}" / name(strings), tmp_path / f"w{number}" / name(strings))
+        for path in (place.run / "logs", place.state / "attempts", place.workdir):
+            path.mkdir(parents=True)
+        environment = SlurmEnvironment(
+            python=strings.take(),
+            modules=(strings.take(), strings.take()),
+            setup_file="/" + strings.take(),
+            variables={f"V{index}": strings.take() + "\n" * (index % 2) for index in range(VARIABLES)},
+        )
+        job = train.__class__(**{**vars(train), "environment": environment})
+        place.environment_file("train").write_text(environment_text(environment.variables))
+        script = folder / f"{number:05d}.sbatch"
+        script.write_text(render(job, experiment.cluster, place, experiment.name))
+        expected[script] = (place, environment)
+    stubs = _STUBS.replace('>"$OUT"', '>"$OUT.srun"')
+    done = subprocess.run(
+        ["bash", "-c", stubs],
+        env={"PATH": os.environ["PATH"], "SCRIPTS": str(folder), "CANARY": str(canary)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert not canary.exists()
+    assert done.stdout == ""
+    for script, (place, environment) in expected.items():
+        words = Path(f"{script}.srun").read_text().split("\0")[:-1]
+        count = int(words[1])
+        assert words[2 + count :] == [str(place.workdir), str(place.run), *environment.variables.values()]
+        arguments = words[2 : 2 + count]
+        assert environment.python in arguments
+        assert arguments[arguments.index("--run") + 1] == str(place.run)
+        modules = Path(f"{script}.modules").read_text().split("\0")[:-1]
+        assert modules == [word for module in environment.modules for word in ("load", module)]
+        assert Path(f"{script}.source").read_text().split("\0")[:-1] == [environment.setup_file]
+
+
+def name(strings: Strings) -> str:
+    """A string that can be a directory's name."""
+    return "d" + strings.take().replace("/", "_")
+
+
+@given(st.text(min_size=1, max_size=30))
+@settings(max_examples=2000, deadline=None)
+def test_an_option_is_a_plain_word_or_refused(text):
+    """No ``#SBATCH`` line can hold a second word, a quote or another line."""
+    for make in (lambda: Resources(partition=text), lambda: Resources(options={"constraint": text})):
+        try:
+            made = make()
+        except ValidationError:
+            continue
+        value = made.partition or made.options["constraint"]
+        assert directive(f"--partition={value}") == f"--partition={text}"
+        assert not set(text) & set(" \t\n\r\"'\\#$`;<>")
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\rb", "a\0b", "a\x1bb", "a\u2028b"])
+def test_a_control_character_is_refused_with_its_name(text):
+    with pytest.raises(UserError, match="cannot be printed"):
+        quote(text)
+
+
+@pytest.mark.parametrize("variable", ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET", "db_password"])
+def test_secrets_are_refused_as_settings(variable):
+    with pytest.raises(ValidationError, match="looks like a secret"):
+        SlurmEnvironment(variables={variable: "x"})
+    assert SlurmEnvironment(variables={"TOKENIZERS_PARALLELISM": "false"}).variables
+
+
+@pytest.mark.parametrize("option", ["output", "array", "dependency", "wrap", "signal"])
+def test_options_that_the_loop_depends_on_are_refused(option):
+    with pytest.raises(ValidationError, match="set from the plan"):
+        Resources(options={option: "x"})
+
+
+def test_mounts_cannot_smuggle_further_mounts():
+    for mount in ("/a:/a,/etc:/etc", "/a", "/a:/b c"):
+        with pytest.raises(UserError, match="mounts: "):
+            scripts("llama3-70b", f"cluster.train.mounts=['{mount}']")
