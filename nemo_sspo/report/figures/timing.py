@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from nemo_sspo.report.blocks import Plot, Table
-from nemo_sspo.report.facts.timing import Span, StageCost, stage_rank
+from nemo_sspo.report.facts.timing import Running, Span, StageCost, stage_rank
 from nemo_sspo.report.figures.base import figure, rounded
 from nemo_sspo.report.theme import series
 
@@ -67,6 +67,15 @@ def timeline_plot(spans: Sequence[Span]) -> Plot:
         note="A bar is a step's work, without the start of its process. Gaps: starts, waits, or a stopped run.",
         height=110 + _ROW_PIXELS * len(rows),
     )
+
+
+def running_table(running: Sequence[Running]) -> Table:
+    """What the steps under way last reported."""
+    rows = [
+        (each.step_id, f"{each.done:,} of {each.total:,} {each.unit}", each.note, f"{each.age:,.0f} s ago")
+        for each in running
+    ]
+    return Table(("step", "progress", "", "reported"), rows, title="Steps under way")
 
 
 def cost_table(costs: Sequence[StageCost]) -> Table:
