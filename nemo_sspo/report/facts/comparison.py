@@ -11,7 +11,7 @@ from nemo_sspo.report.facts.evaluation import WinRate
 from nemo_sspo.report.facts.record import RunRecord
 from nemo_sspo.report.facts.run_facts import RunFacts, gather
 from nemo_sspo.report.facts.settings import differing
-from nemo_sspo.report.facts.verdict import Finding
+from nemo_sspo.report.facts.verdict import Finding, State
 from nemo_sspo.stages.bootstrap import bootstrap_mean
 
 BOOTSTRAP_SAMPLES = 2000
@@ -77,15 +77,7 @@ def verdicts(comparison: Comparison) -> list[Finding]:
         return []
     last = {advantage.run: advantage for advantage in comparison.advantages}
     rule = "clear when the paired interval over held-out prompts excludes 0; it says nothing about other seeds"
-    return [
-        Finding(
-            "warn" if not each.is_clear else "good" if each.difference.mean > 0 else "bad",
-            f"{comparison.labels[run]} {_outcome(each)} {comparison.labels[0]} in iteration {each.iteration}: win rate "
-            f"against the base {each.difference.mean:+.3f} [{each.difference.low:+.3f}, {each.difference.high:+.3f}].",
-            rule,
-        )
-        for run, each in last.items()
-    ]
+    return [_verdict(comparison.labels[run], comparison.labels[0], each, rule) for run, each in last.items()]
 
 
 def sweep(comparison: Comparison) -> tuple[str, list[tuple[float, WinRate]]] | None:
@@ -104,10 +96,20 @@ def sweep(comparison: Comparison) -> tuple[str, list[tuple[float, WinRate]]] | N
     return (key, sorted(points, key=lambda point: point[0])) if len(points) >= 3 else None
 
 
-def _outcome(advantage: Advantage) -> str:
-    if not advantage.is_clear:
-        return "cannot be told apart from"
-    return "does better than" if advantage.difference.mean > 0 else "does worse than"
+def _verdict(label: str, baseline: str, advantage: Advantage, rule: str) -> Finding:
+    state: State = "warn"
+    outcome, mark = "cannot be told apart from", "open"
+    if advantage.is_clear:
+        better = advantage.difference.mean > 0
+        state, outcome, mark = ("good", "does better than", "better") if better else ("bad", "does worse than", "worse")
+    difference = advantage.difference
+    return Finding(
+        state,
+        f"{label} {outcome} {baseline} in iteration {advantage.iteration}: difference in win rate against the base "
+        f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}].",
+        rule,
+        mark,
+    )
 
 
 def _number(text: str) -> float | None:

@@ -10,6 +10,7 @@ from nemo_sspo.report.figures.base import figure, rounded
 from nemo_sspo.report.theme import series
 
 _ROW_PIXELS = 26
+_LISTED_STEPS = 500
 _KINDS = (
     ("sampling", ("rollout", "rollout_held_out")),
     ("scoring and embedding", ("score", "embed", "evaluate")),
@@ -62,7 +63,8 @@ def timeline_plot(spans: Sequence[Span]) -> Plot:
         ),
         table=Table(
             ("step", "began (s)", "seconds"),
-            [(s.step_id, round((s.started - begun).total_seconds(), 1), _seconds(s)) for s in spans[:500]],
+            [(s.step_id, round((s.started - begun).total_seconds(), 1), _seconds(s)) for s in spans[:_LISTED_STEPS]],
+            note="" if len(spans) <= _LISTED_STEPS else f"The first {_LISTED_STEPS} of {len(spans):,} steps.",
         ),
         note="A bar is a step's work, without the start of its process. Gaps: starts, waits, or a stopped run.",
         height=110 + _ROW_PIXELS * len(rows),
