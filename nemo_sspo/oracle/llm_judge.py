@@ -57,7 +57,7 @@ class LlmJudge:
         unique = Unique([row for row in cut if row.first != row.second])
         keys = [question_key(self._asked | row._asdict()) for row in unique.items]
         with self._journal as journal:
-            pending = [(key, row) for key, row in zip(keys, unique.items, strict=True) if key not in journal]
+            pending = [pair for pair in zip(keys, unique.items, strict=True) if not self._is_answered(pair[0])]
             if pending:
                 self._refuse_plan([row for _, row in pending])
                 progress = partial(_report, on_progress, len(rows), len(unique))
@@ -70,6 +70,11 @@ class LlmJudge:
         logits_R[asked_R] = logits_U[unique.places([row for row in cut if row.first != row.second])]
         truncated_R = np.array([max(map(len, row[:3])) > limit for row in rows], dtype=np.bool_)
         return Preferences(logits_R, truncated_R, len(set(rows)), _facts(judgements))
+
+    def _is_answered(self, key: str) -> bool:
+        """Whether the journal has an answer that these settings accept."""
+        strict = self._settings.unparsable == "error"
+        return key in self._journal and not (strict and self._journal[key].unparsed)
 
     def _refuse_plan(self, pending: Sequence[Row]) -> None:
         """Refuse before the first request what would pass a cap; tokens are estimated from the texts."""

@@ -1,7 +1,7 @@
 """Overrides become a validated experiment; every mistake becomes one line that says what to do."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nemo_sspo.config.load import compose_settings, config_root, load_experiment
@@ -171,6 +171,7 @@ def refusal(override: str) -> str:
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=40))
+@example("~")
 def test_any_text_composes_or_is_refused_in_one_line(text):
     for override in (text, f"prompts={text}", f"{text}=1"):
         assert len(refusal(override).splitlines()) <= 1

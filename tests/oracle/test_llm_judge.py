@@ -75,8 +75,9 @@ def test_without_log_probs_a_verdict_is_a_stated_logit(judge, server: JudgeServe
     assert preferences.logits_R.tolist() == [-1.5, 1.5, 0, 0]
     assert preferences.facts["judge_unparsed"] == 1
     assert "logprobs" not in server.bodies[0]
-    with pytest.raises(UserError, match="to the prompt 'q' the judge answered 'no idea', which is no verdict"):
-        judge("strict", logprobs=False, unparsable="error").compare(ROWS)
+    for step in ("strict", "step"):  # asked anew, or kept as a tie by the settings before
+        with pytest.raises(UserError, match="to the prompt 'q' the judge answered 'no idea', which is no verdict"):
+            judge(step, logprobs=False, verdict_logit=1.5, unparsable="error").compare(ROWS)
 
 
 def test_log_probs_that_are_not_numbers_name_their_prompt(judge, server: JudgeServer) -> None:
