@@ -1,9 +1,9 @@
 """The page of several runs."""
 
-from nemo_sspo.report.blocks import Block, Missing, Note, Page, PlotGrid, Section, Table
-from nemo_sspo.report.facts.comparison import Comparison
+from nemo_sspo.report.blocks import Block, Findings, Missing, Note, Page, PlotGrid, Section, Table
+from nemo_sspo.report.facts.comparison import Comparison, verdicts
 from nemo_sspo.report.facts.run_facts import RunFacts
-from nemo_sspo.report.figures.comparison import advantage_plot, fact_plots, seconds_plot, win_rate_plots
+from nemo_sspo.report.figures.comparison import advantage_plot, fact_plots, seconds_plot, sweep_plot, win_rate_plots
 
 
 def compare_page(comparison: Comparison) -> Page:
@@ -44,7 +44,8 @@ def _results(comparison: Comparison) -> list[Block]:
         "GPU-hours",
         "warnings",
     )
-    return [Table(headings, rows, note="Win rates, tokens and loss are of the last iteration that has them.")]
+    said: list[Block] = [Findings(found)] if (found := verdicts(comparison)) else []
+    return [*said, Table(headings, rows, note="Win rates, tokens and loss are of the last iteration that has them.")]
 
 
 def _result(label: str, run: RunFacts) -> tuple[str | int | float | None, ...]:
@@ -69,6 +70,8 @@ def _win_rates(comparison: Comparison) -> list[Block]:
     plots = win_rate_plots(comparison)
     if not plots:
         return [Missing("No run has been evaluated yet.")]
+    if (swept := sweep_plot(comparison)) is not None:
+        plots.append(swept)
     blocks: list[Block] = [PlotGrid(plots)]
     if not comparison.same_base:
         blocks.insert(

@@ -20,16 +20,16 @@ from nemo_sspo import __version__
 from nemo_sspo.report.blocks import Browser, Page, Plot, PlotGrid
 from nemo_sspo.report.theme import DARK, LIGHT, css_variables, swaps
 
-_ASSETS = Path(str(importlib.resources.files("nemo_sspo.report"))) / "assets"
+_TEMPLATES = Path(str(importlib.resources.files("nemo_sspo.report"))) / "templates"
 
 
 def render(page: Page) -> str:
     """The page as HTML."""
     plots = _plots(page)
     prompts = [p for section in page.sections for b in section.blocks if isinstance(b, Browser) for p in b.prompts]
-    plotly, script = _inline(get_plotlyjs()), _inline((_ASSETS / "page.js").read_text(encoding="utf-8"))
+    plotly, script = _inline(get_plotlyjs()), _inline((_TEMPLATES / "page.js").read_text(encoding="utf-8"))
     environment = Environment(
-        loader=FileSystemLoader(_ASSETS),
+        loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -102,7 +102,7 @@ def _policy(scripts: list[str]) -> str:
 
 
 def _style() -> str:
-    sheet = (_ASSETS / "page.css").read_text(encoding="utf-8")
+    sheet = (_TEMPLATES / "page.css").read_text(encoding="utf-8")
     return (
         f":root {{ color-scheme: light dark; {css_variables(LIGHT)} }}\n"
         f"@media (prefers-color-scheme: dark) {{ :root {{ {css_variables(DARK)} }} }}\n{sheet}"

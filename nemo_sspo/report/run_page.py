@@ -23,7 +23,7 @@ from nemo_sspo.report.facts.run_facts import RunFacts
 from nemo_sspo.report.figures.diagnosis import calibration_plot, diversity_plots, oracle_table
 from nemo_sspo.report.figures.evaluation import collapse_plots, length_plot, matrix_plot, win_rate_plot
 from nemo_sspo.report.figures.supervision import around_the_gate, gate_panels, gate_plot, target_plot
-from nemo_sspo.report.figures.timing import cost_table, iteration_cost_table, timeline_plot
+from nemo_sspo.report.figures.timing import cost_table, iteration_cost_table, running_table, timeline_plot
 from nemo_sspo.report.figures.training import identity_table, training_plots
 
 _WHOSE_MARGINS = {
@@ -65,9 +65,8 @@ def _status(facts: RunFacts) -> str:
     if facts.finished:
         return f"Finished: all {facts.planned} steps are published. Drawn {_clock(facts.gathered_at)}."
     if not facts.planned:
-        return (
-            f"{facts.published} artifacts of another version's plan are published. Drawn {_clock(facts.gathered_at)}."
-        )
+        unknown = "the configuration is of another version, so what is missing is not known"
+        return f"{facts.published} artifacts are published; {unknown}. Drawn {_clock(facts.gathered_at)}."
     return (
         f"Not finished: {facts.planned - len(facts.pending)} of {facts.planned} steps are published; next "
         f"{', '.join(facts.pending[:2])}. Drawn {_clock(facts.gathered_at)}."
@@ -239,9 +238,10 @@ def _prompts(facts: RunFacts) -> list[Block]:
 
 
 def _time(facts: RunFacts) -> list[Block]:
+    running: list[Block] = [running_table(facts.running)] if facts.running else []
     if not facts.spans:
-        return [Missing("No step is published yet.")]
-    return [timeline_plot(facts.spans), iteration_cost_table(facts.costs), cost_table(facts.costs)]
+        return [*running, Missing("No step is published yet.")]
+    return [*running, timeline_plot(facts.spans), iteration_cost_table(facts.costs), cost_table(facts.costs)]
 
 
 def _configuration(facts: RunFacts) -> list[Block]:

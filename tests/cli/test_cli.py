@@ -86,6 +86,7 @@ def test_run_then_run_again_then_summary(arguments, capsys):
     assert "quickstart: 1 iterations" in first
     facts = json.loads(Path("runs/quickstart/summary.json").read_text())
     assert facts["iterations"][0]["seconds"]["train"] >= 0
+    assert "Finished: all 13 steps are published" in Path("runs/quickstart/report.html").read_text()
     assert cli.main(["run", *arguments]) == 0
     assert "start  " not in capsys.readouterr().out
     assert cli.main(["summary", "runs/quickstart"]) == 0

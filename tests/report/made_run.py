@@ -1,7 +1,7 @@
 """A small run with chosen numbers, made of real artifacts through the store."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from nemo_sspo.artifacts.store import publish, write_table
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.report.facts.record import RunRecord, read_run
+from nemo_sspo.stages.registry import stage_settings
 from tests.stages.runs import (
     experiment,
     publish_rollout,
@@ -29,6 +30,7 @@ from tests.stages.runs import (
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 PROMPTS = 12
+WINS = (0.6, 0.7, 0.7, 0.8)
 LOSSES = (40.0, 30.0, 20.0, 10.0)
 EVALUATED = {
     "win_vs_base": 0.7,
@@ -55,13 +57,14 @@ def put(
     *,
     files: Mapping[str, pa.Table | str] | None = None,
     timings: Mapping[str, float] | None = None,
+    config: Mapping[str, Any] | None = None,
     **counts: Any,
 ) -> None:
     """Publish an artifact with these facts and files."""
     final = layout.artifact(stage, iteration, shard)
     final.parent.mkdir(parents=True, exist_ok=True)
     place = {"stage": stage, "iteration": iteration, "shard": shard or 0}
-    with publish(final, **place, config={}, inputs={}) as draft:
+    with publish(final, **place, config=config or {}, inputs={}) as draft:
         for name, content in (files or {}).items():
             (draft.path / name).parent.mkdir(exist_ok=True)
             if isinstance(content, str):
@@ -97,7 +100,9 @@ def metric_lines(losses: tuple[float, ...] = LOSSES) -> str:
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
-def half_finished_run(runs: Path, name: str = "demo", *, diagnosed: bool = True, **changes: Any) -> Experiment:
+def half_finished_run(
+    runs: Path, name: str = "demo", *, diagnosed: bool = True, wins: Sequence[float] = WINS, **changes: Any
+) -> Experiment:
     """One whole iteration of two, and the next one's responses: pairs and diagnostics from the real stages."""
     settings = experiment(runs, name=name, iterations=2, **changes)
     layout = RunLayout(settings.run_dir)
@@ -114,7 +119,10 @@ def half_finished_run(runs: Path, name: str = "demo", *, diagnosed: bool = True,
     run_stage(settings, "build_pairs")
     if diagnosed:
         run_stage(settings, "diagnose")
-    _train_and_evaluate(layout, 1, kept=PROMPTS - 1)
+    _train(layout, 1, kept=PROMPTS - 1)
+    prompts = {"prompt_id": list("abcd"), "win_vs_previous": wins, "win_vs_base": wins}
+    files = {EVALUATION_FILE: pa.table(prompts, schema=EVALUATION)}
+    put(layout, "evaluate", 1, files=files, config=stage_settings(settings, "evaluate"), **EVALUATED)
     later = rollout_rows([["one", "two", "three"]] * 12, name="later")
     responses = {"prompts": 12, "responses": 36, "tokens": 900, "unfinished": 6, "empty": 0, "duplicates": 3}
     files = {ROLLOUTS_FILE: pa.Table.from_pylist(later, schema=ROLLOUTS)}
@@ -132,7 +140,7 @@ def logits() -> np.ndarray:
     return made
 
 
-def _train_and_evaluate(layout: RunLayout, iteration: int, kept: int) -> None:
+def _train(layout: RunLayout, iteration: int, kept: int) -> None:
     reference = {
         "pair_id": [str(n) for n in range(kept)],
         "chosen_logp": [-1.0] * kept,
@@ -152,10 +160,6 @@ def _train_and_evaluate(layout: RunLayout, iteration: int, kept: int) -> None:
         step1_loss=40.5,
         step1_closed_form=40.5,
     )
-    prompt_ids = ["a", "b", "c", "d"]
-    wins = {"win_vs_previous": [0.6, 0.7, 0.7, 0.8], "win_vs_base": [0.6, 0.7, 0.7, 0.8]}
-    table = pa.table({"prompt_id": prompt_ids, **wins}, schema=EVALUATION)
-    put(layout, "evaluate", iteration, files={EVALUATION_FILE: table}, **EVALUATED)
 
 
 def record(settings: Experiment) -> RunRecord:

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from nemo_sspo.artifacts.layout import METRICS, PAIRS, RunLayout
+from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.config.cluster import Environment, LocalCluster
 from nemo_sspo.config.stages import Parallel
-from nemo_sspo.config.variants import PowerGate
 from nemo_sspo.errors import UserError
-from nemo_sspo.report.facts.comparison import compare
 from nemo_sspo.report.facts.evaluation import WinRate, win_matrix
 from nemo_sspo.report.facts.gate_view import binned
 from nemo_sspo.report.facts.record import read_run
@@ -213,20 +212,13 @@ def test_a_win_rate_is_judged_by_its_interval(facts, win, state):
     assert finding.state == state
 
 
-def test_comparison_pairs_prompts_and_names_what_differs(tmp_path):
-    first, second = half_finished_run(tmp_path, "one"), half_finished_run(tmp_path, "two", gate=PowerGate(exponent=3))
-    layout = RunLayout(second.run_dir)
-    compared = compare([record(first), record(second)])
-    assert compared.labels == ["one", "two"]
-    assert ("gate.kind", ["linear", "power"]) in compared.differences
-    assert ("gate.exponent", ["unset", "3.0"]) in compared.differences
-    assert {key.split(".")[0] for key, _ in compared.differences} == {"gate"}
-    (advantage,) = compared.advantages
-    assert (advantage.prompts, advantage.difference) == (4, WinRate(0.0, 0.0, 0.0))
-    assert not advantage.is_clear
-    with pytest.raises(UserError, match="given twice"):
-        compare([record(first), record(first)])
-    assert read_run(layout).pending == []  # without a plan nothing is known to be missing
+def test_progress_of_the_steps_under_way(settings, tmp_path):
+    layout = RunLayout(settings.run_dir)
+    Progress(layout.progress("iter_2.score.00000")).update(3, 12, unit="prompts", note="loss [3]")
+    Progress(layout.progress("iter_1.train")).update(4, 4, unit="steps")  # published: no longer under way
+    (running,) = gather(record(settings), sample_count=0).running
+    assert (running.step_id, running.done, running.total, running.unit) == ("iter_2.score.00000", 3, 12, "prompts")
+    assert 0 <= running.age < 60
 
 
 def test_a_damaged_table_is_named_and_the_rest_is_read(tmp_path):

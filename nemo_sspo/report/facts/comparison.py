@@ -11,6 +11,7 @@ from nemo_sspo.report.facts.evaluation import WinRate
 from nemo_sspo.report.facts.record import RunRecord
 from nemo_sspo.report.facts.run_facts import RunFacts, gather
 from nemo_sspo.report.facts.settings import differing
+from nemo_sspo.report.facts.verdict import Finding, State
 from nemo_sspo.stages.bootstrap import bootstrap_mean
 
 BOOTSTRAP_SAMPLES = 2000
@@ -66,8 +67,56 @@ def compare(records: Sequence[RunRecord]) -> Comparison:
         runs=[gather(record, sample_count=0) for record in records],
         differences=differing(records),
         advantages=[a for position in range(1, len(records)) for a in _advantages(records, position)],
-        same_base=len({_base(record) for record in records}) == 1,
+        same_base=all(_base(record) == _base(records[0]) for record in records),
     )
+
+
+def verdicts(comparison: Comparison) -> list[Finding]:
+    """Whether each run does better than the baseline, in the last iteration that both evaluated."""
+    if not comparison.same_base:
+        return []
+    last = {advantage.run: advantage for advantage in comparison.advantages}
+    rule = "clear when the paired interval over held-out prompts excludes 0; it says nothing about other seeds"
+    return [_verdict(comparison.labels[run], comparison.labels[0], each, rule) for run, each in last.items()]
+
+
+def sweep(comparison: Comparison) -> tuple[str, list[tuple[float, WinRate]]] | None:
+    """The one number in which the runs differ, and the last win rate against the base at each of its values.
+
+    None when they differ in something else too, or when fewer than three runs are evaluated.
+    """
+    if len(comparison.differences) != 1 or not comparison.same_base:
+        return None
+    key, values = comparison.differences[0]
+    points = []
+    for value, run in zip(values, comparison.runs, strict=True):
+        number = _number(value)
+        if number is not None and run.evaluations and "base" in run.evaluations[-1].wins:
+            points.append((number, run.evaluations[-1].wins["base"]))
+    return (key, sorted(points, key=lambda point: point[0])) if len(points) >= 3 else None
+
+
+def _verdict(label: str, baseline: str, advantage: Advantage, rule: str) -> Finding:
+    state: State = "warn"
+    outcome, mark = "cannot be told apart from", "open"
+    if advantage.is_clear:
+        better = advantage.difference.mean > 0
+        state, outcome, mark = ("good", "does better than", "better") if better else ("bad", "does worse than", "worse")
+    difference = advantage.difference
+    return Finding(
+        state,
+        f"{label} {outcome} {baseline} in iteration {advantage.iteration}: difference in win rate against the base "
+        f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}].",
+        rule,
+        mark,
+    )
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _advantages(records: Sequence[RunRecord], position: int) -> list[Advantage]:
@@ -93,11 +142,17 @@ def _wins(record: RunRecord, iteration: int) -> dict[str, float]:
     return dict(zip(table.column("prompt_id").to_pylist(), table.column("win_vs_base").to_pylist(), strict=True))
 
 
-def _base(record: RunRecord) -> tuple[str, ...]:
-    """What a win rate against the base is measured with: contents where they are known, else names."""
-    prepared, evaluated = (
-        next((step.manifest.config for step in record.steps if step.manifest.stage == stage), {})
-        for stage in ("import_policy", "evaluate")
-    )
-    keys = ((prepared, "policy"), (evaluated, "oracle.path"))
-    return tuple(str(config.get(f"content of {key}", config.get(key))) for config, key in keys)
+def _base(record: RunRecord) -> dict[str, object]:
+    """What a win rate against the base is measured with, as the artifacts were made: the policy and the judge.
+
+    A file counts by its content where that is known, wherever it lies.
+    """
+    made_with = {key: value for step in record.steps for key, value in step.manifest.config.items()}
+    known = {
+        key.removeprefix("content of "): value for key, value in made_with.items() if key.startswith("content of ")
+    }
+    return {
+        key: known.get(key, value)
+        for key, value in made_with.items()
+        if key == "policy" or (key.startswith("oracle.") and not key.startswith("oracle.batch"))
+    }

@@ -10,7 +10,7 @@ from nemo_sspo.report.facts.record import RunRecord
 from nemo_sspo.report.facts.samples import SamplePrompt, sample_prompts
 from nemo_sspo.report.facts.settings import Digest, Setting, digests, settings
 from nemo_sspo.report.facts.supervision import Supervision, dropped_reasons, supervision
-from nemo_sspo.report.facts.timing import Span, StageCost, spans, stage_costs, wall_seconds
+from nemo_sspo.report.facts.timing import Running, Span, StageCost, running_steps, spans, stage_costs, wall_seconds
 from nemo_sspo.report.facts.training import Step1Identity, TrainingCurve, step1_identities, training_curves
 from nemo_sspo.report.facts.verdict import Evidence, Finding, findings
 
@@ -29,6 +29,7 @@ class RunFacts:
     """Steps of the whole run; 0 when its configuration is of another version."""
     published: int
     pending: list[str]
+    running: list[Running]
     iterations_planned: int
     iterations: list[int]
     """Those that have begun."""
@@ -74,6 +75,7 @@ def gather(run: RunRecord, *, sample_count: int = SAMPLE_PROMPTS) -> RunFacts:
         planned=len(run.plan),
         published=len(run.steps),
         pending=run.pending,
+        running=running_steps(run),
         iterations_planned=int(run.settings.get("iterations", 0)),
         iterations=iterations,
         method=_method(run),

@@ -1,5 +1,6 @@
 """When every step ran, what it cost, and how fast it was."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -63,6 +64,19 @@ class StageCost:
     mfu: float | None
 
 
+@dataclass(frozen=True)
+class Running:
+    """A step's last report of its progress."""
+
+    step_id: str
+    done: int
+    total: int
+    unit: str
+    note: str
+    age: float
+    """Seconds since the report."""
+
+
 def stage_rank(stage: str) -> int:
     """Position of a stage in the loop."""
     return STAGE_ORDER.index(stage) if stage in STAGE_ORDER else len(STAGE_ORDER)
@@ -107,6 +121,17 @@ def stage_costs(run: RunRecord) -> list[StageCost]:
             )
         )
     return costs
+
+
+def running_steps(run: RunRecord) -> list[Running]:
+    """Steps without an artifact that have reported progress; one that was killed stays until it is started again."""
+    found = []
+    for name in run.pending:
+        for state in run.lines(path) if (path := run.layout.progress(name)).exists() else []:
+            age = time.time() - float(state.get("updated", 0.0))
+            done, total = int(state.get("done", 0)), int(state.get("total", 0))
+            found.append(Running(name, done, total, str(state.get("unit", "")), str(state.get("note", "")), age))
+    return found
 
 
 def wall_seconds(run: RunRecord) -> float | None:

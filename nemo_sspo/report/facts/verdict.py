@@ -29,6 +29,8 @@ class Finding:
     """What was found, with the numbers."""
     rule: str
     """When this would be a warning."""
+    mark: str = ""
+    """Word for the state where ``ok``, ``warning`` and ``failed`` do not fit."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import plotly.graph_objects as go
 
 from nemo_sspo.report.blocks import Plot, Table
-from nemo_sspo.report.facts.comparison import Comparison
+from nemo_sspo.report.facts.comparison import Comparison, sweep
 from nemo_sspo.report.facts.evaluation import OPPONENTS
 from nemo_sspo.report.facts.run_facts import RunFacts
 from nemo_sspo.report.facts.training import full_batches
@@ -69,6 +69,42 @@ def advantage_plot(comparison: Comparison) -> Plot:
         note="Bars: 95 % intervals of the paired bootstrap over the held-out prompts that both evaluated. One seed "
         "each: they say nothing about other seeds.",
         height=110 + 36 * len(labels),
+    )
+
+
+def sweep_plot(comparison: Comparison) -> Plot | None:
+    """Win rate over the one number in which the runs differ (a sweep of lambda, say); None where there is none."""
+    found = sweep(comparison)
+    if found is None:
+        return None
+    key, points = found
+    values, wins = [value for value, _ in points], [win for _, win in points]
+    spread = min(values) > 0 and max(values) > 20 * min(values)
+    trace = go.Scatter(
+        x=values,
+        y=[win.mean for win in wins],
+        error_y=error_bars(wins),
+        mode="lines+markers",
+        marker={"size": 9},
+        line={"color": series(0), "width": 2},
+        text=[str(win) for win in wins],
+        hovertemplate=f"{key} = %{{x}}: %{{text}}<extra></extra>",
+    )
+    return Plot(
+        key="sweep",
+        title=f"Win rate against the base over {key}",
+        figure=figure(
+            [trace],
+            xaxis={"title": {"text": key}, "type": "log" if spread else "linear"},
+            yaxis={"title": {"text": "win rate"}},
+            shapes=[half_line()],
+        ),
+        description="; ".join(f"{key} = {value:g}: {win}" for value, win in points) + ".",
+        table=Table(
+            (key, "win rate", "low", "high"),
+            [(value, rounded(win.mean), rounded(win.low), rounded(win.high)) for value, win in points],
+        ),
+        note="Of each run's last evaluated iteration. Bars: bootstrap intervals over the held-out prompts.",
     )
 
 

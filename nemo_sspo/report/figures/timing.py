@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from nemo_sspo.report.blocks import Plot, Table
-from nemo_sspo.report.facts.timing import Span, StageCost, stage_rank
+from nemo_sspo.report.facts.timing import Running, Span, StageCost, stage_rank
 from nemo_sspo.report.figures.base import figure, rounded
 from nemo_sspo.report.theme import series
 
 _ROW_PIXELS = 26
+_LISTED_STEPS = 500
 _KINDS = (
     ("sampling", ("rollout", "rollout_held_out")),
     ("scoring and embedding", ("score", "embed", "evaluate")),
@@ -62,11 +63,21 @@ def timeline_plot(spans: Sequence[Span]) -> Plot:
         ),
         table=Table(
             ("step", "began (s)", "seconds"),
-            [(s.step_id, round((s.started - begun).total_seconds(), 1), _seconds(s)) for s in spans[:500]],
+            [(s.step_id, round((s.started - begun).total_seconds(), 1), _seconds(s)) for s in spans[:_LISTED_STEPS]],
+            note="" if len(spans) <= _LISTED_STEPS else f"The first {_LISTED_STEPS} of {len(spans):,} steps.",
         ),
         note="A bar is a step's work, without the start of its process. Gaps: starts, waits, or a stopped run.",
         height=110 + _ROW_PIXELS * len(rows),
     )
+
+
+def running_table(running: Sequence[Running]) -> Table:
+    """What the steps under way last reported."""
+    rows = [
+        (each.step_id, f"{each.done:,} of {each.total:,} {each.unit}", each.note, f"{each.age:,.0f} s ago")
+        for each in running
+    ]
+    return Table(("step", "progress", "", "reported"), rows, title="Steps under way")
 
 
 def cost_table(costs: Sequence[StageCost]) -> Table:
