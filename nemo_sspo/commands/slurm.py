@@ -25,7 +25,7 @@ from nemo_sspo.launch.job_record import Submission, shard_ranges
 from nemo_sspo.launch.jobs import cluster_problems, jobs, slurm_cluster
 from nemo_sspo.launch.preflight import problems
 from nemo_sspo.launch.run_directory import bind, hold, stored_experiment
-from nemo_sspo.launch.slurm import live_jobs, scancel
+from nemo_sspo.launch.slurm import final_state, live_jobs, scancel
 from nemo_sspo.launch.status import StepStatus, run_status
 from nemo_sspo.launch.submit import missing_parts, place_of, refuse_live_jobs, submit, submit_options, write_scripts
 
@@ -93,7 +93,7 @@ def show_status(options: argparse.Namespace) -> int:
     experiment = _experiment(options)
     graph, place = jobs(experiment), place_of(experiment)
     while True:
-        rows = run_status(graph, place, live_jobs(place.run))
+        rows = run_status(graph, place, live_jobs(place.run), final_state)
         if options.json:
             print(json.dumps([asdict(row) for row in rows], indent=1))
         else:
