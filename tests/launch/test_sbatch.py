@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from nemo_sspo.config.cluster import Resources, SlurmEnvironment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
+from nemo_sspo.launch import sbatch
 from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.sbatch import Place, directive, environment_text, quote, render
 
@@ -133,16 +135,15 @@ class Strings:
         return "".join(pieces)
 
 
-def test_ten_thousand_strings_stay_values_when_bash_reads_the_scripts(tmp_path):
-    """Each script holds many strings; bash runs them all, with srun replaced by a function that writes what it got."""
-    strings, folder, canary = Strings(), tmp_path / "scripts", tmp_path / "canary"
-    folder.mkdir()
+def write_scripts(folder: Path, strings: Strings, count: int) -> dict[Path, tuple[Place, SlurmEnvironment]]:
+    """Scripts that hold `count` strings in every place where a script takes free text; what each must arrive as."""
     experiment = load_experiment([*EXPERIMENTS["llama3-8b"], "iterations=1"])
     train = next(job for job in jobs(experiment) if job.stage == "train")
     expected = {}
-    while strings.made < STRINGS:
+    (folder / "scripts").mkdir()
+    while strings.made < count:
         number = len(expected)
-        place = Place(tmp_path / f"r{number}" / name(strings), tmp_path / f"w{number}" / name(strings))
+        place = Place(folder / f"r{number}" / name(strings), folder / f"w{number}" / name(strings))
         for path in (place.run / "logs", place.state / "attempts", place.workdir):
             path.mkdir(parents=True)
         environment = SlurmEnvironment(
@@ -151,20 +152,24 @@ def test_ten_thousand_strings_stay_values_when_bash_reads_the_scripts(tmp_path):
             setup_file="/" + strings.take(),
             variables={f"V{index}": strings.take() + "\n" * (index % 2) for index in range(VARIABLES)},
         )
-        job = train.__class__(**{**vars(train), "environment": environment})
         place.environment_file("train").write_text(environment_text(environment.variables))
-        script = folder / f"{number:05d}.sbatch"
-        script.write_text(render(job, experiment.cluster, place, experiment.name))
+        script = folder / "scripts" / f"{number:05d}.sbatch"
+        script.write_text(render(replace(train, environment=environment), experiment.cluster, place, experiment.name))
         expected[script] = (place, environment)
-    done = subprocess.run(
-        ["bash", "-c", _STUBS],
-        env={"PATH": os.environ["PATH"], "SCRIPTS": str(folder), "CANARY": str(canary)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert not canary.exists()
-    assert done.stdout == ""
+    return expected
+
+
+def read_by_bash(folder: Path) -> bool:
+    """Have one bash run every script; whether anything in a string was executed."""
+    environment = {"PATH": os.environ["PATH"], "SCRIPTS": str(folder / "scripts"), "CANARY": str(folder / "canary")}
+    subprocess.run(["bash", "-c", _STUBS], env=environment, cwd=folder, capture_output=True, timeout=120)
+    return (folder / "canary").exists()
+
+
+def test_ten_thousand_strings_stay_values_when_bash_reads_the_scripts(tmp_path):
+    """Nothing is executed, and every string arrives as it was, down to the newline at its end."""
+    expected = write_scripts(tmp_path, Strings(), STRINGS)
+    assert not read_by_bash(tmp_path)
     for script, (place, environment) in expected.items():
         words = Path(f"{script}.srun").read_text().split("\0")[:-1]
         count = int(words[0])
@@ -175,6 +180,17 @@ def test_ten_thousand_strings_stay_values_when_bash_reads_the_scripts(tmp_path):
         modules = Path(f"{script}.modules").read_text().split("\0")[:-1]
         assert modules == [word for module in environment.modules for word in ("load", module)]
         assert Path(f"{script}.source").read_text().split("\0")[:-1] == [environment.setup_file]
+
+
+@pytest.mark.parametrize("left_out", ["the filter", "shlex"])
+def test_without_quotes_the_strings_would_be_executed(tmp_path, monkeypatch, left_out):
+    """The canary is alive: a quote that is left out anywhere is seen."""
+    if left_out == "the filter":
+        monkeypatch.setitem(sbatch.template().environment.filters, "quote", str)
+    else:
+        monkeypatch.setattr(sbatch.shlex, "quote", str)
+    write_scripts(tmp_path, Strings(), 300)
+    assert read_by_bash(tmp_path)
 
 
 def name(strings: Strings) -> str:
