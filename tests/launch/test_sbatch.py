@@ -3,6 +3,7 @@ a value."""
 
 import os
 import random
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nemo_sspo.config.cluster import Resources, SlurmEnvironment
+from nemo_sspo.config.cluster import SCRIPT_VARIABLES, Resources, SlurmEnvironment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch import sbatch
@@ -82,12 +83,25 @@ def test_the_resources_are_the_stages_own_then_the_clusters():
     assert "constraint" not in texts["iter_1.train"]
 
 
+def test_the_scripts_own_variables_are_reserved():
+    text = (Path(__file__).parents[2] / "slurm" / "stage.sbatch.j2").read_text()
+    assigned = set(re.findall(r"(?:^|[\s('])([a-z_]+)=(?![a-z-]*%|=)", "\n".join(shell_lines(text))))
+    assert assigned == SCRIPT_VARIABLES
+    for name in (*SCRIPT_VARIABLES, "SLURM_JOB_ID", "NEMO_SSPO_RANKS"):
+        with pytest.raises(ValidationError, match="own variable"):
+            SlurmEnvironment(variables={name: "x"})
+
+
+def shell_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not line.startswith(("#", "{%"))]
+
+
 def test_apptainer_runs_inside_of_srun_with_the_run_mounted():
     image = ("cluster.train.container=apptainer", "cluster.train.image=nemo.sif", "cluster.train.mounts=[/data:/data]")
     text = scripts("llama3-8b", *image)["iter_1.train"]
     run = f"{PLACE}/runs/llama3-8b"
     bound = f"--bind={PLACE}:{PLACE} --bind={run}:{run} --bind=/data:/data"
-    assert f"--ntasks-per-node=4 apptainer exec --nv --pwd={PLACE} {bound} nemo.sif " in text
+    assert f"--cpus-per-task=16 apptainer exec --nv --pwd={PLACE} {bound} nemo.sif " in text
 
 
 # --- strings ---------------------------------------------------------------------------------------------------------
