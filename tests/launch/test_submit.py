@@ -188,6 +188,9 @@ def test_a_dry_run_writes_scripts_and_shows_the_commands(slurm, tmp_path, capsys
     commands = [shlex.split(line) for line in shown.splitlines() if line.startswith("sbatch ")]
     assert len(commands) == 12
     assert all(os.path.exists(command[-1]) for command in commands)
+    waits = {os.path.basename(command[-1]): option(command, "dependency") for command in commands}
+    assert waits["iter_1.score.sbatch"] == "aftercorr:<iter_1.rollout>"
+    assert waits["iter_1.export.sbatch"] == "afterok:<iter_1.train>"
     assert not (tmp_path / "runs" / "quickstart" / "experiment.json").exists()
 
 
