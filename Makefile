@@ -72,7 +72,7 @@ test-e2e: environments assets
 # is missing and are skipped.
 SLURM_PACKAGES := slurm-wlm munge
 test-slurm: environments assets
-	command -v slurmctld munged >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	command -v slurmctld >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 	  && apt-get update -qq && apt-get install -y -qq --no-install-recommends $(SLURM_PACKAGES) >/dev/null; } || true
 	$(TRAIN)/bin/python -m pytest tests/slurm
 
