@@ -35,6 +35,15 @@ def settings(run: RunRecord) -> list[Setting]:
     return [Setting(row.path, shown(row.value), row.is_default, row.meaning) for row in describe_settings(run.settings)]
 
 
+def software(run: RunRecord) -> list[tuple[str, str, list[str]]]:
+    """(package, version, stages that ran with it); a package with two versions has two rows."""
+    stages: dict[tuple[str, str], list[str]] = {}
+    for step in run.steps:
+        for named in step.manifest.software.items():
+            stages.setdefault(named, []).append(step.manifest.stage)
+    return [(*named, list(dict.fromkeys(found))) for named, found in sorted(stages.items())]
+
+
 def digests(run: RunRecord) -> list[Digest]:
     """Every artifact's identity, in the order in which they were made."""
     return [
