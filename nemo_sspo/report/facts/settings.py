@@ -1,6 +1,6 @@
 """The configuration of a run, and the content digests and versions of its artifacts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ def digests(run: RunRecord) -> list[Digest]:
 
 def differing(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
     """Settings that are not the same in all runs: (key, one value per run). Names and places of runs are left out."""
-    flat = [_flatten(run.settings) for run in runs]
+    flat = [{row.path: row.value for row in describe_settings(run.settings)} for run in runs]
     keys = [key for key in dict.fromkeys(key for each in flat for key in each) if key not in ("name", "runs_dir")]
     rows = [(key, [shown(each[key]) if key in each else "unset" for each in flat]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
@@ -76,13 +76,3 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(shown, value)) + "]"
     return str(value)
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
