@@ -14,7 +14,8 @@ PIP_FLAGS := -qq --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: environments assets quickstart test test-train test-next-megatron test-rollout test-e2e test-report lint format parity bench clean
+.PHONY: environments assets quickstart test test-train test-next-megatron test-rollout test-report test-e2e test-slurm \
+	lint format parity bench clean
 
 environments: $(TRAIN)/.ready $(ROLLOUT)/.ready
 
@@ -32,10 +33,10 @@ assets: $(TRAIN)/.ready
 quickstart: environments assets
 	$(TRAIN)/bin/nemo-sspo run experiment=quickstart
 
-test: lint test-train test-next-megatron test-rollout test-report test-e2e
+test: lint test-train test-next-megatron test-rollout test-report test-e2e test-slurm
 
 test-train: $(TRAIN)/.ready
-	$(TRAIN)/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/report/test_browser.py
+	$(TRAIN)/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/slurm --ignore=tests/report/test_browser.py
 
 $(NEXT)/.ready: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(NEXT) $(NEXT_MEGATRON)
@@ -57,6 +58,14 @@ test-report: $(TRAIN)/.ready
 
 test-e2e: environments assets
 	$(TRAIN)/bin/python -m pytest tests/e2e
+
+# A real Slurm of four nodes on this host. Its packages are installed where that is possible; else the tests say what
+# is missing and are skipped.
+SLURM_PACKAGES := slurm-wlm munge
+test-slurm: environments assets
+	command -v slurmctld munged >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	  && apt-get update -qq && apt-get install -y -qq --no-install-recommends $(SLURM_PACKAGES) >/dev/null; } || true
+	$(TRAIN)/bin/python -m pytest tests/slurm
 
 parity: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m tests.distributed.parity_table | tee docs/parity.md

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +19,7 @@ from nemo_sspo.artifacts.store import is_published, open_artifact
 from nemo_sspo.commands.plan import plain, print_wide, show_jobs
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
+from nemo_sspo.config.mistakes import validation_message
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.job_record import Submission, shard_ranges
 from nemo_sspo.launch.jobs import cluster_problems, jobs, slurm_cluster
@@ -122,8 +124,8 @@ def _experiment(options: argparse.Namespace) -> Experiment:
     given: list[str] = options.overrides
     if not (options.is_resume or (len(given) == 1 and "=" not in given[0])):
         return load_experiment(given, options.config_dir)
-    if not given or "=" in given[0]:
-        raise UserError("give the run's directory first, then the overrides that change: nemo-sspo resume runs/<name>")
+    if len(given) != 1 or "=" in given[0]:
+        raise UserError("resume takes a run's directory, as in runs/<name>; settings are changed with submit")
     root = Path(given[0])
     experiment = stored_experiment(RunLayout(root))
     if experiment is None:
@@ -142,7 +144,11 @@ def _with_options(experiment: Experiment, options: argparse.Namespace) -> Experi
     if not changes:
         return experiment
     cluster = slurm_cluster(experiment).model_dump() | changes
-    return Experiment.model_validate(experiment.model_dump() | {"cluster": cluster})
+    settings = experiment.model_dump() | {"cluster": cluster}
+    try:
+        return Experiment.model_validate(settings)
+    except ValidationError as error:
+        raise UserError(validation_message(error, settings)) from None
 
 
 def _measured_seconds_per_step(experiment: Experiment) -> float | None:

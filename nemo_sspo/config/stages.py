@@ -84,6 +84,14 @@ class Train(Frozen):
     """Largest global gradient norm; 0 does not clip."""
     reference: Literal["previous", "base"] = "previous"
     """Whose log-probs the log-ratios are taken against: the iteration's starting policy, or the first one."""
+    reference_source: Literal["recompute", "rollout_checked"] = "recompute"
+    """Who computes the reference log-probs: Megatron, or the engine that sampled the responses, as long as Megatron
+    finds the same for a sample of the pairs and for want of that Megatron after all."""
+    reference_check_share: float = Field(default=0.02, gt=0.0, le=1.0)
+    """Share of the pairs in that sample."""
+    reference_tolerance: PositiveFloat = 0.5
+    """Largest difference of a sampled response's log-prob, in nats, that passes. It shifts a log-ratio by as much:
+    SPPO's are moved by up to eta / 2, 500."""
     packing: bool = False
     """Lay whole pairs end to end in one row (THD attention) instead of padding each response."""
     pack_tokens: PositiveInt = 8192

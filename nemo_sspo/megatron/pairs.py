@@ -54,6 +54,10 @@ class PairTable(Sequence[PreferencePair]):
             target_pair=values["target_pair"],
         )
 
+    def subset(self, rows: Sequence[int]) -> PairTable:
+        """Some of the pairs, without reference log-probs."""
+        return PairTable(self._pairs.take(list(rows)), None)
+
     def row_tokens(self) -> list[int]:
         """Tokens of each pair's longer row, prompt and response together."""
         prompt, chosen, rejected = (self._lengths(f"{name}_token_ids") for name in ("prompt", "chosen", "rejected"))

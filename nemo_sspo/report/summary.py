@@ -83,6 +83,7 @@ def summary_table(facts: Facts) -> Table:
 def _iteration(layout: RunLayout, iteration: int) -> Facts:
     pairs = _counts(layout, "build_pairs", iteration)
     train = _counts(layout, "train", iteration)
+    reference = _counts(layout, "reference_logps", iteration)
     evaluation = _counts(layout, "evaluate", iteration)
     rollouts = [manifest.counts for manifest in _manifests(layout, "rollout", iteration)]
     return {
@@ -96,6 +97,8 @@ def _iteration(layout: RunLayout, iteration: int) -> Facts:
         "margin_before": pairs.get("margin_before"),
         "margin_after": pairs.get("margin_after"),
         "similarity": pairs.get("similarity_mean"),
+        "reference_source": reference.get("source"),
+        "reference_difference": reference.get("largest_difference"),
         "steps": train.get("steps"),
         "loss_first": train.get("loss_first"),
         "loss_last": train.get("loss_last"),
@@ -160,6 +163,12 @@ def _change(first: str, second: str, form: str) -> Callable[[Facts], str]:
     return cell
 
 
+def _reference(facts: Facts) -> str:
+    """Empty where the rollout's log-probs were not compared."""
+    difference = facts["reference_difference"]
+    return "" if difference is None else f"{facts['reference_source']} ({difference:.2g})"
+
+
 def _win_rate(name: str) -> Callable[[Facts], str]:
     def cell(facts: Facts) -> str:
         mean, low, high = (facts[f"win_vs_{name}{end}"] for end in ("", "_low", "_high"))
@@ -177,6 +186,7 @@ _ROWS: tuple[tuple[str, Callable[[Facts], str]], ...] = (
     ("dropped", _dropped),
     ("margin before → after the gate", _change("margin_before", "margin_after", ".4f")),
     ("similarity of a pair", lambda facts: _number(facts["similarity"], ".3f")),
+    ("reference, rollout's off by (nats)", _reference),
     ("optimizer steps", lambda facts: _number(facts["steps"], "d")),
     ("loss first → last", _change("loss_first", "loss_last", ".4g")),
     ("preference loss at step 1", lambda facts: _number(facts["step1_loss"], ".7g")),

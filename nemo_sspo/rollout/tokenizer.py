@@ -1,5 +1,7 @@
 """The policy's own tokenizer: the chat template is applied here, once, and every later stage works on token ids."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -28,6 +30,14 @@ def load_policy_tokenizer(policy: str) -> "PreTrainedTokenizerBase":
     if tokenizer.eos_token_id is None:
         raise UserError(f"policy={policy}: its tokenizer has no eos_token, so that no response could ever end")
     return tokenizer
+
+
+def tokenizer_identity(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """32 hex digits that two tokenizers share only if they give every text the same ids under the same template."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    rules = fast.to_str() if fast is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    parts = (rules, tokenizer.chat_template, tokenizer.eos_token_id)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def prompt_token_ids(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[dict[str, str]]) -> list[int]:

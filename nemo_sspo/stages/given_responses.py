@@ -21,11 +21,11 @@ def take_given(context: StageContext, prompts: pa.Table, source: str) -> None:
     Raises:
         UserError: a prompt has no responses there, or one cannot be used; prompt or line are named.
     """
-    from nemo_sspo.rollout.tokenizer import end_of_turn, load_policy_tokenizer
-    from nemo_sspo.stages.rollout import conversation_text, rollout_counts
+    from nemo_sspo.rollout.tokenizer import end_of_turn
+    from nemo_sspo.stages.rollout import conversation_text, rollout_counts, same_tokenizer
 
     read = read_responses(source, drop_duplicates=context.experiment.data.duplicate_prompts == "drop")
-    tokenizer = load_policy_tokenizer(context.policy)
+    tokenizer = same_tokenizer(context)
     end = end_of_turn(context.policy, tokenizer)
     limit = context.experiment.rollout.max_response_tokens
     lines = {item.key: item.line for item in read.prompts.conversations}

@@ -55,6 +55,12 @@ _WITHOUT_EFFECT = {
 """How a judge at an endpoint is reached and paid: no answer depends on it, so a cap may be raised in the middle."""
 _SAMPLING = ("policy", "rollout", "engine", "seed")
 _MODEL = ("parallel", "precision")
+_REFERENCE = (
+    "train.reference",
+    "train.reference_source",
+    "train.reference_check_share",
+    "train.reference_tolerance",
+)
 
 STAGES: Mapping[str, StageSpec] = {
     "prepare_prompts": StageSpec("prepare_prompts", "rollout", ("policy", "prompts", "data", "seed", "iterations")),
@@ -68,7 +74,7 @@ STAGES: Mapping[str, StageSpec] = {
     "reference_logps": StageSpec(
         "reference_logps",
         "train",
-        ("train.reference", "train.packing", "train.share_prompt", *_MODEL),
+        (*_REFERENCE, "train.packing", "train.share_prompt", "seed", *_MODEL),
         ranks=True,
         gpu=True,
     ),
@@ -102,10 +108,14 @@ def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteratio
             return stage_inputs("build_pairs", experiment, layout, iteration, shard) | pairs
         case "reference_logps":
             reference = 0 if experiment.train.reference == "base" else iteration - 1
-            return {
+            inputs = {
                 "build_pairs": [layout.artifact("build_pairs", iteration)],
                 "checkpoint": [_checkpoint(layout, reference)],
             }
+            if experiment.train.reference_source == "rollout_checked":
+                shards = range(experiment.rollout.shards)
+                inputs["rollout"] = [layout.artifact("rollout", iteration, shard) for shard in shards]
+            return inputs
         case "train":
             return {
                 "build_pairs": [layout.artifact("build_pairs", iteration)],

@@ -35,10 +35,10 @@ def run(context: StageContext) -> None:
     sampling = _sampling(context)
     context.progress.update(0, len(prompts), unit="prompts", note="loading the policy")
 
-    from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, stop_token_ids
+    from nemo_sspo.rollout.tokenizer import stop_token_ids
     from nemo_sspo.rollout.vllm_engine import VllmEngine
 
-    tokenizer = load_policy_tokenizer(context.policy)
+    tokenizer = same_tokenizer(context)
     token_ids = prompts.column("prompt_token_ids").to_pylist()
     engine = VllmEngine(
         context.policy,
@@ -59,6 +59,24 @@ def run(context: StageContext) -> None:
     context.output.counts |= counts
     context.output.rows = table.num_rows
     context.output.timings |= {"generation_seconds": seconds, "tokens_per_second": counts["tokens"] / seconds}
+
+
+def same_tokenizer(context: StageContext) -> "PreTrainedTokenizerBase":
+    """The sampling policy's tokenizer.
+
+    Raises:
+        UserError: it is another than the one that made the prompts' token ids.
+    """
+    from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, tokenizer_identity
+
+    tokenizer, prompts = load_policy_tokenizer(context.policy), context.input("prompts")
+    if tokenizer_identity(tokenizer) != prompts.manifest.counts["tokenizer"]:
+        raise UserError(
+            f"policy {context.policy}: its tokenizer or chat template is not the one that made the token ids of "
+            f"{prompts.path}; every policy of a run has the tokenizer of policy={context.experiment.policy}: put that "
+            "one's files back, or begin a new run"
+        )
+    return tokenizer
 
 
 def _sampling(context: StageContext) -> Sampling:

@@ -59,20 +59,21 @@ ROWS_AT_ONCE = 250
 
 def allowed_bytes(sizes: Sizes) -> int:
     """Forward holds the response tokens' states and their gradient, the weight's gradient in fp32 and a tile's logits
-    in fp32. In bf16 the logits are there a second time, and so are some rows of the weight's gradient, which a CPU
-    casts to fp32 to add them; and a CPU's products in bf16 copy what they multiply. [C] vectors and indices: 2 %."""
+    in fp32; [C] vectors and indices: 2 %. In bf16 the logits are there a second time, and so are some rows of the
+    weight's gradient, which a CPU casts to fp32 to add them; and its products may copy the weight, as its kernels
+    like. A tile more, or all rows of the gradient at once, are above that."""
     width, is_fp32 = sizes.dtype.itemsize, sizes.dtype == torch.float32
     states = 2 * sum(sizes.lengths) * sizes.hidden * width
     logits = max(sizes.lengths) * sizes.vocab * (4 if is_fp32 else 4 + width)
-    product = 0 if is_fp32 else ROWS_AT_ONCE * (sizes.hidden * (width + 4) + 2 * max(sizes.lengths) * width)
-    return int(1.02 * (states + 4 * sizes.vocab * sizes.hidden + logits + product))
+    in_bf16 = ROWS_AT_ONCE * sizes.hidden * (width + 4) + sizes.vocab * sizes.hidden * width
+    return int(1.02 * (states + 4 * sizes.vocab * sizes.hidden + logits + (0 if is_fp32 else in_bf16)))
 
 
 @pytest.mark.parametrize("sizes", [SIZES, IN_BF16], ids=["fp32", "bf16"])
 def test_peak_of_the_one_pass_head(group: None, sizes: Sizes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(one_pass_head, "_ROWS_AT_ONCE", ROWS_AT_ONCE)
     _, peak = counted(sizes)["ours, one pass"]
-    assert 0.9 * allowed_bytes(sizes) < peak <= allowed_bytes(sizes)
+    assert 0.8 * allowed_bytes(sizes) < peak <= allowed_bytes(sizes)
 
 
 def test_peak_of_the_others_grows_with_their_tokens(costs: dict[str, tuple[int, int]]) -> None:

@@ -24,6 +24,14 @@ def test_slots(lengths: Lengths, replicas: int) -> None:
     assert found.waiting == 0
 
 
+def test_a_shared_prompt_takes_its_tokens_once(lengths: Lengths) -> None:
+    """But for the prompt's last token, which stands before both responses."""
+    alone = packed(table(lengths), replicas=1, budget=8192)
+    shared = packed(table(lengths), replicas=1, budget=8192, shared=True)
+    saved = sum(prompt - 1 for prompt, _, _ in lengths.of_pair)
+    assert 0.98 * shared.slots <= lengths.tokens - saved <= shared.slots < 0.9 * alone.slots
+
+
 def test_slots_of_a_batch_are_its_rows_times_the_longest() -> None:
     by_hand = Lengths("by hand", [(10, 5, 1), (2, 3, 30), (1, 1, 1)])
     assert padded_slots(by_hand, batch=3) == 6 * 32

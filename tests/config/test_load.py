@@ -200,9 +200,10 @@ def test_a_prefix_is_named_once():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["train.reference_source=rollout_checked", "train.reference=base"], "train.reference=previous"),
         (["train.share_prompt=true"], "train.packing=true"),
         (["train.share_prompt=true", "train.packing=true", "parallel.context=2"], "parallel.context=2"),
     ],
 )
-def test_shared_prompts_need_packed_rows_and_no_context_parallelism(overrides, message):
+def test_training_settings_that_exclude_each_other(overrides, message):
     assert message in message_of(QUICK, *overrides)

@@ -50,6 +50,8 @@ FIRST_STEP = [
 SHARED = [
     Case("shared prompts", packed=True, shared=True, micro_batch_size=2, pooling="mean"),
     Case("shared prompts, one pass, tied", packed=True, shared=True, micro_batch_size=4, tied=True, one_pass=True),
+    # Its windows are shorter than a prompt and a response: they must count positions, not places in the row.
+    Case("shared prompts, gemma 2", packed=True, shared=True, micro_batch_size=2, tied=True, architecture=GEMMA2),
 ]
 REPULSION_ALONE = Case("repulsion alone", preference_weight=0.0, pooling="mean")
 IDENTICAL = Case("identical responses", preference_weight=0.0, pairs=world.identical_responses())

@@ -16,8 +16,10 @@ pytest.importorskip("torch")
 import torch
 import torch.distributed as dist
 
-from nemo_sspo.errors import UserError
+from nemo_sspo.errors import Interrupted, UserError
+from nemo_sspo.megatron import meeting
 from nemo_sspo.megatron.forked_ranks import ForkedRanksError, run_forked
+from nemo_sspo.megatron.meeting import Node, announce, find
 
 TIMEOUT = 30.0
 
@@ -159,3 +161,61 @@ def test_a_rank_never_collects_what_the_parent_left_behind() -> None:
 def gc_collect_and_rank() -> int:
     gc.collect()
     return my_rank()
+
+
+def sum_over_all_ranks() -> tuple[str, ...]:
+    dist.init_process_group("gloo")
+    value = torch.tensor(float(10 ** my_rank()))
+    dist.all_reduce(value)
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK")
+    return (str(int(value)), *(os.environ[name] for name in names))
+
+
+def test_two_nodes_fork_their_share_and_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second node is a process of its own, and is there first."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    file = tmp_path / "rendezvous" / "iter_1.train.7.0"
+    code = f"""
+from pathlib import Path
+from nemo_sspo.megatron.forked_ranks import run_forked
+from nemo_sspo.megatron.meeting import Node
+from tests.megatron.test_forked_ranks import sum_over_all_ranks
+print(run_forked(sum_over_all_ranks, 4, timeout=60, node=Node(1, 2, Path({str(file)!r}))))
+"""
+    second = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    first = run_forked(sum_over_all_ranks, 4, timeout=60, node=Node(0, 2, file))
+    printed, _ = second.communicate(timeout=60)
+    assert first == [("1111", "0", "0", "4", "2", "0"), ("1111", "1", "1", "4", "2", "0")]
+    assert printed == "[('1111', '2', '0', '4', '2', '1'), ('1111', '3', '1', '4', '2', '1')]\n"
+
+
+def test_a_node_whose_first_one_never_comes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meeting, "MEETING_SECONDS", 0.3)
+    with pytest.raises(UserError, match=r"did not announce itself within 0\.3 s"):
+        run_forked(my_rank, 2, timeout=TIMEOUT, node=Node(1, 2, tmp_path / "none"))
+
+
+def test_a_meeting_place_is_never_seen_half_written(tmp_path: Path) -> None:
+    announce(tmp_path / "deep" / "file", "n1", 4711)
+    assert find(tmp_path / "deep" / "file", 1) == ("n1", 4711)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_what_asks_the_parent_to_stop_reaches_every_rank(tmp_path: Path, number: signal.Signals) -> None:
+    def rank() -> None:
+        signal.signal(signal.SIGUSR1, interrupted)
+        (tmp_path / str(my_rank())).touch()
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.01)
+        if my_rank() == 0:
+            os.kill(os.getppid(), number)
+        time.sleep(TIMEOUT)
+
+    def interrupted(*_: object) -> None:
+        raise Interrupted(f"saved by {my_rank()}")
+
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=r"saved by [01]"):
+        run_forked(rank, 2, timeout=TIMEOUT)
+    assert signal.getsignal(number) is before

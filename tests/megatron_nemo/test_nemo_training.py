@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,13 @@ import pyarrow as pa
 import torch
 
 from nemo_sspo.config.stages import Parallel
+from nemo_sspo.errors import Interrupted
 from nemo_sspo.megatron import recipe
 from nemo_sspo.megatron.convert import export_policy
 from nemo_sspo.megatron.forked_ranks import ForkedRanksError
 from nemo_sspo.megatron.hf_files import SafetensorsDirectory
 from nemo_sspo.megatron.pairs import PairTable
-from nemo_sspo.megatron.resume import SaveState, latest_state
+from nemo_sspo.megatron.resume import HoldScratch, SaveState, latest_state
 from nemo_sspo.megatron.training import TrainingJob
 from nemo_sspo.objective.losses import loss_at_start
 from tests.megatron_nemo.test_nemo_reference import hugging_face_logps
@@ -177,6 +179,50 @@ def test_resuming_continues_bit_equal(
     assert train(killed) == expected
     weights = [_exported(one.output, imported, tmp_path / one.output.parent.name) for one in (whole, killed)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+class _ToldToStop(SaveState):
+    """One rank alone gets the signal, in the middle of the second step."""
+
+    def on_train_batch_start(self, trainer: Any, *_: object) -> None:
+        if trainer.global_step == 1 and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def test_told_to_stop_every_rank_saves_the_same_step_and_continues_bit_equal(
+    supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = job(supervised, imported, tmp_path / "whole", Parallel(tensor=2))
+    expected = train(whole)
+    stopped = job(supervised, imported, tmp_path / "stopped", Parallel(tensor=2))
+    with monkeypatch.context() as patch:
+        patch.setattr("nemo_sspo.megatron.training.SaveState", _ToldToStop)
+        with pytest.raises(Interrupted, match=r"saved after step 2 of 6"):
+            train(stopped)
+    assert latest_state(stopped.scratch).name == "step_2"
+    assert not stopped.output.exists()
+    assert train(stopped) == expected
+    weights = [_exported(one.output, imported, tmp_path / one.output.parent.name) for one in (whole, stopped)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+class _Replaced(HoldScratch):
+    """Another attempt takes the scratch over in the second step."""
+
+    def on_train_batch_start(self, trainer: Any, *_: object) -> None:
+        if trainer.global_step == 1 and trainer.is_global_zero:
+            self._owner.write_text("another attempt")
+
+
+def test_an_attempt_that_was_replaced_writes_nothing_more(
+    supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = job(supervised, imported, tmp_path, Parallel(tensor=2), checkpoint_every_steps=2)
+    monkeypatch.setattr("nemo_sspo.megatron.training.HoldScratch", _Replaced)
+    with pytest.raises(ForkedRanksError, match="another attempt at this step has begun"):
+        train(one)
+    assert len(one.metrics_file.read_text().splitlines()) == 1
+    assert latest_state(one.scratch) is None
 
 
 def test_resuming_in_another_layout_continues_alike(

@@ -98,9 +98,9 @@ def make_reference(logps_N2: torch.Tensor) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=REFERENCE)
 
 
-def reference(pairs: pa.Table, imported: Path, parallel: Parallel) -> torch.Tensor:
-    """Reference log-probs [N, 2] computed in a layout."""
-    job = ReferenceJob(
+def reference_job(pairs: pa.Table, imported: Path, parallel: Parallel) -> ReferenceJob:
+    """What a rank of a layout computes the reference log-probs of."""
+    return ReferenceJob(
         PairTable(pairs, None),
         imported / "nemo",
         imported / "hf",
@@ -109,6 +109,11 @@ def reference(pairs: pa.Table, imported: Path, parallel: Parallel) -> torch.Tens
         Fp32Precision(),
         Progress(None),
     )
+
+
+def reference(pairs: pa.Table, imported: Path, parallel: Parallel) -> torch.Tensor:
+    """Reference log-probs [N, 2] computed in a layout."""
+    job = reference_job(pairs, imported, parallel)
     return run_forked(lambda: reference_rank(job), parallel.world_size, timeout=SECONDS)[0]
 
 

@@ -52,12 +52,13 @@ def fake(on_cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(check_environments, "_NEEDED", {"train": ("json",), "rollout": ("json",)})
     monkeypatch.setenv("FAKE_BEHAVIOUR", str(tmp_path / "behaviour"))
     (tmp_path / "behaviour").mkdir()
-    both = (
+    overrides = (
         f"cluster.train.python='{interpreter}'",
         f"cluster.rollout.python='{interpreter}'",
         "encoder.path=package:json",
     )
-    run = SlurmRun(on_cluster, tmp_path / "runs with a 'blank'" / "fake", both, tmp_path / "behaviour")
+    root = tmp_path / "runs with a 'blank'" / "fake"
+    run = SlurmRun(on_cluster, root, overrides, tmp_path / "behaviour")
     yield run
     run.cancel()
     on_cluster.regain_nodes()

@@ -36,7 +36,7 @@ class SlurmRun:
         self._behaviour = behaviour
 
     def behave(self, **how: str) -> None:
-        """Have the next attempt at a step behave so; with a ``!`` every attempt. Dots of step ids are written ``__``."""
+        """Have the next attempt at a step behave so; with a ``!``, every one. ``__`` stands for a dot."""
         for step, behaviour in how.items():
             (self._behaviour / step.replace("__", ".")).write_text(behaviour)
 

@@ -31,6 +31,7 @@ def run(context: StageContext) -> None:
     _write_what_is_seen(name)
     if not is_leader():
         return
+    _wait_for_the_other_tasks(name)
     how = _take(Path(os.environ["FAKE_BEHAVIOUR"]) / name)
     context.progress.update(1, 2, unit="halves", note="working")
     if how == "refuse":
@@ -48,6 +49,14 @@ def _write_what_is_seen(name: str) -> None:
     seen = {variable: os.environ.get(variable) for variable in SEEN}
     task = os.environ.get("RANK", os.environ.get("NODE_RANK", "0"))
     (Path(os.environ["FAKE_BEHAVIOUR"]) / f"{name}.{task}.seen").write_text(json.dumps(seen))
+
+
+def _wait_for_the_other_tasks(name: str) -> None:
+    """A real stage does so in its first collective."""
+    tasks = int(os.environ.get("WORLD_SIZE", os.environ.get("NODE_COUNT", "1")))
+    folder = Path(os.environ["FAKE_BEHAVIOUR"])
+    while len(list(folder.glob(f"{name}.*.seen"))) < tasks:
+        time.sleep(0.05)
 
 
 def _take(path: Path) -> str:

@@ -1,0 +1,76 @@
+"""Clusters: old files, time limits, and a stage's resources over the cluster's."""
+
+import pytest
+from pydantic import ValidationError
+
+from nemo_sspo.config.cluster import LocalCluster, Resources, SlurmCluster, StageResources
+from nemo_sspo.config.load import load_experiment
+from nemo_sspo.errors import UserError
+from nemo_sspo.stages.registry import STAGES
+
+
+def test_every_stage_has_its_resources():
+    assert list(StageResources.model_fields) == list(STAGES)
+
+
+def test_a_file_without_a_kind_is_a_local_cluster(tmp_path):
+    (tmp_path / "cluster").mkdir()
+    text = "launcher: fork\ngpus: 0\ntrain: {python: python}\nrollout: {python: python}\n"
+    (tmp_path / "cluster" / "old.yaml").write_text(text)
+    cluster = load_experiment(["experiment=quickstart", "cluster=old"], tmp_path).cluster
+    assert isinstance(cluster, LocalCluster)
+    assert (cluster.launcher, cluster.gpus) == ("fork", 0)
+
+
+def test_ten_lines_make_a_site(tmp_path):
+    """The example of slurm/README.md."""
+    (tmp_path / "cluster").mkdir()
+    text = "kind: slurm\npartition: gpu\ntime: '08:00:00'\ngpus_per_node: 4\ntrain:\n  python: /envs/train/bin/python\n"
+    (tmp_path / "cluster" / "site.yaml").write_text(text + "rollout:\n  python: /envs/rollout/bin/python\n")
+    cluster = load_experiment(["experiment=llama3-8b", "prompts=p", "cluster=site"], tmp_path).cluster
+    assert isinstance(cluster, SlurmCluster)
+    assert cluster.resources_of("train") == Resources(partition="gpu", time="08:00:00")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 5400), ("1:30", 90), ("01:30:00", 5400), ("1-12", 129600), ("1-00:10", 87000), ("2-01:01:01", 176461)],
+)
+def test_time_limits_are_slurms(text, seconds):
+    """As `man sbatch` defines the forms of --time."""
+    assert Resources(time=text).seconds == seconds
+
+
+@pytest.mark.parametrize("text", ["", "1h", "-5", "1:2:3:4", "1-", "1\n", "١٢", "1 ; reboot"])
+def test_what_is_no_time_limit_is_refused(text):
+    with pytest.raises(ValidationError):
+        Resources(time=text)
+
+
+def test_a_stage_wins_and_options_add_up():
+    stage = Resources(time="10", options={"constraint": "h100", "nice": "5"})
+    cluster = Resources(time="60", partition="gpu", options={"nice": "1", "mail-type": "FAIL"})
+    merged = stage.over(cluster)
+    assert (merged.time, merged.partition) == ("10", "gpu")
+    assert merged.options == {"nice": "5", "mail-type": "FAIL", "constraint": "h100"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "cluster.parallel_steps=2",
+            "no setting of cluster=slurm; it belongs to cluster=local",
+        ),
+        ("cluster.partion=x", "did you mean cluster.partition?"),
+        ("cluster.stages.trian.time=5", "did you mean cluster.stages.train"),
+        ("cluster.partition='a b'", "cluster.partition=a b: expected text that matches"),
+        ("cluster.launcher=fork", "cluster: launcher=fork forks ranks"),
+        ("cluster.train.variables.HF_TOKEN=x", "HF_TOKEN looks like a secret"),
+    ],
+)
+def test_mistakes_are_one_line(override, message):
+    with pytest.raises(UserError) as caught:
+        load_experiment(["experiment=llama3-8b", "prompts=p", "cluster=slurm_pyxis", override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
