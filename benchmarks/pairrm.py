@@ -98,7 +98,9 @@ def compare(name: str, prompts: Sequence[Prompt], checkpoint: Path) -> tuple[Cos
 
 def run(data: Path, sizes: dict[str, int], memory_prompts: int) -> Benchmark:
     """Measure every size, and memory at one and ten times the rows."""
-    texts = [text for prompt, answers in prompts_with_answers(data, _TOKENIZER_TEXTS // 3) for text in (prompt, *answers)]
+    texts = [
+        text for prompt, answers in prompts_with_answers(data, _TOKENIZER_TEXTS // 3) for text in (prompt, *answers)
+    ]
     tokenizer = train_tokenizer(texts, vocabulary=4000)
     rows: list[tuple[Cell, ...]] = []
     goals, worst = [], 0.0
