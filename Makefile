@@ -14,7 +14,8 @@ PIP_FLAGS := -qq --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: environments assets quickstart test test-train test-next-megatron test-rollout test-e2e test-slurm lint format parity clean
+.PHONY: environments assets quickstart test test-train test-next-megatron test-rollout test-report test-e2e test-slurm \
+	lint format parity bench clean
 
 environments: $(TRAIN)/.ready $(ROLLOUT)/.ready
 
@@ -32,10 +33,10 @@ assets: $(TRAIN)/.ready
 quickstart: environments assets
 	$(TRAIN)/bin/nemo-sspo run experiment=quickstart
 
-test: lint test-train test-next-megatron test-rollout test-e2e test-slurm
+test: lint test-train test-next-megatron test-rollout test-report test-e2e test-slurm
 
 test-train: $(TRAIN)/.ready
-	$(TRAIN)/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/slurm
+	$(TRAIN)/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/slurm --ignore=tests/report/test_browser.py
 
 $(NEXT)/.ready: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(NEXT) $(NEXT_MEGATRON)
@@ -47,6 +48,14 @@ test-next-megatron: $(NEXT)/.ready
 test-rollout: $(ROLLOUT)/.ready
 	$(ROLLOUT)/bin/python -m pytest tests/rollout tests/oracle tests/encoder tests/stages
 
+# The report in a real browser, which is installed where there is none and root may; its screenshots stay here.
+SCREENSHOTS := runs/screenshots
+CHROMIUM = (command -v chromium || command -v chromium-browser || command -v google-chrome) > /dev/null
+test-report: $(TRAIN)/.ready
+	@$(CHROMIUM) || (apt-get update -qq && apt-get install -y -qq chromium > /dev/null) \
+		|| echo "no Chromium here and none can be installed: the report's browser tests are skipped"
+	REPORT_SCREENSHOTS=$(SCREENSHOTS) $(TRAIN)/bin/python -m pytest tests/report/test_browser.py
+
 test-e2e: environments assets
 	$(TRAIN)/bin/python -m pytest tests/e2e
 
@@ -55,11 +64,18 @@ test-e2e: environments assets
 SLURM_PACKAGES := slurm-wlm munge
 test-slurm: environments assets
 	command -v slurmctld >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
-	  && apt-get install -qq --no-install-recommends $(SLURM_PACKAGES) >/dev/null; } || true
+	  && apt-get update -qq && apt-get install -y -qq --no-install-recommends $(SLURM_PACKAGES) >/dev/null; } || true
 	$(TRAIN)/bin/python -m pytest tests/slurm
 
 parity: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m tests.distributed.parity_table | tee docs/parity.md
+
+# With DATA, a directory that holds Arena-Hard's answers, the packing is counted on their lengths too.
+bench: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m benchmarks.head
+	$(TRAIN)/bin/python -m benchmarks.repulsion
+	$(TRAIN)/bin/python -m benchmarks.packing $(if $(DATA),--data $(DATA))
+	$(TRAIN)/bin/python -m benchmarks.table
 
 lint: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff check .

@@ -16,6 +16,8 @@ from rich.table import Table
 
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.commands import data as data_commands
+from nemo_sspo.commands import report as report_commands
 from nemo_sspo.commands import slurm as slurm_commands
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import describe, load_experiment
@@ -52,13 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, then run what is missing and show what came of it."""
-    from nemo_sspo.launch.local import LocalRunner, StepFailed
+    from nemo_sspo.commands.driving import drive
     from nemo_sspo.launch.machine import local_cluster
     from nemo_sspo.launch.plan import plan
     from nemo_sspo.launch.preflight import problems
-    from nemo_sspo.launch.run_directory import bind, hold
-    from nemo_sspo.launch.submit import refuse_beside_jobs
-    from nemo_sspo.report.live import live_display
 
     experiment = load_experiment(options.overrides, options.config_dir)
     local_cluster(experiment)
@@ -70,17 +69,10 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"{found[0]}{more}")
     signal.signal(signal.SIGTERM, _interrupt)
     console, layout = Console(), RunLayout(experiment.run_dir)
-    with hold(layout) as lock:
-        refuse_beside_jobs(layout.root)
-        for change in bind(experiment, layout):
-            console.print(f"changed since the last start: {change}", markup=False, highlight=False)
-        try:
-            with live_display(console, len(plan(experiment))) as display:
-                LocalRunner(experiment, display, lock=lock).run()
-        except StepFailed as failure:
-            print(failure, file=sys.stderr)
-            return UserError.EXIT_CODE if failure.exit_code == UserError.EXIT_CODE else 1
-        _show_summary(console, layout)
+    if code := drive(experiment, console, plan(experiment)):
+        return code
+    _show_summary(console, layout)
+    report_commands.draw_at_the_end(console, layout)
     return 0
 
 
@@ -123,12 +115,7 @@ def show_plan(options: argparse.Namespace) -> int:
 
 def show_summary(options: argparse.Namespace) -> int:
     """Print what came of a run, given as a directory or by its overrides."""
-    given: list[str] = options.overrides
-    if len(given) == 1 and "=" not in given[0]:
-        layout = RunLayout(Path(given[0]))
-    else:
-        layout = RunLayout(load_experiment(given, options.config_dir).run_dir)
-    _show_summary(Console(), layout)
+    _show_summary(Console(), report_commands.run_layout(options.overrides, options.config_dir))
     return 0
 
 
@@ -215,7 +202,9 @@ def _parser() -> argparse.ArgumentParser:
         if name == "plan":
             sub.add_argument("--graph", action="store_true", help="as a tree of what waits for what")
         sub.set_defaults(command=command)
+    report_commands.register(commands)
     slurm_commands.register(commands)
+    data_commands.register(commands)
     return parser
 
 

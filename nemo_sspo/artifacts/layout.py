@@ -25,6 +25,11 @@ class RunLayout:
         """The table shown at the end, as data."""
         return self.root / "summary.json"
 
+    @property
+    def report(self) -> Path:
+        """The page drawn at the end of a run."""
+        return self.root / "report.html"
+
     def artifact(self, stage: str, iteration: int = 0, shard: int | None = None) -> Path:
         """Final directory of an artifact; `shard` is None for stages that are not sharded."""
         if stage == "prepare_prompts":
@@ -43,6 +48,10 @@ class RunLayout:
     def scratch(self, step_id: str) -> Path:
         """Mutable working state of a step that outlives an attempt (checkpoints to resume from)."""
         return self.root / "scratch" / step_id
+
+    def judgements(self, step_id: str) -> Path:
+        """What a paid oracle answered in a step. It outlives the step: together these files are what a run has paid."""
+        return self.root / "judgements" / f"{step_id}.jsonl"
 
 
 def step_id(stage: str, iteration: int = 0, shard: int | None = None) -> str:
@@ -64,6 +73,8 @@ DROPPED = "dropped.parquet"
 REFERENCE = "reference.parquet"
 METRICS = "metrics.jsonl"
 EVALUATION = "evaluation.parquet"
+DIAGNOSTICS = "diagnostics.json"
+COMPARISONS = "comparisons.parquet"
 NEMO_CHECKPOINT = "nemo"
 HF_MODEL = "hf"
 VOLATILE = "volatile"

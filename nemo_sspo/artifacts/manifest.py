@@ -43,6 +43,7 @@ class Manifest(BaseModel):
     """Seconds and rates: they differ between equal runs, so they are no part of the identity."""
     code_version: str
     created_at: str
+    """When the work began, ISO 8601 in UTC; it ended ``timings["seconds"]`` later."""
 
     @property
     def digest(self) -> str:

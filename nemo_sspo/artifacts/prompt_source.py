@@ -1,26 +1,21 @@
-"""Read prompts from a JSONL or Parquet file or a Hugging Face data set, and say which line is wrong.
+"""Read prompts from a file, a directory or a Hugging Face data set, and say which line is wrong.
 
-A record holds ``prompt`` (text, or a list of messages) or ``messages``. Importing this module is cheap, so that the
-command line can check every line before anything heavy starts.
+A record holds ``prompt`` (text, or a list of messages) or ``messages``; of a preference record without either, the
+messages in front of the answers are the prompt.
 """
 
-import codecs
-import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from nemo_sspo.artifacts.records import has_surrogates, read_records, without_surrogates
 from nemo_sspo.errors import UserError
 
 ROLES = ("system", "user", "assistant")
-JSON_SUFFIXES = {".jsonl", ".ndjson", ".json"}
-DATASET_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.\[\]%-]+)?")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+COLUMNS = ("prompt", "messages", "chosen", "rejected")
 
 Message = dict[str, str]
+Key = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +26,7 @@ class Conversation:
     line: int
 
     @property
-    def key(self) -> tuple[tuple[str, str], ...]:
+    def key(self) -> Key:
         """What makes two prompts the same."""
         return tuple((message["role"], message["content"]) for message in self.messages)
 
@@ -58,22 +53,29 @@ def read_prompts(source: str, *, duplicates: Literal["error", "drop"] = "error")
     Raises:
         UserError: there is no such source, it holds no prompt, or a line cannot be read; file and line are named.
     """
+    records = read_records(source, COLUMNS, setting="prompts")
+    return collect(
+        source,
+        (conversation_of(f"{source} line {line}", record, line, repaired) for line, record, repaired in records),
+        duplicates,
+    )
+
+
+def collect(
+    source: str, found: Iterable[tuple[Conversation, bool]], duplicates: Literal["error", "drop"]
+) -> PromptRead:
+    """The conversations of a source, each once; `found` says of each whether it was repaired."""
     read = PromptRead(source)
-    first_line: dict[tuple[tuple[str, str], ...], int] = {}
-    for line, record, repaired in _records(source):
-        conversation = _conversation(f"{source} line {line}", record, line)
-        if any(_SURROGATE.search(message["content"]) for message in conversation.messages):
-            conversation, repaired = _without_surrogates(conversation), True
-        key = conversation.key
-        if key in first_line:
+    first_line: dict[Key, int] = {}
+    for conversation, repaired in found:
+        if (first := first_line.setdefault(conversation.key, conversation.line)) != conversation.line:
             if duplicates == "error":
                 raise UserError(
-                    f"{source} line {line}: the same prompt as line {first_line[key]}; remove it, or set "
+                    f"{read.where(conversation)}: the same prompt as line {first}; remove it, or set "
                     "data.duplicate_prompts=drop to keep the first of each"
                 )
             read.duplicates += 1
             continue
-        first_line[key] = line
         read.repaired += repaired
         read.conversations.append(conversation)
     if not read.conversations:
@@ -81,100 +83,31 @@ def read_prompts(source: str, *, duplicates: Literal["error", "drop"] = "error")
     return read
 
 
-def _records(source: str) -> Iterator[tuple[int, Any, bool]]:
-    """Yield (line, record, whether bytes were replaced)."""
-    path = Path(source)
-    if path.is_dir():
-        raise UserError(f"{source}: is a directory; give a JSONL or Parquet file, or a data set id")
-    if path.is_file():
-        if path.suffix == ".parquet":
-            return _parquet_records(path)
-        if path.suffix in JSON_SUFFIXES:
-            return _json_records(path)
-        raise UserError(f"{source}: unknown kind of file; give .jsonl or .parquet")
-    known_suffix = path.suffix == ".parquet" or path.suffix in JSON_SUFFIXES
-    if known_suffix or not DATASET_ID.fullmatch(source):
-        raise UserError(f"{source}: no such file; check prompts=... (or give a data set id like owner/name)")
-    return _dataset_records(source)
+def conversation_of(where: str, record: Any, line: int, repaired: bool = False) -> tuple[Conversation, bool]:
+    """The prompt of one record, and whether it was repaired. Every message names `where` and what is wrong."""
+    messages = tuple(_prompt_messages(where, record))
+    if any(has_surrogates(message["content"]) for message in messages):
+        messages = tuple({**message, "content": without_surrogates(message["content"])} for message in messages)
+        repaired = True
+    return Conversation(messages, line), repaired
 
 
-def _json_records(path: Path) -> Iterator[tuple[int, Any, bool]]:
-    with path.open("rb") as file:
-        for line, raw in enumerate(file, start=1):
-            raw = raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw
-            if not raw.strip():
-                continue
-            text, replaced = _decode(raw)
-            try:
-                record = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{path} line {line}: not JSON ({error.msg} at column {error.colno}); "
-                    "every line must be one JSON object"
-                ) from None
-            yield line, record, replaced
-
-
-def _decode(raw: bytes) -> tuple[str, bool]:
-    try:
-        return raw.decode(), False
-    except UnicodeDecodeError:
-        return raw.decode(errors="replace"), True
-
-
-def _parquet_records(path: Path) -> Iterator[tuple[int, Any, bool]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-        names = file.schema_arrow.names
-        columns = [name for name in ("prompt", "messages") if name in names]
-        batches: Iterable[pa.RecordBatch] = file.iter_batches(columns=columns)
-        rows = (row for batch in batches for row in batch.to_pylist())
-        if not columns:
-            _no_field(str(path), names)
-        for line, row in enumerate(rows, start=1):
-            yield line, {name: value for name, value in row.items() if value is not None}, False
-    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({error})") from None
-
-
-def _dataset_records(source: str) -> Iterator[tuple[int, Any, bool]]:
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise UserError(
-            f"{source}: no such file, and reading it as a Hugging Face data set needs `pip install datasets`"
-        ) from None
-    name, _, split = source.partition(":")
-    try:
-        dataset = load_dataset(name, split=split or "train")
-    except Exception as error:  # a hub client raises of its own, its HTTP library's and pyarrow's kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{source}: cannot load this data set ({reason})") from None
-    for line, row in enumerate(dataset, start=1):
-        yield line, row, False
-
-
-def _conversation(where: str, record: Any, line: int) -> Conversation:
-    """Check one record; every message names `where` and what is wrong."""
+def _prompt_messages(where: str, record: Any) -> Iterable[Message]:
     if not isinstance(record, dict):
         raise UserError(f"{where}: a {type(record).__name__}, not a JSON object with `prompt` or `messages`")
-    if "prompt" in record:
-        field_name = "prompt"
-    elif "messages" in record:
-        field_name = "messages"
-    else:
-        _no_field(where, list(record))
-    value = record[field_name]
+    field_name = next((name for name in ("prompt", "messages") if name in record), "chosen")
+    value = record.get(field_name)
+    if field_name == "chosen":
+        if not isinstance(value, list):
+            _no_field(where, list(record))
+        value = value[:-1]
     if isinstance(value, str) and field_name == "prompt":
         if not value.strip():
             raise UserError(f"{where}: empty prompt; remove the line or give it text")
-        return Conversation(({"role": "user", "content": value},), line)
+        return [{"role": "user", "content": value}]
     if not isinstance(value, list):
         raise UserError(f"{where}: `{field_name}` is a {type(value).__name__}; expected {_expected(field_name)}")
-    return Conversation(tuple(_messages(f"{where}: `{field_name}`", value)), line)
+    return _messages(f"{where}: `{field_name}`", value)
 
 
 def _expected(field_name: str) -> str:
@@ -203,11 +136,3 @@ def _messages(where: str, value: list[Any]) -> Iterator[Message]:
         yield {"role": role, "content": message["content"]}
     if value[-1]["role"] != "user":
         raise UserError(f"{where}: the last message is the {value[-1]['role']}'s; it must be the user's")
-
-
-def _without_surrogates(conversation: Conversation) -> Conversation:
-    """Lone surrogates have no UTF-8 form; JSON escapes can smuggle them in."""
-    messages = tuple(
-        {"role": m["role"], "content": _SURROGATE.sub(_REPLACEMENT, m["content"])} for m in conversation.messages
-    )
-    return Conversation(messages, conversation.line)

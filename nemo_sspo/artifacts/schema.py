@@ -27,12 +27,15 @@ ROLLOUTS = pa.schema(
     [
         ("prompt_id", pa.string()),
         ("prompt", pa.string()),
+        ("messages", MESSAGES),
         ("prompt_token_ids", _token_ids),
         ("responses", pa.list_(RESPONSE)),
     ]
 )
-"""K responses a prompt. `prompt` is the text the oracle sees; token ids hold the end-of-turn token when
-``finish_reason`` is ``stop``; log-probs are the policy's own, before temperature, one per token id."""
+"""K responses a prompt. `prompt` is the conversation as one text, `messages` the same message by message for oracles
+with a chat template (null where only the text is known). Token ids hold the end-of-turn token when ``finish_reason``
+is ``stop``; log-probs are the policy's own, before temperature, one per token id, and null where the policy did not
+sample the response (`rollout.source`)."""
 
 SCORES = pa.schema(
     [

@@ -94,7 +94,7 @@ def publish(
             counts=draft.counts,
             timings=draft.timings,
             code_version=__version__,
-            created_at=started.isoformat(timespec="seconds"),
+            created_at=started.isoformat(timespec="milliseconds"),
         )
         (draft.path / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n")
         _fsync_tree(draft.path)

@@ -1,0 +1,1 @@
+"""Commands of the command line beyond running a loop, one file per subject."""

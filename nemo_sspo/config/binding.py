@@ -20,16 +20,22 @@ def bind(variant: Frozen, functions: Mapping[str, Callable[..., Any]], *, exclud
     """
     fields = variant.model_dump(exclude={"kind", *(exclude or ())})
     if variant.kind == "custom":  # type: ignore[attr-defined]
-        return partial(_load(fields["function"]), **fields["arguments"])
+        return partial(import_function(fields["function"]), **fields["arguments"])
     return partial(functions[variant.kind], **fields)  # type: ignore[attr-defined]
 
 
-def _load(path: str) -> Callable[..., Any]:
+def import_function(path: str, setting: str = "function") -> Callable[..., Any]:
+    """The function at ``package.module:function``; `setting` is the key that named it.
+
+    Raises:
+        UserError: the path does not lead to a function.
+    """
     module, _, name = path.partition(":")
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"function={path}: cannot be imported ({error}); write it as package.module:function") from None
+        advice = "write it as package.module:function"
+        raise UserError(f"{setting}={path}: cannot be imported ({error}); {advice}") from None
     if not callable(function):
-        raise UserError(f"function={path}: not a function")
+        raise UserError(f"{setting}={path}: not a function")
     return function

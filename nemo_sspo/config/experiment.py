@@ -51,4 +51,16 @@ class Experiment(Frozen):
                 f"train.global_batch_size={self.train.global_batch_size} is not a multiple of "
                 f"parallel.data x train.micro_batch_size = {replicas}"
             )
+        if self.train.reference_source == "rollout_checked" and self.train.reference == "base":
+            raise ValueError(
+                "train.reference_source=rollout_checked takes the log-probs of the policy that sampled the responses, "
+                "which is train.reference=previous, not base"
+            )
+        if self.train.share_prompt and not self.train.packing:
+            raise ValueError("train.share_prompt lays pairs out in packed rows: set train.packing=true")
+        if self.train.share_prompt and self.parallel.context > 1:
+            raise ValueError(
+                f"train.share_prompt cannot cut a pair over parallel.context={self.parallel.context} ranks; "
+                "set one of them to its default"
+            )
         return self

@@ -59,7 +59,7 @@ def compose_settings(overrides: Sequence[str], config_dir: Path | None = None) -
         try:
             composed = compose("config", overrides=[*_search_path(config_dir), *arguments])
             settings = OmegaConf.to_container(composed, resolve=True)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:  # ~=1 is a ValueError
             raise UserError(_one_line(error)) from None
     assert isinstance(settings, dict)
     if isinstance(cluster := settings.get("cluster"), dict):

@@ -99,10 +99,13 @@ def _path(problem: ErrorDetails, settings: Mapping[str, Any]) -> str:
     *parents, last = problem["loc"] or ("",)
     names: list[str] = []
     node: Any = settings
+    tagged = False
     for part in parents:
-        if isinstance(node, Mapping) and part in node:
+        if isinstance(node, Mapping) and part == node.get("kind") and not tagged:
+            tagged = True  # a kind may be named as one of its fields: only its first mention is the tag
+        elif isinstance(node, Mapping) and part in node:
             names.append(str(part))
-            node = node[part]
+            node, tagged = node[part], False
         elif not isinstance(node, Mapping):
             names.append(str(part))
     is_tag = isinstance(node, Mapping) and node.get("kind") == last and problem["type"] not in ("missing",)

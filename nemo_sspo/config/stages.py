@@ -33,6 +33,9 @@ class Rollout(Frozen):
     """Nucleus mass (papers: 1.0; official script: 0.9)."""
     max_response_tokens: PositiveInt = 2048
     """Longest response in tokens; one that does not end by then is kept as unfinished."""
+    source: str | None = None
+    """Responses that iteration 1 takes instead of sampling: a JSONL or Parquet file, a directory of such files or a
+    data set id, with a prompt and `responses`, or `chosen` and `rejected`. Their number is K of that iteration."""
     shards: PositiveInt = 1
     """Parts into which the prompts are cut; each is sampled, scored and embedded by a task of its own."""
 
@@ -81,16 +84,30 @@ class Train(Frozen):
     """Largest global gradient norm; 0 does not clip."""
     reference: Literal["previous", "base"] = "previous"
     """Whose log-probs the log-ratios are taken against: the iteration's starting policy, or the first one."""
+    reference_source: Literal["recompute", "rollout_checked"] = "recompute"
+    """Who computes the reference log-probs: Megatron, or the engine that sampled the responses, as long as Megatron
+    finds the same for a sample of the pairs and for want of that Megatron after all."""
+    reference_check_share: float = Field(default=0.02, gt=0.0, le=1.0)
+    """Share of the pairs in that sample."""
+    reference_tolerance: PositiveFloat = 0.5
+    """Largest difference of a sampled response's log-prob, in nats, that passes. It shifts a log-ratio by as much:
+    SPPO's are moved by up to eta / 2, 500."""
     packing: bool = False
     """Lay whole pairs end to end in one row (THD attention) instead of padding each response."""
     pack_tokens: PositiveInt = 8192
     """Token budget of a packed microbatch."""
+    share_prompt: bool = False
+    """Compute a pair's prompt once for both responses, in packed rows. Not with Transformer Engine, whose attention
+    kernels take no such mask, nor with context parallelism."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activation recomputation."""
     checkpoint_every_steps: PositiveInt | None = None
     """Optimizer steps between checkpoints to resume from; without it only the final one is written."""
     head_chunk_tokens: PositiveInt = 1024
     """Response tokens whose logits exist at once."""
+    head: Literal["auto", "recompute"] = "auto"
+    """``auto``: gradients are computed while the logits exist, where the loss allows it (the forms of SPPO), and from
+    logits computed again elsewhere; ``recompute``: always the latter."""
     peft: Literal["lora"] | None = None
     """Train low-rank adapters on the layers' matrices instead of all weights; the new policy has them merged in."""
     lora_rank: PositiveInt = 32

@@ -6,9 +6,17 @@ Each union is told apart by ``kind``; a kind is the name of a function or class 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from nemo_sspo.config.base import Frozen
+
+# The oracles fill a file of their own and are found here among the others.
+from nemo_sspo.config.oracles import FunctionOracle as FunctionOracle
+from nemo_sspo.config.oracles import LlmJudgeOracle as LlmJudgeOracle
+from nemo_sspo.config.oracles import Oracle as Oracle
+from nemo_sspo.config.oracles import PairRMOracle as PairRMOracle
+from nemo_sspo.config.oracles import PolicyJudgeOracle as PolicyJudgeOracle
+from nemo_sspo.config.oracles import RewardModelOracle as RewardModelOracle
 
 # --- loss: objective/losses.py ---------------------------------------------------------------------------------------
 
@@ -119,25 +127,6 @@ Gate = Annotated[
     NoGate | LinearGate | PowerGate | SigmoidGate | ThresholdGate | KernelGate | CustomGate, Field(discriminator="kind")
 ]
 
-# --- oracle: oracle/ -------------------------------------------------------------------------------------------------
-
-
-class PairRMOracle(Frozen):
-    kind: Literal["pairrm"] = "pairrm"
-    path: str
-    """Directory of a PairRM checkpoint, or a hub id."""
-    source_max_tokens: PositiveInt = 1224
-    """Longest prompt segment in tokens (PairRM's own: 1224)."""
-    candidate_max_tokens: PositiveInt = 412
-    """Longest response segment in tokens (PairRM's own: 412); both responses share the room that the prompt leaves."""
-    batch_tokens: PositiveInt = 16384
-    """Token budget of one forward pass, padding included."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Backbone precision; ``auto`` is bfloat16 on a GPU and float32 on a CPU. The head is always float32."""
-
-
-Oracle = Annotated[PairRMOracle, Field(discriminator="kind")]
-
 # --- encoder: encoder/ -----------------------------------------------------------------------------------------------
 
 
@@ -147,10 +136,26 @@ class SentenceEncoder(Frozen):
     """Directory or hub id of a sentence-transformers model, or ``package:<name>`` of an installed one."""
     prefix: str = ""
     """Task prefix put before every text (some encoders are trained with one)."""
+    prompt_name: str | None = None
+    """Name of a prefix among the model's own prompts, instead of `prefix`."""
+    task: str | None = None
+    """Task of a model with one adapter per task (jina-embeddings-v3: ``text-matching``)."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it runs; ``auto`` is the GPU where there is one. On ``cpu`` the step takes no GPU."""
+    storage: Literal["float32", "float16"] = "float32"
+    """Type of the stored vectors; float16 halves the store and moves a similarity by less than 0.001."""
     long_text: Literal["chunk_mean", "truncate"] = "chunk_mean"
     """Texts beyond the encoder's window: mean of the chunks' embeddings, or only the first chunk."""
     batch_size: PositiveInt = 64
     """Texts per forward pass."""
+
+    @model_validator(mode="after")
+    def _one_prefix(self) -> "SentenceEncoder":
+        if self.prefix and self.prompt_name is not None:
+            raise ValueError("prefix and prompt_name both name a prefix; give one")
+        return self
 
 
 Encoder = Annotated[SentenceEncoder, Field(discriminator="kind")]

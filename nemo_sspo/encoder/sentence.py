@@ -17,6 +17,7 @@ from nemo_sspo.artifacts.model_source import local_model
 from nemo_sspo.config.variants import SentenceEncoder as SentenceSettings
 from nemo_sspo.encoder.protocol import Embeddings
 from nemo_sspo.errors import UserError
+from nemo_sspo.objective.similarity import unit_rows
 
 PACKAGE_PREFIX = "package:"
 _LONGEST_WINDOW = 8192
@@ -34,16 +35,27 @@ class Sentence:
     """A sentence-transformers model behind the `SentenceEncoder` protocol."""
 
     def __init__(self, settings: SentenceSettings, device: str | None = None) -> None:
-        """Load the model; `device` defaults to the GPU where there is one."""
+        """Load the model; `device` overrides the setting."""
         from sentence_transformers import SentenceTransformer
 
         directory = model_directory(settings.path)
         try:
-            self._model = SentenceTransformer(str(directory), device=device).eval()
-        except (OSError, ValueError, KeyError) as error:
+            self._model = SentenceTransformer(
+                str(directory),
+                device=device or (None if settings.device == "auto" else settings.device),
+                trust_remote_code=settings.trust_remote_code,
+            ).eval()
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            if "trust_remote_code" in str(error):
+                raise UserError(
+                    f"encoder.path={settings.path}: the model brings Python code of its own; read it, then give "
+                    "encoder.trust_remote_code=true"
+                ) from None
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"encoder.path={settings.path}: not a sentence-transformers model ({reason})") from None
         self._settings = settings
+        self._prefix = settings.prefix if settings.prompt_name is None else self._prompt(settings.prompt_name)
+        self._options = self._forward_options(settings.task)
         self._tokenizer = self._model.tokenizer
         self._window = self._model.max_seq_length or min(self._tokenizer.model_max_length, _LONGEST_WINDOW)
 
@@ -66,9 +78,23 @@ class Sentence:
         places_N = np.fromiter((place[text] for text in texts), dtype=np.intp, count=len(texts))
         return Embeddings(unit_rows(vectors_UD).astype(np.float32)[places_N], windows_U[places_N] > 1, len(unique))
 
+    def _prompt(self, name: str) -> str:
+        prompts = self._model.prompts
+        if name not in prompts:
+            known = ", ".join(sorted(prompts)) or "none"
+            raise UserError(f"encoder.prompt_name={name}: the model has no such prompt; it has {known}")
+        return prompts[name]
+
+    def _forward_options(self, task: str | None) -> dict[str, str]:
+        if task is None:
+            return {}
+        if "task" not in self._model.get_model_kwargs():
+            raise UserError(f"encoder.task={task}: the model knows no tasks; a prefix is set by encoder.prefix")
+        return {"task": task}
+
     def _chunks(self, texts: list[str]) -> _Chunks:
         encoded = self._tokenizer(
-            [self._settings.prefix + text for text in texts],
+            [self._prefix + text for text in texts],
             truncation=True,
             max_length=self._window,
             return_overflowing_tokens=True,
@@ -84,7 +110,8 @@ class Sentence:
     def _forward(self, chunks: list[list[int]]) -> NDArray[np.float64]:
         """Unit vectors [B, D] of chunks."""
         padded = self._tokenizer.pad({"input_ids": chunks}, return_tensors="pt").to(self._model.device)
-        vectors = self._model({name: padded[name] for name in ("input_ids", "attention_mask")})["sentence_embedding"]
+        features = {name: padded[name] for name in ("input_ids", "attention_mask")}
+        vectors = self._model(features, **self._options)["sentence_embedding"]
         return unit_rows(vectors.double().cpu().numpy())
 
 
@@ -99,11 +126,6 @@ def model_directory(path: str) -> Path:
         raise UserError(f"encoder.path={path}: the package {name} is not installed; pip install it") from None
     except AttributeError:
         raise UserError(f"encoder.path={path}: the package {name} has no get_model_path()") from None
-
-
-def unit_rows(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows scaled to length 1; a zero row stays zero."""
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(min=np.finfo(np.float64).tiny)
 
 
 def _first_of_each(chunks: _Chunks) -> _Chunks:

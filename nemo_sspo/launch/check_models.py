@@ -11,11 +11,12 @@ from nemo_sspo.artifacts.model_source import is_hub_id
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import UserError
-from nemo_sspo.oracle.pairrm_checkpoint import inspect_pairrm
 
-SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+SUPPORTED_MODEL_TYPES = ("gemma2", "llama", "mistral", "qwen2", "qwen3")
 """``model_type`` values that megatron/families.py can import, train and export."""
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
+_ENCODERS_WITH_CODE = ("jinaai/jina-embeddings-v3", "nomic-ai/nomic-embed-text-v1.5")
+"""Hub ids of the presets in conf/encoder that do not load without their own code."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
 _INDEX = "model.safetensors.index.json"
 _VOCABULARY_MULTIPLE = 128
 _MAX_HEADER_BYTES = 128 * 2**20
@@ -24,10 +25,10 @@ _DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I1
 
 def check_policy(experiment: Experiment) -> Iterator[str]:
     """The policy is a supported architecture with whole weights, a tokenizer and a chat template, and can be split."""
-    directory = _local("policy", experiment.policy)
+    directory = local_directory("policy", experiment.policy)
     if directory is None:
         return
-    config = _json_object(directory / "config.json", "give a Hugging Face model directory or hub id")
+    config = json_object(directory / "config.json", "give a Hugging Face model directory or hub id")
     if config.get("model_type") not in SUPPORTED_MODEL_TYPES:
         yield (
             f"{directory / 'config.json'}: model_type {config.get('model_type')!r} is not supported; supported: "
@@ -35,9 +36,9 @@ def check_policy(experiment: Experiment) -> Iterator[str]:
         )
     else:
         yield from _indivisible(directory / "config.json", config, experiment.parallel)
-    yield from _incomplete_weights("policy", directory)
-    if not any((directory / name).is_file() for name in _TOKENIZER_FILES):
-        yield f"policy={directory}: no tokenizer (none of {', '.join(_TOKENIZER_FILES)})"
+    yield from incomplete_weights("policy", directory)
+    if not any((directory / name).is_file() for name in TOKENIZER_FILES):
+        yield f"policy={directory}: no tokenizer (none of {', '.join(TOKENIZER_FILES)})"
     elif not _has_chat_template(directory):
         yield (
             f"policy={directory}: no chat template in tokenizer_config.json and no chat_template.jinja; add one, or "
@@ -45,21 +46,29 @@ def check_policy(experiment: Experiment) -> Iterator[str]:
         )
 
 
-def check_oracle(experiment: Experiment) -> Iterator[str]:
-    """The oracle's directory is a PairRM checkpoint in one of its published layouts."""
-    if _local("oracle.path", experiment.oracle.path) is not None:
-        inspect_pairrm(experiment.oracle.path)
-    yield from ()
-
-
 def check_encoder(experiment: Experiment) -> Iterator[str]:
     """The encoder's directory holds a model. An installed package is looked for in its environment."""
     path = experiment.encoder.path
     if path.startswith("package:"):
         return
-    directory = _local("encoder.path", path)
+    directory = local_directory("encoder.path", path)
     if directory is not None and not any((directory / name).is_file() for name in ("modules.json", "config.json")):
         yield f"encoder.path={path}: neither modules.json nor config.json; give a sentence-transformers model"
+    elif not experiment.encoder.trust_remote_code and _brings_code(path, directory):
+        yield (
+            f"encoder.path={path}: the model brings Python code of its own; read it, then give "
+            "encoder.trust_remote_code=true"
+        )
+
+
+def _brings_code(path: str, directory: Path | None) -> bool:
+    """Whether an encoder's modules or backbone are defined beside its weights."""
+    if directory is None:
+        return path in _ENCODERS_WITH_CODE
+    config, modules = directory / "config.json", directory / "modules.json"
+    types = [str(module.get("type")) for module in json.loads(modules.read_text())] if modules.is_file() else []
+    foreign = any(not name.startswith("sentence_transformers.") for name in types)
+    return foreign or (config.is_file() and "auto_map" in json_object(config, ""))
 
 
 def policy_bytes(experiment: Experiment) -> int:
@@ -68,7 +77,7 @@ def policy_bytes(experiment: Experiment) -> int:
     return sum(path.stat().st_size for path in directory.glob("*.safetensors")) if directory.is_dir() else 0
 
 
-def _local(setting: str, path: str) -> Path | None:
+def local_directory(setting: str, path: str) -> Path | None:
     """The directory, or None for a hub id: that is fetched by the first stage that needs it."""
     directory = Path(path)
     if directory.is_dir():
@@ -78,7 +87,8 @@ def _local(setting: str, path: str) -> Path | None:
     raise UserError(f"{setting}={path}: no such directory, and not a hub id (owner/name)")
 
 
-def _json_object(path: Path, advice: str) -> dict[str, Any]:
+def json_object(path: Path, advice: str) -> dict[str, Any]:
+    """A JSON file that holds an object; a UserError otherwise."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -111,7 +121,8 @@ def _indivisible(path: Path, config: dict[str, Any], parallel: Parallel) -> Iter
             yield f"{path}: {name}={count} does not divide over {setting} ({parts} parts); choose a divisor of {count}"
 
 
-def _incomplete_weights(setting: str, directory: Path) -> Iterator[str]:
+def incomplete_weights(setting: str, directory: Path) -> Iterator[str]:
+    """What is wrong with the safetensors files of a model directory."""
     names = _weight_names(directory)
     if not names:
         pickled = next(iter(sorted(path.name for path in directory.glob("*.bin"))), None)
@@ -127,7 +138,7 @@ def _incomplete_weights(setting: str, directory: Path) -> Iterator[str]:
 
 def _weight_names(directory: Path) -> list[str]:
     if (directory / _INDEX).is_file():
-        index = _json_object(directory / _INDEX, "")
+        index = json_object(directory / _INDEX, "")
         weight_map = index.get("weight_map")
         if not isinstance(weight_map, dict):
             raise UserError(f"{directory / _INDEX}: no weight_map")
@@ -158,4 +169,4 @@ def _has_chat_template(directory: Path) -> bool:
     if (directory / "chat_template.jinja").is_file() or (directory / "chat_template.json").is_file():
         return True
     path = directory / "tokenizer_config.json"
-    return path.is_file() and bool(_json_object(path, "").get("chat_template"))
+    return path.is_file() and bool(json_object(path, "").get("chat_template"))

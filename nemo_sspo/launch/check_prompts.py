@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nemo_sspo.artifacts.prompt_source import DATASET_ID, JSON_SUFFIXES, Conversation, PromptRead, read_prompts
+from nemo_sspo.artifacts.prompt_source import Conversation, PromptRead, read_prompts
+from nemo_sspo.artifacts.records import is_on_disk
 from nemo_sspo.config.experiment import Experiment
 
 _TOKENIZED_AT_MOST = 2000
@@ -18,22 +19,35 @@ def check_prompts(experiment: Experiment) -> Iterator[str]:
         for source in (read, held_out):
             if source is not None:
                 yield from _overlong(source, Path(experiment.policy) / "tokenizer.json", data.max_prompt_tokens)
+    if read is not None:
+        yield from _too_few(experiment, read, _available(experiment, read, held_out))
+
+
+def planned_prompts(experiment: Experiment) -> tuple[int, int] | None:
+    """At most how many prompts a run trains on in all iterations, and evaluates on in each; None for a data set id."""
+    data = experiment.data
+    read = _read(experiment.prompts, data.duplicate_prompts)
+    held_out = _read(data.held_out_prompts, data.duplicate_prompts) if data.held_out_prompts else None
     if read is None:
-        return
-    available = len(read.conversations)
+        return None
+    available = _available(experiment, read, held_out)
+    trained = min(available, experiment.iterations * (data.prompts_per_iteration or available))
+    return trained, min(data.held_out_count, len(held_out.conversations) if held_out else data.held_out_count)
+
+
+def _available(experiment: Experiment, read: PromptRead, held_out: PromptRead | None) -> int:
+    """Prompts that are not kept for evaluation."""
     if held_out is not None:
         reserved = {conversation.key for conversation in held_out.conversations}
-        available = sum(conversation.key not in reserved for conversation in read.conversations)
-    elif data.held_out_prompts is None:
-        available -= data.held_out_count
-    yield from _too_few(experiment, read, available)
+        return sum(conversation.key not in reserved for conversation in read.conversations)
+    if experiment.data.held_out_prompts is None:
+        return len(read.conversations) - experiment.data.held_out_count
+    return len(read.conversations)
 
 
 def _read(source: str, duplicates: str) -> PromptRead | None:
     """A local file; a data set of the hub is left to the stage."""
-    path = Path(source)
-    is_file_name = path.suffix == ".parquet" or path.suffix in JSON_SUFFIXES
-    if not path.exists() and not is_file_name and DATASET_ID.fullmatch(source):
+    if not is_on_disk(source):
         return None
     return read_prompts(source, duplicates="drop" if duplicates == "drop" else "error")
 

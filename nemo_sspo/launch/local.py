@@ -79,14 +79,23 @@ class _Running:
 class LocalRunner:
     """Runs what is missing of an experiment. The caller holds the run's lock."""
 
-    def __init__(self, experiment: Experiment, display: Display, *, lock: int, command: Command | None = None) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        display: Display,
+        *,
+        lock: int,
+        command: Command | None = None,
+        steps: Sequence[Step] | None = None,
+    ) -> None:
+        """`steps` limits the work to a part of the plan that depends on nothing outside it."""
         self._experiment = experiment
         self._cluster = local_cluster(experiment)
         self._layout = RunLayout(experiment.run_dir)
         self._display = display
         self._lock = lock
         self._command = command or stage_command
-        self._steps = plan(experiment)
+        self._steps = tuple(steps or plan(experiment))
         self._urgency = chain_lengths(self._steps)
         self._gpus = list(visible_gpus(self._cluster))
         self._has_gpus = bool(self._gpus)

@@ -80,7 +80,7 @@ def _order(experiment: Experiment) -> Iterator[tuple[str, int, int]]:
     for iteration in range(1, experiment.iterations + 1):
         for stage in ("rollout", "score", "embed"):
             yield from ((stage, iteration, shard) for shard in shards)
-        for stage in ("build_pairs", "reference_logps", "train", "export", "rollout_held_out", "evaluate"):
+        for stage in ("build_pairs", "reference_logps", "train", "export", "rollout_held_out", "evaluate", "diagnose"):
             yield stage, iteration, 0
 
 
@@ -110,4 +110,9 @@ def _gpus(experiment: Experiment, spec: StageSpec) -> int:
         return 0
     if spec.ranks:
         return experiment.parallel.world_size
-    return experiment.engine.tensor_parallel if spec.module == "rollout" else 1
+    if "oracle" in spec.settings and experiment.oracle.kind == "llm_judge":
+        return 0
+    if "encoder" in spec.settings and experiment.encoder.device == "cpu":
+        return 0
+    generates = spec.module == "rollout" or ("oracle" in spec.settings and experiment.oracle.kind == "policy_judge")
+    return experiment.engine.tensor_parallel if generates else 1

@@ -11,8 +11,10 @@ from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.check_environments import check_environments
-from nemo_sspo.launch.check_models import check_encoder, check_oracle, check_policy, policy_bytes
+from nemo_sspo.launch.check_models import check_encoder, check_policy, policy_bytes
+from nemo_sspo.launch.check_oracle import check_oracle, oracle_paths
 from nemo_sspo.launch.check_prompts import check_prompts
+from nemo_sspo.launch.check_responses import check_responses
 from nemo_sspo.launch.jobs import cluster_problems
 from nemo_sspo.launch.machine import visible_gpus
 from nemo_sspo.launch.plan import Step, plan
@@ -92,7 +94,7 @@ def check_stored_experiment(experiment: Experiment) -> Iterator[str]:
 
 def missing_files(experiment: Experiment) -> Iterator[Path]:
     """Files that the experiment names and that are made by a command of the repository."""
-    for path in (Path(experiment.policy), Path(experiment.oracle.path)):
+    for path in map(Path, (experiment.policy, *oracle_paths(experiment))):
         if path.parts[:1] == ("assets",) and not path.exists():
             yield path
 
@@ -106,6 +108,7 @@ def check_assets(experiment: Experiment) -> Iterator[str]:
 CHECKS: tuple[Check, ...] = (
     check_assets,
     check_prompts,
+    check_responses,
     check_policy,
     check_oracle,
     check_encoder,

@@ -41,6 +41,27 @@ def packs(rows: Sequence[int], tokens: Sequence[int], budget: int) -> list[tuple
     return [tuple(bin_) for bin_ in bins]
 
 
+def level_packs(rows: Sequence[int], tokens: Sequence[int], budget: int, multiple_of: int) -> list[tuple[int, ...]]:
+    """As few packs as first fit needs, up to a multiple of `multiple_of`, and then as evenly filled as it can.
+
+    The fullest pack sets the length of all rows of a step, so the smallest capacity is sought with which first fit,
+    longest first, still needs no more packs than it does with the whole budget (MULTIFIT; Coffman et al., 1978). Packs
+    that are left over are empty.
+    """
+    best = packs(rows, tokens, budget)
+    count = len(completed(best, multiple_of))
+    low = max([-(-sum(tokens[row] for row in rows) // count), *(tokens[row] for row in rows)])
+    high = max((sum(tokens[row] for row in pack) for pack in best), default=0)
+    while low < high:
+        capacity = (low + high) // 2
+        found = packs(rows, tokens, capacity)
+        if len(found) <= count:
+            best, high = found, capacity
+        else:
+            low = capacity + 1
+    return completed(best, multiple_of)
+
+
 def completed(microbatches: list[tuple[int, ...]], multiple_of: int) -> list[tuple[int, ...]]:
     """The microbatches, and empty ones up to the next positive multiple of `multiple_of`."""
     count = max(1, -(-len(microbatches) // multiple_of)) * multiple_of

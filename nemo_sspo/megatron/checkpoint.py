@@ -117,10 +117,7 @@ def load_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
         raise UserError(f"{directory}: not a checkpoint of this project (no {WEIGHTS}/metadata.json)")
     state = {f"chunk_{index}": _sharded_state(module) for index, module in enumerate(modules)}
     _require_every_tensor(state, source)
-    # No integrity check over the ranks: under VPP a call loads one chunk of each stage, which is not the whole model.
-    loaded = dist_checkpointing.load(
-        state, str(source), validate_access_integrity=False, strict=StrictHandling.ASSUME_OK_UNEXPECTED
-    )
+    loaded = dist_checkpointing.load(state, str(source), strict=StrictHandling.ASSUME_OK_UNEXPECTED)
     for index, module in enumerate(modules):
         weights = {name.removeprefix(KEY_PREFIX): value for name, value in loaded[f"chunk_{index}"].items()}
         missing, surplus = module.load_state_dict(weights, strict=False)

@@ -8,18 +8,22 @@ Qwen3 one fixes the head size at 128, the Mistral one takes the sliding window f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from megatron.core.models.gpt import GPTModel
 from nemo.collections.llm.gpt.model.base import GPTConfig
+from nemo.collections.llm.gpt.model.gemma2 import Gemma2Config
 from nemo.collections.llm.gpt.model.llama import Llama31Config, LlamaConfig
 from nemo.collections.llm.gpt.model.mistral import MistralConfig7B
 from nemo.collections.llm.gpt.model.qwen2 import Qwen2Config
 from nemo.collections.llm.gpt.model.qwen3 import Qwen3Config
+from typing_extensions import override
 
 from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.gemma2 import finish_gemma2, gelu_tanh
 
 # Embedding rows are padded to a multiple of this whatever the layout, so that one checkpoint fits every TP size that
 # divides it. The padded rows are zero, never trained, and cut off at export.
@@ -70,6 +74,35 @@ class Family:
     """Whether the query, key and value projections have biases."""
     qk_norm: bool = False
     """Whether queries and keys are normalized per head."""
+    sandwich_norms: bool = False
+    """Whether the outputs of attention and feed-forward are normalized too."""
+    activation: str = "silu"
+    """Of the feed-forward's gate, as ``config.json`` names it."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What keys mean that ``config.json`` leaves out, where it is not what they mean elsewhere."""
+
+
+@dataclass
+class Gemma2PolicyConfig(Gemma2Config):
+    """NeMo's config of Gemma 2, building the model that Hugging Face has; see `gemma2.py`."""
+
+    activation_func: Callable = gelu_tanh
+    sandwich_norms: bool = True
+
+    @override
+    def configure_model(self, *args: Any, **kwargs: Any) -> GPTModel:
+        return finish_gemma2(super().configure_model(*args, **kwargs))
+
+
+_GEMMA2_DEFAULTS = {
+    "tie_word_embeddings": True,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+}
 
 
 FAMILIES: dict[str, Family] = {
@@ -79,6 +112,13 @@ FAMILIES: dict[str, Family] = {
         Family("mistral", MistralConfig7B),
         Family("qwen2", Qwen2Config, qkv_bias=True),
         Family("qwen3", Qwen3Config, qk_norm=True),
+        Family(
+            "gemma2",
+            Gemma2PolicyConfig,
+            sandwich_norms=True,
+            activation="gelu_pytorch_tanh",
+            defaults=_GEMMA2_DEFAULTS,
+        ),
     )
 }
 
@@ -94,7 +134,8 @@ def read_hf_config(policy_dir: Path) -> HFConfig:
         raise UserError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a JSON object")
-    return HFConfig(raw, path)
+    family = FAMILIES.get(raw.get("model_type", ""))
+    return HFConfig({**family.defaults, **raw} if family else raw, path)
 
 
 def family_of(config: HFConfig) -> Family:
@@ -118,8 +159,10 @@ def tied(config: HFConfig) -> bool:
 
 
 def _refuse_what_cannot_be_exact(config: HFConfig, family: Family) -> None:
-    if config.get("hidden_act", "silu") != "silu":
-        raise UserError(f"{config.path}: hidden_act {config.raw['hidden_act']!r} is not supported; supported: 'silu'")
+    # Gemma's ``hidden_act`` is read by nobody: its first release had the wrong function there.
+    key = "hidden_activation" if "hidden_activation" in family.defaults else "hidden_act"
+    if (activation := config.get(key, family.activation)) != family.activation:
+        raise UserError(f"{config.path}: {key} {activation!r} is not supported; supported: {family.activation!r}")
     if config.get("mlp_bias", False):
         raise UserError(f"{config.path}: mlp_bias is not supported")
     if not family.qkv_bias and config.get("attention_bias", False):
@@ -137,6 +180,19 @@ def _sliding_window(config: HFConfig) -> int | None:
     if not config.get("use_sliding_window", True):
         return None
     return config.get("sliding_window")
+
+
+def _gemma2_fields(config: HFConfig) -> dict[str, Any]:
+    layers = config.require("num_hidden_layers")
+    # The first layer has the window, every second one does not.
+    alternating = ["full_attention" if layer % 2 else "sliding_attention" for layer in range(layers)]
+    return {
+        "window_attn_skip_freq": [int(kind == "sliding_attention") for kind in config.get("layer_types", alternating)],
+        "query_pre_attn_scalar": config.require("query_pre_attn_scalar"),
+        "softmax_scale": config.require("query_pre_attn_scalar") ** -0.5,
+        "attn_logit_softcapping": config.get("attn_logit_softcapping"),
+        "final_logit_softcapping": config.get("final_logit_softcapping"),
+    }
 
 
 def nemo_config(config: HFConfig, **settings: Any) -> GPTConfig:
@@ -162,6 +218,8 @@ def nemo_config(config: HFConfig, **settings: Any) -> GPTConfig:
     elif family.model_type == "mistral":
         extra["window_size"] = None
         extra["cp_comm_type"] = None
+    if family.model_type == "gemma2":
+        extra |= _gemma2_fields(config)
     heads = config.require("num_attention_heads")
     return build(
         num_layers=config.require("num_hidden_layers"),

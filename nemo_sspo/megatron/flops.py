@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.utils import is_layer_window_attention
 
 # Dense bf16 FLOP/s of one GPU by a word of its name, the more specific names first (NVIDIA's data sheets).
 _PEAK_BF16 = {
@@ -43,11 +44,14 @@ class ModelFlops:
     per_token: int
     """Products with the weights of all layers."""
     per_visible_key: int
-    """Of a query with one key that it sees, over all heads and layers: the score, and the value's part of the sum."""
+    """Of a query with one key that it sees, over all heads of a layer: the score, and the value's part of the sum."""
     per_response_token: int
     """Product with the output weight."""
+    layers: int
+    windowed_layers: int
+    """Layers of which a query sees the last `window` keys only."""
     window: int | None
-    """Keys that a query sees at most, itself included."""
+    """Keys that a query sees at most there, itself included."""
     weight_passes: int
     """Forward, the inputs' gradient, and (unless the weights are frozen) the weights' gradient."""
 
@@ -56,11 +60,17 @@ class ModelFlops:
         """`vocab_size` is without padding; `frozen` weights get no gradient (adapters on top are not counted)."""
         inner = config.num_attention_heads * config.kv_channels
         attention = config.hidden_size * (2 * inner + 2 * config.num_query_groups * config.kv_channels)
+        windowed = [
+            is_layer_window_attention(config.window_size, config.window_attn_skip_freq, layer)
+            for layer in range(1, config.num_layers + 1)
+        ]
         feed_forward = config.hidden_size * config.ffn_hidden_size * (3 if config.gated_linear_unit else 2)
         return cls(
             per_token=2 * config.num_layers * (attention + feed_forward),
-            per_visible_key=4 * config.num_layers * inner,
+            per_visible_key=4 * inner,
             per_response_token=2 * config.hidden_size * vocab_size,
+            layers=config.num_layers,
+            windowed_layers=sum(windowed),
             window=None if config.window_size is None else config.window_size[0] + 1,
             weight_passes=2 if frozen else 3,
         )
@@ -70,7 +80,9 @@ class ModelFlops:
         tokens = prompt + response
         weights = self.per_token * tokens + self.per_response_token * response
         # The two products of attention have two inputs each, and both get a gradient.
-        return self.weight_passes * weights + 3 * self.per_visible_key * _visible_keys(tokens, self.window)
+        near, all_ = _visible_keys(tokens, self.window), _visible_keys(tokens, None)
+        keys = self.windowed_layers * near + (self.layers - self.windowed_layers) * all_
+        return self.weight_passes * weights + 3 * self.per_visible_key * keys
 
     def of_step(self, sequences: Iterable[tuple[int, int]]) -> StepWork:
         """The work of a global batch, given the (prompt, response) tokens of each of its responses."""

@@ -7,6 +7,9 @@ Only response tokens are scored, in chunks of C: per chunk logits_CV = h_CH @ w_
 max, sum of exponentials and target logit in fp32, reduced over the tensor-parallel group. Backward computes a chunk's
 logits again (4 GEMMs in all) rather than keep them. The weight's gradient is summed over chunks in fp32 and handed to
 autograd in the weight's dtype, from where Megatron's data-parallel hook adds it to `main_grad`.
+
+A soft cap c (Gemma 2, arXiv:2408.00118, 2) stands between product and softmax: y = c tanh(x / c), so that
+dL/dx = dL/dy (1 - (y / c)^2).
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ def response_logps(
     tp_group: ProcessGroup,
     cp_group: ProcessGroup | None = None,
     sequence_parallel: bool = False,
+    softcap: float | None = None,
 ) -> Tensor:
     """Sum over each response's tokens of log p(label) at temperature 1. Returns [R] fp32, equal on all TP x CP ranks.
 
@@ -46,6 +50,7 @@ def response_logps(
         response_index_BS: which response in [0, R) the *label* belongs to; -1 for prompt and padding.
         vocab_size: rows with a global index >= vocab_size are padding and take no part in the softmax, as in HF.
         chunk_tokens: tokens whose logits exist at once, C.
+        softcap: logits are held between -softcap and softcap; None leaves them as they are.
 
     Gradients, as Megatron's schedules and DDP want them:
         TP: the hidden state's gradient is complete on every rank (summed over the group); with sequence parallelism it
@@ -70,6 +75,7 @@ def response_logps(
         vocab_size,
         chunk_tokens,
         tp_group,
+        softcap,
     )
     # A masked sum rather than index_add: its order, and so its rounding, is the same at every call, also on a GPU.
     # The first loss of a run is compared with its closed form, which needs d = 0.
@@ -92,6 +98,7 @@ class _TokenLogps(torch.autograd.Function):
         vocab_size: int,
         chunk_tokens: int,
         tp_group: ProcessGroup,
+        softcap: float | None,
     ) -> Tensor:
         first_row = dist.get_rank(tp_group) * weight_VH.shape[0]
         # Rows of vocabulary padding are the last ones: leaving them out of the product leaves them out of the softmax.
@@ -99,13 +106,13 @@ class _TokenLogps(torch.autograd.Function):
         labels_N = labels_N - first_row
         logp, log_z = [], []
         for hidden_CH, labels_C in zip(hidden_NH.split(chunk_tokens), labels_N.split(chunk_tokens), strict=True):
-            logits_CV = _logits(hidden_CH, weight_VH[:rows])
+            logits_CV = _logits(hidden_CH, weight_VH[:rows], softcap)
             logp_C, log_z_C = _logp_and_normalizer(logits_CV, labels_C, tp_group)
             logp.append(logp_C)
             log_z.append(log_z_C)
         log_z_N = torch.cat(log_z)
         ctx.save_for_backward(hidden_NH, weight_VH, labels_N, log_z_N)
-        ctx.rows, ctx.chunk_tokens = rows, chunk_tokens
+        ctx.rows, ctx.chunk_tokens, ctx.softcap = rows, chunk_tokens, softcap
         return torch.cat(logp)
 
     @staticmethod
@@ -119,22 +126,32 @@ class _TokenLogps(torch.autograd.Function):
         chunks = (tensor.split(ctx.chunk_tokens) for tensor in (hidden_NH, labels_N, log_z_N, grad_N))
         for hidden_CH, labels_C, log_z_C, grad_C in zip(*chunks, strict=True):
             # d log p(label) / d logits = onehot(label) - softmax
-            grad_logits_CV = _logits(hidden_CH, weight_rows_VH).sub_(log_z_C[:, None]).exp_()
+            grad_logits_CV = _logits(hidden_CH, weight_rows_VH, ctx.softcap)
+            slope_CV = None if ctx.softcap is None else _softcap_slope(grad_logits_CV, ctx.softcap)
+            grad_logits_CV.sub_(log_z_C[:, None]).exp_()
             grad_logits_CV.mul_(-grad_C[:, None])
             is_local_C, column_C = _local_column(labels_C, ctx.rows)
             if ctx.rows:
                 grad_logits_CV.scatter_add_(1, column_C[:, None], torch.where(is_local_C, grad_C, 0.0)[:, None])
+            if slope_CV is not None:
+                grad_logits_CV.mul_(slope_CV)
             grad_logits_CV = grad_logits_CV.to(weight_VH.dtype)
             grad_hidden.append(grad_logits_CV @ weight_rows_VH)
             if grad_weight_VH is not None:
                 grad_weight_VH[: ctx.rows] += grad_logits_CV.t() @ hidden_CH
         if grad_weight_VH is not None:
             grad_weight_VH = grad_weight_VH.to(weight_VH.dtype)
-        return torch.cat(grad_hidden), grad_weight_VH, None, None, None, None
+        return torch.cat(grad_hidden), grad_weight_VH, None, None, None, None, None
 
 
-def _logits(hidden_CH: Tensor, weight_VH: Tensor) -> Tensor:
-    return (hidden_CH @ weight_VH.t()).float()
+def _logits(hidden_CH: Tensor, weight_VH: Tensor, softcap: float | None) -> Tensor:
+    logits_CV = (hidden_CH @ weight_VH.t()).float()
+    return logits_CV if softcap is None else logits_CV.div_(softcap).tanh_().mul_(softcap)
+
+
+def _softcap_slope(capped_CV: Tensor, softcap: float) -> Tensor:
+    """d c tanh(x / c) / dx at each capped logit."""
+    return torch.div(capped_CV, softcap).square_().neg_().add_(1.0)
 
 
 def _local_column(labels_C: Tensor, rows: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ such as the one that waits for the distributed optimizer's parameter gathering, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from megatron.core.models.gpt import GPTModel
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.microbatch import Microbatch
+from nemo_sspo.megatron.prompt_sharing import key_distances, rotary_by_position
 
 
 def unwrap(model: nn.Module) -> GPTModel:
@@ -36,7 +37,12 @@ def forward_to_hidden_states(model: nn.Module, microbatch: Microbatch) -> Tensor
     parallelism, in the model's own precision; on earlier stages the activations for the next one.
     """
     gpt = unwrap(model)
-    inputs = model_inputs(microbatch)
+    shares_prompts = microbatch.part_bounds is not None
+    with rotary_by_position(gpt, microbatch.position_ids_BS[0]) if shares_prompts else nullcontext():
+        return _run(model, gpt, model_inputs(microbatch))
+
+
+def _run(model: nn.Module, gpt: GPTModel, inputs: dict[str, Any]) -> Tensor:
     if not gpt.post_process:
         return model(**inputs)
     if gpt.mtp_process:
@@ -57,20 +63,20 @@ def output_weight(model: nn.Module) -> Tensor:
     layer = gpt.output_layer
     if getattr(layer, "bias", None) is not None:
         raise UserError("the output layer has a bias, which the log-prob head does not support")
-    if getattr(gpt.config, "final_logit_softcapping", None):
-        raise UserError("the model caps its logits (final_logit_softcapping), which the log-prob head does not support")
     if gpt.share_embeddings_and_output_weights:
         return gpt.shared_embedding_or_output_weight()
     return layer.weight
 
 
 def model_inputs(microbatch: Microbatch) -> dict[str, Any]:
-    """Arguments of `GPTModel.forward`. No attention mask: see `microbatch.py`."""
+    """Arguments of `GPTModel.forward`. No attention mask (see `microbatch.py`), unless prompts are shared."""
     inputs: dict[str, Any] = {
         "input_ids": microbatch.tokens_BS,
         "position_ids": microbatch.position_ids_BS,
         "attention_mask": None,
     }
+    if microbatch.part_bounds is not None:
+        inputs["attention_mask"] = key_distances(microbatch.part_bounds, microbatch.position_ids_BS[0])
     if microbatch.cu_seqlens is not None:
         inputs["packed_seq_params"] = PackedSeqParams(
             qkv_format="thd",

@@ -32,6 +32,7 @@ from megatron.core.transformer.utils import is_layer_window_attention
 from torch import Tensor, nn
 
 from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.gemma2 import attention_softcap, has_sandwich_norms, soft_cap, with_sandwich_norms
 from nemo_sspo.megatron.microbatch import zigzag_indices
 
 _log = logging.getLogger(__name__)
@@ -48,10 +49,23 @@ def layer_spec(config: TransformerConfig, vp_stage: int | None = None) -> Module
     Has the signature of NeMo's `GPTConfig.transformer_layer_spec`.
     """
     if transformer_engine_usable():
-        _log.info("transformer layers: Transformer Engine")
-        return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
+        return _transformer_engine_spec(config)
     _log.info("transformer layers: Megatron's local ones (no Transformer Engine with a GPU here)")
     return local_layer_spec(config, vp_stage)
+
+
+def _transformer_engine_spec(config: TransformerConfig) -> ModuleSpec:
+    spec = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
+    if has_sandwich_norms(config):
+        from megatron.core.extensions.transformer_engine import TENorm
+
+        with_sandwich_norms(spec, config, TENorm)
+    if attention_softcap(config) is None:
+        _log.info("transformer layers: Transformer Engine")
+        return spec
+    spec.submodules.self_attention.submodules.core_attention = LocalCoreAttention
+    _log.info("transformer layers: Transformer Engine, with attention in plain torch (it caps its logits)")
+    return spec
 
 
 def local_layer_spec(config: TransformerConfig, vp_stage: int | None = None) -> TransformerBlockSubmodules:
@@ -65,6 +79,8 @@ def local_layer_spec(config: TransformerConfig, vp_stage: int | None = None) -> 
     attention.core_attention = LocalCoreAttention
     if attention.q_layernorm is not IdentityOp:
         attention.q_layernorm = attention.k_layernorm = LocalNorm
+    if has_sandwich_norms(config):
+        with_sandwich_norms(spec, config, LocalNorm)
     layers = get_num_layers_to_build(config, vp_stage=vp_stage)
     return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=LocalNorm)
 
@@ -94,10 +110,13 @@ class LocalNorm(nn.Module):
 
 
 class LocalCoreAttention(MegatronModule):
-    """Causal softmax attention in plain torch: grouped queries, sliding windows, packed rows, context parallelism.
+    """Causal softmax attention in plain torch: grouped queries, sliding windows, capped logits, packed rows, context
+    parallelism.
 
     Under context parallelism the keys and values of all ranks are gathered (backward: reduce-scattered), and masked by
-    their position in the row. That costs the memory that ring attention saves: it is for small models on a CPU.
+    their position in the row. That costs the memory that ring attention saves: it is for small models on a CPU, and
+    for models that cap their attention logits, for which Transformer Engine has no kernel. Those hold their scores,
+    [B, N, S, T] in fp32.
     """
 
     def __init__(
@@ -116,12 +135,11 @@ class LocalCoreAttention(MegatronModule):
             raise UserError(f"local attention is causal self-attention only, not {attn_mask_type} {attention_type}")
         if getattr(config, "softmax_type", "vanilla") != "vanilla":
             raise UserError(f"local attention has no softmax_type {config.softmax_type!r}: it needs Transformer Engine")
-        if getattr(config, "attn_logit_softcapping", None):
-            raise UserError("local attention has no attn_logit_softcapping: it needs a GPU")
         groups = pg_collection or ProcessGroupCollection.use_mpu_process_groups(required_pgs=["tp", "cp"])
         self.cp_group = groups.cp
         self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
         self.scale = config.kv_channels**-0.5 if softmax_scale is None else softmax_scale
+        self.softcap = attention_softcap(config)
         if config.apply_query_key_layer_scaling:
             self.scale /= max(1, layer_number)
         is_windowed = is_layer_window_attention(config.window_size, config.window_attn_skip_freq, layer_number)
@@ -139,12 +157,16 @@ class LocalCoreAttention(MegatronModule):
     ) -> Tensor:
         """query [S, B, N, D], key and value [S, B, G, D] -> [S, B, N * D]; packed: all without B.
 
-        `attention_mask` is ignored: padding stands behind the tokens, so the causal mask hides it.
+        `attention_mask`: the distances of shared prompts (`prompt_sharing.py`), [S, S]. Otherwise there is none:
+        padding stands behind the tokens, so the causal mask hides it.
         """
         if packed_seq_params is not None:
             query, key, value = (x.unsqueeze(1) for x in (query, key, value))
-        bounds = None if packed_seq_params is None else packed_seq_params.cu_seqlens_q
-        mask_ST = self._mask(bounds, query.shape[0], query.device)
+        if attention_mask is None:
+            bounds = None if packed_seq_params is None else packed_seq_params.cu_seqlens_q
+            mask_ST = self._mask(bounds, query.shape[0], query.device)
+        else:
+            mask_ST = self._mask_of_distances(attention_mask)
         if self.cp_group.size() > 1:
             key, value = (
                 gather_from_sequence_parallel_region(x.contiguous(), group=self.cp_group) for x in (key, value)
@@ -169,12 +191,30 @@ class LocalCoreAttention(MegatronModule):
             mask_ST &= q_S - k_T <= self.window
         return mask_ST.to(device)
 
+    def _mask_of_distances(self, distance_SS: Tensor) -> Tensor:
+        is_seen_SS = distance_SS >= 0
+        if self.window is not None and self.window >= 0:
+            is_seen_SS &= distance_SS <= self.window
+        return is_seen_SS
+
     def _attend(self, q_BNSD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, mask_ST: Tensor) -> Tensor:
         dropout = self.dropout if self.training else 0.0
         # The heads differ between the tensor-parallel ranks, and so must their dropout. Under sequence parallelism the
         # transformer block has forked the generator already.
         must_fork = dropout > 0.0 and not self.config.sequence_parallel
         with get_cuda_rng_tracker().fork() if must_fork else nullcontext():
+            if self.softcap is not None:
+                return self._attend_capped(q_BNSD, k_BGTD, v_BGTD, mask_ST, dropout, self.softcap)
             return F.scaled_dot_product_attention(
                 q_BNSD, k_BGTD, v_BGTD, attn_mask=mask_ST, dropout_p=dropout, scale=self.scale, enable_gqa=True
             )
+
+    def _attend_capped(
+        self, q_BNSD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, mask_ST: Tensor, dropout: float, cap: float
+    ) -> Tensor:
+        """Scores are scaled, capped and masked, in this order (arXiv:2408.00118, 2)."""
+        q_BGQSD = q_BNSD.unflatten(1, (k_BGTD.shape[1], -1))
+        scores_BGQST = (q_BGQSD @ k_BGTD[:, :, None].transpose(-1, -2)).float() * self.scale
+        scores_BGQST = soft_cap(scores_BGQST, cap).masked_fill(~mask_ST, -torch.inf)
+        weights_BGQST = F.dropout(scores_BGQST.softmax(dim=-1), dropout).to(v_BGTD.dtype)
+        return (weights_BGQST @ v_BGTD[:, :, None]).flatten(1, 2)

@@ -27,7 +27,9 @@ from nemo_sspo.megatron.preference_loss import (
 )
 
 
-def head_layout(*, vocab_size: int, chunk_tokens: int, sequence_parallel: bool) -> HeadLayout:
+def head_layout(
+    *, vocab_size: int, chunk_tokens: int, sequence_parallel: bool, one_pass: bool, softcap: float | None
+) -> HeadLayout:
     """The head's layout in Megatron's current process groups."""
     has_context = parallel_state.get_context_parallel_world_size() > 1
     return HeadLayout(
@@ -36,6 +38,8 @@ def head_layout(*, vocab_size: int, chunk_tokens: int, sequence_parallel: bool) 
         sequence_parallel=sequence_parallel,
         tp_group=parallel_state.get_tensor_model_parallel_group(),
         cp_group=parallel_state.get_context_parallel_group() if has_context else None,
+        one_pass=one_pass,
+        softcap=softcap,
     )
 
 

@@ -111,6 +111,7 @@ class Microbatch:
     weight_P: Tensor  # float32: 1 / pairs of the global batch, 0 for a filler pair
     cu_seqlens: Tensor | None = None  # int32 [sequences + 1], packed only; of the whole row also under CP
     max_seqlen: int | None = None
+    part_bounds: Tensor | None = None  # int64 [3P + 1], shared prompts only: see `prompt_sharing.py`
 
     @property
     def num_responses(self) -> int:
@@ -145,6 +146,21 @@ def packed_microbatch(pairs: Sequence[PreferencePair], weights: Sequence[float],
     columns = {name: torch.cat([getattr(row, name) for row in padded])[None] for name in _COLUMNS}
     microbatch = _assemble(columns, pairs, weights)
     return replace(microbatch, cu_seqlens=lengths.cumsum(0).to(torch.int32), max_seqlen=int(lengths.max()))
+
+
+def shared_prompt_microbatch(pairs: Sequence[PreferencePair], weights: Sequence[float], shape: RowShape) -> Microbatch:
+    """All pairs in one row, each one's prompt once; see `prompt_sharing.py`. Not for context parallelism."""
+    parts: list[_Sequence] = []
+    for number, pair in enumerate(pairs):
+        before_last = len(pair.prompt_ids) - 1
+        parts.append(_Sequence.unscored(pair.prompt_ids[:before_last]))
+        for side, response in enumerate((pair.chosen_ids, pair.rejected_ids)):
+            branch = _Sequence.of(pair.prompt_ids[before_last:], response, 2 * number + side)
+            parts.append(replace(branch, position_ids_BS=branch.position_ids_BS + before_last))
+    bounds = torch.tensor([0, *(part.length for part in parts)]).cumsum(0)
+    rest = _Sequence.padding(shape.row_length(int(bounds[-1])) - int(bounds[-1]))
+    columns = {name: torch.cat([getattr(part, name) for part in (*parts, rest)])[None] for name in _COLUMNS}
+    return replace(_assemble(columns, pairs, weights), part_bounds=bounds)
 
 
 def packed_tokens(pair: PreferencePair, shape: RowShape) -> int:
@@ -198,8 +214,13 @@ class _Sequence:
 
     @classmethod
     def padding(cls, length: int) -> _Sequence:
-        pad, nothing = torch.full((length,), _PAD), torch.full((length,), NO_RESPONSE)
-        return cls(pad, pad, torch.arange(length), nothing, nothing, nothing)
+        return cls.unscored([_PAD] * length)
+
+    @classmethod
+    def unscored(cls, token_ids: Sequence[int]) -> _Sequence:
+        tokens = torch.tensor(token_ids, dtype=torch.int64)
+        nothing = torch.full_like(tokens, NO_RESPONSE)
+        return cls(tokens, torch.full_like(tokens, _PAD), torch.arange(len(tokens)), nothing, nothing, nothing)
 
     @classmethod
     def of(cls, prompt: Sequence[int], response: Sequence[int], index: int) -> _Sequence:

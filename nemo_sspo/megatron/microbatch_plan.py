@@ -1,21 +1,30 @@
 """Which microbatches every replica runs at every step, and of which shape. No NeMo, no process group.
 
     padded   a microbatch is `micro_batch_size` pairs, two rows each, all rows of a step of one length
-    packed   a microbatch is one row of whole pairs, as many as fit into `pack_tokens`, all rows of a step of one length
+    packed   a microbatch is one row of whole pairs, at most `pack_tokens` long, all rows of a step of one length
 
-A step has one row length because pipeline stages exchange tensors of a shape agreed on beforehand.
+A step has one row length because pipeline stages exchange tensors of a shape agreed on beforehand. Packed, its pairs
+are spread over as many rows as every replica runs equally many of, evenly filled: no replica waits for another, and
+the fullest row, which sets the length, is hardly fuller than the mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.errors import UserError
-from nemo_sspo.megatron.batch_plan import GlobalBatch, completed, packs
-from nemo_sspo.megatron.microbatch import Microbatch, RowShape, packed_microbatch, padded_microbatch
+from nemo_sspo.megatron.batch_plan import GlobalBatch, completed, level_packs
+from nemo_sspo.megatron.microbatch import (
+    Microbatch,
+    PreferencePair,
+    RowShape,
+    packed_microbatch,
+    padded_microbatch,
+    shared_prompt_microbatch,
+)
 from nemo_sspo.megatron.pairs import PairTable
 
 
@@ -49,24 +58,18 @@ class MicrobatchPlan:
 
     def rows_of(self, step: int, replica: int) -> list[tuple[int, ...]]:
         """Table rows of each microbatch that `replica` runs at `step`; some may have none."""
-        share = self.batches[step].share(replica, self.parallel.data)
-        # The interleaved schedule runs whole groups of `pipeline` microbatches.
-        multiple_of = self.parallel.pipeline if self.parallel.virtual_pipeline else 1
         if self.train.packing:
-            return completed(packs(share, self._pair_tokens, self.train.pack_tokens), multiple_of)
+            return self._packs_of_step[step][replica :: self.parallel.data]
+        share = self.batches[step].share(replica, self.parallel.data)
         size = self.train.micro_batch_size
-        return completed([share[start : start + size] for start in range(0, len(share), size)], multiple_of)
+        return completed([share[start : start + size] for start in range(0, len(share), size)], self._group)
 
     def row_length(self, step: int) -> int:
         """Length of every row of a step, on all replicas."""
         if not self.train.packing:
             return self._layout.row_length(max(self._row_tokens[row] for row in self.batches[step].pairs))
-        replicas = range(self.parallel.data)
-        fullest = max(
-            sum(self._pair_tokens[row] for row in rows or (self._filler,))
-            for replica in replicas
-            for rows in self.rows_of(step, replica)
-        )
+        packs = self._packs_of_step[step]
+        fullest = max(sum(self._pair_tokens[row] for row in rows or (self._filler,)) for rows in packs)
         return self._layout.row_length(fullest)
 
     def build(self, step: int, rows: tuple[int, ...], of_step: int, length: int) -> PreparedMicrobatch:
@@ -75,8 +78,13 @@ class MicrobatchPlan:
         fillers = max(0, full - len(rows))
         pairs = [self.pairs[row] for row in (*rows, *[self._filler] * fillers)]
         weights = [1.0 / len(self.batches[step].pairs)] * len(rows) + [0.0] * fillers
-        make = packed_microbatch if self.train.packing else padded_microbatch
-        return PreparedMicrobatch(make(pairs, weights, self._row_shape(length)), rows, step, of_step)
+        return PreparedMicrobatch(self._make(pairs, weights, self._row_shape(length)), rows, step, of_step)
+
+    @property
+    def _make(self) -> Callable[[Sequence[PreferencePair], Sequence[float], RowShape], Microbatch]:
+        if not self.train.packing:
+            return padded_microbatch
+        return shared_prompt_microbatch if self.train.share_prompt else packed_microbatch
 
     def _row_shape(self, length: int | None = None) -> RowShape:
         parallel = self.parallel
@@ -87,6 +95,18 @@ class MicrobatchPlan:
             token_multiple=self.token_multiple,
             length=length,
         )
+
+    @property
+    def _group(self) -> int:
+        """The interleaved schedule runs whole groups of `pipeline` microbatches."""
+        return self.parallel.pipeline if self.parallel.virtual_pipeline else 1
+
+    @cached_property
+    def _packs_of_step(self) -> list[list[tuple[int, ...]]]:
+        """Of all replicas: each takes every `data`-th."""
+        multiple_of = self.parallel.data * self._group
+        budget = self.train.pack_tokens
+        return [level_packs(batch.pairs, self._pair_tokens, budget, multiple_of) for batch in self.batches]
 
     @cached_property
     def _layout(self) -> RowShape:
@@ -103,7 +123,10 @@ class MicrobatchPlan:
     @cached_property
     def _pair_tokens(self) -> list[int]:
         """Tokens that each pair takes of a packed row. Raises UserError for a pair that exceeds `pack_tokens`."""
-        tokens = self.pairs.packed_tokens(self._layout.sequence_multiple)
+        if self.train.share_prompt:
+            tokens = self.pairs.shared_prompt_tokens()
+        else:
+            tokens = self.pairs.packed_tokens(self._layout.sequence_multiple)
         longest = max(range(len(tokens)), key=tokens.__getitem__)
         if tokens[longest] > self.train.pack_tokens:
             raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from nemo_sspo.megatron.checkpoint import load_weights
+from nemo_sspo.megatron.gemma2 import final_softcap
+from nemo_sspo.megatron.head_choice import Head
 from nemo_sspo.megatron.hidden_states import forward_to_hidden_states
 from nemo_sspo.megatron.lora import Adapters, add_adapters
 from nemo_sspo.megatron.loss_reduction import LogpReduction, PreferenceLossReduction, head_layout
@@ -36,6 +38,7 @@ class SSPOModel(GPTModel):
         weights: Path,
         vocab_size: int,
         head_chunk_tokens: int,
+        head: Head = "recompute",
         objective: PreferenceObjective | None = None,
         repulsion_weight: Callable[[int], float] | None = None,
         optim: OptimizerModule | None = None,
@@ -44,9 +47,10 @@ class SSPOModel(GPTModel):
         """
         Args:
             config: architecture, layer spec and precision.
-            weights: checkpoint (see `checkpoint.py`) that the model starts from.
+            weights: checkpoint (see `checkpoint.py`) that the model starts from; `PolicyStrategy` loads it.
             vocab_size: tokens of the vocabulary, without padding.
             head_chunk_tokens: response tokens whose logits exist at once.
+            head: when the gradient of the log-probs is computed; see `head_choice.py`.
             objective: what to optimize; only training needs it, as the next two.
             repulsion_weight: lambda at a 0-based optimizer step.
             optim: optimizer and learning-rate schedule.
@@ -56,19 +60,10 @@ class SSPOModel(GPTModel):
         self.weights = weights
         self.vocab_size = vocab_size
         self.head_chunk_tokens = head_chunk_tokens
+        self.head = head
         self.objective = objective
         self.repulsion_weight = repulsion_weight
         self.adapters = adapters
-
-    @override
-    def configure_model(self, vp_stage: int | None = None) -> None:
-        """Build this rank's chunk, load its weights and adapt them, before it is wrapped and an optimizer exists."""
-        if hasattr(self, "module"):
-            return
-        super().configure_model(vp_stage)
-        load_weights([self.module], self.weights)
-        if self.adapters is not None:
-            add_adapters(self.module, self.adapters)
 
     @override
     def data_step(self, dataloader_iter: Iterator[Any]) -> PreparedMicrobatch:
@@ -107,4 +102,14 @@ class SSPOModel(GPTModel):
             vocab_size=self.vocab_size,
             chunk_tokens=self.head_chunk_tokens,
             sequence_parallel=self.config.sequence_parallel,
+            one_pass=self.head == "one_pass",
+            softcap=final_softcap(self.config),
         )
+
+
+def load_policy(chunks: Sequence[SSPOModel]) -> None:
+    """Load the weights of all chunks of this rank, and adapt them. Collective; once all ranks have built theirs."""
+    load_weights([chunk.module for chunk in chunks], chunks[0].weights)
+    for chunk in chunks:
+        if chunk.adapters is not None:
+            add_adapters(chunk.module, chunk.adapters)

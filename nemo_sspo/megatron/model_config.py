@@ -47,6 +47,11 @@ def training_config(hf_dir: Path, parallel: Parallel, precision: Precision, trai
     NeMo's strategy enters the parallel sizes themselves.
     """
     require_support(precision)
+    if train.share_prompt and transformer_engine_usable():
+        raise UserError(
+            "train.share_prompt: Transformer Engine's attention kernels cannot hide one response from the other; "
+            "set train.share_prompt=false"
+        )
     dtype = params_dtype(precision)
     config = nemo_config(
         read_hf_config(hf_dir),

@@ -28,11 +28,11 @@ import torch
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from nemo.lightning.io import pl as nemo_checkpoint_io
-from nemo.lightning.pytorch.strategies import MegatronStrategy
 from torch.distributed import DeviceMesh
 from typing_extensions import override
 
 from nemo_sspo.megatron.cpu_runtime import cpu_runtime
+from nemo_sspo.megatron.strategy import PolicyStrategy
 
 _mesh_from_group = DeviceMesh.from_group
 _set_states = DistributedOptimizer._set_main_param_and_optimizer_states
@@ -71,7 +71,7 @@ def nemo_cpu_runtime() -> Iterator[None]:
         yield
 
 
-class CpuMegatronStrategy(MegatronStrategy):
+class CpuMegatronStrategy(PolicyStrategy):
     """NeMo's strategy with what it takes from CUDA and from Transformer Engine's optimizer served on the CPU."""
 
     @override

@@ -54,6 +54,10 @@ class PairTable(Sequence[PreferencePair]):
             target_pair=values["target_pair"],
         )
 
+    def subset(self, rows: Sequence[int]) -> PairTable:
+        """Some of the pairs, without reference log-probs."""
+        return PairTable(self._pairs.take(list(rows)), None)
+
     def row_tokens(self) -> list[int]:
         """Tokens of each pair's longer row, prompt and response together."""
         prompt, chosen, rejected = (self._lengths(f"{name}_token_ids") for name in ("prompt", "chosen", "rejected"))
@@ -72,6 +76,12 @@ class PairTable(Sequence[PreferencePair]):
             sum(-(-(p + response) // sequence_multiple) * sequence_multiple for response in responses)
             for p, responses in zip(prompt, self.response_tokens(), strict=True)
         ]
+
+    def shared_prompt_tokens(self) -> list[int]:
+        """Tokens of each pair in a packed row that holds its prompt once, the prompt's last token twice."""
+        prompt = self._lengths("prompt_token_ids")
+        responses = self.response_tokens()
+        return [p + 1 + chosen + rejected for p, (chosen, rejected) in zip(prompt, responses, strict=True)]
 
     def response_tokens(self) -> list[tuple[int, int]]:
         """Tokens of each pair's chosen and rejected response."""

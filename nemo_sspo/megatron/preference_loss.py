@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -24,6 +25,7 @@ from torch.distributed import ProcessGroup
 
 from nemo_sspo.megatron.head import response_logps
 from nemo_sspo.megatron.microbatch import Microbatch
+from nemo_sspo.megatron.one_pass_head import Slopes, one_pass_logps
 from nemo_sspo.megatron.pair_metrics import (
     METRICS,
     PREFERENCE,
@@ -35,6 +37,7 @@ from nemo_sspo.megatron.pair_metrics import (
 from nemo_sspo.megatron.pooling import pool_responses
 from nemo_sspo.objective.losses import PairTargets
 from nemo_sspo.objective.repulsion import cosine, unit
+from nemo_sspo.objective.separable import slopes
 
 __all__ = [
     "METRICS",
@@ -57,6 +60,8 @@ class PreferenceObjective:
     """(u_chosen_BH, u_rejected_BH), unit vectors -> repulsion of every pair, [B]."""
     pooling: Literal["last", "mean"]
     """Which states stand for a response: its last token's, or the mean over its tokens."""
+    separable: bool = False
+    """The loss is a sum of a function of d_chosen and one of d_rejected; see `objective/separable.py`."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,14 @@ class HeadLayout:
     sequence_parallel: bool
     tp_group: ProcessGroup
     cp_group: ProcessGroup | None
+    one_pass: bool = False
+    """Compute gradients while the logits exist (`one_pass_head.py`): for separable losses only."""
+    softcap: float | None = None
+    """Bound of the logits (see `head.py`); the one-pass head has none."""
+
+    def __post_init__(self) -> None:
+        if self.one_pass and self.softcap is not None:
+            raise ValueError("the one-pass head does not cap logits")
 
     @property
     def sequence_groups(self) -> tuple[ProcessGroup, ...]:
@@ -78,9 +91,20 @@ class HeadLayout:
         return tuple(group for group in groups if group is not None)
 
 
-def microbatch_logps(hidden_SBH: Tensor, weight_VH: Tensor, microbatch: Microbatch, layout: HeadLayout) -> Tensor:
-    """Summed log-probs of the microbatch's responses, [P, 2] fp32 (chosen, rejected); the reference too."""
-    logps_R = response_logps(
+def microbatch_logps(
+    hidden_SBH: Tensor,
+    weight_VH: Tensor,
+    microbatch: Microbatch,
+    layout: HeadLayout,
+    loss_slopes: Slopes | None = None,
+) -> Tensor:
+    """Summed log-probs of the microbatch's responses, [P, 2] fp32 (chosen, rejected); the reference too.
+
+    A one-pass head needs `loss_slopes` to give them a gradient.
+    """
+    one_pass, recompute = partial(one_pass_logps, slopes=loss_slopes), partial(response_logps, softcap=layout.softcap)
+    head = one_pass if layout.one_pass else recompute
+    logps_R = head(
         hidden_SBH,
         weight_VH,
         microbatch.labels_BS,
@@ -114,7 +138,9 @@ def preference_loss(
     for_logps_SBH = measure_gradient(hidden_SBH, gradient_squares, PREFERENCE)
     for_pooling_SBH = measure_gradient(hidden_SBH, gradient_squares, REPULSION)
 
-    d_P2 = microbatch_logps(for_logps_SBH, weight_VH, microbatch, layout) - microbatch.ref_logps_P2
+    loss_slopes = partial(_slopes, microbatch, objective) if layout.one_pass else None
+    logps_P2 = microbatch_logps(for_logps_SBH, weight_VH, microbatch, layout, loss_slopes)
+    d_P2 = logps_P2 - microbatch.ref_logps_P2
     d_chosen_P, d_rejected_P = d_P2.unbind(dim=1)
     preference_P = objective.loss(d_chosen_P, d_rejected_P, PairTargets(*microbatch.targets_P3.unbind(dim=1)))
     unit_RH = unit(_pooled_states(for_pooling_SBH, microbatch, objective, layout))
@@ -133,6 +159,14 @@ def preference_loss(
         states_RH = unit_RH * is_real_P.repeat_interleave(2)[:, None]
     metrics = PairMetrics(sums, gradient_squares, states_RH, layout.sequence_groups)
     return (microbatch.weight_P * loss_P).sum(), metrics
+
+
+def _slopes(microbatch: Microbatch, objective: PreferenceObjective, logps: Tensor, numbers: Tensor) -> Tensor:
+    """Gradient of the microbatch's loss for single responses' log-probs, given theirs alone."""
+    pair, side = numbers // 2, numbers % 2
+    targets = PairTargets(*microbatch.targets_P3[pair].unbind(dim=1))
+    d = logps - microbatch.ref_logps_P2[pair, side]
+    return microbatch.weight_P[pair] * slopes(objective.loss, d, side == 0, targets)
 
 
 def _pooled_states(

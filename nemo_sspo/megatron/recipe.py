@@ -18,6 +18,8 @@ from nemo_sspo.config.variants import Precision
 from nemo_sspo.megatron.lr_schedule import PolicyLRSchedule
 from nemo_sspo.megatron.nemo_cpu import CpuMegatronStrategy
 from nemo_sspo.megatron.precision import params_dtype, precision_plugin
+from nemo_sspo.megatron.resume import saves_in_background
+from nemo_sspo.megatron.strategy import PolicyStrategy
 
 
 def optimizer(train: Train, precision: Precision, parallel: Parallel, steps_per_epoch: int) -> MegatronOptimizerModule:
@@ -47,7 +49,7 @@ def _overlaps_gather(parallel: Parallel) -> bool:
 def strategy(parallel: Parallel, precision: Precision, *, trains: bool) -> nl.MegatronStrategy:
     """NeMo's strategy for this layout: NCCL on GPUs, gloo without. No optimizer is made unless it `trains`."""
     has_gpu = torch.cuda.is_available()
-    build = nl.MegatronStrategy if has_gpu else CpuMegatronStrategy
+    build = PolicyStrategy if has_gpu else CpuMegatronStrategy
     return build(
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,
@@ -65,8 +67,7 @@ def strategy(parallel: Parallel, precision: Precision, *, trains: bool) -> nl.Me
         process_group_backend="nccl" if has_gpu else "gloo",
         setup_optimizers=trains,
         save_ckpt_format="torch_dist",
-        # `SaveState` renames a state when the call returns: it must be whole by then.
-        ckpt_async_save=False,
+        ckpt_async_save=saves_in_background(),
         # Optimizer state that another TP x PP layout can resume from.
         ckpt_optim_fully_reshardable=parallel.distributed_optimizer,
         replace_progress_bar=False,

@@ -21,6 +21,7 @@ from nemo_sspo.config.variants import Precision
 from nemo_sspo.megatron.batch_plan import by_length
 from nemo_sspo.megatron.data import PairDataModule
 from nemo_sspo.megatron.families import read_hf_config
+from nemo_sspo.megatron.head_choice import choose_head
 from nemo_sspo.megatron.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.model import SSPOModel
 from nemo_sspo.megatron.model_config import training_config
@@ -85,11 +86,14 @@ def reference_rank(job: ReferenceJob) -> Tensor:
     batches = by_length(job.pairs.row_tokens(), global_batch_size=train.global_batch_size)
     plan = MicrobatchPlan(job.pairs, batches, train, job.parallel, token_multiple(job.precision))
     with nemo_cpu_runtime():
+        config = training_config(job.hf_dir, job.parallel, job.precision, train)
         model = SSPOModel(
-            training_config(job.hf_dir, job.parallel, job.precision, train),
+            config,
             job.weights,
             read_hf_config(job.hf_dir).require("vocab_size"),
             train.head_chunk_tokens,
+            # Without a gradient every loss is separable: the tiles are those of a training with such a loss.
+            choose_head(train, config, separable=True),
         )
         collect = _Collect(len(job.pairs), len(batches), job.progress)
         test = trainer(job.parallel, job.precision, max_steps=None, callbacks=[collect])

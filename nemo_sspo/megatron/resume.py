@@ -1,6 +1,10 @@
 """State to resume a killed training step from: weights, optimizer, schedule and position, in the step's scratch.
 
 NeMo's strategy writes and reads it (``torch_dist``); the pickled parts of it are this run's own, never a user's file.
+
+Where there are GPUs a state is written in the background: each rank copies its part to the host and forks a process
+that writes it, while training goes on. The state gets its name when all ranks' writers have ended well (NeMo asks them
+after every step), so that also a half-written state is never seen under it.
 """
 
 from __future__ import annotations
@@ -8,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,6 +20,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from nemo.utils.callbacks.dist_ckpt_io import AsyncFinalizableCheckpointIO
 from typing_extensions import override
 
 from nemo_sspo.errors import Interrupted
@@ -27,6 +33,11 @@ def latest_state(scratch: Path) -> Path | None:
     """The newest complete state below `scratch`, or None."""
     complete = [path for path in scratch.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()]
     return max(complete, key=lambda path: int(path.name.removeprefix(_PREFIX)), default=None)
+
+
+def saves_in_background() -> bool:
+    """Whether states are written while training goes on: with GPUs, whose memory a forked writer does not share."""
+    return torch.cuda.is_available()
 
 
 class HoldScratch(pl.Callback):
@@ -53,7 +64,7 @@ class HoldScratch(pl.Callback):
 
 class SaveState(pl.Callback):
     """Saves the whole training state every `every` optimizer steps, and at the end of the step in which a rank is told
-    to stop (SIGUSR1 or SIGTERM). Keeps the newest state."""
+    to stop (SIGUSR1 or SIGTERM). Keeps the newest state; at most one is being written."""
 
     def __init__(self, scratch: Path, every: int | None, attempt: str) -> None:
         self._scratch = scratch
@@ -65,8 +76,8 @@ class SaveState(pl.Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            for partial in self._scratch.glob(f".{_PREFIX}*.partial"):
-                shutil.rmtree(partial, ignore_errors=True)
+            for draft in self._scratch.glob(f".{_PREFIX}*.partial"):
+                shutil.rmtree(draft, ignore_errors=True)
         # Lightning's own handler of SIGTERM would end the run without a state. It puts back what was there before.
         self._before = {number: signal.signal(number, self._tell) for number in _STOP_SIGNALS}
 
@@ -82,6 +93,7 @@ class SaveState(pl.Callback):
         if stop or (self._every is not None and step % self._every == 0):
             self._save(trainer, step)
         if stop:
+            _finish_saving(trainer)
             raise Interrupted(f"told to stop; saved after step {step} of {trainer.max_steps}")
 
     @override
@@ -97,16 +109,39 @@ class SaveState(pl.Callback):
         return bool(told)
 
     def _save(self, trainer: pl.Trainer, step: int) -> None:
-        partial = self._scratch / f".{_PREFIX}{step}.{self._attempt}.partial"
+        _finish_saving(trainer)
+        draft = self._scratch / f".{_PREFIX}{step}.{self._attempt}.partial"
         if trainer.is_global_zero:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
         dist.barrier()
-        trainer.save_checkpoint(partial)
+        publish = partial(self._publish, trainer, draft, step)
+        if _background_writer(trainer) is not None:
+            trainer.save_checkpoint(draft, storage_options={"finalize_fn": publish})
+            return
+        trainer.save_checkpoint(draft)
         dist.barrier()
+        publish()
+
+    def _publish(self, trainer: pl.Trainer, draft: Path, step: int) -> None:
+        """Collective; every rank has written its part."""
         if trainer.is_global_zero:
             older = latest_state(self._scratch)
-            os.rename(partial, self._scratch / f"{_PREFIX}{step}")
+            os.rename(draft, self._scratch / f"{_PREFIX}{step}")
             if older is not None:
                 shutil.rmtree(older, ignore_errors=True)
         dist.barrier()  # the first rank that leaves has the others killed
+
+
+def _background_writer(trainer: pl.Trainer) -> AsyncFinalizableCheckpointIO | None:
+    io = trainer.strategy.checkpoint_io
+    return io if isinstance(io, AsyncFinalizableCheckpointIO) else None
+
+
+def _finish_saving(trainer: pl.Trainer) -> None:
+    """Wait for a state that is being written, if there is one, and publish it. Collective.
+
+    Raises CheckpointException when a rank's writer has failed.
+    """
+    if (writer := _background_writer(trainer)) is not None:
+        writer.maybe_finalize_save_checkpoint(blocking=True)

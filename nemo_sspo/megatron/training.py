@@ -22,6 +22,7 @@ from nemo_sspo.megatron.checkpoint import save_weights
 from nemo_sspo.megatron.data import PairDataModule
 from nemo_sspo.megatron.families import read_hf_config
 from nemo_sspo.megatron.flops import ModelFlops, peak_flops_here
+from nemo_sspo.megatron.head_choice import choose_head
 from nemo_sspo.megatron.hidden_states import unwrap
 from nemo_sspo.megatron.loggers import build_loggers
 from nemo_sspo.megatron.lora import Adapters, merge_adapters
@@ -112,11 +113,13 @@ def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
     """
     train, batches = job.train, job.batches
     with nemo_cpu_runtime():
+        config = training_config(job.hf_dir, job.parallel, job.precision, train)
         model = SSPOModel(
-            training_config(job.hf_dir, job.parallel, job.precision, train),
+            config,
             job.weights,
             read_hf_config(job.hf_dir).require("vocab_size"),
             train.head_chunk_tokens,
+            choose_head(train, config, separable=job.objective.separable),
             job.objective,
             partial(_at_step, job.repulsion_weight, len(batches)),
             optimizer(train, job.precision, job.parallel, steps_per_epoch(len(job.pairs), train.global_batch_size)),

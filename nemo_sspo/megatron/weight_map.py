@@ -52,7 +52,12 @@ class Shape:
             ours, theirs = f"decoder.layers.{layer}", f"model.layers.{layer}"
             yield f"{ours}.input_layernorm.weight", f"{theirs}.input_layernorm.weight"
             yield f"{ours}.self_attention.linear_proj.weight", f"{theirs}.self_attn.o_proj.weight"
-            yield f"{ours}.pre_mlp_layernorm.weight", f"{theirs}.post_attention_layernorm.weight"
+            if self.family.sandwich_norms:
+                yield f"{ours}.self_attn_bda.norm.weight", f"{theirs}.post_attention_layernorm.weight"
+                yield f"{ours}.pre_mlp_layernorm.weight", f"{theirs}.pre_feedforward_layernorm.weight"
+                yield f"{ours}.mlp_bda.norm.weight", f"{theirs}.post_feedforward_layernorm.weight"
+            else:
+                yield f"{ours}.pre_mlp_layernorm.weight", f"{theirs}.post_attention_layernorm.weight"
             yield f"{ours}.mlp.linear_fc2.weight", f"{theirs}.mlp.down_proj.weight"
             if self.family.qk_norm:
                 yield f"{ours}.self_attention.q_layernorm.weight", f"{theirs}.self_attn.q_norm.weight"

@@ -4,7 +4,7 @@ Legend: R rows of a batch, S padded length, H hidden size. Where llm-blender run
 this scorer pools all rows it is given, computes equal ones once, and packs them by length.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, cast
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nemo_sspo.config.variants import PairRMOracle
 from nemo_sspo.errors import UserError
+from nemo_sspo.oracle.batching import pack, torch_dtype
 from nemo_sspo.oracle.pairrm_checkpoint import (
     BACKBONE_PREFIX,
     HEAD_OUTPUT,
@@ -26,8 +27,9 @@ from nemo_sspo.oracle.pairrm_checkpoint import (
     PairRMCheckpoint,
     inspect_pairrm,
 )
-from nemo_sspo.oracle.pairrm_rows import EncodedRow, MarkerIds, RowEncoder, pack
-from nemo_sspo.oracle.protocol import Preferences, Row
+from nemo_sspo.oracle.pairrm_rows import EncodedRow, MarkerIds, RowEncoder
+from nemo_sspo.oracle.protocol import OnProgress, Preferences, Row, Workplace, silent
+from nemo_sspo.oracle.unique import Unique
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,8 +63,11 @@ class PairRMModel(nn.Module):
 class PairRM:
     """PairRM behind the `PreferenceOracle` protocol."""
 
-    def __init__(self, settings: PairRMOracle, device: str | None = None) -> None:
+    def __init__(
+        self, settings: PairRMOracle, device: str | None = None, *, workplace: Workplace | None = None
+    ) -> None:
         """Load a checkpoint; `device` is the GPU where there is one."""
+        del workplace
         checkpoint = inspect_pairrm(settings.path)
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         tokenizer, ids = _load_tokenizer(checkpoint)
@@ -71,15 +76,14 @@ class PairRM:
             tokenizer, ids, source_max=settings.source_max_tokens, candidate_max=settings.candidate_max_tokens
         )
         model = _load_model(checkpoint)
-        model.pretrained_model.to(_backbone_dtype(settings.precision, self._device))
+        model.pretrained_model.to(torch_dtype(settings.precision, self._device))
         self._model = model.to(self._device).eval()
         self._batch_tokens = settings.batch_tokens
 
-    def compare(self, rows: Sequence[Row], on_progress: Callable[[int], None] = lambda done: None) -> Preferences:
+    def compare(self, rows: Sequence[Row], on_progress: OnProgress = silent) -> Preferences:
         """See `PreferenceOracle.compare`."""
-        unique = list(dict.fromkeys(rows))
-        place = {row: index for index, row in enumerate(unique)}
-        encoded = list(self._encoder.encode(unique))
+        unique = Unique(rows)
+        encoded = list(self._encoder.encode(unique.items))
         logits_U = np.empty(len(unique), dtype=np.float32)
         lengths_U = np.fromiter((row.length for row in encoded), dtype=np.int64, count=len(encoded))
         done = 0
@@ -88,19 +92,13 @@ class PairRM:
             done += len(batch)
             on_progress(done * len(rows) // len(unique))
         truncated_U = np.fromiter((row.truncated for row in encoded), dtype=np.bool_, count=len(encoded))
-        places_R = np.fromiter((place[row] for row in rows), dtype=np.intp, count=len(rows))
+        places_R = unique.places(rows)
         return Preferences(logits_U[places_R], truncated_U[places_R], len(unique))
 
     @torch.inference_mode()
     def _forward(self, rows: Sequence[EncodedRow]) -> NDArray[np.float32]:
         tensors = (torch.from_numpy(array).to(self._device) for array in self._encoder.batch(rows, self._pad))
         return self._model(*tensors).cpu().numpy()
-
-
-def _backbone_dtype(precision: str, device: torch.device) -> torch.dtype:
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" else "float32"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
 
 
 def _load_tokenizer(checkpoint: PairRMCheckpoint) -> tuple["PreTrainedTokenizerBase", MarkerIds]:

@@ -118,13 +118,3 @@ class RowEncoder:
         room = self._candidate_max + (self._source_max - len(kept) - _ENVELOPE) // 2 - _ENVELOPE
         truncated = len(kept) < len(source) or max(len(first), len(second)) > room
         return EncodedRow(kept, first[:room], second[:room], truncated)
-
-
-def pack(lengths_R: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray[np.intp]]:
-    """Cut rows, longest first, into batches whose padded size stays within `batch_tokens` (a longer row goes alone)."""
-    order = np.argsort(-lengths_R, kind="stable")
-    start = 0
-    while start < len(order):
-        count = max(1, batch_tokens // int(lengths_R[order[start]]))
-        yield order[start : start + count]
-        start += count

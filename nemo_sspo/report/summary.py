@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.table import Table
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.manifest import MANIFEST_NAME, Manifest
+from nemo_sspo.artifacts.manifest import Manifest
+from nemo_sspo.artifacts.published import read_manifest
 from nemo_sspo.errors import UserError
 
 Facts = dict[str, Any]
@@ -40,7 +40,7 @@ def summarize(layout: RunLayout) -> Facts:
     if not layout.root.is_dir():
         raise UserError(f"{layout.root}: no run lies there")
     iterations = sorted(int(path.name.removeprefix("iter_")) for path in layout.root.glob("iter_[0-9]*"))
-    prompts = _manifest(layout.artifact("prepare_prompts"))
+    prompts = read_manifest(layout.artifact("prepare_prompts"))
     return {
         "run": layout.root.name,
         "prompts": prompts.counts if prompts else {},
@@ -83,6 +83,7 @@ def summary_table(facts: Facts) -> Table:
 def _iteration(layout: RunLayout, iteration: int) -> Facts:
     pairs = _counts(layout, "build_pairs", iteration)
     train = _counts(layout, "train", iteration)
+    reference = _counts(layout, "reference_logps", iteration)
     evaluation = _counts(layout, "evaluate", iteration)
     rollouts = [manifest.counts for manifest in _manifests(layout, "rollout", iteration)]
     return {
@@ -96,6 +97,8 @@ def _iteration(layout: RunLayout, iteration: int) -> Facts:
         "margin_before": pairs.get("margin_before"),
         "margin_after": pairs.get("margin_after"),
         "similarity": pairs.get("similarity_mean"),
+        "reference_source": reference.get("source"),
+        "reference_difference": reference.get("largest_difference"),
         "steps": train.get("steps"),
         "loss_first": train.get("loss_first"),
         "loss_last": train.get("loss_last"),
@@ -120,7 +123,7 @@ def _relative_error(measured: float | None, expected: float | None) -> float | N
 
 
 def _counts(layout: RunLayout, stage: str, iteration: int) -> Facts:
-    manifest = _manifest(layout.artifact(stage, iteration))
+    manifest = read_manifest(layout.artifact(stage, iteration))
     return dict(manifest.counts) if manifest else {}
 
 
@@ -137,15 +140,8 @@ def _seconds(layout: RunLayout, iteration: int, stages: Sequence[str]) -> dict[s
 def _manifests(layout: RunLayout, stage: str, iteration: int) -> list[Manifest]:
     """Manifests of a stage, whether it has shards or not."""
     directory = layout.artifact(stage, iteration)
-    found = [_manifest(path) for path in (directory, *sorted(directory.glob("shard_*")))]
+    found = [read_manifest(path) for path in (directory, *sorted(directory.glob("shard_*")))]
     return [manifest for manifest in found if manifest is not None]
-
-
-def _manifest(path: Path) -> Manifest | None:
-    try:
-        return Manifest.model_validate_json((path / MANIFEST_NAME).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValidationError):
-        return None
 
 
 def _number(value: float | None, form: str) -> str:
@@ -167,6 +163,12 @@ def _change(first: str, second: str, form: str) -> Callable[[Facts], str]:
     return cell
 
 
+def _reference(facts: Facts) -> str:
+    """Empty where the rollout's log-probs were not compared."""
+    difference = facts["reference_difference"]
+    return "" if difference is None else f"{facts['reference_source']} ({difference:.2g})"
+
+
 def _win_rate(name: str) -> Callable[[Facts], str]:
     def cell(facts: Facts) -> str:
         mean, low, high = (facts[f"win_vs_{name}{end}"] for end in ("", "_low", "_high"))
@@ -184,6 +186,7 @@ _ROWS: tuple[tuple[str, Callable[[Facts], str]], ...] = (
     ("dropped", _dropped),
     ("margin before → after the gate", _change("margin_before", "margin_after", ".4f")),
     ("similarity of a pair", lambda facts: _number(facts["similarity"], ".3f")),
+    ("reference, rollout's off by (nats)", _reference),
     ("optimizer steps", lambda facts: _number(facts["steps"], "d")),
     ("loss first → last", _change("loss_first", "loss_last", ".4g")),
     ("preference loss at step 1", lambda facts: _number(facts["step1_loss"], ".7g")),

@@ -1,5 +1,7 @@
 """The policy's own tokenizer: the chat template is applied here, once, and every later stage works on token ids."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -30,6 +32,14 @@ def load_policy_tokenizer(policy: str) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+def tokenizer_identity(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """32 hex digits that two tokenizers share only if they give every text the same ids under the same template."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    rules = fast.to_str() if fast is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    parts = (rules, tokenizer.chat_template, tokenizer.eos_token_id)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
 def prompt_token_ids(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[dict[str, str]]) -> list[int]:
     """Token ids of a conversation under the chat template, generation prompt included.
 
@@ -55,6 +65,14 @@ def stop_token_ids(policy: str, tokenizer: "PreTrainedTokenizerBase") -> list[in
         configured = GenerationConfig.from_pretrained(directory).eos_token_id
         stops |= set(configured if isinstance(configured, list) else [configured]) - {None}
     return sorted(stops)
+
+
+def end_of_turn(policy: str, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The token that the chat template puts behind an assistant's message, of those that end a response."""
+    turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rendered = cast("list[int]", tokenizer.apply_chat_template(turn, return_dict=False))
+    stops = set(stop_token_ids(policy, tokenizer))
+    return next((token for token in reversed(rendered) if token in stops), cast(int, tokenizer.eos_token_id))
 
 
 def response_text(tokenizer: "PreTrainedTokenizerBase", token_ids: Sequence[int], *, stopped: bool) -> str:

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nemo_sspo.artifacts.model_source import local_model
 from nemo_sspo.config.variants import VllmEngine as VllmSettings
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.protocol import Completion, OnProgress, Sampling
 
 if TYPE_CHECKING:
-    from vllm.logprobs import FlatLogprobs
+    from vllm.logprobs import FlatLogprobs, Logprob
     from vllm.outputs import CompletionOutput
 
 # One process and no pinning of OpenMP threads: several shards may share the machine's cores.
@@ -64,6 +67,25 @@ class VllmEngine:
         requests = [TokensPrompt(prompt_token_ids=list(token_ids)) for token_ids in prompts]
         outputs = self._llm.generate(requests, parameters, use_tqdm=_reporter(on_progress, sampling.samples))
         return [[_completion(completion) for completion in output.outputs] for output in outputs]
+
+    def first_token_logprobs(
+        self, prompts: Sequence[Sequence[int]], allowed: Sequence[int], on_progress: OnProgress
+    ) -> NDArray[np.float64]:
+        """Log-probs [prompts, allowed] of the first token, normalized over `allowed`.
+
+        The engine must have been given ``extra={"logprobs_mode": "processed_logprobs"}``: raw log-probs list the
+        likeliest tokens of the whole vocabulary, among which the allowed ones may be missing.
+        """
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+
+        parameters = SamplingParams(
+            temperature=0.0, max_tokens=1, allowed_token_ids=list(allowed), logprobs=len(allowed), detokenize=False
+        )
+        requests = [TokensPrompt(prompt_token_ids=list(token_ids)) for token_ids in prompts]
+        outputs = self._llm.generate(requests, parameters, use_tqdm=_reporter(on_progress, samples=1))
+        listed = [cast("list[dict[int, Logprob]]", output.outputs[0].logprobs)[0] for output in outputs]
+        return np.array([[tokens[token].logprob for token in allowed] for tokens in listed])
 
 
 def has_gpu() -> bool:

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Iterator
@@ -90,8 +91,15 @@ def run_step(run: Path, stage: str, iteration: int, shard: int, attempt: str, *,
     )
     with destination as draft:
         module.run(StageContext(stage, iteration, shard, experiment, layout, inputs, draft, progress, scratch))
+        draft.timings["peak_memory_gib"] = _peak_memory_gib()
     if leader:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _peak_memory_gib() -> float:
+    """Most main memory that this process, or the largest of those it has started and seen end, has held at once."""
+    kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return kib / 2**20
 
 
 @contextmanager

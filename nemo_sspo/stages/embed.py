@@ -18,7 +18,7 @@ _ROWS_PER_CHUNK = 4096
 
 
 def run(context: StageContext) -> None:
-    """Publish vectors.zarr (array ``vectors`` [N, D] float32, unit rows) and index.parquet (a row per response id)."""
+    """Publish vectors.zarr (array ``vectors`` [N, D], unit rows) and index.parquet (a row per response id)."""
     table = read_table(context.input("rollout").file(ROLLOUTS_FILE), ROLLOUTS)
     responses = table.column("responses").combine_chunks().flatten()
     ids, texts = responses.field("response_id").to_pylist(), responses.field("text").to_pylist()
@@ -32,10 +32,10 @@ def run(context: StageContext) -> None:
     )
     seconds = time.monotonic() - started
 
-    vectors_ND = embeddings.vectors_ND
+    vectors_ND = embeddings.vectors_ND.astype(context.experiment.encoder.storage)
     group = zarr.open_group(context.output.path / VECTORS, mode="w")
     chunks = (min(_ROWS_PER_CHUNK, len(vectors_ND)), vectors_ND.shape[1])
-    group.create_array("vectors", shape=vectors_ND.shape, dtype="float32", chunks=chunks)[:] = vectors_ND
+    group.create_array("vectors", shape=vectors_ND.shape, dtype=vectors_ND.dtype, chunks=chunks)[:] = vectors_ND
     index = {"response_id": list(by_id), "row": np.arange(len(by_id), dtype=np.int32)}
     write_table(context.output.path / INDEX_FILE, pa.table(index, schema=EMBEDDING_INDEX))
     context.output.rows = len(by_id)

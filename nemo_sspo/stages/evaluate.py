@@ -7,6 +7,7 @@ prompts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from nemo_sspo.oracle.protocol import Row
 from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.bootstrap import bootstrap_mean
 from nemo_sspo.stages.context import StageContext
+from nemo_sspo.stages.judging import both_orders, workplace
 from nemo_sspo.stages.score import refuse_not_finite
 
 
@@ -29,7 +31,8 @@ from nemo_sspo.stages.score import refuse_not_finite
 class HeldOut:
     """A policy's responses to the held-out prompts, by prompt id."""
 
-    prompts: dict[str, str]
+    prompts: dict[str, dict[str, Any]]
+    """Text and messages."""
     responses: dict[str, list[str]]
     mean_tokens: float
     distinct: float
@@ -49,10 +52,10 @@ def run(context: StageContext) -> None:
 
     rows, spans = _rows(prompt_ids, new, list(opponents.values()))
     context.progress.update(0, len(rows), unit="comparisons", note="loading the oracle")
-    oracle = load_oracle(context.experiment.oracle)
-    logits = oracle.compare(
-        rows, lambda done: context.progress.update(done, len(rows), unit="comparisons")
-    ).logits_R.astype(np.float64)
+    oracle = load_oracle(context.experiment.oracle, workplace(context))
+    preferences = oracle.compare(rows, lambda done: context.progress.update(done, len(rows), unit="comparisons"))
+    logits = preferences.logits_R.astype(np.float64)
+    context.output.counts |= preferences.facts
 
     settings, wins = context.experiment.evaluation, {}
     for name, span in zip(opponents, spans, strict=True):
@@ -80,11 +83,11 @@ def run(context: StageContext) -> None:
 def read_held_out(artifact: Artifact) -> HeldOut:
     """Read a held-out rollouts artifact."""
     table = read_table(artifact.file(ROLLOUTS_FILE), ROLLOUTS)
-    rows = table.select(["prompt_id", "prompt", "responses"]).to_pylist()
+    rows = table.select(["prompt_id", "prompt", "messages", "responses"]).to_pylist()
     responses = [response for row in rows for response in row["responses"]]
     texts = {row["prompt_id"]: [response["text"] for response in row["responses"]] for row in rows}
     return HeldOut(
-        prompts={row["prompt_id"]: row["prompt"] for row in rows},
+        prompts={row["prompt_id"]: {"prompt": row["prompt"], "messages": row["messages"]} for row in rows},
         responses=texts,
         mean_tokens=sum(len(response["token_ids"]) for response in responses) / len(responses),
         distinct=sum(len(set(group)) for group in texts.values()) / len(responses),
@@ -101,8 +104,7 @@ def _rows(prompt_ids: Sequence[str], new: HeldOut, opponents: Sequence[HeldOut])
         for prompt_id in prompt_ids:
             for ours in new.responses[prompt_id]:
                 for theirs in opponent.responses[prompt_id]:
-                    prompt = new.prompts[prompt_id]
-                    rows += [Row(prompt, ours, theirs), Row(prompt, theirs, ours)]
+                    rows += both_orders(new.prompts[prompt_id], ours, theirs)
         spans.append(slice(start, len(rows)))
     return rows, spans
 

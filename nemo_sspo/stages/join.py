@@ -18,6 +18,7 @@ from nemo_sspo.artifacts.layout import VECTORS
 from nemo_sspo.artifacts.schema import EMBEDDING_INDEX, ROLLOUTS, SCORES
 from nemo_sspo.artifacts.store import Artifact, read_table
 from nemo_sspo.errors import UserError
+from nemo_sspo.objective.similarity import cosines
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class JoinedShard:
     responses: pa.StructArray
     """[N * K], prompt by prompt."""
     logits_NKK: NDArray[np.float64]
-    vectors_MD: NDArray[np.float32]
-    """Unit vectors of the shard's distinct responses."""
+    vectors_MD: NDArray[np.floating]
+    """Unit vectors of the shard's distinct responses, up to the rounding of their type."""
     vector_rows_NK: NDArray[np.int64]
 
     @property
@@ -78,14 +79,13 @@ def similarities(shard: JoinedShard, block: int = 8192) -> NDArray[np.float64]:
     """
     similarity_NKK = np.empty((shard.prompts, shard.k, shard.k))
     for start in range(0, shard.prompts, block):
-        vectors_BKD = shard.vectors_MD[shard.vector_rows_NK[start : start + block]].astype(np.float64)
-        cosines = vectors_BKD @ vectors_BKD.swapaxes(-1, -2)
-        broken = ~np.isfinite(cosines).all(axis=(1, 2))
+        cosines_BKK = cosines(shard.vectors_MD[shard.vector_rows_NK[start : start + block]])
+        broken = ~np.isfinite(cosines_BKK).all(axis=(1, 2))
         if broken.any():
             raise UserError(
                 f"prompt {shard.prompt_ids[start + int(broken.argmax())]}: an embedding is not finite; embed it again"
             )
-        similarity_NKK[start : start + block] = cosines.clip(0.0, 1.0)
+        similarity_NKK[start : start + block] = cosines_BKK.clip(0.0, 1.0)
     return similarity_NKK
 
 

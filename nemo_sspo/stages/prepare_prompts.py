@@ -36,7 +36,7 @@ class Prompt:
 
 def run(context: StageContext) -> None:
     """Publish portion_1..T.parquet and held_out.parquet."""
-    from nemo_sspo.rollout.tokenizer import load_policy_tokenizer
+    from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, tokenizer_identity
 
     experiment, counts = context.experiment, context.output.counts
     tokenizer = load_policy_tokenizer(experiment.policy)
@@ -64,6 +64,7 @@ def run(context: StageContext) -> None:
         "held_out": len(held_out),
         "left_over": len(rest) - used,
         "mean_prompt_tokens": sum(len(p.token_ids) for portion in portions for p in portion) / used,
+        "tokenizer": tokenizer_identity(tokenizer),
     }
     context.output.rows = used + len(held_out)
 

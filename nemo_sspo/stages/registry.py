@@ -28,10 +28,39 @@ class StageSpec:
     """Needs an accelerator where there is one."""
 
 
-_SOURCES = {"policy", "prompts", "data.held_out_prompts", "oracle.path", "encoder.path"}
+_SOURCES = {
+    "policy",
+    "prompts",
+    "data.held_out_prompts",
+    "rollout.source",
+    "oracle.path",
+    "oracle.template",
+    "encoder.path",
+}
 """Settings that name files outside the run, whose content matters as much as their name."""
+_WITHOUT_EFFECT = {
+    f"oracle.{name}"
+    for name in (
+        "api_key_variable",
+        "concurrency",
+        "retries",
+        "timeout_seconds",
+        "max_requests",
+        "max_tokens",
+        "max_dollars",
+        "dollars_per_million_input_tokens",
+        "dollars_per_million_output_tokens",
+    )
+}
+"""How a judge at an endpoint is reached and paid: no answer depends on it, so a cap may be raised in the middle."""
 _SAMPLING = ("policy", "rollout", "engine", "seed")
 _MODEL = ("parallel", "precision")
+_REFERENCE = (
+    "train.reference",
+    "train.reference_source",
+    "train.reference_check_share",
+    "train.reference_tolerance",
+)
 
 STAGES: Mapping[str, StageSpec] = {
     "prepare_prompts": StageSpec("prepare_prompts", "rollout", ("policy", "prompts", "data", "seed", "iterations")),
@@ -41,8 +70,13 @@ STAGES: Mapping[str, StageSpec] = {
     "score": StageSpec("score", "rollout", ("oracle",), sharded=True, gpu=True),
     "embed": StageSpec("embed", "rollout", ("encoder",), sharded=True, gpu=True),
     "build_pairs": StageSpec("build_pairs", "rollout", ("pairs", "gate")),
+    "diagnose": StageSpec("diagnose", "rollout", ("pairs", "gate", "seed")),
     "reference_logps": StageSpec(
-        "reference_logps", "train", ("train.reference", "train.packing", *_MODEL), ranks=True, gpu=True
+        "reference_logps",
+        "train",
+        (*_REFERENCE, "train.packing", "train.share_prompt", "seed", *_MODEL),
+        ranks=True,
+        gpu=True,
     ),
     "train": StageSpec("train", "train", ("train", "loss", "repulsion", "seed", *_MODEL), ranks=True, gpu=True),
     "export": StageSpec("export", "train", ("policy",)),
@@ -58,7 +92,10 @@ def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteratio
             return _sampling_inputs(layout, policy=iteration - 1)
         case "rollout_held_out":
             return _sampling_inputs(layout, policy=iteration)
-        case "score" | "embed":
+        case "score":
+            rollout = {"rollout": [layout.artifact("rollout", iteration, shard)]}
+            return rollout | _judging_inputs(experiment, layout, iteration)
+        case "embed":
             return {"rollout": [layout.artifact("rollout", iteration, shard)]}
         case "build_pairs":
             shards = range(experiment.rollout.shards)
@@ -66,12 +103,19 @@ def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteratio
                 name: [layout.artifact(name, iteration, shard) for shard in shards]
                 for name in ("rollout", "score", "embed")
             }
+        case "diagnose":
+            pairs = {"build_pairs": [layout.artifact("build_pairs", iteration)]}
+            return stage_inputs("build_pairs", experiment, layout, iteration, shard) | pairs
         case "reference_logps":
             reference = 0 if experiment.train.reference == "base" else iteration - 1
-            return {
+            inputs = {
                 "build_pairs": [layout.artifact("build_pairs", iteration)],
                 "checkpoint": [_checkpoint(layout, reference)],
             }
+            if experiment.train.reference_source == "rollout_checked":
+                shards = range(experiment.rollout.shards)
+                inputs["rollout"] = [layout.artifact("rollout", iteration, shard) for shard in shards]
+            return inputs
         case "train":
             return {
                 "build_pairs": [layout.artifact("build_pairs", iteration)],
@@ -82,7 +126,8 @@ def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteratio
             return {"train": [layout.artifact("train", iteration)]}
         case "evaluate":
             policies = {"new": iteration, "previous": iteration - 1, "base": 0}
-            return {name: [layout.artifact("rollout_held_out", policy, 0)] for name, policy in policies.items()}
+            held_out = {name: [layout.artifact("rollout_held_out", policy, 0)] for name, policy in policies.items()}
+            return held_out | _judging_inputs(experiment, layout, iteration)
         case _:
             return {}
 
@@ -91,6 +136,14 @@ def _sampling_inputs(layout: RunLayout, policy: int) -> Inputs:
     """Prompts, and the export of the policy that samples; policy 0 is the experiment's own, which is no artifact."""
     prompts = {"prompts": [layout.artifact("prepare_prompts")]}
     return {**prompts, "policy": [layout.artifact("export", policy)]} if policy > 0 else prompts
+
+
+def _judging_inputs(experiment: Experiment, layout: RunLayout, iteration: int) -> Inputs:
+    """The export of the policy that judges an iteration, where the oracle is the policy it starts from."""
+    oracle = experiment.oracle
+    if oracle.kind != "policy_judge" or oracle.judge == "base" or iteration == 1:
+        return {}
+    return {"policy": [layout.artifact("export", iteration - 1)]}
 
 
 def _checkpoint(layout: RunLayout, policy: int) -> Path:
@@ -102,15 +155,23 @@ def stage_settings(experiment: Experiment, stage: str) -> dict[str, Any]:
     """The resolved settings a stage's artifact depends on, by dotted key."""
     resolved = experiment.model_dump(mode="json")
     settings: dict[str, Any] = {}
-    for key in STAGES[stage].settings:
+    for key in (*STAGES[stage].settings, *_judging_settings(experiment, stage)):
         value: Any = resolved
         for part in key.split("."):
             value = value[part]
         settings.update(_flatten(key, value))
+    if experiment.oracle.kind == "llm_judge":
+        settings = {key: value for key, value in settings.items() if key not in _WITHOUT_EFFECT}
     for key in _SOURCES & settings.keys():
         if settings[key] is not None and Path(settings[key]).exists():
             settings[f"content of {key}"] = fingerprint(Path(settings[key]))
     return settings
+
+
+def _judging_settings(experiment: Experiment, stage: str) -> tuple[str, ...]:
+    """What a judgement depends on besides the oracle's own settings."""
+    judges = "oracle" in STAGES[stage].settings and experiment.oracle.kind == "policy_judge"
+    return ("policy", "engine") if judges else ()
 
 
 def _flatten(key: str, value: Any) -> dict[str, Any]:

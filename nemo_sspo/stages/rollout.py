@@ -26,13 +26,19 @@ if TYPE_CHECKING:
 def run(context: StageContext) -> None:
     """Publish rollouts.parquet of one shard."""
     prompts = _shard_prompts(context)
+    settings = context.experiment.rollout
+    if settings.source is not None and context.stage == "rollout" and context.iteration == 1:
+        from nemo_sspo.stages.given_responses import take_given
+
+        take_given(context, prompts, settings.source)
+        return
     sampling = _sampling(context)
     context.progress.update(0, len(prompts), unit="prompts", note="loading the policy")
 
-    from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, stop_token_ids
+    from nemo_sspo.rollout.tokenizer import stop_token_ids
     from nemo_sspo.rollout.vllm_engine import VllmEngine
 
-    tokenizer = load_policy_tokenizer(context.policy)
+    tokenizer = same_tokenizer(context)
     token_ids = prompts.column("prompt_token_ids").to_pylist()
     engine = VllmEngine(
         context.policy,
@@ -53,6 +59,24 @@ def run(context: StageContext) -> None:
     context.output.counts |= counts
     context.output.rows = table.num_rows
     context.output.timings |= {"generation_seconds": seconds, "tokens_per_second": counts["tokens"] / seconds}
+
+
+def same_tokenizer(context: StageContext) -> "PreTrainedTokenizerBase":
+    """The sampling policy's tokenizer.
+
+    Raises:
+        UserError: it is another than the one that made the prompts' token ids.
+    """
+    from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, tokenizer_identity
+
+    tokenizer, prompts = load_policy_tokenizer(context.policy), context.input("prompts")
+    if tokenizer_identity(tokenizer) != prompts.manifest.counts["tokenizer"]:
+        raise UserError(
+            f"policy {context.policy}: its tokenizer or chat template is not the one that made the token ids of "
+            f"{prompts.path}; every policy of a run has the tokenizer of policy={context.experiment.policy}: put that "
+            "one's files back, or begin a new run"
+        )
+    return tokenizer
 
 
 def _sampling(context: StageContext) -> Sampling:
@@ -95,6 +119,7 @@ def rollout_table(
             {
                 "prompt_id": prompt["prompt_id"],
                 "prompt": conversation_text(prompt["messages"]),
+                "messages": prompt["messages"],
                 "prompt_token_ids": prompt["prompt_token_ids"],
                 "responses": [_response(prompt["prompt_id"], completion, tokenizer) for completion in responses],
             }

@@ -6,6 +6,7 @@ all rows of a window are pooled, so the oracle can pack them by length.
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -19,6 +20,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.protocol import PreferenceOracle, Row
 from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.context import StageContext
+from nemo_sspo.stages.judging import turns, workplace
 
 _WINDOW_PROMPTS = 1024
 
@@ -28,11 +30,11 @@ def run(context: StageContext) -> None:
     rollouts = pq.ParquetFile(context.input("rollout").file(ROLLOUTS_FILE))
     total = rollouts.metadata.num_rows
     context.progress.update(0, total, unit="prompts", note="loading the oracle")
-    oracle = load_oracle(context.experiment.oracle)
+    oracle = load_oracle(context.experiment.oracle, workplace(context))
 
     tally = Tally()
     started = time.monotonic()
-    columns = ["prompt_id", "prompt", "responses.list.element.response_id", "responses.list.element.text"]
+    columns = ["prompt_id", "prompt", "messages", "responses.list.element.response_id", "responses.list.element.text"]
     with pq.ParquetWriter(context.output.path / SCORES_FILE, SCORES, compression="zstd") as writer:
         for batch in rollouts.iter_batches(batch_size=_WINDOW_PROMPTS, columns=columns):
             scored = context.output.rows
@@ -53,6 +55,7 @@ class Tally:
     def __init__(self) -> None:
         self.rows = self.unique_rows = self.truncated_rows = 0
         self.order_gap = 0.0
+        self.facts: Counter[str] = Counter()
 
     def counts(self, *, prompts: int) -> dict[str, int | float]:
         """Facts for the summary. `order_bias` is the mean of |l_ij + l_ji|, 0 for an oracle blind to order."""
@@ -62,6 +65,7 @@ class Tally:
             "unique_rows": self.unique_rows,
             "truncated_rows": self.truncated_rows,
             "order_bias": self.order_gap / self.rows,
+            **self.facts,
         }
 
 
@@ -76,8 +80,9 @@ def score_window(
     k = len(prompts[0]["responses"])
     orders = list(itertools.permutations(range(k), 2))
     rows = [
-        Row(prompt["prompt"], prompt["responses"][i]["text"], prompt["responses"][j]["text"])
+        Row(prompt["prompt"], prompt["responses"][i]["text"], prompt["responses"][j]["text"], conversation)
         for prompt in prompts
+        for conversation in (turns(prompt["messages"]),)
         for i, j in orders
     ]
     preferences = oracle.compare(rows, lambda done: report(done // len(orders)))
@@ -90,6 +95,7 @@ def score_window(
     truncated_N = preferences.truncated_R.reshape(logits.shape).sum(axis=1, dtype=np.int32)
     tally.rows += len(rows)
     tally.unique_rows += preferences.unique_rows
+    tally.facts.update(preferences.facts)
     tally.truncated_rows += int(truncated_N.sum())
     tally.order_gap += float(np.abs(logits_NKK + logits_NKK.swapaxes(1, 2))[:, first, second].sum(dtype=np.float64))
     return pa.table(

@@ -94,7 +94,11 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str | dict, message: str) -> 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("absent.jsonl", "no such file"), ("no such thing", "no such file"), (".", "is a directory")],
+    [
+        ("absent.jsonl", "no such file"),
+        ("no such thing", "no such file"),
+        (".", "no .parquet or .jsonl file in this directory"),
+    ],
 )
 def test_a_missing_source_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
     monkeypatch.chdir(tmp_path)
@@ -110,7 +114,7 @@ def test_empty_unknown_and_damaged_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a readable Parquet file"):
         read_prompts(write(tmp_path / "p.parquet", "PAR1 no"))
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "other.parquet")
-    with pytest.raises(UserError, match=r"neither `prompt` nor `messages` among its fields \['text'\]"):
+    with pytest.raises(UserError, match=r"none of prompt, messages, chosen, rejected among its columns \['text'\]"):
         read_prompts(str(tmp_path / "other.parquet"))
 
 

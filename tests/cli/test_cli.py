@@ -82,10 +82,11 @@ def test_dry_run_lists_every_problem_and_run_the_first(arguments, capsys):
 def test_run_then_run_again_then_summary(arguments, capsys):
     assert cli.main(["run", *arguments]) == 0
     first = capsys.readouterr().out
-    assert first.count("done   ") == 12
+    assert first.count("done   ") == 13
     assert "quickstart: 1 iterations" in first
     facts = json.loads(Path("runs/quickstart/summary.json").read_text())
     assert facts["iterations"][0]["seconds"]["train"] >= 0
+    assert "Finished: all 13 steps are published" in Path("runs/quickstart/report.html").read_text()
     assert cli.main(["run", *arguments]) == 0
     assert "start  " not in capsys.readouterr().out
     assert cli.main(["summary", "runs/quickstart"]) == 0
@@ -129,7 +130,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(line, message, capsys):
 
 def test_overrides_may_stand_on_both_sides_of_an_option(capsys):
     assert cli.main(["plan", "experiment=quickstart", "--json", "iterations=1"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 12
+    assert len(json.loads(capsys.readouterr().out)) == 13
 
 
 def test_config_prints_value_and_meaning(capsys):

@@ -26,9 +26,10 @@ def test_every_leaf_of_the_validated_tree_is_described_with_its_value():
 
 
 def test_every_setting_has_a_meaning():
-    for gate in ("linear", "power", "custom"):
-        unexplained = [row.path for row in describe([f"gate={gate}"]) if not row.meaning]
-        assert unexplained == []
+    chosen = [f"gate={gate}" for gate in ("linear", "power", "custom")]
+    chosen += [f"oracle={oracle}" for oracle in ("pairrm", "reward_model", "llm_judge", "policy_judge", "function")]
+    for choice in chosen:
+        assert [row.path for row in describe([choice]) if not row.meaning] == []
 
 
 def test_defaults_and_changes_are_told_apart():

@@ -1,7 +1,7 @@
 """Overrides become a validated experiment; every mistake becomes one line that says what to do."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nemo_sspo.config.load import compose_settings, config_root, load_experiment
@@ -171,6 +171,39 @@ def refusal(override: str) -> str:
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=40))
+@example("~")
 def test_any_text_composes_or_is_refused_in_one_line(text):
     for override in (text, f"prompts={text}", f"{text}=1"):
         assert len(refusal(override).splitlines()) <= 1
+
+
+def test_a_kind_that_is_named_as_its_field_is_told_apart():
+    """`oracle=function` has a field `function`; a problem beside it is not below it."""
+    quick = (QUICK, "oracle=function")
+    assert message_of(*quick) == "oracle.function is missing: give oracle.function=..."
+    given = (*quick, "oracle.function=a:b")
+    assert message_of(*given, "oracle.path=x").startswith("oracle.path: no setting of oracle=function")
+    assert message_of(*given, "oracle.arguments=3") == "oracle.arguments=3: expected a mapping"
+
+
+def test_a_cap_in_dollars_needs_prices():
+    judge = (QUICK, "oracle=llm_judge", "oracle.model=m", "oracle.max_dollars=1")
+    assert "max_dollars needs dollars_per_million_input_tokens" in message_of(*judge)
+    prices = ("oracle.dollars_per_million_input_tokens=1", "oracle.dollars_per_million_output_tokens=0")
+    assert load_experiment([*judge, *prices]).oracle.max_dollars == 1
+
+
+def test_a_prefix_is_named_once():
+    assert "give one" in message_of(QUICK, "encoder.prefix=a", "encoder.prompt_name=b")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.reference_source=rollout_checked", "train.reference=base"], "train.reference=previous"),
+        (["train.share_prompt=true"], "train.packing=true"),
+        (["train.share_prompt=true", "train.packing=true", "parallel.context=2"], "parallel.context=2"),
+    ],
+)
+def test_training_settings_that_exclude_each_other(overrides, message):
+    assert message in message_of(QUICK, *overrides)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nemo_sspo.megatron.microbatch import PreferencePair
 from tests.distributed import world
+from tests.distributed.architectures import LLAMA, Architecture
 from tests.distributed.ranks import Case, Result
 from tests.distributed.truth import Truth, truth
 
@@ -50,12 +51,19 @@ def _relative(found: Tensor, expected: Tensor) -> float:
 def truth_of(case: Case) -> Truth:
     """The truth for a case; computed once for all layouts and microbatch sizes that share it."""
     return _cached_truth(
-        tuple(case.pairs), case.tied, case.pooling, case.preference_weight, case.repulsion_weight, case.at_reference
+        case.architecture,
+        tuple(case.pairs),
+        case.tied,
+        case.pooling,
+        case.preference_weight,
+        case.repulsion_weight,
+        case.at_reference,
     )
 
 
 @cache
 def _cached_truth(
+    architecture: Architecture,
     pairs: tuple[PreferencePair, ...],
     tied: bool,
     pooling: str,
@@ -65,8 +73,9 @@ def _cached_truth(
     dtype: torch.dtype = torch.float32,
 ) -> Truth:
     return truth(
-        world.weights(tied=tied),
+        world.weights(tied=tied, architecture=architecture),
         pairs,
+        architecture=architecture,
         pooling=pooling,
         preference_weight=preference_weight,
         repulsion_weight=repulsion_weight,
@@ -75,8 +84,8 @@ def _cached_truth(
     )
 
 
-def rounding_of_truth() -> Deviation:
+def rounding_of_truth(architecture: Architecture = LLAMA) -> Deviation:
     """The truth in fp32 against itself in double precision: what rounding alone does."""
-    pairs, weights = world.pairs(), world.weights(tied=False)
-    single, double = truth(weights, pairs), truth(weights, pairs, dtype=torch.float64)
+    pairs, weights = world.pairs(), world.weights(tied=False, architecture=architecture)
+    single, double = (truth(weights, pairs, architecture=architecture, dtype=t) for t in (torch.float32, torch.float64))
     return deviation(Result({"loss": single.loss}, single.grads), double)

@@ -31,11 +31,13 @@ from nemo_sspo.megatron.microbatch import (
     context_parallel_slice,
     packed_microbatch,
     padded_microbatch,
+    shared_prompt_microbatch,
 )
 from nemo_sspo.megatron.pair_metrics import PairMetrics
 from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean
 from tests.distributed import world
+from tests.distributed.architectures import LLAMA, Architecture
 from tests.distributed.tiny_model import build, cut_dimension, named_parameters
 from tests.distributed.world import Layout
 
@@ -47,6 +49,7 @@ class Case:
     """One step on one global batch, and how it is laid out."""
 
     name: str
+    architecture: Architecture = LLAMA
     tied: bool = False
     packed: bool = False
     micro_batch_size: int = 1
@@ -61,6 +64,10 @@ class Case:
     reference_fault: Callable[[GPTModel], AbstractContextManager] = nullcontext
     """Entered around the reference's forward pass only."""
     dropout: float = 0.0
+    one_pass: bool = False
+    """The head that computes gradients while the logits exist."""
+    shared: bool = False
+    """Packed, each prompt once for both responses."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +109,12 @@ def _rank(layout: Layout, cases: Sequence[Case]) -> list[_RankResult]:
             context_parallel_size=layout.context,
         )
         model_parallel_cuda_manual_seed(1)
-        models: dict[tuple[bool, float], list[DistributedDataParallel]] = {}
+        models: dict[tuple[Architecture, bool, float], list[DistributedDataParallel]] = {}
         results = []
         for case in cases:
-            key = (case.tied, case.dropout)
+            key = (case.architecture, case.tied, case.dropout)
             if key not in models:
-                models[key] = build(layout, tied=case.tied, dropout=case.dropout)
+                models[key] = build(layout, tied=case.tied, dropout=case.dropout, architecture=case.architecture)
             with case.fault():
                 results.append(Step(layout, case, models[key]).run())
         dist.destroy_process_group()
@@ -146,6 +153,8 @@ class Step:
             sequence_parallel=layout.sequence,
             tp_group=parallel_state.get_tensor_model_parallel_group(),
             cp_group=parallel_state.get_context_parallel_group(),
+            one_pass=case.one_pass,
+            softcap=case.architecture.final_cap,
         )
         self.objective = losses.PreferenceObjective(
             lambda d_w, d_l, targets: case.preference_weight * sppo(d_w, d_l, targets, eta=world.ETA),
@@ -181,6 +190,7 @@ class Step:
         made = []
         for start in range(size * parallel_state.get_data_parallel_rank(), len(pairs), size * replicas):
             build = packed_microbatch if case.packed else padded_microbatch
+            build = shared_prompt_microbatch if case.shared else build
             microbatch = build(pairs[start : start + size], weights[start : start + size], self._row_shape())
             rank = parallel_state.get_context_parallel_rank()
             made.append(context_parallel_slice(microbatch, rank, self.layout.context))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -18,9 +19,10 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
-from nemo_sspo.megatron import pooling, preference_loss
+from nemo_sspo.megatron import head, hidden_states, layers, one_pass_head, pooling, preference_loss
 from nemo_sspo.megatron.microbatch import Microbatch
 from tests.distributed import ranks, world
+from tests.distributed.architectures import GEMMA2
 from tests.distributed.compare import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Deviation, deviation, truth_of
 from tests.distributed.ranks import Case, run_cases
 from tests.distributed.world import BY_NAME
@@ -65,6 +67,43 @@ def loss_times_cp() -> AbstractContextManager:
         return right(loss, **kwargs) * parallel_state.get_context_parallel_world_size()
 
     return mock.patch.object(preference_loss, "schedule_loss", wrong)
+
+
+def gradient_of_the_forward_pass_as_it_is() -> AbstractContextManager:
+    """The one-pass head forgets what the schedule multiplied the loss by."""
+    return mock.patch.object(one_pass_head, "_factor", return_value=torch.ones(()))
+
+
+def cap_left_out_of_the_backward() -> AbstractContextManager:
+    return mock.patch.object(head, "_softcap_slope", lambda capped_CV, _cap: torch.ones_like(capped_CV))
+
+
+def window_off_by_one() -> AbstractContextManager:
+    """It reaches one token further, as where the query is not counted as one of its keys."""
+    right = layers.LocalCoreAttention._mask
+
+    def wrong(self: layers.LocalCoreAttention, *args: Any) -> Tensor:
+        if self.window is None:
+            return right(self, *args)
+        with mock.patch.object(self, "window", self.window + 1):
+            return right(self, *args)
+
+    return mock.patch.object(layers.LocalCoreAttention, "_mask", wrong)
+
+
+def rejected_sees_chosen() -> AbstractContextManager:
+    """A shared prompt's two responses under the plain causal mask of their pair."""
+    right = hidden_states.key_distances
+
+    def wrong(part_bounds: Tensor, position_ids_S: Tensor) -> Tensor:
+        return right(part_bounds[::3].repeat_interleave(3)[2:], position_ids_S)
+
+    return mock.patch.object(hidden_states, "key_distances", wrong)
+
+
+def positions_run_on() -> AbstractContextManager:
+    """The rejected response's positions follow the chosen's instead of the prompt's."""
+    return mock.patch.object(hidden_states, "rotary_by_position", return_value=nullcontext())
 
 
 def padded_vocabulary_in_the_softmax() -> AbstractContextManager:
@@ -140,7 +179,12 @@ FAULTS = [
     ("TP2", Case("prompt in the sum", fault=partial(changed_microbatches, prompt_in_the_sum))),
     ("TP2", Case("end token missing", fault=partial(changed_microbatches, end_token_missing))),
     ("TP2", Case("padded vocabulary", fault=padded_vocabulary_in_the_softmax)),
+    ("DP2", Case("one-pass gradient unscaled", one_pass=True, fault=gradient_of_the_forward_pass_as_it_is)),
+    ("TP2", Case("rejected sees chosen", packed=True, shared=True, fault=rejected_sees_chosen)),
+    ("TP2", Case("positions run on", packed=True, shared=True, fault=positions_run_on)),
     ("PP2", Case("another reference", at_reference=True, reference_fault=another_checkpoint)),
+    ("TP2", Case("cap not differentiated", architecture=GEMMA2, tied=True, fault=cap_left_out_of_the_backward)),
+    ("CP2", Case("window off by one", architecture=GEMMA2, tied=True, packed=True, fault=window_off_by_one)),
     ("TP2", Case("dropout left on", dropout=0.1, at_reference=True)),
 ]
 

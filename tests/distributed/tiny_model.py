@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from megatron.core import parallel_state
@@ -15,14 +17,41 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
+from nemo_sspo.megatron.gemma2 import finish_gemma2, gelu_tanh
 from nemo_sspo.megatron.layers import local_layer_spec
 from tests.distributed import world
+from tests.distributed.architectures import GEMMA2, LLAMA, Architecture
 from tests.distributed.world import Layout
 
 
-def _config(layout: Layout, dropout: float) -> TransformerConfig:
-    return TransformerConfig(
-        **world.MODEL,
+@dataclass
+class _Gemma2Config(TransformerConfig):
+    """Megatron's config with the fields that NeMo's has for Gemma 2, and this package's own."""
+
+    sandwich_norms: bool = True
+    attn_logit_softcapping: float | None = None
+    final_logit_softcapping: float | None = None
+
+
+def _gemma2_fields(architecture: Architecture) -> dict[str, Any]:
+    assert architecture.window is not None
+    return {
+        "activation_func": gelu_tanh,
+        "kv_channels": architecture.head_size,
+        "softmax_scale": architecture.query_scale**-0.5,
+        "layernorm_zero_centered_gamma": True,
+        "window_size": (architecture.window - 1, 0),
+        "window_attn_skip_freq": 2,
+        "attn_logit_softcapping": architecture.attention_cap,
+        "final_logit_softcapping": architecture.final_cap,
+    }
+
+
+def _config(layout: Layout, dropout: float, architecture: Architecture) -> TransformerConfig:
+    is_gemma = architecture is GEMMA2
+    build = _Gemma2Config if is_gemma else TransformerConfig
+    return build(
+        **world.MODEL | (_gemma2_fields(architecture) if is_gemma else {}),
         attention_dropout=dropout,
         hidden_dropout=dropout,
         tensor_model_parallel_size=layout.tensor,
@@ -48,11 +77,13 @@ def _config(layout: Layout, dropout: float) -> TransformerConfig:
     )
 
 
-def build(layout: Layout, *, tied: bool, dropout: float) -> list[DistributedDataParallel]:
+def build(
+    layout: Layout, *, tied: bool, dropout: float, architecture: Architecture = LLAMA
+) -> list[DistributedDataParallel]:
     """This rank's model chunks, filled with its shards of `world.weights`."""
-    config = _config(layout, dropout)
+    config = _config(layout, dropout, architecture)
     config.finalize_model_grads_func = finalize_model_grads
-    full = world.weights(tied=tied)
+    full = world.weights(tied=tied, architecture=architecture)
     chunks = []
     for chunk in range(layout.virtual or 1):
         vp_stage = chunk if layout.virtual else None
@@ -69,6 +100,8 @@ def build(layout: Layout, *, tied: bool, dropout: float) -> list[DistributedData
             rotary_base=int(world.ROPE_BASE),
             vp_stage=vp_stage,
         )
+        if architecture is GEMMA2:
+            finish_gemma2(model)
         for name, parameter in named_parameters(model):
             parameter.data.copy_(cut(name, full[name], parameter, layout.tensor))
         ddp = DistributedDataParallelConfig(use_distributed_optimizer=False, overlap_grad_reduce=layout.overlap)

@@ -5,6 +5,7 @@ It shares no code with the package: not the head, pooling, losses, microbatches 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,11 +13,11 @@ import torch
 from torch import Tensor
 
 from nemo_sspo.megatron.microbatch import PreferencePair
+from tests.distributed.architectures import LLAMA, Architecture
 from tests.distributed.world import (
     ETA,
     FFN,
     GROUPS,
-    HEAD_SIZE,
     HEADS,
     LAYERS,
     NORM_EPS,
@@ -40,6 +41,7 @@ def truth(
     weights: dict[str, Tensor],
     pairs: Sequence[PreferencePair],
     *,
+    architecture: Architecture = LLAMA,
     pooling: str = "last",
     eta: float = ETA,
     preference_weight: float = 1.0,
@@ -55,8 +57,8 @@ def truth(
     preference, repulsion = torch.zeros((), dtype=dtype), torch.zeros((), dtype=dtype)
     logps, states, units = [], [], []
     for pair in pairs:
-        logp_w, states_w, pooled_w = _score(w, pair.prompt_ids, pair.chosen_ids, pooling)
-        logp_l, states_l, pooled_l = _score(w, pair.prompt_ids, pair.rejected_ids, pooling)
+        logp_w, states_w, pooled_w = _score(w, architecture, pair.prompt_ids, pair.chosen_ids, pooling)
+        logp_l, states_l, pooled_l = _score(w, architecture, pair.prompt_ids, pair.rejected_ids, pooling)
         logps.append((logp_w.item(), logp_l.item()))
         states += [states_w, states_l]
         units += [pooled_w / pooled_w.norm(), pooled_l / pooled_l.norm()]
@@ -88,50 +90,64 @@ def _effective_rank(units: Tensor) -> float:
 
 
 def _score(
-    w: dict[str, Tensor], prompt: Sequence[int], response: Sequence[int], pooling: str
+    w: dict[str, Tensor], a: Architecture, prompt: Sequence[int], response: Sequence[int], pooling: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Summed log-prob of the response given the prompt; all states after the final norm; the response's pooled one."""
     tokens = torch.tensor([*prompt, *response])
-    states = _hidden(w, tokens)
+    states = _hidden(w, a, tokens)
     output = w.get("output_layer.weight", w["embedding.word_embeddings.weight"])
-    logps = (states @ output[:VOCAB].T).log_softmax(dim=-1)
+    logps = _capped(states @ output[:VOCAB].T, a.final_cap).log_softmax(dim=-1)
     summed = sum(logps[at - 1, tokens[at]] for at in range(len(prompt), len(tokens)))
     return summed, states, states[-1] if pooling == "last" else states[len(prompt) :].mean(dim=0)
 
 
-def _hidden(w: dict[str, Tensor], tokens: Tensor) -> Tensor:
-    x = w["embedding.word_embeddings.weight"][tokens]
+def _hidden(w: dict[str, Tensor], a: Architecture, tokens: Tensor) -> Tensor:
+    x = w["embedding.word_embeddings.weight"][tokens] * a.embedding_factor
     for layer in range(LAYERS):
         get = _layer_weights(w, layer)
-        x = x + _attention(_norm(x, get("input_layernorm")), get)
-        gate, up = (_norm(x, get("pre_mlp_layernorm")) @ get("mlp.linear_fc1").T).split(FFN, dim=-1)
-        x = x + (gate * torch.sigmoid(gate) * up) @ get("mlp.linear_fc2").T
-    return _norm(x, w["decoder.final_layernorm.weight"])
+        attended = _attention(_norm(x, get("input_layernorm"), a), get, a, a.window if layer % 2 == 0 else None)
+        x = x + (_norm(attended, get("self_attn_bda.norm"), a) if a.sandwich_norms else attended)
+        gate, up = (_norm(x, get("pre_mlp_layernorm"), a) @ get("mlp.linear_fc1").T).split(FFN, dim=-1)
+        fed = (_activation(gate, a) * up) @ get("mlp.linear_fc2").T
+        x = x + (_norm(fed, get("mlp_bda.norm"), a) if a.sandwich_norms else fed)
+    return _norm(x, w["decoder.final_layernorm.weight"], a)
 
 
 def _layer_weights(w: dict[str, Tensor], layer: int) -> Callable[[str], Tensor]:
     return lambda name: w[f"decoder.layers.{layer}.{name}.weight"]
 
 
-def _norm(x: Tensor, weight: Tensor) -> Tensor:
-    return x / (x.pow(2).mean(dim=-1, keepdim=True) + NORM_EPS).sqrt() * weight
+def _norm(x: Tensor, weight: Tensor, a: Architecture) -> Tensor:
+    return x / (x.pow(2).mean(dim=-1, keepdim=True) + NORM_EPS).sqrt() * (a.norm_offset + weight)
 
 
-def _attention(x: Tensor, get: Callable[[str], Tensor]) -> Tensor:
+def _activation(x: Tensor, a: Architecture) -> Tensor:
+    if a.tanh_gelu:
+        return x / 2 * (1 + ((2 / math.pi) ** 0.5 * (x + 0.044715 * x**3)).tanh())
+    return x * torch.sigmoid(x)
+
+
+def _capped(x: Tensor, cap: float | None) -> Tensor:
+    return x if cap is None else cap * (x / cap).tanh()
+
+
+def _attention(x: Tensor, get: Callable[[str], Tensor], a: Architecture, window: int | None) -> Tensor:
     """Megatron's fused weight holds, for each key-value group, its query heads, its key and its value."""
-    qkv = (x @ get("self_attention.linear_qkv").T).view(len(x), GROUPS, HEADS // GROUPS + 2, HEAD_SIZE)
+    qkv = (x @ get("self_attention.linear_qkv").T).view(len(x), GROUPS, HEADS // GROUPS + 2, a.head_size)
     visible = torch.ones(len(x), len(x)).tril().bool()
+    if window is not None:
+        visible &= ~torch.ones(len(x), len(x)).tril(-window).bool()
     heads = []
     for group in range(GROUPS):
         *queries, key, value = qkv[:, group].unbind(dim=1)
         for query in queries:
-            scores = _rotate(query) @ _rotate(key).T / HEAD_SIZE**0.5
+            scores = _capped(_rotate(query) @ _rotate(key).T / a.query_scale**0.5, a.attention_cap)
             heads.append(scores.masked_fill(~visible, float("-inf")).softmax(dim=-1) @ value)
     return torch.cat(heads, dim=-1) @ get("self_attention.linear_proj").T
 
 
 def _rotate(x: Tensor) -> Tensor:
-    half = HEAD_SIZE // 2
+    half = x.shape[-1] // 2
     frequency = ROPE_BASE ** (-torch.arange(half, dtype=x.dtype) / half)
     angle = torch.arange(len(x), dtype=x.dtype)[:, None] * frequency
     a, b = x[:, :half], x[:, half:]

@@ -1,4 +1,4 @@
-"""What the parity tests compare on: a tiny Llama, its weights by name, and preference pairs."""
+"""What the parity tests compare on: tiny models, their weights by name, and preference pairs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from nemo_sspo.megatron.microbatch import PreferencePair
+from tests.distributed.architectures import LLAMA, Architecture
 
 LAYERS, HIDDEN, HEADS, GROUPS, FFN = 4, 32, 4, 2, 48
-HEAD_SIZE = HIDDEN // HEADS
 VOCAB = 61  # a prime: its padding to PADDED_VOCAB lies in the last tensor-parallel rank only
 PADDED_VOCAB = 64
 ROPE_BASE, NORM_EPS = 10_000.0, 1e-5
@@ -29,7 +29,7 @@ MODEL: dict[str, Any] = {
     "gated_linear_unit": True,
     "add_bias_linear": False,
 }
-"""What the model is, as megatron-core's config names it."""
+"""What the models are, as megatron-core's config names it."""
 END = 2
 ETA, REPULSION_WEIGHT = 30.0, 25.0  # the quickstart's eta; a weight with which both terms show in every gradient
 PAIRS = 8
@@ -76,28 +76,30 @@ LAYOUTS = (
 BY_NAME = {layout.name: layout for layout in (ONE_RANK, *LAYOUTS)}
 
 
-def weights(*, tied: bool) -> dict[str, Tensor]:
+def weights(*, tied: bool, architecture: Architecture = LLAMA) -> dict[str, Tensor]:
     """Full fp32 weights under Megatron's names; drawn per name, so that they do not depend on any layout."""
     shapes: dict[str, tuple[int, ...]] = {"embedding.word_embeddings.weight": (PADDED_VOCAB, HIDDEN)}
     for layer in range(LAYERS):
         prefix = f"decoder.layers.{layer}."
         shapes |= {
             prefix + "input_layernorm.weight": (HIDDEN,),
-            prefix + "self_attention.linear_qkv.weight": ((HEADS + 2 * GROUPS) * HEAD_SIZE, HIDDEN),
-            prefix + "self_attention.linear_proj.weight": (HIDDEN, HIDDEN),
+            prefix + "self_attention.linear_qkv.weight": ((HEADS + 2 * GROUPS) * architecture.head_size, HIDDEN),
+            prefix + "self_attention.linear_proj.weight": (HIDDEN, HEADS * architecture.head_size),
             prefix + "pre_mlp_layernorm.weight": (HIDDEN,),
             prefix + "mlp.linear_fc1.weight": (2 * FFN, HIDDEN),
             prefix + "mlp.linear_fc2.weight": (HIDDEN, FFN),
         }
+        if architecture.sandwich_norms:
+            shapes |= {prefix + "self_attn_bda.norm.weight": (HIDDEN,), prefix + "mlp_bda.norm.weight": (HIDDEN,)}
     shapes["decoder.final_layernorm.weight"] = (HIDDEN,)
     if not tied:
         shapes["output_layer.weight"] = (PADDED_VOCAB, HIDDEN)
-    return {name: _draw(name, shape) for name, shape in shapes.items()}
+    return {name: _draw(name, shape, 1.0 - architecture.norm_offset) for name, shape in shapes.items()}
 
 
-def _draw(name: str, shape: tuple[int, ...]) -> Tensor:
+def _draw(name: str, shape: tuple[int, ...], gain: float) -> Tensor:
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
-    return 1.0 + 0.1 * noise if "norm" in name else 0.15 * noise
+    return gain + 0.1 * noise if "norm" in name else 0.15 * noise
 
 
 def pairs(count: int = PAIRS) -> list[PreferencePair]:

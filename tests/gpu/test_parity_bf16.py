@@ -21,14 +21,16 @@ from tests.gpu.step import GRADIENT_BOUND, LOSS_BOUND, bf16_weights, build, dist
 from tests.megatron.test_cpu_runtime import patchable_state
 
 
+@pytest.mark.parametrize("one_pass", [False, True], ids=["recompute", "one pass"])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize(
     ("micro_batch_size", "packed"), [(1, False), (4, False), (4, True)], ids=["padded 1", "padded 4", "packed 4"]
 )
 def test_loss_and_gradients_are_the_truths(
-    one_gpu: dist.ProcessGroup, micro_batch_size: int, packed: bool, tied: bool
+    one_gpu: dist.ProcessGroup, micro_batch_size: int, packed: bool, tied: bool, one_pass: bool
 ) -> None:
-    found = measure(build(tied=tied), world.pairs(), micro_batch_size=micro_batch_size, packed=packed)
+    model = build(tied=tied)
+    found = measure(model, world.pairs(), micro_batch_size=micro_batch_size, packed=packed, one_pass=one_pass)
     expected = truth(bf16_weights(tied=tied), world.pairs(), dtype=torch.float64)
     loss, gradient = distance(found, expected.loss, expected.grads)
     assert loss < LOSS_BOUND

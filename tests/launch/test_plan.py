@@ -42,8 +42,9 @@ def test_every_input_is_made_by_a_step_before_and_every_artifact_is_used(iterati
         made[step.output] = step.step_id
         used.update(step.depends_on)
     unused = {step.step_id for step in steps} - used
-    assert unused == {f"iter_{iteration}.evaluate" for iteration in range(1, iterations + 1)}
-    assert len(steps) == 3 + iterations * (3 * shards + 6)
+    ends = ("evaluate", "diagnose")
+    assert unused == {f"iter_{iteration}.{end}" for iteration in range(1, iterations + 1) for end in ends}
+    assert len(steps) == 3 + iterations * (3 * shards + 7)
 
 
 def test_a_shard_is_scored_as_soon_as_it_is_sampled():
@@ -72,3 +73,23 @@ def test_gpus_follow_the_layout_and_the_engine():
     gpus = {name: steps[f"iter_1.{name}"].gpus for name in ("rollout.00000", "score.00000", "train", "build_pairs")}
     assert gpus == {"rollout.00000": 8, "score.00000": 1, "train": 32, "build_pairs": 0}
     assert not any(step.gpus for step in plan(load_experiment([*overrides, "cluster=local_cpu"])))
+
+
+def test_who_needs_no_gpu_takes_none():
+    def gpus(*overrides):
+        steps = plan(
+            load_experiment(["experiment=llama3-8b", "prompts=p.jsonl", "engine.tensor_parallel=2", *overrides])
+        )
+        found = {step.stage: step.gpus for step in steps}
+        return found["score"], found["evaluate"], found["embed"]
+
+    assert gpus() == (1, 1, 1)
+    assert gpus("oracle=llm_judge", "oracle.model=m", "encoder.device=cpu") == (0, 0, 0)
+    assert gpus("oracle=policy_judge") == (2, 2, 1)
+
+
+def test_a_judging_policy_is_waited_for():
+    steps = {step.step_id: step for step in plan(load_experiment(["experiment=quickstart", "oracle=policy_judge"]))}
+    assert steps["iter_1.score.00000"].depends_on == ("iter_1.rollout.00000",)
+    assert steps["iter_2.score.00000"].depends_on == ("iter_2.rollout.00000", "iter_1.export")
+    assert "iter_1.export" in steps["iter_2.evaluate"].depends_on

@@ -14,7 +14,13 @@ POLICY_CONFIG = {
     "hidden_size": 8,
     "vocab_size": 300,
 }
-ORACLE_CONFIG = {"model_type": "deberta-v2", "source_prefix_id": 1, "cand1_prefix_id": 2, "cand2_prefix_id": 3}
+ORACLE_CONFIG = {
+    "model_type": "deberta-v2",
+    "architectures": ["DebertaV2PairRM"],
+    "source_prefix_id": 1,
+    "cand1_prefix_id": 2,
+    "cand2_prefix_id": 3,
+}
 ORACLE_TENSORS = (
     "pretrained_model.embeddings.word_embeddings.weight",
     "head_layer.1.weight",
@@ -56,5 +62,15 @@ def write_oracle(directory: Path) -> Path:
     directory.mkdir(parents=True)
     (directory / "config.json").write_text(json.dumps(ORACLE_CONFIG))
     write_safetensors(directory / "model.safetensors", *ORACLE_TENSORS)
+    write_tokenizer(directory)
+    return directory
+
+
+def write_reward_model(directory: Path) -> Path:
+    """A Llama with one output."""
+    directory.mkdir(parents=True)
+    config = {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"], "num_labels": 1}
+    (directory / "config.json").write_text(json.dumps(config))
+    write_safetensors(directory / "model.safetensors", "model.embed_tokens.weight", "score.weight")
     write_tokenizer(directory)
     return directory

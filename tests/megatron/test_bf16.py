@@ -20,8 +20,13 @@ from tests.gpu.step import GRADIENT_BOUND, LOSS_BOUND, bf16_weights, build, dist
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here: tests/gpu runs it")
 
 
-@pytest.mark.parametrize(("micro_batch_size", "packed", "tied"), [(1, False, False), (4, True, True)])
-def test_only_rounding_is_between_bf16_and_the_truth(micro_batch_size: int, packed: bool, tied: bool) -> None:
+@pytest.mark.parametrize(
+    ("micro_batch_size", "packed", "tied", "one_pass"),
+    [(1, False, False, False), (4, True, True, False), (4, False, False, True)],
+)
+def test_only_rounding_is_between_bf16_and_the_truth(
+    micro_batch_size: int, packed: bool, tied: bool, one_pass: bool
+) -> None:
     expected = truth(bf16_weights(tied=tied), world.pairs(), dtype=torch.float64)
 
     def rank() -> tuple[float, float]:
@@ -29,7 +34,8 @@ def test_only_rounding_is_between_bf16_and_the_truth(micro_batch_size: int, pack
             dist.init_process_group("gloo")
             parallel_state.initialize_model_parallel()
             model_parallel_cuda_manual_seed(1)
-            found = measure(build(tied=tied), world.pairs(), micro_batch_size=micro_batch_size, packed=packed)
+            model = build(tied=tied)
+            found = measure(model, world.pairs(), micro_batch_size=micro_batch_size, packed=packed, one_pass=one_pass)
             return distance(found, expected.loss, expected.grads)
 
     ((loss, gradient),) = run_forked(rank, 1, timeout=60)

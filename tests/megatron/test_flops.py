@@ -34,8 +34,8 @@ def test_flops_of_a_sequence_by_hand() -> None:
     flops = ModelFlops.of(config(), VOCAB)
     # A layer: qkv 8 x (12 + 6 + 6), output 12 x 8, gate and up 8 x 10, down 5 x 8; 408 weights.
     assert flops.per_token == 2 * 2 * (192 + 96 + 80 + 40)
-    # 12 channels of all heads: a multiply-add each for the score and for the sum of values, in 2 layers.
-    assert flops.per_visible_key == 2 * 2 * 2 * 12
+    # 12 channels of all heads: a multiply-add each for the score and for the sum of values.
+    assert flops.per_visible_key == 2 * 2 * 12
     # Prompt of 3 and response of 2: queries see 1 + 2 + 3 + 4 + 5 keys, the head scores 2 tokens over 10 rows of 8.
     forward = 5 * 1632 + 15 * 96 + 2 * 160
     assert flops.of_sequence(3, 2) == 3 * forward == 29760
@@ -53,6 +53,9 @@ def test_a_window_and_frozen_weights_take_away_what_is_not_computed() -> None:
     windowed = ModelFlops.of(config(window_size=(2, 0)), VOCAB)
     assert whole.of_sequence(3, 2) - windowed.of_sequence(3, 2) == 3 * 3 * 96
     assert windowed.of_sequence(1, 1) == whole.of_sequence(1, 1)
+    # Gemma 2 has it in every second layer.
+    alternating = ModelFlops.of(config(window_size=(2, 0), window_attn_skip_freq=[1, 0]), VOCAB)
+    assert whole.of_sequence(3, 2) - alternating.of_sequence(3, 2) == 3 * 3 * 48
     frozen = ModelFlops.of(config(), VOCAB, frozen=True)
     assert frozen == replace(whole, weight_passes=2)
     assert whole.of_sequence(3, 2) - frozen.of_sequence(3, 2) == 5 * 1632 + 2 * 160

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 pytest.importorskip("megatron.core")
@@ -33,34 +35,67 @@ def problem(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor,
     return hidden, weight, labels, index
 
 
-def by_log_softmax(hidden: Tensor, weight: Tensor, labels: Tensor, index: Tensor) -> Tensor:
-    logps_BSV = (hidden.double() @ weight[:VOCAB].double().T).log_softmax(-1).transpose(0, 1)
+def by_log_softmax(
+    hidden: Tensor, weight: Tensor, labels: Tensor, index: Tensor, softcap: float | None = None
+) -> Tensor:
+    logits_SBV = hidden.double() @ weight[:VOCAB].double().T
+    if softcap is not None:
+        logits_SBV = softcap * (logits_SBV / softcap).tanh()
+    logps_BSV = logits_SBV.log_softmax(-1).transpose(0, 1)
     logps_BS = logps_BSV.gather(-1, labels[..., None]).squeeze(-1)
     return torch.stack([logps_BS[index == response].sum() for response in range(ROWS)])
 
 
-def head(hidden: Tensor, weight: Tensor, labels: Tensor, index: Tensor, *, chunk: int = 5) -> Tensor:
-    group = dist.group.WORLD
+def head(
+    hidden: Tensor, weight: Tensor, labels: Tensor, index: Tensor, *, chunk: int = 5, softcap: float | None = None
+) -> Tensor:
     return response_logps(
-        hidden, weight, labels, index, ROWS, vocab_size=VOCAB, chunk_tokens=chunk, tp_group=group, cp_group=None
+        hidden,
+        weight,
+        labels,
+        index,
+        ROWS,
+        vocab_size=VOCAB,
+        chunk_tokens=chunk,
+        tp_group=dist.group.WORLD,
+        cp_group=None,
+        softcap=softcap,
     )
 
 
 UPSTREAM = torch.tensor([1.0, -2.0, 0.5, 3.0])  # dL / d logps: of both signs, as the losses give
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0, 30.0])  # logits are of size 3: cut hard, and hardly
 @pytest.mark.parametrize("chunk", [1, 5, 1000])
-def test_values_and_gradients_are_those_of_log_softmax(one_rank: dist.ProcessGroup, chunk: int) -> None:
+def test_values_and_gradients_are_those_of_log_softmax(
+    one_rank: dist.ProcessGroup, chunk: int, softcap: float | None
+) -> None:
     hidden, weight, labels, index = problem()
     got_inputs = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
     expected_inputs = hidden.double().requires_grad_(), weight.double().requires_grad_()
-    got = head(*got_inputs, labels, index, chunk=chunk)
-    expected = by_log_softmax(*expected_inputs, labels, index)
+    got = head(*got_inputs, labels, index, chunk=chunk, softcap=softcap)
+    expected = by_log_softmax(*expected_inputs, labels, index, softcap)
     torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=1e-6)
     got.backward(UPSTREAM)
     expected.backward(UPSTREAM.double())
     for ours, truth in zip(got_inputs, expected_inputs, strict=True):
         torch.testing.assert_close(ours.grad.double(), truth.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_gradient_of_a_capped_logit_by_hand(one_rank: dist.ProcessGroup) -> None:
+    """One state h = 1 and two tokens with logits x = (c, 0): log p of the first is log sigmoid(y), y = c tanh 1."""
+    cap = 30.0
+    hidden, weight = torch.ones(1, 1, 1, requires_grad=True), torch.tensor([[cap], [0.0]], requires_grad=True)
+    zero = torch.zeros(1, 1, dtype=torch.int64)
+    group = dist.group.WORLD
+    logp = response_logps(hidden, weight, zero + 1, zero, 1, vocab_size=2, chunk_tokens=1, tp_group=group, softcap=cap)
+    capped = cap * math.tanh(1.0)
+    assert logp.item() == pytest.approx(-capped, rel=1e-6)  # log sigmoid(-y), the 1e-10 aside
+    logp.sum().backward()
+    slope = 1 - math.tanh(1.0) ** 2  # of the cap at x = c; at 0 it is 1
+    assert weight.grad.flatten().tolist() == pytest.approx([-slope, 1.0], rel=1e-5)
+    assert hidden.grad.item() == pytest.approx(-slope * cap, rel=1e-5)
 
 
 def test_padding_of_the_vocabulary_gets_no_probability_and_no_gradient(one_rank: dist.ProcessGroup) -> None:
@@ -132,7 +167,8 @@ def test_differing_precisions_are_refused(one_rank: dist.ProcessGroup) -> None:
         head(hidden, weight.bfloat16(), labels, index)
 
 
-def test_a_rank_that_holds_padding_only() -> None:
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_a_rank_that_holds_padding_only(softcap: float | None) -> None:
     """48 rows over 8 ranks with 37 tokens: two ranks have no token, one has both."""
     hidden, weight, labels, index = problem()
 
@@ -141,13 +177,13 @@ def test_a_rank_that_holds_padding_only() -> None:
             dist.init_process_group("gloo")
             shard = weight.chunk(8)[dist.get_rank()].clone().requires_grad_()
             own = hidden.clone().requires_grad_()
-            logps = head(own, shard, labels, index)
+            logps = head(own, shard, labels, index, softcap=softcap)
             logps.backward(UPSTREAM)
             return logps.detach(), own.grad, shard.grad
 
     results = run_forked(rank, 8, timeout=60)
     expected_inputs = hidden.double().requires_grad_(), weight.double().requires_grad_()
-    expected = by_log_softmax(*expected_inputs, labels, index)
+    expected = by_log_softmax(*expected_inputs, labels, index, softcap)
     expected.backward(UPSTREAM.double())
     for logps, grad_hidden, _ in results:
         torch.testing.assert_close(logps.double(), expected.detach(), rtol=1e-6, atol=1e-6)

@@ -75,6 +75,29 @@ def test_same_attention_as_megatrons(changes: dict[str, Any]) -> None:
     torch.testing.assert_close(*in_one_rank(both), rtol=1e-5, atol=1e-6)
 
 
+def test_capped_attention_by_its_formula() -> None:
+    cap, scale, window = 1.5, 0.4, 3
+
+    def capped() -> Tensor:
+        module_config = config(window_size=(window, 0), softmax_scale=scale)
+        module_config.attn_logit_softcapping = cap
+        build = partial(layers.LocalCoreAttention, softmax_scale=scale)  # as Megatron's attention hands it on
+        return build(module_config, layer_number=1, attn_mask_type=AttnMaskType.causal, attention_type="self")(
+            *inputs()
+        )
+
+    query, key, value = (x.double() for x in inputs())
+    expected = torch.zeros(SEQUENCE, ROWS, HEADS, SIZE, dtype=torch.float64)
+    for at in range(SEQUENCE):
+        seen = slice(max(at - window, 0), at + 1)
+        for head in range(HEADS):
+            group = head // (HEADS // GROUPS)
+            scores = torch.einsum("bd,tbd->tb", query[at, :, head], key[seen, :, group]) * scale
+            weights = (cap * (scores / cap).tanh()).softmax(dim=0)
+            expected[at, :, head] = torch.einsum("tb,tbd->bd", weights, value[seen, :, group])
+    torch.testing.assert_close(in_one_rank(capped).double(), expected.flatten(2), rtol=1e-5, atol=1e-6)
+
+
 def test_packed_sequences_do_not_see_each_other() -> None:
     bounds = [0, 3, 4, 10]
 

@@ -24,6 +24,13 @@ from nemo_sspo.megatron.model_config import host_config
 from nemo_sspo.megatron.weight_map import Shape, to_megatron
 from tests.megatron_nemo.worlds import VOCAB, write_policy
 
+GEMMA2 = {
+    "tie_word_embeddings": True,
+    "sliding_window": 5,
+    "query_pre_attn_scalar": 11,
+    "attn_logit_softcapping": 3.0,
+    "final_logit_softcapping": 2.0,
+}
 FAMILIES = {
     "llama": ("llama", {}),
     "llama_3.1": (
@@ -46,6 +53,9 @@ FAMILIES = {
     "qwen2": ("qwen2", {"head_dim": 16}),
     "qwen2_tied": ("qwen2", {"head_dim": 16, "tie_word_embeddings": True}),
     "qwen3": ("qwen3", {}),
+    # Caps that bite, a window shorter than the sequence, a scale of queries that is not the head size's.
+    "gemma2": ("gemma2", GEMMA2),
+    "gemma2_uncapped": ("gemma2", GEMMA2 | {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
 }
 
 
@@ -112,7 +122,7 @@ def test_a_checkpoint_without_a_layer_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "gpt_neox"}, "supported: llama, mistral, qwen2, qwen3"),
+        ({"model_type": "gpt_neox"}, "supported: gemma2, llama, mistral, qwen2, qwen3"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope type 'yarn'"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"attention_bias": True}, "attention_bias"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.errors import UserError
-from nemo_sspo.megatron.batch_plan import by_length, packs, shuffled, steps_per_epoch
+from nemo_sspo.megatron.batch_plan import by_length, level_packs, packs, shuffled, steps_per_epoch
 from nemo_sspo.megatron.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.pairs import PairTable
 from tests.megatron_nemo.worlds import make_pairs, make_reference
@@ -68,6 +68,41 @@ def test_packs_keep_their_budget_and_lose_nothing(tokens: list[int]) -> None:
     assert all(sum(tokens[row] for row in pack) <= 20 for pack in found)
     # First fit never leaves two packs that are both half empty.
     assert sum(sum(tokens[row] for row in pack) <= 10 for pack in found) <= 1
+
+
+@given(
+    tokens=st.lists(st.integers(1, 20), min_size=1, max_size=30),
+    budget=st.integers(20, 60),
+    multiple_of=st.integers(1, 4),
+)
+def test_level_packs_are_no_more_and_no_fuller(tokens: list[int], budget: int, multiple_of: int) -> None:
+    rows = range(len(tokens))
+    plain, found = packs(rows, tokens, budget), level_packs(rows, tokens, budget, multiple_of)
+    assert sorted(row for pack in found for row in pack) == list(rows)
+    assert len(found) == -(-len(plain) // multiple_of) * multiple_of
+    fills, before = ([sum(tokens[row] for row in pack) for pack in made] for made in (found, plain))
+    assert max(fills) <= max(before) <= budget
+    # First fit opens a pack only for a pair that fits nowhere: short of a pair, all are as full as the mean.
+    assert max(fills) < -(-sum(tokens) // len(found)) + max(tokens)
+
+
+def test_level_packs_find_the_even_split() -> None:
+    """First fit alone fills the first row to the brim: 10 and 2. Half of the twelve tokens go into each."""
+    tokens = [4, 3, 2, 1, 1, 1]
+    assert [sum(tokens[row] for row in pack) for pack in packs(range(6), tokens, 10)] == [10, 2]
+    assert [sum(tokens[row] for row in pack) for pack in level_packs(range(6), tokens, 10, 2)] == [6, 6]
+
+
+def test_replicas_run_equally_many_rows() -> None:
+    """Dealt out first and packed then, one replica would have one row more than the other, which waits for it."""
+    table = PairTable(make_pairs(32), None)
+    train = Train(global_batch_size=32, packing=True, pack_tokens=60)
+    plan = MicrobatchPlan(table, shuffled(32, global_batch_size=32, epochs=1, seed=0), train, Parallel(data=4))
+    shares = [plan.rows_of(0, replica) for replica in range(4)]
+    assert len({len(share) for share in shares}) == 1
+    tokens = table.packed_tokens(1)
+    slots = plan.row_length(0) * sum(len(share) for share in shares)
+    assert slots < 1.1 * sum(tokens)
 
 
 def test_a_pair_above_the_packing_budget_is_named() -> None:

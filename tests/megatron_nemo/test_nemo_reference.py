@@ -16,7 +16,8 @@ from tests.megatron_nemo.worlds import reference
 
 def hugging_face_logps(policy: Path, pairs: pa.Table) -> torch.Tensor:
     """Sums of log-softmax over each response's tokens, one sequence at a time and without padding. [N, 2]."""
-    model = AutoModelForCausalLM.from_pretrained(policy)
+    # The other implementations leave out the caps of Gemma 2.
+    model = AutoModelForCausalLM.from_pretrained(policy, attn_implementation="eager")
     sums = []
     for pair in pairs.to_pylist():
         for response in (pair["chosen_token_ids"], pair["rejected_token_ids"]):

@@ -60,15 +60,28 @@ def test_every_layout_trains_alike(
         assert ours["lr"] == theirs["lr"]
 
 
+def test_both_heads_train_alike(supervised: PairTable, imported: Path, alone: Any, tmp_path: Path) -> None:
+    """All other trainings here take the one-pass head."""
+    found = train(job(supervised, imported, tmp_path, Parallel(), head="recompute"))
+    for ours, theirs in zip(found, alone[1], strict=True):
+        tolerance = 1e-6 if ours["step"] == 1 else 1e-4
+        for name in ("loss", "preference_loss", "grad_norm", "gradient_ratio"):
+            assert ours[name] == pytest.approx(theirs[name], rel=tolerance, abs=1e-6), (ours["step"], name)
+
+
 @pytest.mark.parametrize(
-    "parallel",
-    [Parallel(tensor=2, pipeline=2, sequence=True), Parallel(data=2, context=2)],
-    ids=["TP2 PP2 SP", "DP2 CP2"],
+    ("parallel", "shared"),
+    [
+        (Parallel(tensor=2, pipeline=2, sequence=True), False),
+        (Parallel(data=2, context=2), False),
+        (Parallel(tensor=2, data=2), True),
+    ],
+    ids=["TP2 PP2 SP", "DP2 CP2", "TP2 DP2, shared prompts"],
 )
 def test_packed_rows_train_alike(
-    supervised: PairTable, imported: Path, alone: Any, tmp_path: Path, parallel: Parallel
+    supervised: PairTable, imported: Path, alone: Any, tmp_path: Path, parallel: Parallel, shared: bool
 ) -> None:
-    found = train(job(supervised, imported, tmp_path, parallel, packing=True, pack_tokens=64))
+    found = train(job(supervised, imported, tmp_path, parallel, packing=True, pack_tokens=64, share_prompt=shared))
     for ours, theirs in zip(found, alone[1], strict=True):
         for name in ("loss", "pair_cosine", "grad_norm"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), (ours["step"], name)

@@ -45,9 +45,10 @@ def write_policy(directory: Path, model_type: str, **changes: Any) -> Path:
     config = AutoConfig.for_model(model_type, **settings | changes)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=config.dtype)
+    gain = 0.0 if model_type == "gemma2" else 1.0  # its norms multiply with 1 + weight
     with torch.no_grad():
         for parameter in model.parameters():  # norms and biases too, so that none can be mixed up unnoticed
-            parameter.copy_(torch.randn_like(parameter) * 0.2 + (1.0 if parameter.dim() == 1 else 0.0))
+            parameter.copy_(torch.randn_like(parameter) * 0.2 + (gain if parameter.dim() == 1 else 0.0))
     model.save_pretrained(directory)
     return directory
 
@@ -97,9 +98,9 @@ def make_reference(logps_N2: torch.Tensor) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=REFERENCE)
 
 
-def reference(pairs: pa.Table, imported: Path, parallel: Parallel) -> torch.Tensor:
-    """Reference log-probs [N, 2] computed in a layout."""
-    job = ReferenceJob(
+def reference_job(pairs: pa.Table, imported: Path, parallel: Parallel) -> ReferenceJob:
+    """What a rank of a layout computes the reference log-probs of."""
+    return ReferenceJob(
         PairTable(pairs, None),
         imported / "nemo",
         imported / "hf",
@@ -108,6 +109,11 @@ def reference(pairs: pa.Table, imported: Path, parallel: Parallel) -> torch.Tens
         Fp32Precision(),
         Progress(None),
     )
+
+
+def reference(pairs: pa.Table, imported: Path, parallel: Parallel) -> torch.Tensor:
+    """Reference log-probs [N, 2] computed in a layout."""
+    job = reference_job(pairs, imported, parallel)
     return run_forked(lambda: reference_rank(job), parallel.world_size, timeout=SECONDS)[0]
 
 
@@ -125,7 +131,7 @@ def job(pairs: PairTable, imported: Path, output: Path, parallel: Parallel, **tr
         train=Train(**settings | train),
         parallel=parallel,
         precision=Fp32Precision(),
-        objective=PreferenceObjective(partial(sppo, eta=ETA), euclidean, "last"),
+        objective=PreferenceObjective(partial(sppo, eta=ETA), euclidean, "last", separable=True),
         repulsion_weight=partial(repulsion_weight, weight=1.0, schedule="constant"),
         seed=3,
         progress=Progress(None),

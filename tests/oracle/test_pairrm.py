@@ -6,6 +6,7 @@ import os
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,10 @@ from safetensors.torch import load_file, save_file
 
 from nemo_sspo.config.variants import PairRMOracle
 from nemo_sspo.errors import UserError
+from nemo_sspo.objective.targets import build_targets
+from nemo_sspo.oracle.batching import pack
 from nemo_sspo.oracle.pairrm import PairRM
 from nemo_sspo.oracle.pairrm_checkpoint import HEAD_OUTPUT, MARKERS
-from nemo_sspo.oracle.pairrm_rows import pack
 from nemo_sspo.oracle.protocol import Row
 from tests.oracle.tiny_pairrm import CANDIDATE_MAX, SOURCE_MAX
 
@@ -58,13 +60,21 @@ def matrices(logits_R: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def truth(checkpoints: dict[str, Path]) -> np.ndarray:
-    """K x K logits of llm-blender's own ranker and collator."""
+def blender(checkpoints: dict[str, Path]) -> Any:
+    """llm-blender's own ranker of the checkpoint."""
     if find_spec("llm_blender") is None:
         pytest.skip("llm-blender is not installed")
-    from nemo_sspo.oracle.blender import blender_logits, load_blender
+    from nemo_sspo.oracle.blender import load_blender
 
-    return blender_logits(load_blender(checkpoints["llm-blender"]), PROMPTS, RESPONSES)
+    return load_blender(checkpoints["llm-blender"])
+
+
+@pytest.fixture(scope="module")
+def truth(blender: Any) -> np.ndarray:
+    """K x K logits of llm-blender's own ranker and collator."""
+    from nemo_sspo.oracle.blender import blender_logits
+
+    return blender_logits(blender, PROMPTS, RESPONSES)
 
 
 @pytest.mark.parametrize("layout", ["hf", "llm-blender", "pickle"])
@@ -74,6 +84,38 @@ def test_logits_equal_llm_blenders(checkpoints: dict[str, Path], truth: np.ndarr
     np.testing.assert_allclose(matrices(preferences.logits_R), truth, atol=1e-5, rtol=0)
     assert preferences.truncated_R.any()
     assert not preferences.truncated_R.all()
+
+
+def test_bt_mean_score_gives_the_columns_of_the_official_sppo_data(checkpoints: dict[str, Path], blender: Any) -> None:
+    """Its pipeline: scores s from llm-blender's rank, P_ij = 1 / (1 + exp(s_j - s_i)), row means, argmax and argmin."""
+    scores = blender.rank(PROMPTS, RESPONSES, return_scores=True, batch_size=1, disable_tqdm=True)
+    logits = matrices(oracle(checkpoints["hf"]).compare(all_rows()).logits_R)
+    supervision = build_targets(
+        logits, np.zeros_like(logits), symmetrization="sum", estimator="bt_mean_score", gate_weight=lambda s: 1 - s
+    )
+    for n, score in enumerate(scores):
+        p = [[1 / (1 + np.exp(other - own)) for other in score] for own in score]
+        chosen, rejected = int(np.argmax(score)), int(np.argmin(score))
+        assert (supervision.chosen[n], supervision.rejected[n]) == (chosen, rejected)
+        assert supervision.target_pair[n] == pytest.approx(p[chosen][rejected], abs=1e-5)  # chosen_probs
+        assert supervision.target_chosen[n] == pytest.approx(np.mean(p[chosen]), abs=1e-5)  # chosen_probs_win
+        assert supervision.target_rejected[n] == pytest.approx(np.mean(p[rejected]), abs=1e-5)  # chosen_probs_lose
+
+
+def test_a_bfloat16_backbone_keeps_its_head_in_float32(checkpoints: dict[str, Path]) -> None:
+    settings = PairRMOracle(
+        path=str(checkpoints["hf"]),
+        precision="bfloat16",
+        source_max_tokens=SOURCE_MAX,
+        candidate_max_tokens=CANDIDATE_MAX,
+    )
+    scorer = PairRM(settings, device="cpu")
+    backbone = {parameter.dtype for parameter in scorer._model.pretrained_model.parameters()}
+    head = {parameter.dtype for parameter in scorer._model.head_layer.parameters()}
+    assert (backbone, head) == ({torch.bfloat16}, {torch.float32})
+    logits = scorer.compare(all_rows()).logits_R
+    assert (logits != torch.from_numpy(logits).bfloat16().float().numpy()).mean() > 0.9, "rounded to bfloat16"
+    np.testing.assert_allclose(logits, oracle(checkpoints["hf"]).compare(all_rows()).logits_R, atol=0.05)
 
 
 def test_a_row_does_not_depend_on_its_neighbours(checkpoints: dict[str, Path]) -> None:

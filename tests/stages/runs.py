@@ -62,6 +62,7 @@ def rollout_rows(
             {
                 "prompt_id": prompt_id,
                 "prompt": f"{name}{number}",
+                "messages": None,
                 "prompt_token_ids": [1] * prompt_tokens,
                 "responses": [
                     {

@@ -26,7 +26,7 @@ def biased(row) -> float:
 
 
 def test_win_rates_by_hand_and_blind_to_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "load_oracle", lambda settings: FormulaOracle(biased))
+    monkeypatch.setattr(evaluate, "load_oracle", lambda *_: FormulaOracle(biased))
     settings = runs.experiment(tmp_path, iterations=2)
     base, first, second = [["a", "bb"]], [["aa", "bb"]], [["aaa", "a"]]
     publish_policies(settings, base, first, second)
@@ -44,7 +44,7 @@ def test_equal_policies_tie_and_a_better_one_wins_with_its_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     oracle = FormulaOracle(biased)
-    monkeypatch.setattr(evaluate, "load_oracle", lambda settings: oracle)
+    monkeypatch.setattr(evaluate, "load_oracle", lambda *_: oracle)
     generator = np.random.default_rng(0)
     lengths = generator.integers(1, 4, size=(60, 2))
     base = [["x" * n for n in row] for row in lengths]
@@ -62,7 +62,7 @@ def test_equal_policies_tie_and_a_better_one_wins_with_its_interval(
 
 
 def test_other_prompts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "load_oracle", lambda settings: FormulaOracle(biased))
+    monkeypatch.setattr(evaluate, "load_oracle", lambda *_: FormulaOracle(biased))
     settings = runs.experiment(tmp_path)
     publish_policies(settings, [["a", "b"]], [["a", "b"], ["c", "d"]])
     with pytest.raises(UserError, match="the held-out prompts of the previous policy are not the new policy's"):

@@ -1,6 +1,7 @@
 """The rollout stage around an engine: which prompts a shard takes, and what becomes of the completions."""
 
 import itertools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from nemo_sspo.config.stages import Rollout
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout import vllm_engine
 from nemo_sspo.rollout.protocol import Completion, OnProgress, Sampling
-from nemo_sspo.rollout.tokenizer import load_policy_tokenizer
+from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, tokenizer_identity
 from nemo_sspo.stages.rollout import conversation_text
 from tests.stages import runs
 
@@ -60,6 +61,7 @@ def settings_with_prompts(root: Path, policy: Path, count: int, **rollout: int) 
     final = RunLayout(settings.run_dir).artifact("prepare_prompts")
     final.parent.mkdir(parents=True)
     with publish(final, stage="prepare_prompts", config={}, inputs={}) as draft:
+        draft.counts["tokenizer"] = tokenizer_identity(tokenizer)
         write_table(draft.path / PORTION.format(iteration=1), pa.Table.from_pylist(rows, schema=PROMPTS))
     return settings
 
@@ -111,3 +113,22 @@ def test_the_oracle_sees_who_said_what() -> None:
     user, other = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}
     assert conversation_text([user]) == "Hi"
     assert conversation_text([user, other, user]) == "User: Hi\n\nAssistant: Ho\n\nUser: Hi"
+
+
+@pytest.mark.parametrize("difference", ["template", "token ids"])
+def test_a_policy_with_another_tokenizer_is_refused(
+    tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch, difference: str
+) -> None:
+    """The prompts were tokenized once; ids mean nothing to a model that numbers or frames them otherwise."""
+    other = tmp_path / "other"
+    shutil.copytree(policy, other)
+    tokenizer = load_policy_tokenizer(str(policy))
+    if difference == "template":
+        tokenizer.chat_template += " "
+    else:
+        tokenizer.add_tokens(["town"])
+    tokenizer.save_pretrained(other)
+    settings = settings_with_prompts(tmp_path, policy, 3)
+    monkeypatch.setattr(vllm_engine, "VllmEngine", EchoEngine)
+    with pytest.raises(UserError, match="its tokenizer or chat template is not the one that made the token ids"):
+        runs.run_stage(settings.model_copy(update={"policy": str(other)}), "rollout")

@@ -1,0 +1,157 @@
+"""What latent repulsion costs on top of SPPO, in everything that comes after the last layer."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from benchmarks import measure
+from benchmarks.table import Benchmark, Cell, Goal
+from nemo_sspo.megatron.microbatch import Microbatch, PreferencePair, RowShape, padded_microbatch
+from nemo_sspo.megatron.preference_loss import (
+    HeadLayout,
+    PreferenceObjective,
+    microbatch_logps,
+    preference_loss,
+)
+from nemo_sspo.objective.losses import sppo
+from nemo_sspo.objective.repulsion import euclidean
+
+ETA = 1000.0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    pairs: int
+    prompt: int
+    response: int
+    hidden: int
+    vocab: int
+    chunk: int
+
+
+def microbatch(sizes: Sizes) -> Microbatch:
+    """Pairs whose responses are shorter from pair to pair, down to a half."""
+    draw = torch.Generator().manual_seed(0)
+
+    def ids(length: int) -> list[int]:
+        return torch.randint(sizes.vocab, (length,), generator=draw).tolist()
+
+    pairs = []
+    for number in range(sizes.pairs):
+        length = sizes.response - number * sizes.response // (2 * sizes.pairs)
+        logp = -length * float(torch.tensor(sizes.vocab).log())
+        pairs.append(
+            PreferencePair(f"{number}", ids(sizes.prompt), ids(length), ids(length), logp, logp, 0.8, 0.3, 0.7)
+        )
+    return padded_microbatch(pairs, [1 / sizes.pairs] * sizes.pairs, RowShape())
+
+
+@dataclass(frozen=True)
+class Step:
+    """The part of a step that follows the last layer."""
+
+    hidden_SBH: Tensor
+    weight_VH: Tensor
+    microbatch: Microbatch
+    layout: HeadLayout
+    pooling: str
+
+    @classmethod
+    def draw(cls, sizes: Sizes, device: str, pooling: str = "last") -> Step:
+        made = microbatch(sizes).to(device)
+        rows, length = made.tokens_BS.shape
+        draw = torch.Generator().manual_seed(1)
+        hidden = torch.randn(length, rows, sizes.hidden, generator=draw).to(device).requires_grad_()
+        weight = (torch.randn(sizes.vocab, sizes.hidden, generator=draw) / sizes.hidden**0.5).to(device)
+        layout = HeadLayout(sizes.vocab, sizes.chunk, False, dist.group.WORLD, None, one_pass=True)
+        return cls(hidden, weight.requires_grad_(), made, layout, pooling)
+
+    def s_sppo(self, weight: float) -> tuple[Tensor, Tensor]:
+        """Gradients of the objective with this lambda."""
+        objective = PreferenceObjective(partial(sppo, eta=ETA), euclidean, self.pooling, separable=True)
+        loss, _ = preference_loss(
+            self.hidden_SBH, self.weight_VH, self.microbatch, objective, self.layout, repulsion_weight=weight
+        )
+        return torch.autograd.grad(loss, (self.hidden_SBH, self.weight_VH))
+
+    def sppo(self) -> tuple[Tensor, Tensor]:
+        """Gradients of SPPO: no pooled states, nothing measured of them."""
+
+        def slopes(logps: Tensor, numbers: Tensor) -> Tensor:
+            return self._residual(logps, numbers) / len(self.microbatch.ref_logps_P2)
+
+        logps_P2 = microbatch_logps(self.hidden_SBH, self.weight_VH, self.microbatch, self.layout, slopes)
+        loss = 0.5 * self._residual(logps_P2.flatten(), torch.arange(logps_P2.numel())).square().sum()
+        return torch.autograd.grad(loss / len(logps_P2), (self.hidden_SBH, self.weight_VH))
+
+    def _residual(self, logps: Tensor, numbers: Tensor) -> Tensor:
+        target_R = ETA * (self.microbatch.targets_P3[:, :2] - 0.5) + self.microbatch.ref_logps_P2
+        return logps - target_R.flatten()[numbers]
+
+
+def variants(step: Step) -> dict[str, Callable[[], object]]:
+    """What is compared."""
+    return {
+        "SPPO alone": step.sppo,
+        "lambda = 0": partial(step.s_sppo, 0.0),
+        "lambda = 1": partial(step.s_sppo, 1.0),
+    }
+
+
+def counted(sizes: Sizes, device: str = "cpu", pooling: str = "last") -> dict[str, tuple[int, int]]:
+    """(FLOPs, peak bytes) of each variant."""
+    step = Step.draw(sizes, device, pooling)
+    for run in variants(step).values():
+        run()
+    return {name: (measure.flops(run), measure.peak_bytes(run)) for name, run in variants(step).items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in (("pairs", 4), ("prompt", 64), ("response", 192), ("hidden", 512), ("vocab", 16_032)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--chunk", type=int, default=256, help="tokens whose logits exist at once")
+    sizes = Sizes(**vars(parser.parse_args()))
+    on_gpu = torch.cuda.is_available()
+    dist.init_process_group("nccl" if on_gpu else "gloo", store=dist.HashStore(), rank=0, world_size=1)
+    torch.set_num_threads(1)
+    run(sizes, "cuda" if on_gpu else "cpu").publish()
+    dist.destroy_process_group()
+
+
+def run(sizes: Sizes, device: str) -> Benchmark:
+    """Count and time every variant, for both poolings."""
+    rows: list[tuple[Cell, ...]] = []
+    goals = []
+    for pooling in ("last", "mean"):
+        costs, step = counted(sizes, device, pooling), Step.draw(sizes, device, pooling)
+        times = measure.seconds(variants(step), repeats=9)
+        rows += [(pooling, name, flops / 1e9, peak / 2**20, times[name]) for name, (flops, peak) in costs.items()]
+        for base in ("SPPO alone", "lambda = 0"):
+            memory = costs["lambda = 1"][1] / costs[base][1]
+            time = times["lambda = 1"] / times[base]
+            goals.append(Goal(f"{pooling}: peak of {base}", "<= 1.005", f"{memory:.4f}", memory <= 1.005))
+            goals.append(Goal(f"{pooling}: time of {base}", "<= 1.01", f"{time:.3f}", time <= 1.01))
+    return Benchmark(
+        name="repulsion",
+        claim="Latent repulsion for free",
+        setting=(
+            f"From the last layer's output to its gradient and the output weight's: {sizes.pairs} pairs, prompts of "
+            f"{sizes.prompt} and responses up to {sizes.response} tokens, H = {sizes.hidden}, V = {sizes.vocab}, fp32. "
+            "A whole step has all layers beside it, so its ratios are nearer to 1."
+        ),
+        columns=("pooling", "objective", "GFLOP", "peak MiB", "seconds"),
+        rows=rows,
+        goals=goals,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What a benchmark found: printed, kept as JSON in `benchmarks/results/`, and put together in `docs/benchmarks.md`.
+
+`python -m benchmarks.table` writes that page from the JSON files there are.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A ratio that was to be reached, and what was measured."""
+
+    what: str
+    wanted: str
+    measured: str
+    is_met: bool | None
+    """None: not to be measured on this machine."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One claim with its table."""
+
+    name: str
+    """Stem of its JSON file, and of its module in this package."""
+    claim: str
+    """One sentence."""
+    setting: str
+    """Sizes, precision, what is counted and what is timed."""
+    columns: tuple[str, ...]
+    """Heads of the columns; the unit is part of the head."""
+    rows: list[tuple[Cell, ...]]
+    goals: list[Goal] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    machine: str = ""
+
+    def publish(self, results: Path = RESULTS) -> None:
+        """Print the table and keep it as JSON. Raises ValueError where a row has not one cell per column."""
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"{self.name}: {len(row)} cells in {row}, but {len(self.columns)} columns")
+        results.mkdir(parents=True, exist_ok=True)
+        record = asdict(self) | {"machine": self.machine or machine()}
+        (results / f"{self.name}.json").write_text(json.dumps(record, indent=2) + "\n")
+        print(self.markdown(), flush=True)
+
+    @classmethod
+    def read(cls, path: Path) -> Benchmark:
+        """What `publish` kept."""
+        record = json.loads(path.read_text())
+        goals = [Goal(**goal) for goal in record.pop("goals")]
+        rows = [tuple(row) for row in record.pop("rows")]
+        return cls(**record | {"columns": tuple(record["columns"]), "rows": rows, "goals": goals})
+
+    def markdown(self) -> str:
+        """A section of the page."""
+        lines = [f"## {self.claim}", "", self.setting, ""]
+        lines += [_line(self.columns), _line(["---"] * len(self.columns))]
+        lines += [_line([_cell(cell) for cell in row]) for row in self.rows]
+        if self.goals:
+            lines += ["", "| goal | wanted | measured | |", "|---|---|---|---|"]
+            marks = {True: "met", False: "**missed**", None: "not measured here"}
+            lines += [_line([goal.what, goal.wanted, goal.measured, marks[goal.is_met]]) for goal in self.goals]
+        if self.notes:
+            lines += ["", *[f"- {note}" for note in self.notes]]
+        return "\n".join([*lines, "", f"`python -m benchmarks.{self.name}` on {self.machine or machine()}.", ""])
+
+
+def machine() -> str:
+    """What the numbers were measured on: processor, versions; no name and no path."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = f"{len(names)} x {names[0]}" if names else model
+    torch = sys.modules.get("torch")  # not imported for a name: the page is written without it
+    return model if torch is None else f"{model}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)"
+
+
+def page(results: Path = RESULTS) -> str:
+    """The whole page, benchmarks by name."""
+    found = [Benchmark.read(path) for path in sorted(results.glob("*.json"))]
+    head = [
+        "# Benchmarks",
+        "",
+        "`make bench` runs the files in `benchmarks/` and writes this page. FLOPs and bytes are counted, so they are",
+        "equal on every machine, and `tests/benchmarks` holds them; seconds are of the machine named under each table.",
+        "Others' formulations are written from their published description and run on the same tensors.",
+        "",
+    ]
+    return "\n".join(head + [benchmark.markdown() for benchmark in found])
+
+
+def _line(cells: tuple[str, ...] | list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(value: Cell) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,35 @@
+"""Run what is missing of an experiment on this machine, with the display and the exit code of a command."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.errors import UserError
+
+if TYPE_CHECKING:
+    from nemo_sspo.launch.plan import Step
+
+
+def drive(experiment: Experiment, console: Console, steps: Sequence["Step"]) -> int:
+    """Be the run's only runner until `steps` are published; 0 then, 2 when one refused its input, 1 when one failed."""
+    from nemo_sspo.launch.local import LocalRunner, StepFailed
+    from nemo_sspo.launch.run_directory import bind, hold
+    from nemo_sspo.launch.submit import refuse_beside_jobs
+    from nemo_sspo.report.live import live_display
+
+    layout = RunLayout(experiment.run_dir)
+    with hold(layout) as lock:
+        refuse_beside_jobs(layout.root)
+        for change in bind(experiment, layout):
+            console.print(f"changed since the last start: {change}", markup=False, highlight=False)
+        try:
+            with live_display(console, len(steps)) as display:
+                LocalRunner(experiment, display, lock=lock, steps=steps).run()
+        except StepFailed as failure:
+            print(failure, file=sys.stderr)
+            return UserError.EXIT_CODE if failure.exit_code == UserError.EXIT_CODE else 1
+    return 0

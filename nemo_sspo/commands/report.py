@@ -1,0 +1,109 @@
+"""``nemo-sspo report | compare``: what came of a run, or of several, as one HTML page each."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.config.load import load_experiment
+from nemo_sspo.errors import UserError
+
+if TYPE_CHECKING:
+    from nemo_sspo.report.facts.record import RunRecord
+
+
+def register(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the commands to the parser."""
+    sub = commands.add_parser("report", help="draw a run as one HTML page", description="draw a run as one HTML page.")
+    sub.add_argument("overrides", nargs="*", metavar="run", help="a run's directory, or the overrides it was run with")
+    sub.add_argument("--config-dir", type=Path, help="directory with YAML files of your own, laid out as conf/ is")
+    sub.add_argument("--output", type=Path, help="the page (default: report.html in the run's directory)")
+    sub.add_argument("--prompts", type=int, metavar="N", help="prompts of each iteration to show (default: 100)")
+    sub.set_defaults(command=show_report)
+    sub = commands.add_parser("compare", help="draw several runs side by side", description="draw several runs.")
+    sub.add_argument(
+        "overrides", nargs="*", metavar="run", help="directories of two runs or more; the first is the baseline"
+    )
+    sub.add_argument("--output", type=Path, default=Path("compare.html"), help="the page (default: compare.html)")
+    sub.set_defaults(command=show_comparison)
+
+
+def show_report(options: argparse.Namespace) -> int:
+    """Draw a run, finished or not, and print where the page lies."""
+    if options.prompts is not None and options.prompts < 0:
+        raise UserError(f"--prompts {options.prompts}: give 0 or more")
+    layout = run_layout(options.overrides, options.config_dir)
+    _print_path(Console(), draw_run(layout, options.output, options.prompts))
+    return 0
+
+
+def show_comparison(options: argparse.Namespace) -> int:
+    """Draw several runs and print where the page lies."""
+    from nemo_sspo.report.compare_page import compare_page
+    from nemo_sspo.report.facts.comparison import compare
+    from nemo_sspo.report.render import write_page
+
+    if len(options.overrides) < 2:
+        raise UserError("compare: give the directories of two runs or more, the baseline first")
+    records = [_record(RunLayout(Path(given))) for given in options.overrides]
+    _print_path(Console(), write_page(compare_page(compare(records)), _writable(options.output)))
+    return 0
+
+
+def run_layout(given: Sequence[str], config_dir: Path | None) -> RunLayout:
+    """A run given as a directory or by its overrides."""
+    if len(given) == 1 and "=" not in given[0]:
+        return RunLayout(Path(given[0]))
+    return RunLayout(load_experiment(given, config_dir).run_dir)
+
+
+def draw_run(layout: RunLayout, output: Path | None = None, prompts: int | None = None) -> Path:
+    """Draw a run's page; returns its path.
+
+    Raises:
+        UserError: there is no run, or the page cannot be written there.
+    """
+    from nemo_sspo.report.facts.run_facts import SAMPLE_PROMPTS, gather
+    from nemo_sspo.report.render import write_page
+    from nemo_sspo.report.run_page import run_page
+
+    facts = gather(_record(layout), sample_count=SAMPLE_PROMPTS if prompts is None else prompts)
+    return write_page(run_page(facts), _writable(output or layout.report))
+
+
+def draw_at_the_end(console: Console, layout: RunLayout) -> None:
+    """Draw the page of a run that has just ended. The run's result stands, whatever happens here."""
+    try:
+        _print_path(console, draw_run(layout))
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        console.print(
+            f"the report could not be drawn ({reason}); `nemo-sspo report {layout.root}` tries again",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _record(layout: RunLayout) -> "RunRecord":
+    from nemo_sspo.launch.plan import plan
+    from nemo_sspo.launch.run_directory import stored_experiment
+    from nemo_sspo.report.facts.record import read_run
+
+    experiment = stored_experiment(layout)
+    return read_run(layout, plan(experiment) if experiment else ())
+
+
+def _writable(path: Path) -> Path:
+    if path.is_dir():
+        raise UserError(f"{path}: is a directory; give the path of a file, like {path / 'report.html'}")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no directory {path.parent}; make it first")
+    return path
+
+
+def _print_path(console: Console, path: Path) -> None:
+    console.print(f"{path}", markup=False, highlight=False, soft_wrap=True)

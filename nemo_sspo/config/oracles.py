@@ -1,0 +1,107 @@
+"""The preference oracles of oracle/, told apart by ``kind``."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from nemo_sspo.config.base import Frozen
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class PairRMOracle(Frozen):
+    kind: Literal["pairrm"] = "pairrm"
+    path: str
+    """Directory of a PairRM checkpoint, or a hub id."""
+    source_max_tokens: PositiveInt = 1224
+    """Longest prompt segment in tokens (PairRM's own: 1224)."""
+    candidate_max_tokens: PositiveInt = 412
+    """Longest response segment in tokens (PairRM's own: 412); both responses share the room that the prompt leaves."""
+    batch_tokens: PositiveInt = 16384
+    """Token budget of one forward pass, padding included."""
+    precision: Precision = "auto"
+    """Backbone precision; ``auto`` is bfloat16 on a GPU and float32 on a CPU. The head is always float32."""
+
+
+class RewardModelOracle(Frozen):
+    kind: Literal["reward_model"] = "reward_model"
+    path: str
+    """Directory or hub id of a sequence-classification reward model with one output; safetensors only."""
+    max_tokens: PositiveInt | None = None
+    """Longest conversation in tokens; without it the model's own limit. A longer one loses its beginning."""
+    batch_tokens: PositiveInt = 16384
+    """Token budget of one forward pass, padding included."""
+    precision: Precision = "auto"
+    """Backbone precision; ``auto`` is bfloat16 on a GPU and float32 on a CPU. The head is always float32."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+
+
+class LlmJudgeOracle(Frozen):
+    kind: Literal["llm_judge"] = "llm_judge"
+    endpoint: str = "https://api.openai.com/v1"
+    """Base URL of an OpenAI-compatible API."""
+    model: str
+    """Model that judges, as the endpoint names it."""
+    api_key_variable: str | None = "OPENAI_API_KEY"
+    """Environment variable that holds the key; null for an endpoint that wants none. The key itself is never stored."""
+    template: str | None = None
+    """File with the question, with {prompt}, {first} and {second} in it; without it the package's own."""
+    logprobs: bool = True
+    """Ask for the first token's log-probs: the logit is then log p(A) - log p(B). Set false where they are refused."""
+    verdict_logit: PositiveFloat = 3.0
+    """Logit of a verdict in words, where there are no log-probs (3: a win probability of .95)."""
+    unparsable: Literal["tie", "error"] = "tie"
+    """An answer that names neither response: a logit of 0 that is counted, or the end of the step."""
+    text_max_characters: PositiveInt = 16_000
+    """Longest prompt and longest response in characters; the rest is cut off and counted."""
+    max_answer_tokens: PositiveInt = 16
+    """Longest answer in tokens."""
+    concurrency: PositiveInt = 16
+    """Requests that are under way at once, in each step."""
+    retries: NonNegativeInt = 6
+    """Further attempts at a request that failed for the server's reasons (429, 5xx, timeouts, garbled answers)."""
+    timeout_seconds: PositiveFloat = 60.0
+    """Longest wait for one answer in seconds."""
+    max_requests: PositiveInt = 10_000
+    """Cap of the whole run: comparisons that are paid for. A run whose plan is over it does not start."""
+    max_tokens: PositiveInt | None = None
+    """Cap of the whole run: input and output tokens."""
+    max_dollars: PositiveFloat | None = None
+    """Cap of the whole run: what the tokens cost at the prices below."""
+    dollars_per_million_input_tokens: NonNegativeFloat | None = None
+    """Price of input."""
+    dollars_per_million_output_tokens: NonNegativeFloat | None = None
+    """Price of output."""
+    extra: dict[str, Any] = {}
+    """Further fields of the request body; null removes one (``{max_tokens: null, max_completion_tokens: 16}``)."""
+
+    @model_validator(mode="after")
+    def _priced(self) -> "LlmJudgeOracle":
+        prices = (self.dollars_per_million_input_tokens, self.dollars_per_million_output_tokens)
+        if self.max_dollars is not None and None in prices:
+            raise ValueError("max_dollars needs dollars_per_million_input_tokens and dollars_per_million_output_tokens")
+        return self
+
+
+class PolicyJudgeOracle(Frozen):
+    kind: Literal["policy_judge"] = "policy_judge"
+    judge: Literal["current", "base"] = "current"
+    """Who judges: the policy that the iteration starts from (Self-Rewarding, arXiv 2401.10020), or the run's first."""
+    template: str | None = None
+    """File with the question, with {prompt}, {first} and {second} in it; without it the package's own."""
+    context_tokens: PositiveInt = 4096
+    """Longest question in tokens; texts of a longer one are cut, the longest first, and counted."""
+
+
+class FunctionOracle(Frozen):
+    kind: Literal["function"] = "function"
+    function: str
+    """Import path ``package.module:function`` of a function with the signature that oracle/function.py states."""
+    arguments: dict[str, Any] = {}
+    """Keyword arguments passed on."""
+
+
+Oracle = Annotated[
+    PairRMOracle | RewardModelOracle | LlmJudgeOracle | PolicyJudgeOracle | FunctionOracle, Field(discriminator="kind")
+]

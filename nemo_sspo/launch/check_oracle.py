@@ -1,0 +1,119 @@
+"""Checks of the oracle, one for each kind: everything that can be known without a model or a request."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.oracles import FunctionOracle, LlmJudgeOracle, PairRMOracle, PolicyJudgeOracle, RewardModelOracle
+from nemo_sspo.errors import UserError
+from nemo_sspo.launch.check_models import TOKENIZER_FILES, incomplete_weights, json_object, local_directory
+from nemo_sspo.launch.check_prompts import planned_prompts
+from nemo_sspo.oracle.judge_endpoint import api_key, check_endpoint
+from nemo_sspo.oracle.judge_question import read_template
+from nemo_sspo.oracle.pairrm_checkpoint import inspect_pairrm
+
+_ORDERS = _OPPONENTS = 2
+_CLASSIFIER = "ForSequenceClassification"
+
+
+def check_oracle(experiment: Experiment) -> Iterator[str]:
+    """What is wrong with the oracle's settings and files."""
+    yield from _CHECKS[experiment.oracle.kind](experiment, experiment.oracle)
+
+
+def oracle_paths(experiment: Experiment) -> tuple[str, ...]:
+    """The oracle's model directory or hub id, where it has one."""
+    oracle = experiment.oracle
+    return (oracle.path,) if isinstance(oracle, PairRMOracle | RewardModelOracle) else ()
+
+
+def oracle_package(experiment: Experiment) -> str | None:
+    """The package that a function of the user's is imported from."""
+    oracle = experiment.oracle
+    return oracle.function.partition(":")[0].partition(".")[0] if isinstance(oracle, FunctionOracle) else None
+
+
+def planned_comparisons(experiment: Experiment) -> int | None:
+    """At most how many comparisons a run asks its oracle for, both orders counted; None where that is not known."""
+    prompts = planned_prompts(experiment)
+    if prompts is None:
+        return None
+    trained, held_out = prompts
+    k, held_out_k = experiment.rollout.samples_per_prompt, experiment.rollout.held_out_samples_per_prompt
+    evaluated = experiment.iterations * held_out * held_out_k**2 * _OPPONENTS * _ORDERS
+    return trained * k * (k - 1) + evaluated
+
+
+def _pairrm(experiment: Experiment, oracle: PairRMOracle) -> Iterator[str]:
+    """The directory is a PairRM checkpoint in one of its published layouts."""
+    if local_directory("oracle.path", oracle.path) is not None:
+        inspect_pairrm(oracle.path)
+    yield from ()
+
+
+def _reward_model(experiment: Experiment, oracle: RewardModelOracle) -> Iterator[str]:
+    """The directory holds a classifier with one output, whole safetensors and a tokenizer."""
+    directory = local_directory("oracle.path", oracle.path)
+    if directory is None:
+        return
+    config = json_object(directory / "config.json", "give the directory or hub id of a reward model")
+    yield from _not_a_reward_model(directory, config)
+    yield from incomplete_weights("oracle.path", directory)
+    if not any((directory / name).is_file() for name in (*TOKENIZER_FILES, "spm.model", "vocab.txt")):
+        yield f"oracle.path={directory}: no tokenizer beside the weights"
+    if "auto_map" in config and not oracle.trust_remote_code:
+        yield (
+            f"oracle.path={directory}: the model brings Python code of its own; read it, then give "
+            "oracle.trust_remote_code=true"
+        )
+
+
+def _not_a_reward_model(directory: Path, config: Mapping[str, Any]) -> Iterator[str]:
+    architectures = config.get("architectures") or []
+    if not any(str(name).endswith(_CLASSIFIER) for name in architectures):
+        yield f"oracle.path={directory}: {architectures} is no sequence classifier, so it gives no reward"
+        return
+    outputs = config.get("num_labels", len(config.get("id2label") or (0, 1)))  # transformers' default is two labels
+    if outputs != 1:
+        yield f"oracle.path={directory}: a classifier of {outputs} classes; a reward model has one output"
+
+
+def _llm_judge(experiment: Experiment, oracle: LlmJudgeOracle) -> Iterator[str]:
+    """Endpoint, key and template are there, and the plan stays below the cap."""
+    check_endpoint(oracle)
+    for check in (lambda: api_key(oracle), lambda: read_template(oracle.template)):
+        try:
+            check()
+        except UserError as error:
+            yield str(error)
+    try:
+        planned = planned_comparisons(experiment)
+    except UserError:
+        return  # the prompts cannot be read, which their own check says
+    if planned is not None and planned > oracle.max_requests:
+        yield (
+            f"oracle.max_requests={oracle.max_requests}: the run may ask for {planned} comparisons; raise the cap, or "
+            "lower data.prompts_per_iteration, rollout.samples_per_prompt or data.held_out_count"
+        )
+
+
+def _policy_judge(experiment: Experiment, oracle: PolicyJudgeOracle) -> Iterator[str]:
+    read_template(oracle.template)
+    yield from ()
+
+
+def _function(experiment: Experiment, oracle: FunctionOracle) -> Iterator[str]:
+    """The form of the import path; whether the package is there is asked of its environment."""
+    module, colon, name = oracle.function.partition(":")
+    if not (colon and name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        yield f"oracle.function={oracle.function}: write it as package.module:function"
+
+
+_CHECKS: dict[str, Callable[[Experiment, Any], Iterator[str]]] = {
+    "pairrm": _pairrm,
+    "reward_model": _reward_model,
+    "llm_judge": _llm_judge,
+    "policy_judge": _policy_judge,
+    "function": _function,
+}

@@ -1,0 +1,24 @@
+"""NeMo's strategy, giving the model its weights once all of this rank's chunks stand.
+
+Not chunk by chunk as they are built: where stages share the embedding, building the last stage's last chunk waits for
+the first stage's first one (they all-reduce the embedding), and loading waits for all ranks. With interleaved stages
+these two wait for each other for ever.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from nemo.lightning.pytorch.strategies import MegatronStrategy
+from typing_extensions import override
+
+from nemo_sspo.megatron.model import SSPOModel, load_policy
+
+
+class PolicyStrategy(MegatronStrategy):
+    """Loads and adapts the policy before its chunks are wrapped and an optimizer exists."""
+
+    @override
+    def init_model_parallel(self) -> None:
+        load_policy([cast(SSPOModel, chunk) for chunk in self.megatron_parallel])
+        super().init_model_parallel()

@@ -1,0 +1,57 @@
+"""The policy itself as the oracle (Self-Rewarding Language Models, arXiv 2401.10020), through the rollout engine.
+
+The question of judge_question.py is asked once for each order; the logit is log p(A) - log p(B) of the first token of
+the answer, exact and without sampling. A question over the context is shortened: its longest text first, from the end.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nemo_sspo.config.oracles import PolicyJudgeOracle
+from nemo_sspo.errors import UserError
+from nemo_sspo.oracle.judge_question import ANSWERS, cut_row, question, read_template
+from nemo_sspo.oracle.protocol import OnProgress, Preferences, Row, Workplace, silent
+from nemo_sspo.oracle.unique import Unique
+
+_SHRINK = 0.95
+"""Part of the proportional length that an over-long text is cut to, so that few attempts are needed."""
+
+
+class PolicyJudge:
+    """A policy behind the `PreferenceOracle` protocol."""
+
+    def __init__(self, settings: PolicyJudgeOracle, workplace: Workplace | None = None) -> None:
+        """Load the policy of the workplace."""
+        if workplace is None or workplace.open_policy is None:
+            raise UserError("oracle=policy_judge judges with the policy of a run; there is none here")
+        self._template = read_template(settings.template)
+        self._context = settings.context_tokens
+        self._model = workplace.open_policy(ANSWERS, settings.context_tokens)
+
+    def compare(self, rows: Sequence[Row], on_progress: OnProgress = silent) -> Preferences:
+        """See `PreferenceOracle.compare`."""
+        texts = [Row(row.prompt, row.first, row.second) for row in rows]
+        unique = Unique(texts)
+        fitted = [self._fit(row) for row in unique.items]
+        logprobs_U2 = self._model.choice_logprobs(
+            [token_ids for token_ids, _ in fitted], lambda done: on_progress(done * len(rows) // len(unique))
+        )
+        logits_U = (logprobs_U2[:, 0] - logprobs_U2[:, 1]).astype(np.float32)
+        truncated_U = np.fromiter((cut for _, cut in fitted), dtype=np.bool_, count=len(fitted))
+        places_R = unique.places(texts)
+        return Preferences(logits_U[places_R], truncated_U[places_R], len(unique))
+
+    def _fit(self, row: Row) -> tuple[list[int], bool]:
+        """The question's token ids within the context, and whether texts had to be cut for that."""
+        token_ids = self._model.token_ids(question(self._template, row))
+        limit = longest = max(map(len, row[:3]))
+        while len(token_ids) > self._context:
+            limit = int(limit * _SHRINK * self._context / len(token_ids))
+            if limit == 0:
+                raise UserError(
+                    f"oracle.context_tokens={self._context}: the question alone is longer; raise it, or give a "
+                    "shorter oracle.template"
+                )
+            token_ids = self._model.token_ids(question(self._template, cut_row(row, limit)))
+        return token_ids, limit < longest

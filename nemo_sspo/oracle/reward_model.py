@@ -1,0 +1,203 @@
+"""A scalar reward model as the oracle: l(a, b) = r(a) - r(b), so P(a beats b) = sigma(r(a) - r(b)) (Bradley-Terry).
+
+Legend: R rows, U unique (conversation, response) texts, S padded length. K responses cost K forward passes, not
+K (K - 1), and the order of presentation has no influence by construction: l(a, b) = -l(b, a) to the last bit.
+
+What the model reads: the conversation's messages and the response as the assistant's, under the tokenizer's chat
+template; a tokenizer without one encodes (prompt text, response) as a pair. A conversation over the limit loses its
+beginning (the last token carries the reward, the response matters most); a pair is cut where it is longest.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nemo_sspo.artifacts.model_source import local_model
+from nemo_sspo.config.oracles import RewardModelOracle
+from nemo_sspo.errors import UserError
+from nemo_sspo.oracle.batching import pack, torch_dtype
+from nemo_sspo.oracle.protocol import OnProgress, Preferences, Row, Turn, Workplace, silent
+from nemo_sspo.oracle.unique import Unique
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_NO_LIMIT = 10**6
+"""Tokenizers that know no limit state one beyond this."""
+
+
+class _Text(NamedTuple):
+    """What one reward is given to."""
+
+    prompt: str
+    conversation: tuple[Turn, ...]
+    response: str
+
+
+class _Encoded(NamedTuple):
+    columns: dict[str, list[int]]
+    truncated: bool
+
+    @property
+    def length(self) -> int:
+        return len(self.columns["input_ids"])
+
+
+class RewardModel:
+    """A sequence-classification reward model behind the `PreferenceOracle` protocol."""
+
+    def __init__(
+        self, settings: RewardModelOracle, device: str | None = None, *, workplace: Workplace | None = None
+    ) -> None:
+        """Load a model; `device` is the GPU where there is one."""
+        del workplace
+        directory = local_model(settings.path, "oracle.path")
+        self._settings = settings
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._tokenizer = _load_tokenizer(directory, settings)
+        self._model = _load_model(directory, settings)
+        place_in_precision(self._model, torch_dtype(settings.precision, self._device), self._device)
+        self._limit = settings.max_tokens or _limit(self._model, self._tokenizer)
+        self._pad = _pad_token(self._model, self._tokenizer)
+
+    def compare(self, rows: Sequence[Row], on_progress: OnProgress = silent) -> Preferences:
+        """See `PreferenceOracle.compare`."""
+        firsts = [_Text(row.prompt, row.conversation, row.first) for row in rows]
+        seconds = [_Text(row.prompt, row.conversation, row.second) for row in rows]
+        unique = Unique([*firsts, *seconds])
+        encoded = [self._encode(text) for text in unique.items]
+        rewards_U = np.empty(len(unique), dtype=np.float32)
+        lengths_U = np.fromiter((text.length for text in encoded), dtype=np.int64, count=len(encoded))
+        done = 0
+        # Without a padding token the model could not tell where a padded row ends: one row at a time.
+        for batch in pack(lengths_U, self._settings.batch_tokens if self._pad is not None else 1):
+            rewards_U[batch] = self._forward([encoded[index] for index in batch])
+            done += len(batch)
+            on_progress(done * len(rows) // len(unique))
+        truncated_U = np.fromiter((text.truncated for text in encoded), dtype=np.bool_, count=len(encoded))
+        first_R, second_R = unique.places(firsts), unique.places(seconds)
+        logits_R = rewards_U[first_R] - rewards_U[second_R]
+        return Preferences(logits_R, truncated_U[first_R] | truncated_U[second_R], len(set(rows)))
+
+    def _encode(self, text: _Text) -> _Encoded:
+        if self._tokenizer.chat_template is None:
+            return self._encode_pair(text)
+        messages = [turn._asdict() for turn in text.conversation]
+        messages.append({"role": "assistant", "content": text.response})
+        ids = cast("list[int]", _apply_template(self._tokenizer, messages, text.prompt))
+        if len(ids) <= self._limit:
+            return _Encoded({"input_ids": ids}, False)
+        kept = 1 if ids[0] in self._tokenizer.all_special_ids else 0  # the token that begins every text
+        return _Encoded({"input_ids": ids[:kept] + ids[kept - self._limit :]}, True)
+
+    def _encode_pair(self, text: _Text) -> _Encoded:
+        whole = self._tokenizer(text.prompt, text.response, verbose=False)
+        if len(cast("list[int]", whole["input_ids"])) <= self._limit:
+            return _Encoded(_columns(whole), False)
+        cut = self._tokenizer(text.prompt, text.response, truncation="longest_first", max_length=self._limit)
+        return _Encoded(_columns(cut), True)
+
+    @torch.inference_mode()
+    def _forward(self, rows: Sequence[_Encoded]) -> NDArray[np.float32]:
+        """Rewards [R]."""
+        shape = len(rows), max(row.length for row in rows)
+        padded = {name: np.zeros(shape, dtype=np.int64) for name in rows[0].columns}
+        padded["input_ids"][:] = self._pad or 0
+        mask_RS = np.zeros(shape, dtype=np.int64)
+        for index, row in enumerate(rows):
+            mask_RS[index, : row.length] = 1
+            for name, values in row.columns.items():
+                padded[name][index, : row.length] = values
+        tensors = {name: torch.from_numpy(values).to(self._device) for name, values in padded.items()}
+        mask = torch.from_numpy(mask_RS).to(self._device)
+        return self._model(**tensors, attention_mask=mask).logits[:, 0].float().cpu().numpy()
+
+
+def _columns(encoding: Any) -> dict[str, list[int]]:
+    """Token ids, and token types where the model has them; the mask is made with the padding."""
+    return {name: values for name, values in encoding.items() if name != "attention_mask"}
+
+
+def _apply_template(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, str]], prompt: str) -> object:
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(messages, return_dict=False)
+    except TemplateError as error:
+        raise UserError(
+            f"oracle: the reward model's chat template refuses the prompt {prompt[:60]!r} ({error})"
+        ) from None
+
+
+def _load_tokenizer(directory: Path, settings: RewardModelOracle) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=settings.trust_remote_code)
+    except Exception as error:  # a missing or broken tokenizer surfaces as OSError, ValueError, KeyError or TypeError
+        raise UserError(f"oracle.path={directory}: its tokenizer cannot be loaded ({_reason(error)})") from None
+
+
+def _load_model(directory: Path, settings: RewardModelOracle) -> "PreTrainedModel":
+    """Weights in full precision from safetensors; a head that the checkpoint does not hold is refused."""
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            directory,
+            use_safetensors=True,
+            dtype=torch.float32,
+            trust_remote_code=settings.trust_remote_code,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"oracle.path={directory}: not a reward model that can be loaded ({_reason(error)})") from None
+    if model.config.num_labels != 1:
+        raise UserError(
+            f"oracle.path={directory}: a classifier of {model.config.num_labels} classes; a reward model has one output"
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(
+            f"oracle.path={directory}: its weights lack {', '.join(missing[:3])}; this is a base model or incomplete"
+        )
+    return model
+
+
+def place_in_precision(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    """Move a model to a device for inference in `dtype`, all but the layer that makes the reward.
+
+    That one stays in float32: bfloat16 would round a reward of 8 to steps of 1/16.
+    """
+    heads = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == 1]
+    exact = [deepcopy(layer.state_dict()) for layer in heads]
+    model.to(device=device, dtype=dtype).eval()
+
+    def to_fp32(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(tensor.float() for tensor in inputs)
+
+    for layer, state in zip(heads, exact, strict=True):
+        layer.float().load_state_dict(state)
+        layer.register_forward_pre_hook(to_fp32)
+
+
+def _limit(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Longest text that both the tokenizer and the positions of the model allow."""
+    positions = getattr(model.config, "max_position_embeddings", None) or _NO_LIMIT
+    return min(int(tokenizer.model_max_length), int(positions), _NO_LIMIT)
+
+
+def _pad_token(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The padding token by which the model finds the end of a row."""
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return model.config.pad_token_id
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,151 @@
+"""What a page is put together from. The template draws each kind; every text in them is escaped there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import plotly.graph_objects as go
+
+from nemo_sspo.report.facts.verdict import Finding
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text and numbers."""
+
+    block: ClassVar[str] = "table"
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    title: str = ""
+    note: str = ""
+    folded: bool = False
+    """Behind a line to click on."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure, what it shows in words, and its numbers."""
+
+    block: ClassVar[str] = "plot"
+    key: str
+    title: str
+    figure: go.Figure
+    description: str
+    """For those who do not see the figure: what it says, with numbers."""
+    table: Table
+    note: str = ""
+    height: int = 300
+    """Pixels."""
+
+
+@dataclass(frozen=True)
+class PlotGrid:
+    """Small plots side by side."""
+
+    block: ClassVar[str] = "grid"
+    plots: Sequence[Plot]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Says what is not there, and why."""
+
+    block: ClassVar[str] = "missing"
+    text: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark."""
+
+    block: ClassVar[str] = "note"
+    text: str
+
+
+@dataclass(frozen=True)
+class Legend:
+    """Which colour is which, for the plots that follow."""
+
+    block: ClassVar[str] = "legend"
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One headline number."""
+
+    label: str
+    value: str
+    detail: str = ""
+    state: str = ""
+    """``good``, ``warn``, ``bad`` or none."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Headline numbers side by side."""
+
+    block: ClassVar[str] = "tiles"
+    tiles: Sequence[Tile]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Warnings and passed checks with their rules."""
+
+    block: ClassVar[str] = "findings"
+    findings: Sequence[Finding]
+
+
+@dataclass(frozen=True)
+class Card:
+    """Facts of one iteration."""
+
+    title: str
+    state: str
+    rows: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Cards side by side."""
+
+    block: ClassVar[str] = "cards"
+    cards: Sequence[Card]
+
+
+@dataclass(frozen=True)
+class Browser:
+    """Prompts to search and page through; the page's script fills it."""
+
+    block: ClassVar[str] = "browser"
+    prompts: Sequence[dict]
+    note: str
+
+
+Block = Table | Plot | PlotGrid | Missing | Note | Legend | Tiles | Findings | Cards | Browser
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of the page."""
+
+    key: str
+    title: str
+    blocks: Sequence[Block]
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page."""
+
+    title: str
+    eyebrow: str
+    subtitle: str
+    sections: Sequence[Section]
+    status: str = ""
+    remarks: Sequence[str] = field(default_factory=tuple)
+    """What could not be read."""

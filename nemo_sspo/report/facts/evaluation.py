@@ -1,0 +1,144 @@
+"""How the checkpoints fare on held-out prompts, and how their answers change."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nemo_sspo.report.facts.record import RunRecord
+
+OPPONENTS = ("base", "previous")
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """An oracle win rate in [0, 1] with its bootstrap interval over held-out prompts."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    @property
+    def includes_half(self) -> bool:
+        """Whether the interval does not tell the policies apart."""
+        return self.low is not None and self.high is not None and self.low <= 0.5 <= self.high
+
+    @property
+    def of_the_other(self) -> "WinRate":
+        """The opponent's."""
+        low, high = (None if end is None else 1 - end for end in (self.high, self.low))
+        return WinRate(1 - self.mean, low, high)
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.mean:.3f}"
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One iteration's policy on the held-out prompts."""
+
+    iteration: int
+    prompts: int | None
+    wins: dict[str, WinRate]
+    """By opponent: ``base``, ``previous``."""
+    tokens: dict[str, float]
+    """Mean tokens of a response by policy: ``new``, ``previous``, ``base``."""
+    distinct: dict[str, float]
+    """Share of a prompt's responses that differ from each other, by policy."""
+    unfinished: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The responses that an iteration trained on."""
+
+    iteration: int
+    prompts: int
+    responses: int
+    tokens: float
+    """Mean tokens of a response."""
+    unfinished: int
+    empty: int
+    duplicates: int
+    """Responses whose text another response to the same prompt has too."""
+    order_bias: float | None
+    """Mean |l_ij + l_ji|, 0 for an oracle that is blind to the order of presentation."""
+
+
+def evaluations(run: RunRecord) -> list[Evaluated]:
+    """One per evaluated iteration."""
+    found = ((iteration, run.counts("evaluate", iteration)) for iteration in run.iterations)
+    return [
+        Evaluated(
+            iteration=iteration,
+            prompts=counts.get("prompts"),
+            wins={
+                name: WinRate(counts[key], counts.get(f"{key}_low"), counts.get(f"{key}_high"))
+                for name in OPPONENTS
+                if counts.get(key := f"win_vs_{name}") is not None
+            },
+            tokens=_by_policy(counts, "mean_tokens"),
+            distinct=_by_policy(counts, "distinct"),
+            unfinished={name: int(value) for name, value in _by_policy(counts, "unfinished").items()},
+        )
+        for iteration, counts in found
+        if counts
+    ]
+
+
+def sampled(run: RunRecord) -> list[Sampled]:
+    """One per iteration with published rollouts."""
+    facts = []
+    for iteration in run.iterations:
+        if not (responses := run.summed("rollout", iteration, "responses")):
+            continue
+        facts.append(
+            Sampled(
+                iteration=iteration,
+                prompts=_whole(run, iteration, "prompts"),
+                responses=int(responses),
+                tokens=(run.summed("rollout", iteration, "tokens") or 0.0) / responses,
+                unfinished=_whole(run, iteration, "unfinished"),
+                empty=_whole(run, iteration, "empty"),
+                duplicates=_whole(run, iteration, "duplicates"),
+                order_bias=_order_bias(run, iteration),
+            )
+        )
+    return facts
+
+
+def _by_policy(counts: dict, name: str) -> dict[str, float]:
+    keys = {policy: f"{policy}_{name}" for policy in ("new", "previous", "base")}
+    return {policy: counts[key] for policy, key in keys.items() if counts.get(key) is not None}
+
+
+def _whole(run: RunRecord, iteration: int, name: str) -> int:
+    return int(run.summed("rollout", iteration, name) or 0)
+
+
+def _order_bias(run: RunRecord, iteration: int) -> float | None:
+    """Over all shards, each weighted by the rows it scored."""
+    shards = [step.manifest.counts for step in run.of("score", iteration)]
+    weighted = [(shard["rows"], shard["order_bias"]) for shard in shards if {"rows", "order_bias"} <= shard.keys()]
+    rows = sum(float(count or 0) for count, _ in weighted)
+    return sum(float(count or 0) * float(bias or 0) for count, bias in weighted) / rows if rows else None
+
+
+@dataclass(frozen=True)
+class WinMatrix:
+    """Who beats whom (SPPO Fig. 3): policy 0 is the base, policy t what iteration t made."""
+
+    policies: list[int]
+    cells: dict[tuple[int, int], WinRate]
+    """Win rate of the first against the second; a pair that was never compared is left out."""
+
+
+def win_matrix(evaluated: Sequence[Evaluated]) -> WinMatrix:
+    """All comparisons that were evaluated, in both directions: the second's win rate is what the first's leaves."""
+    cells: dict[tuple[int, int], WinRate] = {}
+    for each in evaluated:
+        opponents = {"base": 0, "previous": each.iteration - 1}
+        for name, win in each.wins.items():
+            cells[each.iteration, opponents[name]] = win
+            cells[opponents[name], each.iteration] = win.of_the_other
+    return WinMatrix(sorted({policy for pair in cells for policy in pair}), cells)

@@ -1,0 +1,136 @@
+"""A run as the report reads it: its manifests, its settings, and its tables, column by column."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.published import PublishedStep, published_steps
+from nemo_sspo.errors import UserError
+
+_BATCH_ROWS = 2048
+
+
+class PlannedStep(Protocol):
+    """As much of a planned step as the report uses."""
+
+    @property
+    def step_id(self) -> str:
+        """Name of the step."""
+        ...
+
+    @property
+    def stage(self) -> str:
+        """Verb of the step."""
+        ...
+
+    @property
+    def iteration(self) -> int:
+        """0 for the preparation."""
+        ...
+
+    @property
+    def gpus(self) -> int:
+        """GPUs it occupies."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything published by a run at one moment."""
+
+    layout: RunLayout
+    settings: Mapping[str, Any]
+    """The resolved configuration as stored beside the artifacts."""
+    steps: Sequence[PublishedStep]
+    plan: Sequence[PlannedStep] = ()
+    """Every step of the run; empty when its configuration is of another version."""
+    unreadable: list[str] = field(default_factory=list)
+    """Files that could not be read, and why: shown on the page."""
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return str(self.settings.get("name", self.layout.root.name))
+
+    @property
+    def iterations(self) -> list[int]:
+        """Iterations that have published something."""
+        return sorted({step.manifest.iteration for step in self.steps if step.manifest.iteration > 0})
+
+    @property
+    def pending(self) -> list[str]:
+        """Planned steps without an artifact."""
+        published = {step.step_id for step in self.steps}
+        return [step.step_id for step in self.plan if step.step_id not in published]
+
+    def of(self, stage: str, iteration: int) -> list[PublishedStep]:
+        """Published shards of a stage; one element for a stage without shards."""
+        return [s for s in self.steps if s.manifest.stage == stage and s.manifest.iteration == iteration]
+
+    def counts(self, stage: str, iteration: int) -> dict[str, Any]:
+        """Facts of a stage that has no shards; empty before it is published."""
+        found = self.of(stage, iteration)
+        return dict(found[0].manifest.counts) if found else {}
+
+    def summed(self, stage: str, iteration: int, name: str) -> float | None:
+        """Sum of one count over a stage's shards; None where no shard has it."""
+        values = [step.manifest.counts.get(name) for step in self.of(stage, iteration)]
+        numbers = [value for value in values if isinstance(value, int | float)]
+        return sum(numbers) if numbers else None
+
+    def batches(self, path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns of a Parquet file in batches; nothing, and a remark on the page, when it cannot be read."""
+        try:
+            with pq.ParquetFile(path) as file:
+                yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns))
+        except (OSError, pa.ArrowInvalid, KeyError) as error:
+            self.unreadable.append(f"{path.relative_to(self.layout.root)}: {_first_line(error)}")
+
+    def column(self, path: Path, *columns: str) -> pa.Table:
+        """Flat columns of a Parquet file; empty when it cannot be read."""
+        batches = list(self.batches(path, columns))
+        return pa.Table.from_batches(batches) if batches else pa.table({name: [] for name in columns})
+
+    def lines(self, path: Path) -> list[dict[str, Any]]:
+        """Records of a JSON lines file. A last line that is being written is left out."""
+        try:
+            text = path.read_text()
+        except OSError as error:
+            self.unreadable.append(f"{path.relative_to(self.layout.root)}: {_first_line(error)}")
+            return []
+        return [record for line in text.splitlines() if (record := _json_object(line)) is not None]
+
+
+def read_run(layout: RunLayout, plan: Sequence[PlannedStep] = ()) -> RunRecord:
+    """Read a run's settings and manifests.
+
+    Raises:
+        UserError: there is no run.
+    """
+    try:
+        settings = json.loads(layout.experiment.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{layout.root}: no run lies there (no {layout.experiment.name})") from None
+    except ValueError as error:
+        raise UserError(f"{layout.experiment}: not JSON ({error}); start the run again to write it") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{layout.experiment}: not a configuration; start the run again to write it")
+    return RunRecord(layout, settings, published_steps(layout), plan)
+
+
+def _json_object(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,112 @@
+"""Everything that a run's page shows, gathered once."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from nemo_sspo.artifacts.diagnostics import Diagnostics
+from nemo_sspo.report.facts.evaluation import Evaluated, Sampled, evaluations, sampled
+from nemo_sspo.report.facts.gate_view import GateView, diagnostics, gate_view
+from nemo_sspo.report.facts.record import RunRecord
+from nemo_sspo.report.facts.samples import SamplePrompt, sample_prompts
+from nemo_sspo.report.facts.settings import Digest, Setting, digests, settings
+from nemo_sspo.report.facts.supervision import Supervision, dropped_reasons, supervision
+from nemo_sspo.report.facts.timing import Running, Span, StageCost, running_steps, spans, stage_costs, wall_seconds
+from nemo_sspo.report.facts.training import Step1Identity, TrainingCurve, step1_identities, training_curves
+from nemo_sspo.report.facts.verdict import Evidence, Finding, findings
+
+SAMPLE_PROMPTS = 100
+"""Prompts per iteration to read through, unless asked otherwise."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One run at one moment."""
+
+    name: str
+    gathered_at: str
+    """ISO 8601, UTC."""
+    planned: int
+    """Steps of the whole run; 0 when its configuration is of another version."""
+    published: int
+    pending: list[str]
+    running: list[Running]
+    iterations_planned: int
+    iterations: list[int]
+    """Those that have begun."""
+    method: dict[str, str]
+    """Policy, oracle, loss, gate, … in words."""
+    spans: list[Span]
+    costs: list[StageCost]
+    wall_seconds: float | None
+    curves: list[TrainingCurve]
+    identities: list[Step1Identity]
+    evaluations: list[Evaluated]
+    sampled: list[Sampled]
+    supervisions: list[Supervision]
+    gate_views: list[GateView]
+    diagnosed: dict[int, Diagnostics]
+    """By iteration."""
+    dropped: dict[int, dict[str, int]]
+    """Prompts without a pair by iteration and reason."""
+    findings: list[Finding]
+    settings: list[Setting]
+    digests: list[Digest]
+    samples: list[SamplePrompt]
+    unreadable: list[str]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every planned step is published."""
+        return bool(self.planned) and not self.pending
+
+
+def gather(run: RunRecord, *, sample_count: int = SAMPLE_PROMPTS) -> RunFacts:
+    """Read everything the page shows; `sample_count` prompts per iteration."""
+    iterations = run.iterations
+    evaluated, samples = evaluations(run), sampled(run)
+    curves, identities = training_curves(run), step1_identities(run)
+    reasons = {i: dropped for i in iterations if (dropped := dropped_reasons(run, i)) is not None}
+    diagnosed = {i: diagnosis for i in iterations if (diagnosis := diagnostics(run, i)) is not None}
+    totals = {i: sum(counts.values()) for i, counts in reasons.items()}
+    evidence = Evidence(evaluated, samples, curves, identities, totals, diagnosed)
+    return RunFacts(
+        name=run.name,
+        gathered_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        planned=len(run.plan),
+        published=len(run.steps),
+        pending=run.pending,
+        running=running_steps(run),
+        iterations_planned=int(run.settings.get("iterations", 0)),
+        iterations=iterations,
+        method=_method(run),
+        spans=spans(run),
+        costs=stage_costs(run),
+        wall_seconds=wall_seconds(run),
+        curves=curves,
+        identities=identities,
+        evaluations=evaluated,
+        sampled=samples,
+        supervisions=[found for i in iterations if (found := supervision(run, i)) is not None],
+        gate_views=[view for i in iterations if (view := gate_view(run, i, diagnosed.get(i))) is not None],
+        diagnosed=diagnosed,
+        dropped=reasons,
+        findings=findings(evidence),
+        settings=settings(run),
+        digests=digests(run),
+        samples=[prompt for i in iterations for prompt in sample_prompts(run, i, sample_count)],
+        unreadable=sorted(set(run.unreadable)),
+    )
+
+
+def _method(run: RunRecord) -> dict[str, str]:
+    tree = run.settings
+    gate, loss, repulsion = (tree.get(name) or {} for name in ("gate", "loss", "repulsion"))
+    weight = repulsion.get("weight")
+    return {
+        "policy": str(tree.get("policy", "?")),
+        "oracle": " ".join(str((tree.get("oracle") or {}).get(name, "")) for name in ("kind", "path")).strip(),
+        "loss": str(loss.get("kind", "?")),
+        "gate": str(gate.get("kind", "?")),
+        "repulsion": f"{repulsion.get('form')}, λ = {weight:g}" if weight else "none",
+        "samples per prompt": str((tree.get("rollout") or {}).get("samples_per_prompt", "?")),
+    }

@@ -1,0 +1,168 @@
+"""When every step ran, what it cost, and how fast it was."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from nemo_sspo.artifacts.layout import VOLATILE
+from nemo_sspo.report.facts.record import RunRecord
+
+STAGE_ORDER = (
+    "prepare_prompts",
+    "import_policy",
+    "rollout",
+    "score",
+    "embed",
+    "build_pairs",
+    "diagnose",
+    "reference_logps",
+    "train",
+    "export",
+    "rollout_held_out",
+    "evaluate",
+    "select_model",
+)
+"""The order of the loop; stages that are not named here come last."""
+
+_RATES = {
+    "rollout": ("tokens_per_second", "tokens/s"),
+    "rollout_held_out": ("tokens_per_second", "tokens/s"),
+    "score": ("pairs_per_second", "comparisons/s"),
+    "embed": ("responses_per_second", "responses/s"),
+}
+STEP_TIMINGS = "steps.jsonl"
+
+
+@dataclass(frozen=True)
+class Span:
+    """One step on the clock."""
+
+    step_id: str
+    stage: str
+    iteration: int
+    started: datetime
+    ended: datetime
+    gpus: int
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """A stage of one iteration, over its shards (paper Table 7)."""
+
+    stage: str
+    iteration: int
+    shards: int
+    seconds: float
+    """Work of all shards added up, without the start of their processes."""
+    gpu_hours: float
+    rate: float | None
+    """Mean rate of a shard."""
+    rate_unit: str
+    peak_memory_gib: float | None
+    """Training: the most that one rank held, on its GPU where it has one. Else main memory of the largest task."""
+    mfu: float | None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A step's last report of its progress."""
+
+    step_id: str
+    done: int
+    total: int
+    unit: str
+    note: str
+    age: float
+    """Seconds since the report."""
+
+
+def stage_rank(stage: str) -> int:
+    """Position of a stage in the loop."""
+    return STAGE_ORDER.index(stage) if stage in STAGE_ORDER else len(STAGE_ORDER)
+
+
+def spans(run: RunRecord) -> list[Span]:
+    """Every published step, in the order in which they began."""
+    gpus = {step.step_id: step.gpus for step in run.plan}
+    return [
+        Span(
+            step.step_id,
+            step.manifest.stage,
+            step.manifest.iteration,
+            step.started,
+            step.ended,
+            gpus.get(step.step_id, 0),
+        )
+        for step in run.steps
+    ]
+
+
+def stage_costs(run: RunRecord) -> list[StageCost]:
+    """Cost and rate of every stage of every iteration."""
+    gpus = {step.step_id: step.gpus for step in run.plan}
+    keys = sorted({(s.manifest.iteration, stage_rank(s.manifest.stage), s.manifest.stage) for s in run.steps})
+    costs = []
+    for iteration, _, stage in keys:
+        steps = run.of(stage, iteration)
+        rate, unit = _rate(run, stage, iteration)
+        training = _training_timings(run, iteration) if stage == "train" else []
+        costs.append(
+            StageCost(
+                stage=stage,
+                iteration=iteration,
+                shards=len(steps),
+                seconds=sum(step.seconds for step in steps),
+                gpu_hours=sum(step.seconds * gpus.get(step.step_id, 0) for step in steps) / 3600,
+                rate=rate,
+                rate_unit=unit,
+                peak_memory_gib=_peak_memory(training or [step.manifest.timings for step in steps]),
+                mfu=_mean([line["mfu"] for line in training[1:] if "mfu" in line]),
+            )
+        )
+    return costs
+
+
+def running_steps(run: RunRecord) -> list[Running]:
+    """Steps without an artifact that have reported progress; one that was killed stays until it is started again."""
+    found = []
+    for name in run.pending:
+        for state in run.lines(path) if (path := run.layout.progress(name)).exists() else []:
+            age = time.time() - float(state.get("updated", 0.0))
+            done, total = int(state.get("done", 0)), int(state.get("total", 0))
+            found.append(Running(name, done, total, str(state.get("unit", "")), str(state.get("note", "")), age))
+    return found
+
+
+def wall_seconds(run: RunRecord) -> float | None:
+    """From the first step's start to the last one's end."""
+    if not run.steps:
+        return None
+    return (max(step.ended for step in run.steps) - min(step.started for step in run.steps)).total_seconds()
+
+
+def _rate(run: RunRecord, stage: str, iteration: int) -> tuple[float | None, str]:
+    if stage == "train":
+        # The first step pays for what is allocated and compiled once.
+        steps = _training_timings(run, iteration)
+        return _mean([line["tokens_per_second"] for line in steps[1:] if "tokens_per_second" in line]), "tokens/s"
+    name, unit = _RATES.get(stage, ("", ""))
+    timings = [step.manifest.timings for step in run.of(stage, iteration)]
+    return _mean([each[name] for each in timings if name in each]), unit
+
+
+def _training_timings(run: RunRecord, iteration: int) -> list[dict[str, float]]:
+    return [
+        line
+        for step in run.of("train", iteration)
+        if (path := step.path / VOLATILE / STEP_TIMINGS).exists()
+        for line in run.lines(path)
+    ]
+
+
+def _peak_memory(timings: Sequence[Mapping[str, float]]) -> float | None:
+    return max((each["peak_memory_gib"] for each in timings if "peak_memory_gib" in each), default=None)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

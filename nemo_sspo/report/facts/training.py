@@ -1,0 +1,93 @@
+"""What every optimizer step logged, and whether each iteration began where its closed form says."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemo_sspo.artifacts.layout import METRICS, step_id
+from nemo_sspo.report.facts.record import RunRecord
+
+STEP1_EXACT = 1e-4
+"""Relative difference up to which the loss at step 1 counts as its closed form."""
+
+
+@dataclass(frozen=True)
+class TrainingCurve:
+    """The metrics of one iteration's steps, in order."""
+
+    iteration: int
+    finished: bool
+    steps: list[int]
+    metrics: dict[str, list[float]]
+    """One value per step, by the names in metrics.jsonl."""
+
+    def last(self, name: str) -> float | None:
+        """Value after the last step."""
+        return self.metrics[name][-1] if self.metrics.get(name) else None
+
+    def first(self, name: str) -> float | None:
+        """Value at the first step."""
+        return self.metrics[name][0] if self.metrics.get(name) else None
+
+
+@dataclass(frozen=True)
+class Step1Identity:
+    """The first preference loss against its closed form with every log-ratio 0."""
+
+    iteration: int
+    measured: float
+    closed_form: float | None
+    """None where training does not start from its reference."""
+
+    @property
+    def relative_difference(self) -> float | None:
+        """|measured - closed form| / |closed form|; absolute where the closed form is 0."""
+        if self.closed_form is None:
+            return None
+        return abs(self.measured - self.closed_form) / (abs(self.closed_form) or 1.0)
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether they agree; None where there is no closed form."""
+        difference = self.relative_difference
+        return None if difference is None else difference <= STEP1_EXACT
+
+
+def training_curves(run: RunRecord) -> list[TrainingCurve]:
+    """One curve per iteration that has taken a step, the running one included."""
+    curves = []
+    for iteration in run.iterations:
+        published = run.of("train", iteration)
+        path = published[0].path / METRICS if published else _under_way(run, iteration)
+        if path is None:
+            continue
+        lines = run.lines(path)
+        if not lines:
+            continue
+        names = [name for name in lines[0] if name != "step"]
+        metrics = {name: [float(line.get(name, float("nan"))) for line in lines] for name in names}
+        curves.append(TrainingCurve(iteration, bool(published), [int(line["step"]) for line in lines], metrics))
+    return curves
+
+
+def full_batches(curve: TrainingCurve, name: str) -> list[tuple[int, float]]:
+    """(step, value) of the steps on a full batch: a metric of a batch's spectrum is smaller for a smaller batch."""
+    pairs = curve.metrics.get("pairs") or [1.0] * len(curve.steps)
+    points = zip(curve.steps, curve.metrics.get(name, []), pairs, strict=False)
+    return [(step, value) for step, value, count in points if count == max(pairs)]
+
+
+def step1_identities(run: RunRecord) -> list[Step1Identity]:
+    """One per trained iteration."""
+    found: list[tuple[int, dict[str, Any]]] = [(i, run.counts("train", i)) for i in run.iterations]
+    return [
+        Step1Identity(iteration, counts["step1_loss"], counts.get("step1_closed_form"))
+        for iteration, counts in found
+        if counts.get("step1_loss") is not None
+    ]
+
+
+def _under_way(run: RunRecord, iteration: int) -> Path | None:
+    """The metrics file of a training step that is not published yet."""
+    files = run.layout.scratch(step_id("train", iteration)).glob(f"*/{METRICS}")
+    return max(files, key=lambda path: path.stat().st_mtime, default=None)

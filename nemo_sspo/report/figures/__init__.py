@@ -1,0 +1,1 @@
+"""From facts to figures. Nothing here opens a file."""

@@ -1,0 +1,201 @@
+"""Win rates, response lengths and signs of collapse over the iterations."""
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from nemo_sspo.report.blocks import Plot, Table
+from nemo_sspo.report.facts.evaluation import OPPONENTS, Evaluated, Sampled, WinMatrix, WinRate
+from nemo_sspo.report.facts.supervision import Supervision
+from nemo_sspo.report.facts.training import TrainingCurve, full_batches
+from nemo_sspo.report.figures.base import error_bars, figure, half_line, late_mean, rounded, whole_ticks
+from nemo_sspo.report.theme import DIVERGING, LIGHT, series
+
+_DISTINCT = "share of the responses to a prompt that differ from each other, held-out prompts"
+OPPONENT_NAMES = {"base": "against the base", "previous": "against the previous iteration"}
+
+
+def win_rate_plot(evaluations: Sequence[Evaluated]) -> Plot:
+    """Held-out win rates of each iteration with their intervals."""
+    traces, rows, said = [], [], []
+    for position, opponent in enumerate(OPPONENTS):
+        found = [(e.iteration, e.wins[opponent]) for e in evaluations if opponent in e.wins]
+        if not found:
+            continue
+        wins = [win for _, win in found]
+        name = OPPONENT_NAMES[opponent]
+        traces.append(
+            go.Scatter(
+                x=[iteration + (position - 0.5) * 0.06 for iteration, _ in found],
+                y=[win.mean for win in wins],
+                error_y=error_bars(wins),
+                name=name,
+                mode="lines+markers",
+                marker={"size": 9, "symbol": ("circle", "square")[position]},
+                line={"color": series(position), "width": 2},
+                text=[str(win) for win in wins],
+                hovertemplate=f"{name}: %{{text}}<extra></extra>",
+            )
+        )
+        rows += [(f"iteration {i}", name, rounded(w.mean), rounded(w.low), rounded(w.high)) for i, w in found]
+        said += [f"iteration {i} {name} {w}" for i, w in found]
+    iterations = [e.iteration for e in evaluations]
+    return Plot(
+        key="win-rates",
+        title="Oracle win rate on held-out prompts",
+        figure=figure(
+            traces,
+            xaxis={"title": {"text": "iteration"}, "range": [min(iterations) - 0.5, max(iterations) + 0.5]}
+            | whole_ticks(iterations),
+            yaxis={"title": {"text": "win rate"}},
+            shapes=[half_line()],
+        ),
+        description=f"Win rates with bootstrap intervals: {'; '.join(said)}.",
+        table=Table(("policy", "opponent", "win rate", "low", "high"), rows),
+        note="Bars: bootstrap intervals over the held-out prompts. Dotted: ½, where neither wins.",
+    )
+
+
+def matrix_plot(matrix: WinMatrix) -> Plot:
+    """Heat map of all checkpoints and the base against each other."""
+    names = [_policy_name(policy) for policy in matrix.policies]
+    rows = [[matrix.cells.get((first, second)) for second in matrix.policies] for first in matrix.policies]
+    said = [
+        f"{_policy_name(first)} against {_policy_name(second)} {win}"
+        for (first, second), win in matrix.cells.items()
+        if first > second
+    ]
+    texts = [[_cell_text(win) for win in row] for row in rows]
+    trace = go.Heatmap(
+        x=names,
+        y=names,
+        z=[[None if win is None else rounded(win.mean) for win in row] for row in rows],
+        text=texts,
+        texttemplate="%{text}",
+        textfont={"color": LIGHT["ink"]},
+        hovertemplate="%{y} against %{x}: %{z:.3f}<extra></extra>",
+        colorscale=DIVERGING,
+        zmin=0,
+        zmax=1,
+        xgap=2,
+        ygap=2,
+        showscale=False,
+    )
+    return Plot(
+        key="win-matrix",
+        title="Who beats whom",
+        figure=figure(
+            [trace],
+            xaxis={"title": {"text": "opponent"}, "showgrid": False, "ticks": ""},
+            yaxis={"autorange": "reversed", "showgrid": False, "ticks": ""},
+            margin={"l": 8, "r": 8, "t": 8, "b": 44},
+        ),
+        description=f"Win rates of the row's policy against the column's: {'; '.join(said)}.",
+        table=Table(
+            ("policy", *(f"against {name}" for name in names)),
+            [(name, *("-" if win is None else str(win) for win in row)) for name, row in zip(names, rows, strict=True)],
+        ),
+        note="Win rate of the row against the column, with its bootstrap interval. Empty: not compared.",
+        height=max(300, 110 + 54 * len(names)),
+    )
+
+
+def length_plot(
+    evaluations: Sequence[Evaluated], sampled: Sequence[Sampled], supervisions: Sequence[Supervision]
+) -> Plot | None:
+    """Mean tokens of a response: held out, sampled for training, chosen and rejected."""
+    held_out = {e.iteration: e.tokens["new"] for e in evaluations if "new" in e.tokens}
+    if evaluations and "base" in evaluations[0].tokens:
+        held_out[0] = evaluations[0].tokens["base"]
+    lines = {
+        "held-out responses": held_out,
+        "training responses": {s.iteration: s.tokens for s in sampled},
+        "chosen": {s.iteration: s.chosen_tokens for s in supervisions if s.chosen_tokens is not None},
+        "rejected": {s.iteration: s.rejected_tokens for s in supervisions if s.rejected_tokens is not None},
+    }
+    note = (
+        "Held-out responses of iteration t are of the policy that iteration t made (0: the base); training responses "
+        "of iteration t were sampled from the policy before it."
+    )
+    return by_iteration("lengths", "Length of responses", "tokens", lines, note)
+
+
+def collapse_plots(curves: Sequence[TrainingCurve], evaluations: Sequence[Evaluated]) -> list[Plot]:
+    """What would fall when responses become one another, over the iterations."""
+    finished = [curve for curve in curves if curve.finished]
+    distinct = {e.iteration: e.distinct["new"] for e in evaluations if "new" in e.distinct}
+    if evaluations and "base" in evaluations[0].distinct:
+        distinct[0] = evaluations[0].distinct["base"]
+    lines = (
+        ("pair_cosine", "Cosine of a pair's states", "cosine", "mean over the second half of the steps"),
+        ("effective_rank", "Effective rank of the states", "rank", "mean over the second half of the steps"),
+    )
+    plots = [
+        by_iteration(
+            f"collapse-{name}",
+            title,
+            unit,
+            {title: {c.iteration: late_mean(full_batches(c, name)) for c in finished}},
+            note,
+        )
+        for name, title, unit, note in lines
+        if any(name in curve.metrics for curve in finished)
+    ]
+    shares = {"held-out responses": distinct}
+    plots.append(by_iteration("collapse-distinct", "Distinct responses", "share", shares, _DISTINCT))
+    return [plot for plot in plots if plot is not None]
+
+
+def by_iteration(
+    key: str, title: str, unit: str, lines: Mapping[str, Mapping[int, float | None]], note: str = ""
+) -> Plot | None:
+    """One line per name over the iterations; None when nothing is known."""
+    known = {
+        name: {i: value for i, value in sorted(points.items()) if value is not None} for name, points in lines.items()
+    }
+    known = {name: points for name, points in known.items() if points}
+    if not known:
+        return None
+    iterations = sorted({iteration for points in known.values() for iteration in points})
+    traces = [
+        go.Scatter(
+            x=list(points),
+            y=[rounded(value, 6) for value in points.values()],
+            name=name,
+            mode="lines+markers",
+            marker={"size": 8, "symbol": ("circle", "square", "diamond", "cross")[position % 4]},
+            line={"color": series(position), "width": 2},
+        )
+        for position, (name, points) in enumerate(known.items())
+    ]
+    said = [
+        f"{name}: " + ", ".join(f"{value:.4g} ({i})" for i, value in points.items()) for name, points in known.items()
+    ]
+    return Plot(
+        key=key,
+        title=title,
+        figure=figure(
+            traces,
+            xaxis={"title": {"text": "iteration"}, "range": [iterations[0] - 0.4, iterations[-1] + 0.4]}
+            | whole_ticks(iterations),
+            yaxis={"title": {"text": unit}, "rangemode": "tozero"},
+            showlegend=len(traces) > 1,
+        ),
+        description=f"{title} by iteration. {'; '.join(said)}.",
+        table=Table(
+            ("iteration", *known), [(i, *(rounded(points.get(i), 5) for points in known.values())) for i in iterations]
+        ),
+        note=note,
+        height=260,
+    )
+
+
+def _policy_name(policy: int) -> str:
+    return "base" if policy == 0 else f"iteration {policy}"
+
+
+def _cell_text(win: WinRate | None) -> str:
+    if win is None:
+        return ""
+    interval = "" if win.low is None or win.high is None else f"<br>{win.low:.2f} to {win.high:.2f}"
+    return f"{win.mean:.3f}{interval}"

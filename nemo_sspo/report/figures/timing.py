@@ -1,0 +1,134 @@
+"""When the steps ran, and what the stages cost."""
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from nemo_sspo.report.blocks import Plot, Table
+from nemo_sspo.report.facts.timing import Running, Span, StageCost, stage_rank
+from nemo_sspo.report.figures.base import figure, rounded
+from nemo_sspo.report.theme import series
+
+_ROW_PIXELS = 26
+_LISTED_STEPS = 500
+_KINDS = (
+    ("sampling", ("rollout", "rollout_held_out")),
+    ("scoring and embedding", ("score", "embed", "evaluate")),
+    ("pairs", ("build_pairs", "diagnose", "select_model")),
+    ("training", ("reference_logps", "train")),
+    ("conversion and preparation", ()),
+)
+"""Colours of the timeline; stages that are not named belong to the last."""
+
+
+def timeline_plot(spans: Sequence[Span]) -> Plot:
+    """A row per stage and iteration; shards of a stage lie on one row."""
+    begun = min(span.started for span in spans)
+    rows = list(dict.fromkeys(_row(span) for span in sorted(spans, key=_row_order)))
+    traces = []
+    for position, (kind, _) in enumerate(_KINDS):
+        own = [span for span in spans if _kind(span.stage) == kind]
+        if not own:
+            continue
+        traces.append(
+            go.Bar(
+                orientation="h",
+                y=[_row(span) for span in own],
+                base=[round((span.started - begun).total_seconds(), 2) for span in own],
+                x=[_seconds(span) for span in own],
+                name=kind,
+                marker={"color": series(position), "line": {"width": 0}},
+                opacity=0.85,
+                text=[span.step_id for span in own],
+                textposition="none",
+                hovertemplate="%{text}: %{x:.1f} s, from %{base:.1f} s<extra></extra>",
+            )
+        )
+    total = max((span.ended - begun).total_seconds() for span in spans)
+    longest = max(spans, key=_seconds)
+    return Plot(
+        key="timeline",
+        title="Timeline",
+        figure=figure(
+            traces,
+            barmode="overlay",
+            bargap=0.3,
+            xaxis={"title": {"text": "seconds since the first step began"}, "rangemode": "tozero"},
+            yaxis={"categoryorder": "array", "categoryarray": rows[::-1], "automargin": True, "ticks": ""},
+            margin={"l": 8, "r": 16, "t": 16, "b": 44},
+        ),
+        description=(
+            f"{len(spans)} steps over {total:.0f} seconds from the first start to the last end; the longest was "
+            f"{longest.step_id} with {_seconds(longest):.1f} seconds."
+        ),
+        table=Table(
+            ("step", "began (s)", "seconds"),
+            [(s.step_id, round((s.started - begun).total_seconds(), 1), _seconds(s)) for s in spans[:_LISTED_STEPS]],
+            note="" if len(spans) <= _LISTED_STEPS else f"The first {_LISTED_STEPS} of {len(spans):,} steps.",
+        ),
+        note="A bar is a step's work, without the start of its process. Gaps: starts, waits, or a stopped run.",
+        height=110 + _ROW_PIXELS * len(rows),
+    )
+
+
+def running_table(running: Sequence[Running]) -> Table:
+    """What the steps under way last reported."""
+    rows = [
+        (each.step_id, f"{each.done:,} of {each.total:,} {each.unit}", each.note, f"{each.age:,.0f} s ago")
+        for each in running
+    ]
+    return Table(("step", "progress", "", "reported"), rows, title="Steps under way")
+
+
+def cost_table(costs: Sequence[StageCost]) -> Table:
+    """Seconds, GPU-hours, rates and memory of every stage (paper Table 7)."""
+    rows = [
+        (
+            cost.iteration or "prep.",
+            cost.stage,
+            cost.shards,
+            f"{cost.seconds:,.1f}",
+            f"{cost.gpu_hours:.3f}" if cost.gpu_hours else "-",
+            f"{cost.rate:,.0f} {cost.rate_unit}" if cost.rate is not None else "-",
+            f"{cost.peak_memory_gib:.2f} GiB" if cost.peak_memory_gib is not None else "-",
+            f"{cost.mfu:.1%}" if cost.mfu is not None else "-",
+        )
+        for cost in costs
+    ]
+    return Table(
+        ("iteration", "stage", "tasks", "seconds", "GPU-hours", "rate of a task", "peak memory", "MFU"),
+        rows,
+        title="Efficiency",
+        note=(
+            "Seconds are the work of all shards added up, without the start of their processes; GPU-hours are these "
+            "seconds times the GPUs that a task occupied (none on a machine without GPUs). Memory: of training "
+            "the most that one rank held, on its GPU where it has one; else main memory of the largest task."
+        ),
+    )
+
+
+def iteration_cost_table(costs: Sequence[StageCost]) -> Table:
+    """Sums per iteration."""
+    iterations = sorted({cost.iteration for cost in costs})
+    rows = []
+    for iteration in iterations:
+        own = [cost for cost in costs if cost.iteration == iteration]
+        seconds, hours = sum(cost.seconds for cost in own), sum(cost.gpu_hours for cost in own)
+        rows.append((iteration or "prep.", rounded(seconds, 5), f"{hours:.3f}" if hours else "-"))
+    return Table(("iteration", "seconds of work", "GPU-hours"), rows, title="Per iteration")
+
+
+def _row(span: Span) -> str:
+    return span.stage if span.iteration == 0 else f"{span.iteration} · {span.stage}"
+
+
+def _row_order(span: Span) -> tuple[int, int]:
+    return span.iteration, stage_rank(span.stage)
+
+
+def _kind(stage: str) -> str:
+    return next((kind for kind, stages in _KINDS if stage in stages), _KINDS[-1][0])
+
+
+def _seconds(span: Span) -> float:
+    return round((span.ended - span.started).total_seconds(), 2)

@@ -1,0 +1,138 @@
+"""The training pairs of an iteration as a preference data set for other trainers."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nemo_sspo.artifacts.layout import PAIRS, RunLayout
+from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
+from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
+from nemo_sspo.artifacts.schema import MESSAGES
+from nemo_sspo.artifacts.store import is_published, open_artifact
+from nemo_sspo.errors import UserError
+from nemo_sspo.objective.win_rates import mean_scores, symmetrize
+
+Format = Literal["trl", "hf", "sppo"]
+TRAIN = "train.parquet"
+
+_FACTS = [
+    ("score_chosen", pa.float64()),
+    ("score_rejected", pa.float64()),
+    ("target_chosen", pa.float64()),
+    ("target_rejected", pa.float64()),
+    ("similarity", pa.float64()),
+    ("responses", pa.list_(pa.string())),
+    ("scores", pa.list_(pa.float64())),
+    ("prompt_id", pa.string()),
+]
+SCHEMAS: dict[Format, pa.Schema] = {
+    "trl": pa.schema([("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), *_FACTS]),
+    "hf": pa.schema([("prompt", pa.string()), ("chosen", MESSAGES), ("rejected", MESSAGES), *_FACTS]),
+    "sppo": pa.schema(
+        [
+            ("chosen", MESSAGES),
+            ("rejected", MESSAGES),
+            ("chosen_probs", pa.float64()),
+            ("chosen_probs_win", pa.float64()),
+            ("chosen_probs_lose", pa.float64()),
+        ]
+    ),
+}
+"""``trl``: the prompt's messages, and answers of one message each. ``hf``: the prompt as text, and whole conversations,
+as in UltraFeedback. Both hold the mean symmetrized logit of the pair and of all K responses, and the training targets.
+``sppo``: the official SPPO trainer's columns with this run's targets; they equal its own numbers under ``gate=none
+pairs.estimator=bt_mean_score``."""
+
+_PAIR_COLUMNS = [
+    "prompt_id",
+    "chosen_id",
+    "rejected_id",
+    "target_chosen",
+    "target_rejected",
+    "target_pair",
+    "similarity",
+]
+
+
+def export_pairs(layout: RunLayout, iteration: int | None, form: Format, output: Path) -> int:
+    """Write OUTPUT/train.parquet, whole or not at all; returns the number of pairs.
+
+    Args:
+        iteration: whose pairs; None takes the last that has any.
+
+    Raises:
+        UserError: there are no pairs, or `output` exists.
+    """
+    iteration = _last_with_pairs(layout) if iteration is None else iteration
+    if not is_published(layout.artifact("build_pairs", iteration)):
+        raise UserError(f"{layout.root}: iteration {iteration} has no pairs yet; run it first")
+    if output.exists():
+        raise UserError(f"{output}: exists already; give another --output")
+    draft = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    draft.mkdir(parents=True)
+    try:
+        with pq.ParquetWriter(draft / TRAIN, SCHEMAS[form], compression="zstd") as writer:
+            rows = sum(_write(writer, block, form) for block in _joined(layout, iteration))
+        os.rename(draft, output)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return rows
+
+
+def _last_with_pairs(layout: RunLayout) -> int:
+    numbers = [int(path.parent.name.removeprefix("iter_")) for path in layout.root.glob("iter_*/build_pairs")]
+    published = [number for number in numbers if is_published(layout.artifact("build_pairs", number))]
+    if not published:
+        raise UserError(f"{layout.root}: no iteration of a run with pairs lies there")
+    return max(published)
+
+
+def _joined(layout: RunLayout, iteration: int) -> Iterator[list[dict[str, Any]]]:
+    """Rows of each shard in turn: the prompt, its responses, their scores and its pair."""
+    built = open_artifact(layout.artifact("build_pairs", iteration))
+    how = str(built.manifest.config["pairs.symmetrize"])
+    pairs = {row["prompt_id"]: row for row in pq.read_table(built.file(PAIRS), columns=_PAIR_COLUMNS).to_pylist()}
+    for shard in range(len(built.manifest.inputs["rollout"])):
+        rollout, score = (open_artifact(layout.artifact(stage, iteration, shard)) for stage in ("rollout", "score"))
+        columns = ["prompt_id", "prompt", "messages", "responses.list.element.response_id"]
+        columns.append("responses.list.element.text")
+        prompts = pq.ParquetFile(rollout.file(ROLLOUTS_FILE)).read(columns=columns).to_pylist()
+        logits = pq.read_table(score.file(SCORES_FILE), columns=["prompt_id", "logits"]).to_pylist()
+        scores = {
+            row["prompt_id"]: mean_scores(symmetrize(np.array(row["logits"], dtype=np.float64), how)).tolist()
+            for row in logits
+        }
+        kept = (row for row in prompts if row["prompt_id"] in pairs)
+        yield [row | pairs[row["prompt_id"]] | {"scores": scores[row["prompt_id"]]} for row in kept]
+
+
+def _write(writer: pq.ParquetWriter, rows: list[dict[str, Any]], form: Format) -> int:
+    schema = SCHEMAS[form]
+    writer.write_table(pa.Table.from_pylist([_row(row, form) for row in rows], schema=schema))
+    return len(rows)
+
+
+def _row(row: dict[str, Any], form: Format) -> dict[str, Any]:
+    ids = [response["response_id"] for response in row["responses"]]
+    texts = [response["text"] for response in row["responses"]]
+    sides = {side: ids.index(row[f"{side}_id"]) for side in ("chosen", "rejected")}
+    messages = row["messages"] or [{"role": "user", "content": row["prompt"]}]
+    before = [] if form == "trl" else messages
+    answers = {side: [*before, {"role": "assistant", "content": texts[place]}] for side, place in sides.items()}
+    if form == "sppo":
+        names = {"chosen_probs": "pair", "chosen_probs_win": "chosen", "chosen_probs_lose": "rejected"}
+        return answers | {name: row[f"target_{target}"] for name, target in names.items()}
+    facts = {name: row.get(name) for name in ("target_chosen", "target_rejected", "similarity", "scores", "prompt_id")}
+    return {
+        "prompt": messages if form == "trl" else row["prompt"],
+        **answers,
+        **facts,
+        "responses": texts,
+        **{f"score_{side}": row["scores"][place] for side, place in sides.items()},
+    }

@@ -1,0 +1,276 @@
+"""The page of one run: which facts stand where, and what is said when they are missing."""
+
+from collections import Counter
+
+from nemo_sspo.report.blocks import (
+    Block,
+    Browser,
+    Card,
+    Cards,
+    Findings,
+    Legend,
+    Missing,
+    Note,
+    Page,
+    PlotGrid,
+    Section,
+    Table,
+    Tile,
+    Tiles,
+)
+from nemo_sspo.report.facts.evaluation import Evaluated, win_matrix
+from nemo_sspo.report.facts.run_facts import RunFacts
+from nemo_sspo.report.figures.diagnosis import calibration_plot, diversity_plots, oracle_table
+from nemo_sspo.report.figures.evaluation import collapse_plots, length_plot, matrix_plot, win_rate_plot
+from nemo_sspo.report.figures.supervision import around_the_gate, gate_panels, gate_plot, target_plot
+from nemo_sspo.report.figures.timing import cost_table, iteration_cost_table, running_table, timeline_plot
+from nemo_sspo.report.figures.training import identity_table, training_plots
+
+_WHOSE_MARGINS = {
+    "response pairs": (
+        "Of all pairs of responses to a prompt, as in the paper's figures: the margin is 2 |P - ½|, how sure the "
+        "oracle is; the gate should leave little of it where two responses mean the same."
+    ),
+    "training pairs": (
+        "Of the training pairs alone, since `diagnose` is not published: the margin is the difference of the two "
+        "responses' win rates or targets."
+    ),
+}
+
+
+def run_page(facts: RunFacts) -> Page:
+    """Put the page of a run together."""
+    return Page(
+        title=facts.name,
+        eyebrow="nemo-sspo report",
+        subtitle=", ".join(f"{name} {value}" for name, value in facts.method.items()),
+        status=_status(facts),
+        sections=(
+            Section("verdict", "Did it work?", _verdict(facts)),
+            Section("win-rates", "Win rates", _win_rates(facts)),
+            Section("iterations", "Iterations", _iterations(facts)),
+            Section("training", "Training", _training(facts)),
+            Section("gate", "The semantic gate", _gate(facts)),
+            Section("collapse", "Length and collapse", _collapse(facts)),
+            Section("oracle", "The oracle", _oracle(facts)),
+            Section("prompts", "Prompts and responses", _prompts(facts)),
+            Section("time", "Time and cost", _time(facts)),
+            Section("configuration", "Configuration and artifacts", _configuration(facts)),
+        ),
+        remarks=tuple(f"could not be read: {name}" for name in facts.unreadable),
+    )
+
+
+def _status(facts: RunFacts) -> str:
+    if facts.finished:
+        return f"Finished: all {facts.planned} steps are published. Drawn {_clock(facts.gathered_at)}."
+    if not facts.planned:
+        unknown = "the configuration is of another version, so what is missing is not known"
+        return f"{facts.published} artifacts are published; {unknown}. Drawn {_clock(facts.gathered_at)}."
+    return (
+        f"Not finished: {facts.planned - len(facts.pending)} of {facts.planned} steps are published; next "
+        f"{', '.join(facts.pending[:2])}. Drawn {_clock(facts.gathered_at)}."
+    )
+
+
+def _verdict(facts: RunFacts) -> list[Block]:
+    tiles = [
+        _win_tile(facts.evaluations, "base", "Win rate against the base"),
+        _win_tile(facts.evaluations, "previous", "Win rate against the previous iteration"),
+        _identity_tile(facts),
+        _length_tile(facts.evaluations),
+        _time_tile(facts),
+    ]
+    blocks: list[Block] = [Tiles([tile for tile in tiles if tile is not None])]
+    if facts.findings:
+        blocks.append(Findings(facts.findings))
+    else:
+        blocks.append(Missing("Nothing can be said yet: no iteration has been trained or evaluated."))
+    return blocks
+
+
+def _win_tile(evaluations: list[Evaluated], opponent: str, label: str) -> Tile:
+    if not evaluations or opponent not in evaluations[-1].wins:
+        return Tile(label, "-", "not evaluated yet")
+    last = evaluations[-1]
+    win = last.wins[opponent]
+    state = "warn" if win.includes_half else "good" if win.mean > 0.5 else "bad"
+    interval = "" if win.low is None or win.high is None else f"[{win.low:.3f}, {win.high:.3f}], "
+    return Tile(label, f"{win.mean:.3f}", f"{interval}iteration {last.iteration}", state)
+
+
+def _identity_tile(facts: RunFacts) -> Tile:
+    differences = [d for each in facts.identities if (d := each.relative_difference) is not None]
+    if not differences:
+        return Tile("Step-1 identity", "-", "no iteration trained yet")
+    held = all(each.holds is not False for each in facts.identities)
+    return Tile(
+        "Step-1 identity",
+        "holds" if held else "broken",
+        f"largest relative difference {max(differences):.1g}",
+        "good" if held else "bad",
+    )
+
+
+def _length_tile(evaluations: list[Evaluated]) -> Tile:
+    if not evaluations or not {"new", "base"} <= evaluations[-1].tokens.keys():
+        return Tile("Length of a response", "-", "not evaluated yet")
+    new, base = (evaluations[-1].tokens[name] for name in ("new", "base"))
+    change = f"{new / base - 1:+.0%} against the base" if base else ""
+    return Tile("Length of a response", f"{new:.1f}", f"tokens, {change}")
+
+
+def _time_tile(facts: RunFacts) -> Tile:
+    if facts.wall_seconds is None:
+        return Tile("Time", "-", "no step is published yet")
+    hours = sum(cost.gpu_hours for cost in facts.costs)
+    return Tile("Time", _duration(facts.wall_seconds), f"{hours:.2f} GPU-hours" if hours else "no GPU")
+
+
+def _win_rates(facts: RunFacts) -> list[Block]:
+    if not facts.evaluations:
+        return [Missing("No checkpoint has been evaluated yet: `evaluate` follows the training of an iteration.")]
+    return [PlotGrid([win_rate_plot(facts.evaluations), matrix_plot(win_matrix(facts.evaluations))])]
+
+
+def _iterations(facts: RunFacts) -> list[Block]:
+    if not facts.iterations:
+        return [Missing("No iteration has begun.")]
+    cards = [_card(facts, iteration) for iteration in facts.iterations]
+    waiting = facts.iterations_planned - len(cards)
+    note = [Note(f"{waiting} of {facts.iterations_planned} iterations have not begun.")] if waiting > 0 else []
+    return [Cards(cards), *note]
+
+
+def _card(facts: RunFacts, iteration: int) -> Card:
+    rows: list[tuple[str, str]] = []
+    for sample in (s for s in facts.sampled if s.iteration == iteration):
+        rows.append(("prompts, responses", f"{sample.prompts:,}, {sample.responses:,}"))
+        rows.append(("tokens of a response", f"{sample.tokens:.1f}"))
+    for pairs in (s for s in facts.supervisions if s.iteration == iteration):
+        dropped = sum(facts.dropped.get(iteration, {}).values())
+        rows.append(("pairs", f"{pairs.pairs:,} ({dropped:,} prompts dropped)"))
+        rows.append(("margin before → after the gate", f"{pairs.margin_before:.3f} → {pairs.margin_after:.3f}"))
+        rows.append(("similarity of a pair", f"{pairs.similarity:.3f}"))
+        if pairs.moved_share is not None:
+            rows.append(("targets moved by > 0.1", f"{pairs.moved_share:.0%}"))
+    for curve in (c for c in facts.curves if c.iteration == iteration):
+        rows.append(("optimizer steps", f"{len(curve.steps)}" + ("" if curve.finished else " so far")))
+        rows.append(("loss", f"{curve.first('loss'):.4g} → {curve.last('loss'):.4g}"))
+        ends = (curve.last("d_chosen"), curve.last("d_rejected"))
+        if None not in ends:
+            rows.append(("d_w, d_l at the end", f"{ends[0]:+.2f}, {ends[1]:+.2f}"))
+    evaluated = [e for e in facts.evaluations if e.iteration == iteration]
+    rows += [(f"win rate vs {name}", str(win)) for each in evaluated for name, win in each.wins.items()]
+    seconds = sum(cost.seconds for cost in facts.costs if cost.iteration == iteration)
+    rows.append(("work", _duration(seconds)))
+    return Card(f"Iteration {iteration}", "evaluated" if evaluated else "under way", rows)
+
+
+def _training(facts: RunFacts) -> list[Block]:
+    if not facts.curves:
+        return [Missing("No optimizer step has been taken yet.")]
+    blocks: list[Block] = [Note(f"Iteration {c.iteration} is being trained.") for c in facts.curves if not c.finished]
+    blocks.append(Legend([f"iteration {curve.iteration}" for curve in facts.curves]))
+    blocks.append(PlotGrid(training_plots(facts.curves)))
+    if facts.identities:
+        blocks.append(identity_table(facts.identities))
+    return blocks
+
+
+def _gate(facts: RunFacts) -> list[Block]:
+    if not facts.supervisions:
+        return [Missing("No pairs are built yet.")]
+    blocks: list[Block] = [Note(_WHOSE_MARGINS[view.what]) for view in facts.gate_views[-1:]]
+    blocks += [PlotGrid(around_the_gate(view)) for view in facts.gate_views]
+    for view in facts.gate_views[-1:]:
+        blocks += [gate_plot(view), PlotGrid(gate_panels(view))]
+    blocks.append(PlotGrid([target_plot(each) for each in facts.supervisions]))
+    return blocks
+
+
+def _collapse(facts: RunFacts) -> list[Block]:
+    lengths = length_plot(facts.evaluations, facts.sampled, facts.supervisions)
+    plots = [*([lengths] if lengths else []), *collapse_plots(facts.curves, facts.evaluations)]
+    plots += diversity_plots(facts.diagnosed)
+    if not plots:
+        return [Missing("No responses are published yet.")]
+    blocks: list[Block] = [PlotGrid(plots)]
+    if without := [str(i) for i in facts.iterations if i not in facts.diagnosed]:
+        blocks.append(Missing(f"Diversity of the responses of iteration {', '.join(without)}: not diagnosed yet."))
+    rows = [(s.iteration, s.responses, s.duplicates, s.unfinished, s.empty) for s in facts.sampled]
+    headings = ("iteration", "responses", "duplicates", "cut at the token limit", "empty")
+    return [*blocks, Table(headings, rows, title="Responses sampled for training")]
+
+
+def _oracle(facts: RunFacts) -> list[Block]:
+    if facts.diagnosed:
+        known = ((i, each.calibration) for i, each in facts.diagnosed.items())
+        plots = [calibration_plot(i, calibration) for i, calibration in known if calibration is not None]
+        note = Note("No labelled pairs are given, so its calibration is not measured.")
+        return [oracle_table(facts.diagnosed), PlotGrid(plots) if plots else note]
+    biased = [(s.iteration, f"{s.order_bias:.3f}") for s in facts.sampled if s.order_bias is not None]
+    if not biased:
+        return [Missing("Nothing has been scored yet.")]
+    missing = Missing("Order flips, cycles and length bias are known once `diagnose` is published.")
+    return [Table(("iteration", "order gap: mean |l_ij + l_ji| in logits"), biased), missing]
+
+
+def _prompts(facts: RunFacts) -> list[Block]:
+    blocks: list[Block] = []
+    reasons = sorted({reason for counts in facts.dropped.values() for reason in counts})
+    if reasons:
+        rows = [(i, *(counts.get(reason, 0) for reason in reasons)) for i, counts in facts.dropped.items()]
+        headings = ("iteration", *(reason.replace("_", " ") for reason in reasons))
+        blocks.append(Table(headings, rows, title="Prompts without a pair, by reason"))
+    elif facts.dropped:
+        blocks.append(Note("Every prompt of every iteration has a training pair."))
+    else:
+        blocks.append(Missing("Which prompts are dropped is known once pairs are built."))
+    if facts.samples:
+        shown = Counter(sample.iteration for sample in facts.samples)
+        totals = {sample.iteration: sample.prompts for sample in facts.sampled}
+        parts = [f"{n} of {totals.get(i, n):,} prompts of iteration {i}" for i, n in shown.items()]
+        blocks.append(Browser([sample.as_data() for sample in facts.samples], f"A fixed sample: {', '.join(parts)}."))
+    else:
+        blocks.append(Missing("No responses are published yet."))
+    return blocks
+
+
+def _time(facts: RunFacts) -> list[Block]:
+    running: list[Block] = [running_table(facts.running)] if facts.running else []
+    if not facts.spans:
+        return [*running, Missing("No step is published yet.")]
+    return [*running, timeline_plot(facts.spans), iteration_cost_table(facts.costs), cost_table(facts.costs)]
+
+
+def _configuration(facts: RunFacts) -> list[Block]:
+    changed = [(s.key, s.value, s.meaning) for s in facts.settings if not s.is_default]
+    default = [(s.key, s.value, s.meaning) for s in facts.settings if s.is_default]
+    digests = [
+        (d.step_id, d.digest[:16], d.rows, f"{d.megabytes:,.2f}", d.code_version, d.created_at) for d in facts.digests
+    ]
+    headings = ("setting", "value", "meaning")
+    return [
+        Table(headings, changed, title="Settings that differ from the defaults"),
+        Table(headings, default, title="Settings at their defaults", folded=True),
+        Table(
+            ("artifact", "digest", "rows", "MB", "nemo-sspo", "began"),
+            digests,
+            title="Artifacts",
+            note="The digest is of the content: equal runs have equal digests. 16 of 64 hex digits are shown.",
+            folded=True,
+        ),
+    ]
+
+
+def _clock(moment: str) -> str:
+    return f"{moment[:10]} at {moment[11:16]} UTC"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

@@ -1,0 +1,46 @@
+"""The policy asked to choose between answers of one token, for a judge. Legend: Q questions, C answers, T tokens."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_sspo.config.variants import VllmEngine as VllmSettings
+from nemo_sspo.errors import UserError
+from nemo_sspo.rollout.protocol import OnProgress
+from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, prompt_token_ids
+from nemo_sspo.rollout.vllm_engine import VllmEngine
+
+
+class PolicyChoices:
+    """A policy in vLLM that gives the log-probs of answers of one token."""
+
+    def __init__(self, policy: str, settings: VllmSettings, *, seed: int, answers: Sequence[str], longest: int) -> None:
+        """Load `policy` for questions of up to `longest` tokens.
+
+        Raises:
+            UserError: the policy cannot be loaded, or its tokenizer splits an answer.
+        """
+        self._tokenizer = load_policy_tokenizer(policy)
+        self._spellings = [self._single_tokens(policy, answer) for answer in answers]
+        processed = settings.model_copy(update={"extra": settings.extra | {"logprobs_mode": "processed_logprobs"}})
+        self._engine = VllmEngine(policy, processed, seed=seed, max_model_len=longest + 1, stop_token_ids=[])
+
+    def token_ids(self, question: str) -> list[int]:
+        """`question` as the user's only message under the chat template, generation prompt included."""
+        return prompt_token_ids(self._tokenizer, [{"role": "user", "content": question}])
+
+    def choice_logprobs(self, questions: Sequence[list[int]], on_progress: OnProgress) -> NDArray[np.float64]:
+        """Log-probs [Q, C] of each answer as the first token, normalized over the answers; spellings are summed."""
+        allowed = [token for tokens in self._spellings for token in tokens]
+        logprobs_QT = self._engine.first_token_logprobs(questions, allowed, on_progress)
+        ends = np.cumsum([len(tokens) for tokens in self._spellings])[:-1]
+        groups = np.split(logprobs_QT, ends, axis=1)
+        return np.stack([np.logaddexp.reduce(group, axis=1) for group in groups], axis=1)
+
+    def _single_tokens(self, policy: str, answer: str) -> list[int]:
+        """Tokens that spell an answer, with and without a space before it."""
+        encoded = [self._tokenizer.encode(text, add_special_tokens=False) for text in (answer, f" {answer}")]
+        if not (single := sorted({ids[0] for ids in encoded if len(ids) == 1})):
+            raise UserError(f"policy={policy}: its tokenizer has no single token for {answer!r}, so it cannot judge")
+        return single

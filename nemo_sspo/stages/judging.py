@@ -1,0 +1,37 @@
+"""What the stages that judge have in common: the oracle's workplace, and rows from a rollouts table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nemo_sspo.artifacts.layout import step_id
+from nemo_sspo.oracle.protocol import ChoiceModel, Row, Turn, Workplace
+from nemo_sspo.stages.context import StageContext
+from nemo_sspo.stages.registry import STAGES
+
+
+def workplace(context: StageContext) -> Workplace:
+    """What a step lends its oracle: a journal of its own, and the policy that judges where one does."""
+
+    def open_policy(answers: Sequence[str], longest: int) -> ChoiceModel:
+        from nemo_sspo.rollout.choices import PolicyChoices
+
+        engine = context.experiment.engine
+        return PolicyChoices(context.policy, engine, seed=context.seed, answers=answers, longest=longest)
+
+    shard = context.shard if STAGES[context.stage].sharded else None
+    journal = context.layout.judgements(step_id(context.stage, context.iteration, shard))
+    return Workplace(journal, open_policy)
+
+
+def turns(messages: Sequence[Mapping[str, Any]] | None) -> tuple[Turn, ...]:
+    """The messages of a rollouts row; none where it has only the text."""
+    return tuple(Turn(message["role"], message["content"]) for message in messages or ())
+
+
+def both_orders(prompt: Mapping[str, Any], first: str, second: str) -> list[Row]:
+    """The two rows of a pair of responses to the prompt of a rollouts row."""
+    conversation = turns(prompt["messages"])
+    return [
+        Row(prompt["prompt"], first, second, conversation),
+        Row(prompt["prompt"], second, first, conversation),
+    ]

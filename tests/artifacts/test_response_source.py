@@ -1,0 +1,89 @@
+"""Responses from files: the three shapes of a record, and which line a message blames."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nemo_sspo.artifacts.response_source import read_responses
+from nemo_sspo.errors import UserError
+
+USER = {"role": "user", "content": "Hi"}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def write(path: Path, *records: dict) -> str:
+    path.write_text("\n".join(map(json.dumps, records)) + "\n")
+    return str(path)
+
+
+def test_every_shape_of_a_record_is_the_same_pair(tmp_path: Path) -> None:
+    shapes = [
+        {"prompt": "Hi", "responses": ["a", "b"]},
+        {"messages": [USER], "chosen": "a", "rejected": "b"},
+        {"prompt": [USER], "chosen": [assistant("a")], "rejected": [assistant("b")]},
+        {"prompt": "Hi", "chosen": [USER, assistant("a")], "rejected": [USER, assistant("b")]},
+        {"chosen": [USER, assistant("a")], "rejected": [USER, assistant("b")], "score_chosen": 7.5},
+    ]
+    for number, shape in enumerate(shapes):
+        read = read_responses(write(tmp_path / f"{number}.jsonl", shape))
+        assert read.responses == {(("user", "Hi"),): ("a", "b")}
+        assert read.k == 2
+    pq.write_table(pa.Table.from_pylist(shapes[4:]), tmp_path / "r.parquet")
+    assert read_responses(str(tmp_path / "r.parquet")).responses == {(("user", "Hi"),): ("a", "b")}
+
+
+def test_a_directory_is_read_as_one_source_and_its_training_part_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "set" / "data"
+    folder.mkdir(parents=True)
+    for part in range(2):
+        rows = [{"prompt": f"{part}{n}", "chosen": "a", "rejected": "b"} for n in range(3)]
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"train-0000{part}-of-00002.parquet")
+    pq.write_table(pa.table({"prompt": ["t"], "chosen": ["a"], "rejected": ["b"]}), folder / "test-00000.parquet")
+    (tmp_path / "set" / "dataset_infos.json").write_text("{}")
+    read = read_responses(str(tmp_path / "set"))
+    assert [key[0][1] for key in read.responses] == ["00", "01", "02", "10", "11", "12"]
+    assert read.prompts.conversations[-1].line == 6
+
+
+FINE = {"prompt": "fine", "responses": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"prompt": "x", "responses": ["a", "b", "c"]}, "3 responses, line 1 has 2"),
+        ({"prompt": "x", "responses": ["a"]}, "at least 2 responses"),
+        ({"prompt": "x", "responses": "ab"}, "at least 2 responses"),
+        ({"prompt": "x", "responses": ["a", " \n"]}, "response 2 is empty"),
+        ({"prompt": "x", "responses": ["a", 3]}, "response 2 is a int"),
+        ({"prompt": "x", "responses": ["a", None]}, "response 2 is a NoneType"),
+        ({"prompt": "x", "chosen": "a"}, r"neither `responses` nor `chosen` and `rejected` .*\['chosen', 'prompt'\]"),
+        ({"prompt": "x", "chosen": [USER, assistant("a")], "rejected": "b"}, "`chosen` answers another conversation"),
+        ({"prompt": "x", "chosen": [USER], "rejected": "b"}, "`chosen`: expected messages .* end with the assistant"),
+        ({"prompt": "x", "chosen": "a", "rejected": []}, "`rejected`: expected messages"),
+        ({"prompt": "fine", "responses": ["c", "d"]}, "the same prompt as line 1"),
+        ({"responses": ["c", "d"]}, "neither `prompt` nor `messages`"),
+    ],
+)
+def test_a_bad_record_is_named(tmp_path: Path, record: dict, message: str) -> None:
+    with pytest.raises(UserError, match=rf"r\.jsonl line 2.*{message}"):
+        read_responses(write(tmp_path / "r.jsonl", FINE, record))
+
+
+def test_of_equal_prompts_the_first_is_kept_when_asked(tmp_path: Path) -> None:
+    source = write(tmp_path / "r.jsonl", FINE, {"prompt": "fine", "responses": ["c", "d"]})
+    assert read_responses(source, drop_duplicates=True).responses == {(("user", "fine"),): ("a", "b")}
+
+
+def test_lone_surrogates_are_replaced_in_prompt_and_responses_alike(tmp_path: Path) -> None:
+    turn = {"role": "user", "content": "H\ud800"}
+    record = {"prompt": "H\ud800", "chosen": [turn, assistant("a\udfff")], "rejected": "b"}
+    read = read_responses(write(tmp_path / "r.jsonl", record))
+    assert read.responses == {(("user", "H\N{REPLACEMENT CHARACTER}"),): ("a\N{REPLACEMENT CHARACTER}", "b")}
+    assert read.prompts.repaired == 1

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.table import Benchmark, Goal, page
+
+FOUND = Benchmark(
+    name="mill",
+    claim="Ours grinds less",
+    setting="Two stones.",
+    columns=("mill", "sacks", "seconds"),
+    rows=[("ours", 1_234_567, 0.123456), ("theirs", None, 2.0)],
+    goals=[Goal("sacks", "<= 1.1x", "1.05x", True), Goal("wind", "any", "no wind", None)],
+    notes=["It was raining."],
+    machine="an anvil",
+)
+
+
+def test_what_is_kept_is_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    FOUND.publish(tmp_path)
+    assert Benchmark.read(tmp_path / "mill.json") == FOUND
+    assert capsys.readouterr().out == FOUND.markdown() + "\n"
+
+
+def test_section(tmp_path: Path) -> None:
+    assert FOUND.markdown().splitlines() == [
+        "## Ours grinds less",
+        "",
+        "Two stones.",
+        "",
+        "| mill | sacks | seconds |",
+        "| --- | --- | --- |",
+        "| ours | 1,234,567 | 0.1235 |",
+        "| theirs |  | 2 |",
+        "",
+        "| goal | wanted | measured | |",
+        "|---|---|---|---|",
+        "| sacks | <= 1.1x | 1.05x | met |",
+        "| wind | any | no wind | not measured here |",
+        "",
+        "- It was raining.",
+        "",
+        "`python -m benchmarks.mill` on an anvil.",
+    ]
+
+
+def test_page_has_every_result_in_order_of_names(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        replace(FOUND, name=name).publish(tmp_path)
+    text = page(tmp_path)
+    assert text.index("benchmarks.a`") < text.index("benchmarks.b`")
+
+
+def test_a_row_with_a_cell_too_few_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 cells"):
+        replace(FOUND, rows=[("ours", 1)]).publish(tmp_path)

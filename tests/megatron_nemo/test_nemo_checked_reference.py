@@ -1,0 +1,87 @@
+"""The rollout engine's log-probs against Megatron's: which are taken, and what is told of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nemo.collections.llm")
+
+import pyarrow as pa
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nemo_sspo.config.stages import Parallel
+from nemo_sspo.megatron.checked_reference import (
+    LEAST_CHECKED,
+    ReferenceLogps,
+    RolloutLogps,
+    reference_logps,
+    sampled_rows,
+)
+from nemo_sspo.megatron.forked_ranks import run_forked
+from tests.megatron_nemo.test_nemo_reference import hugging_face_logps
+from tests.megatron_nemo.worlds import SECONDS, reference_job
+
+ROWS = (1, 4, 17)
+
+
+@pytest.fixture(scope="session")
+def engine(policy: Path, pairs: pa.Table) -> Tensor:
+    """What a rollout engine finds: Hugging Face's log-probs, and a tenth of a nat of noise."""
+    noise = torch.rand(20, 2, generator=torch.Generator().manual_seed(0)).double() - 0.5
+    return hugging_face_logps(policy, pairs).double() + 0.2 * noise
+
+
+def checked(pairs: pa.Table, imported: Path, logps_N2: Tensor, tolerance: float) -> ReferenceLogps:
+    """On two ranks, which must agree."""
+    job, rollout = reference_job(pairs, imported, Parallel(data=2)), RolloutLogps(logps_N2, ROWS, tolerance)
+    first, second = run_forked(lambda: reference_logps(job, rollout), 2, timeout=SECONDS)
+    assert torch.equal(first.logps_N2, second.logps_N2)
+    assert (first.source, first.largest_difference) == (second.source, second.largest_difference)
+    return first
+
+
+def test_what_agrees_on_the_sample_is_taken(policy: Path, imported: Path, pairs: pa.Table, engine: Tensor) -> None:
+    elsewhere = engine.clone()
+    elsewhere[0] += 50  # not of the sample: nobody sees it
+    found = checked(pairs, imported, elsewhere, tolerance=0.11)
+    differences = (engine - hugging_face_logps(policy, pairs).double())[list(ROWS)]
+    assert (found.source, found.checked) == ("rollout", 3)
+    assert torch.equal(found.logps_N2, elsewhere.float())
+    assert found.largest_difference == pytest.approx(differences.abs().max().item(), abs=1e-4)
+    assert found.mean_difference == pytest.approx(differences.mean().item(), abs=1e-4)
+
+
+def test_one_sampled_response_that_differs_has_all_recomputed(
+    policy: Path, imported: Path, pairs: pa.Table, engine: Tensor
+) -> None:
+    off = engine.clone()
+    off[17, 1] -= 3.0
+    found = checked(pairs, imported, off, tolerance=2.0)
+    assert (found.source, found.checked) == ("recompute", 3)
+    assert found.largest_difference == pytest.approx(3.0, abs=0.11)
+    torch.testing.assert_close(found.logps_N2, hugging_face_logps(policy, pairs), rtol=1e-5, atol=1e-5)
+
+
+def test_log_probs_that_are_missing_are_recomputed_without_a_check(
+    policy: Path, imported: Path, pairs: pa.Table, engine: Tensor
+) -> None:
+    missing = engine.clone()
+    missing[0, 0] = torch.nan
+    found = checked(pairs, imported, missing, tolerance=2.0)
+    assert (found.source, found.checked, found.largest_difference) == ("recompute", 0, None)
+    torch.testing.assert_close(found.logps_N2, hugging_face_logps(policy, pairs), rtol=1e-5, atol=1e-5)
+
+
+@given(pairs=st.integers(1, 2000), share=st.floats(0.001, 1.0), seed=st.integers(0, 9))
+def test_sample(pairs: int, share: float, seed: int) -> None:
+    rows = sampled_rows(pairs, share, seed)
+    assert list(rows) == sorted(set(rows))
+    assert set(rows) <= set(range(pairs))
+    assert min(pairs, LEAST_CHECKED) <= len(rows) <= max(LEAST_CHECKED, share * pairs + 1)
+    assert len(rows) >= min(pairs, share * pairs)
+    assert rows == sampled_rows(pairs, share, seed)

@@ -1,0 +1,82 @@
+"""The policy as its own judge: its choice in vLLM is the one transformers computes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("vllm")
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from nemo_sspo.config.oracles import PolicyJudgeOracle
+from nemo_sspo.config.variants import VllmEngine
+from nemo_sspo.errors import UserError
+from nemo_sspo.oracle.policy_judge import PolicyJudge
+from nemo_sspo.oracle.protocol import Row, Workplace
+from nemo_sspo.rollout.choices import PolicyChoices
+from tests.rollout.tiny_policy import make_policy
+
+CONTEXT = 120
+ROWS = [Row("q", "Sort a list", "old town"), Row("q", "old town", "Sort a list"), Row("Tell me", "", "Über 😀")]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_policy(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture(scope="module")
+def judge(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> PolicyJudge:
+    template = tmp_path_factory.mktemp("template") / "question.txt"
+    template.write_text("{prompt}? A: {first} B: {second}")
+
+    def open_policy(answers: Sequence[str], longest: int) -> PolicyChoices:
+        return PolicyChoices(str(policy), VllmEngine(max_num_seqs=8), seed=0, answers=answers, longest=longest)
+
+    settings = PolicyJudgeOracle(template=str(template), context_tokens=CONTEXT)
+    return PolicyJudge(settings, Workplace(open_policy=open_policy))
+
+
+def test_the_logit_is_that_of_the_next_token_in_transformers(judge: PolicyJudge, policy: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    spellings = {answer: tokenizer.convert_tokens_to_ids([answer]) for answer in ("A", "B")}
+    expected = []
+    for row in ROWS:
+        text = f"<s><|user|>{row.prompt}? A: {row.first} B: {row.second}<|end|><|assistant|>"
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        with torch.inference_mode():
+            logprobs = model(torch.tensor([ids])).logits[0, -1].log_softmax(dim=-1)
+        first, second = (float(logprobs[tokens].logsumexp(dim=0)) for tokens in spellings.values())
+        expected.append(first - second)
+    assert np.std(expected) > 0.01, "a policy without preferences would agree with anything"
+    np.testing.assert_allclose(judge.compare(ROWS).logits_R, expected, atol=2e-4)
+
+
+def test_a_long_question_is_cut_to_the_context_longest_text_first(judge: PolicyJudge) -> None:
+    asked: list[list[int]] = []
+    choice_logprobs = judge._model.choice_logprobs
+    judge._model.choice_logprobs = lambda questions, report: (
+        asked.extend(questions) or choice_logprobs(questions, report)
+    )
+    preferences = judge.compare([Row("q", "x" * 400, "short"), ROWS[0]])
+    judge._model.choice_logprobs = choice_logprobs
+    assert preferences.truncated_R.tolist() == [True, False]
+    assert 0.8 * CONTEXT < len(asked[0]) <= CONTEXT
+    text = judge._model._tokenizer.decode(asked[0])
+    assert "B: short" in text
+    assert "x" * 20 in text
+
+
+def test_a_question_longer_than_the_context_is_refused(judge: PolicyJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "_context", 5)
+    with pytest.raises(UserError, match=r"oracle\.context_tokens=5: the question alone is longer"):
+        judge.compare(ROWS)
+
+
+def test_without_a_policy_there_is_no_judge() -> None:
+    with pytest.raises(UserError, match="judges with the policy of a run"):
+        PolicyJudge(PolicyJudgeOracle())

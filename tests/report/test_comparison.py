@@ -1,0 +1,58 @@
+"""Several runs: what differs between them, and what may be said of their win rates."""
+
+import pytest
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.config.variants import PairRMOracle, PowerGate, Repulsion
+from nemo_sspo.errors import UserError
+from nemo_sspo.report.facts.comparison import compare, sweep, verdicts
+from nemo_sspo.report.facts.evaluation import WinRate
+from nemo_sspo.report.facts.record import read_run
+from tests.report.made_run import half_finished_run, record
+
+
+def test_comparison_pairs_prompts_and_names_what_differs(tmp_path):
+    first, second = half_finished_run(tmp_path, "one"), half_finished_run(tmp_path, "two", gate=PowerGate(exponent=3))
+    compared = compare([record(first), record(second)])
+    assert compared.labels == ["one", "two"]
+    assert compared.same_base
+    assert ("gate.kind", ["linear", "power"]) in compared.differences
+    assert ("gate.exponent", ["unset", "3.0"]) in compared.differences
+    assert {key.split(".")[0] for key, _ in compared.differences} == {"gate"}
+    (advantage,) = compared.advantages
+    assert (advantage.prompts, advantage.difference) == (4, WinRate(0.0, 0.0, 0.0))
+    assert [(f.state, f.text.split(" in ")[0]) for f in verdicts(compared)] == [
+        ("warn", "two cannot be told apart from one")
+    ]
+    with pytest.raises(UserError, match="given twice"):
+        compare([record(first), record(first)])
+    assert read_run(RunLayout(second.run_dir)).pending == []  # without a plan nothing is known to be missing
+
+
+def test_a_paired_difference_is_clear_where_every_prompt_agrees(tmp_path):
+    better = half_finished_run(tmp_path, "better", wins=(0.7, 0.8, 0.8, 0.9))
+    runs = [record(half_finished_run(tmp_path, "baseline")), record(better)]
+    (advantage,) = compare(runs).advantages
+    assert advantage.difference.mean == pytest.approx(0.1)
+    assert advantage.is_clear  # though the two runs' own intervals overlap
+    assert [finding.state for finding in verdicts(compare(runs))] == ["good"]
+    assert [finding.state for finding in verdicts(compare(runs[::-1]))] == ["bad"]
+
+
+def test_runs_of_different_oracles_are_not_compared(tmp_path):
+    first = half_finished_run(tmp_path, "one")
+    second = half_finished_run(tmp_path, "two", oracle=PairRMOracle(path="another"))
+    compared = compare([record(first), record(second)])
+    assert not compared.same_base
+    assert verdicts(compared) == []
+
+
+def test_a_sweep_of_one_number(tmp_path):
+    runs = [
+        record(half_finished_run(tmp_path, f"lambda-{weight}", repulsion=Repulsion(weight=weight)))
+        for weight in (10.0, 0.1, 1.0)
+    ]
+    assert sweep(compare(runs)) == ("repulsion.weight", [(w, WinRate(0.7, 0.65, 0.75)) for w in (0.1, 1.0, 10.0)])
+    assert sweep(compare(runs[:2])) is None
+    other = record(half_finished_run(tmp_path, "other", repulsion=Repulsion(weight=3.0), seed=1))
+    assert sweep(compare([*runs, other])) is None
