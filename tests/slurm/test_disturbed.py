@@ -26,6 +26,7 @@ ALL_JOBS = [
     "iter_1.export",
     "iter_1.rollout_held_out",
     "iter_1.evaluate",
+    "iter_1.diagnose",
 ]
 TRAIN, SHARD_0, SHARD_1 = "iter_1.train", "iter_1.rollout.00000", "iter_1.rollout.00001"
 
@@ -42,7 +43,7 @@ def expected(tmp_path_factory):
 
 def test_undisturbed_then_submitted_again(fake, expected, capsys):
     assert fake.submit() == 0
-    assert "12 jobs submitted" in capsys.readouterr().out
+    assert f"{len(ALL_JOBS)} jobs submitted" in capsys.readouterr().out
     fake.wait()
     assert fake.digests() == expected
     assert fake.submitted() == ALL_JOBS
