@@ -1,6 +1,7 @@
 """One iteration of S-SPPO: the policy moves towards its calibrated win rates and pushes the pairs' states apart."""
 
 import shutil
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,8 @@ def run(context: StageContext) -> None:
     # What is wrong with the policy or the layout shall be one line, not every rank's traceback.
     config = training_config(job.hf_dir, job.parallel, job.precision, job.train)
     metrics = on_every_rank(lambda: train_rank(job), job.parallel.world_size)
+    # The weights are on disk: told to stop now, what is left to publish is done in the time that remains.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if metrics is None:
         return
     output = context.output
