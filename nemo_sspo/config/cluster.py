@@ -162,6 +162,7 @@ class StageResources(Frozen):
     train: Resources = Resources()
     export: Resources = Resources()
     evaluate: Resources = Resources()
+    diagnose: Resources = Resources()
 
 
 class SlurmCluster(Resources):
