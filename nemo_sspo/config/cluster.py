@@ -158,11 +158,11 @@ class StageResources(Frozen):
     score: Resources = Resources()
     embed: Resources = Resources()
     build_pairs: Resources = Resources()
+    diagnose: Resources = Resources()
     reference_logps: Resources = Resources()
     train: Resources = Resources()
     export: Resources = Resources()
     evaluate: Resources = Resources()
-    diagnose: Resources = Resources()
 
 
 class SlurmCluster(Resources):
