@@ -213,7 +213,7 @@ def test_mistakes_are_one_line(slurm, arguments, message, capsys):
 
 def test_a_time_limit_below_a_measured_step_is_refused(slurm, capsys):
     """What the last iteration measured counts, not what the configuration hopes."""
-    timed = ["cluster.stages.train.time=30", "cluster.seconds_per_step=1", "train.checkpoint_every_steps=100"]
+    timed = ["cluster.stages.train.time=00:30:00", "cluster.seconds_per_step=1", "train.checkpoint_every_steps=100"]
     assert cli.main(["submit", *slurm, *timed, "--dry-run"]) == 0
     assert cli.main(["submit", *slurm, *timed, "cluster.seconds_per_step=20", "--dry-run"]) == 2
     assert "too short for one checkpoint interval" in capsys.readouterr().err

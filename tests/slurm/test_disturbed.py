@@ -86,7 +86,7 @@ def kill_stage(fake, step_id):
 def test_a_time_limit_and_a_lost_node_in_training(fake, expected):
     """The limit's signal reaches training in time; the node that runs the next attempt goes down."""
     fake.behave(iter_1__train="save")
-    assert fake.submit("cluster.stages.train.time=1", "cluster.signal_seconds=50") == 0
+    assert fake.submit("cluster.stages.train.time=00:01:00", "cluster.signal_seconds=50") == 0
     fake.wait_for(TRAIN)
     fake.behave(iter_1__train="wait")
     job = fake.wait_for(TRAIN, restart=1, seconds=100)
