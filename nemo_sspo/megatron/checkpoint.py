@@ -22,6 +22,7 @@ import torch.distributed as dist
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingException, maybe_load_config
 from megatron.core.dist_checkpointing.mapping import ShardedTensor
+from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.dist_checkpointing.validation import StrictHandling
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from megatron.core.transformer.module import MegatronModule
@@ -62,6 +63,8 @@ def _forget_groups() -> None:
         if isinstance(value, dist.ProcessGroup):
             setattr(parallel_state, name, None)
     parallel_state._global_process_group_list = None
+    # The queue that writers answer through: ranks forked from this process would all read from it, and mix up answers.
+    filesystem_async._results_queue = None
 
 
 def _sharded_state(module: MegatronModule) -> dict:

@@ -85,9 +85,9 @@ def test_a_writer_that_fails_ends_the_training_and_shows_no_state(
 
     monkeypatch.setattr(filesystem_async, "_write_item", full_disk)
     failing = job(supervised, imported, tmp_path, Parallel(data=2), checkpoint_every_steps=2)
-    with pytest.raises(ForkedRanksError, match="No space left on device"):
+    with pytest.raises(ForkedRanksError, match="No space left on device") as raised:
         train(failing)
-    assert latest_state(failing.scratch) is None
+    assert latest_state(failing.scratch) is None, str(raised.value)
 
 
 def test_on_a_cpu_states_are_written_before_training_goes_on() -> None:
