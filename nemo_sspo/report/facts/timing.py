@@ -11,6 +11,7 @@ from nemo_sspo.report.facts.record import RunRecord
 STAGE_ORDER = (
     "prepare_prompts",
     "import_policy",
+    "score_labelled",
     "rollout",
     "score",
     "embed",

@@ -13,7 +13,7 @@ _ROW_PIXELS = 26
 _LISTED_STEPS = 500
 _KINDS = (
     ("sampling", ("rollout", "rollout_held_out")),
-    ("scoring and embedding", ("score", "embed", "evaluate")),
+    ("scoring and embedding", ("score", "score_labelled", "embed", "evaluate")),
     ("pairs", ("build_pairs", "diagnose", "select_model")),
     ("training", ("reference_logps", "train")),
     ("conversion and preparation", ()),
