@@ -19,7 +19,7 @@ def headline(facts: RunFacts) -> list[Tile]:
 
 
 def duration(seconds: float) -> str:
-    """In words, to the second."""
+    """Hours and minutes, minutes and seconds, or seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
