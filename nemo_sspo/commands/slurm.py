@@ -22,12 +22,21 @@ from nemo_sspo.config.load import load_experiment
 from nemo_sspo.config.mistakes import validation_message
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.job_record import Submission, shard_ranges
-from nemo_sspo.launch.jobs import cluster_problems, jobs, slurm_cluster
+from nemo_sspo.launch.jobs import Job, cluster_problems, jobs, slurm_cluster
 from nemo_sspo.launch.preflight import problems
 from nemo_sspo.launch.run_directory import bind, hold, stored_experiment
-from nemo_sspo.launch.slurm import live_jobs, scancel
+from nemo_sspo.launch.sbatch import Place
+from nemo_sspo.launch.slurm import final_state, live_jobs, scancel
 from nemo_sspo.launch.status import StepStatus, run_status
-from nemo_sspo.launch.submit import missing_parts, place_of, refuse_live_jobs, submit, submit_options, write_scripts
+from nemo_sspo.launch.submit import (
+    missing_parts,
+    place_of,
+    refuse_beside_jobs,
+    refuse_live_jobs,
+    submit,
+    submit_options,
+    write_scripts,
+)
 
 _CANCEL_SECONDS = 90.0
 _POLL_SECONDS = 0.5
@@ -68,13 +77,9 @@ def show_submit(options: argparse.Namespace) -> int:
         show_jobs(graph, console)
         for problem in found:
             print(f"error: {problem}", file=sys.stderr)
-        if found:
-            return UserError.EXIT_CODE
-        write_scripts(experiment, graph, place)
-        for part in missing_parts(graph):
-            words = ["sbatch", *submit_options(part, place, [], options.begin), str(place.script(part.job))]
-            print(shlex.join(words))
-        return 0
+        if not found:
+            _rehearse(experiment, graph, place, options.begin)
+        return UserError.EXIT_CODE if found else 0
     if found:
         more = f" (and {len(found) - 1} more: --dry-run lists them)" if len(found) > 1 else ""
         raise UserError(f"{found[0]}{more}")
@@ -88,12 +93,22 @@ def show_submit(options: argparse.Namespace) -> int:
     return 0
 
 
+def _rehearse(experiment: Experiment, graph: Sequence[Job], place: Place, begin: str | None) -> None:
+    """Write the scripts and print how they would be submitted; ``<name>`` stands for the id of an earlier job."""
+    refuse_beside_jobs(place.run)  # jobs that wait read the environment's file when they start
+    write_scripts(experiment, graph, place)
+    done: list[Submission] = []
+    for part in missing_parts(graph):
+        print(shlex.join(["sbatch", *submit_options(part, place, done, begin), str(place.script(part.job))]))
+        done.append(Submission(part.job.name, f"<{part.job.name}>", part.shards, 0.0))
+
+
 def show_status(options: argparse.Namespace) -> int:
     """Print the state of every step, once or again and again."""
     experiment = _experiment(options)
     graph, place = jobs(experiment), place_of(experiment)
     while True:
-        rows = run_status(graph, place, live_jobs(place.run))
+        rows = run_status(graph, place, live_jobs(place.run), final_state)
         if options.json:
             print(json.dumps([asdict(row) for row in rows], indent=1))
         else:

@@ -33,6 +33,11 @@ OWN_OPTIONS = frozenset(
 )
 """sbatch options that have a setting of their own or that the loop depends on."""
 
+SCRIPT_VARIABLES = frozenset(
+    {"run", "task", "job", "restart", "attempt", "step", "history", "told", "launched", "woken", "code", "crashes"}
+)
+"""Shell variables of slurm/stage.sbatch.j2, which an environment's would replace."""
+
 
 class Environment(Frozen):
     python: str
@@ -80,6 +85,8 @@ class SlurmEnvironment(Environment):
         for name, value in variables.items():
             if not _VARIABLE.fullmatch(name):
                 raise ValueError(f"{name!r} is no name of an environment variable")
+            if name in SCRIPT_VARIABLES or name.startswith(("SLURM_", "NEMO_SSPO_")):
+                raise ValueError(f"{name} is Slurm's or the job script's own variable")
             if _SECRET.search(name):
                 raise ValueError(f"{name} looks like a secret: export it in the shell that submits, jobs inherit it")
             if "\0" in value:

@@ -64,7 +64,7 @@ def render(job: Job, cluster: SlurmCluster, place: Place, run_name: str) -> str:
     Raises:
         UserError: a value holds a control character, which no shell line or file name should.
     """
-    return _template().render(
+    return template().render(
         job=job,
         cluster=cluster,
         run=place.run,
@@ -177,7 +177,8 @@ def directive(value: str) -> str:
 
 
 @cache
-def _template() -> Template:
+def template() -> Template:
+    """The script's template, from the package or the checkout."""
     packaged = _PACKAGE / "slurm"
     folder = packaged if packaged.is_dir() else _PACKAGE.parent / "slurm"
     templates = Templates(

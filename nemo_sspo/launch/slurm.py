@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,26 @@ def live_jobs(run: Path) -> list[LiveJob]:
         if marked == comment:
             found.append(LiveJob(job_id, submission, int(task) if task.isdigit() else 0, state, reason))
     return sorted(found, key=lambda job: (int(job.submission), job.task))
+
+
+def final_state(job_id: str) -> str:
+    """How a job ended (``timeout``, ``out_of_memory``, ``cancelled``, ...); "" where Slurm has forgotten it.
+
+    The controller forgets a job minutes after its end; accounting, where a site has it, does not.
+    """
+    try:
+        known = re.search(r"\bJobState=(\w+)", _call("scontrol", "show", "job", "--oneliner", job_id))
+        if known:
+            return known[1].lower()
+    except UserError:
+        pass
+    if shutil.which("sacct") is None:
+        return ""
+    try:
+        answer = _call("sacct", "--noheader", "--parsable2", "--allocations", "--format=State", f"--jobs={job_id}")
+    except UserError:  # accounting is switched off
+        return ""
+    return answer.split()[0].lower() if answer.split() else ""
 
 
 def scancel(ids: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """How a run on Slurm stands, step by step: from its manifests, its jobs' own records and squeue."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,17 +41,32 @@ class StepStatus:
     """Why it waits or failed, or the last line of its log."""
 
 
-def run_status(graph: Sequence[Job], place: Place, live: Sequence[LiveJob]) -> list[StepStatus]:
-    """The state of every step, in the order of the plan."""
+def run_status(
+    graph: Sequence[Job], place: Place, live: Sequence[LiveJob], final_state: Callable[[str], str]
+) -> list[StepStatus]:
+    """The state of every step, in the order of the plan.
+
+    Args:
+        final_state: what Slurm still knows of a job that is over, by its id; it is asked only about jobs that did not
+            live to write down their end.
+    """
     submitted: dict[tuple[str, int], Submission] = {}
     for item in submissions(place):
         submitted |= {(item.job, shard): item for shard in item.shards}
     alive = {(job.submission, job.task): job for job in live}
-    return [_status(step, submitted.get((job.name, step.shard)), alive, place) for job in graph for step in job.steps]
+    return [
+        _status(step, submitted.get((job.name, step.shard)), alive, place, final_state)
+        for job in graph
+        for step in job.steps
+    ]
 
 
 def _status(
-    step: Step, submission: Submission | None, alive: Mapping[tuple[str, int], LiveJob], place: Place
+    step: Step,
+    submission: Submission | None,
+    alive: Mapping[tuple[str, int], LiveJob],
+    place: Place,
+    final_state: Callable[[str], str],
 ) -> StepStatus:
     layout, past = RunLayout(place.run), events(place, step.step_id)
     job = alive.get((submission.id, step.shard)) if submission else None
@@ -68,7 +83,9 @@ def _status(
         unit=progress["unit"] if progress else "",
         per_second=rate,
         remaining=remaining,
-        detail=_detail(state, job, past, layout, step.step_id),
+        detail=f"{_ending(past[-1], final_state)}: {last_log_line(layout, step.step_id)}"
+        if state == "failed"
+        else _detail(state, job, layout, step.step_id),
     )
 
 
@@ -92,19 +109,17 @@ def _rate(progress: Mapping[str, Any]) -> tuple[float | None, float | None]:
     return rate, max(0.0, left)
 
 
-def _detail(state: State, job: LiveJob | None, past: Sequence[Event], layout: RunLayout, step_id: str) -> str:
+def _detail(state: State, job: LiveJob | None, layout: RunLayout, step_id: str) -> str:
     match state:
         case "queued" if job is not None:
             return job.reason if job.reason != "None" else ""
         case "running":
             return last_log_line(layout, step_id)
-        case "failed":
-            return f"{_ending(past[-1])}: {last_log_line(layout, step_id)}"
         case _:
             return ""
 
 
-def _ending(event: Event) -> str:
+def _ending(event: Event, final_state: Callable[[str], str]) -> str:
     match event.event:
         case "gave_up" if event.code == 2:
             return "wrong input"
@@ -113,7 +128,9 @@ def _ending(event: Event) -> str:
         case "stopped":
             return "cancelled"
         case _:
-            return "ended by Slurm (cancelled, or over its time limit)"
+            return (
+                f"ended by Slurm ({final_state(event.job) or 'cancelled, over its time limit, or its node was lost'})"
+            )
 
 
 def last_log_line(layout: RunLayout, step_id: str) -> str:

@@ -3,8 +3,10 @@ a value."""
 
 import os
 import random
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nemo_sspo.config.cluster import Resources, SlurmEnvironment
+from nemo_sspo.config.cluster import SCRIPT_VARIABLES, Resources, SlurmEnvironment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
+from nemo_sspo.launch import sbatch
 from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.sbatch import Place, directive, environment_text, quote, render
 
@@ -80,12 +83,25 @@ def test_the_resources_are_the_stages_own_then_the_clusters():
     assert "constraint" not in texts["iter_1.train"]
 
 
+def test_the_scripts_own_variables_are_reserved():
+    text = (Path(__file__).parents[2] / "slurm" / "stage.sbatch.j2").read_text()
+    assigned = set(re.findall(r"(?:^|[\s('])([a-z_]+)=(?![a-z-]*%|=)", "\n".join(shell_lines(text))))
+    assert assigned == SCRIPT_VARIABLES
+    for name in (*SCRIPT_VARIABLES, "SLURM_JOB_ID", "NEMO_SSPO_RANKS"):
+        with pytest.raises(ValidationError, match="own variable"):
+            SlurmEnvironment(variables={name: "x"})
+
+
+def shell_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not line.startswith(("#", "{%"))]
+
+
 def test_apptainer_runs_inside_of_srun_with_the_run_mounted():
     image = ("cluster.train.container=apptainer", "cluster.train.image=nemo.sif", "cluster.train.mounts=[/data:/data]")
     text = scripts("llama3-8b", *image)["iter_1.train"]
     run = f"{PLACE}/runs/llama3-8b"
     bound = f"--bind={PLACE}:{PLACE} --bind={run}:{run} --bind=/data:/data"
-    assert f"--ntasks-per-node=4 apptainer exec --nv --pwd={PLACE} {bound} nemo.sif " in text
+    assert f"--cpus-per-task=16 apptainer exec --nv --pwd={PLACE} {bound} nemo.sif " in text
 
 
 # --- strings ---------------------------------------------------------------------------------------------------------
@@ -133,16 +149,15 @@ class Strings:
         return "".join(pieces)
 
 
-def test_ten_thousand_strings_stay_values_when_bash_reads_the_scripts(tmp_path):
-    """Each script holds many strings; bash runs them all, with srun replaced by a function that writes what it got."""
-    strings, folder, canary = Strings(), tmp_path / "scripts", tmp_path / "canary"
-    folder.mkdir()
+def write_scripts(folder: Path, strings: Strings, count: int) -> dict[Path, tuple[Place, SlurmEnvironment]]:
+    """Scripts that hold `count` strings in every place where a script takes free text; what each must arrive as."""
     experiment = load_experiment([*EXPERIMENTS["llama3-8b"], "iterations=1"])
     train = next(job for job in jobs(experiment) if job.stage == "train")
     expected = {}
-    while strings.made < STRINGS:
+    (folder / "scripts").mkdir()
+    while strings.made < count:
         number = len(expected)
-        place = Place(tmp_path / f"r{number}" / name(strings), tmp_path / f"w{number}" / name(strings))
+        place = Place(folder / f"r{number}" / name(strings), folder / f"w{number}" / name(strings))
         for path in (place.run / "logs", place.state / "attempts", place.workdir):
             path.mkdir(parents=True)
         environment = SlurmEnvironment(
@@ -151,20 +166,24 @@ def test_ten_thousand_strings_stay_values_when_bash_reads_the_scripts(tmp_path):
             setup_file="/" + strings.take(),
             variables={f"V{index}": strings.take() + "\n" * (index % 2) for index in range(VARIABLES)},
         )
-        job = train.__class__(**{**vars(train), "environment": environment})
         place.environment_file("train").write_text(environment_text(environment.variables))
-        script = folder / f"{number:05d}.sbatch"
-        script.write_text(render(job, experiment.cluster, place, experiment.name))
+        script = folder / "scripts" / f"{number:05d}.sbatch"
+        script.write_text(render(replace(train, environment=environment), experiment.cluster, place, experiment.name))
         expected[script] = (place, environment)
-    done = subprocess.run(
-        ["bash", "-c", _STUBS],
-        env={"PATH": os.environ["PATH"], "SCRIPTS": str(folder), "CANARY": str(canary)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert not canary.exists()
-    assert done.stdout == ""
+    return expected
+
+
+def read_by_bash(folder: Path) -> bool:
+    """Have one bash run every script; whether anything in a string was executed."""
+    environment = {"PATH": os.environ["PATH"], "SCRIPTS": str(folder / "scripts"), "CANARY": str(folder / "canary")}
+    subprocess.run(["bash", "-c", _STUBS], env=environment, cwd=folder, capture_output=True, timeout=120)
+    return (folder / "canary").exists()
+
+
+def test_ten_thousand_strings_stay_values_when_bash_reads_the_scripts(tmp_path):
+    """Nothing is executed, and every string arrives as it was, down to the newline at its end."""
+    expected = write_scripts(tmp_path, Strings(), STRINGS)
+    assert not read_by_bash(tmp_path)
     for script, (place, environment) in expected.items():
         words = Path(f"{script}.srun").read_text().split("\0")[:-1]
         count = int(words[0])
@@ -175,6 +194,17 @@ def test_ten_thousand_strings_stay_values_when_bash_reads_the_scripts(tmp_path):
         modules = Path(f"{script}.modules").read_text().split("\0")[:-1]
         assert modules == [word for module in environment.modules for word in ("load", module)]
         assert Path(f"{script}.source").read_text().split("\0")[:-1] == [environment.setup_file]
+
+
+@pytest.mark.parametrize("left_out", ["the filter", "shlex"])
+def test_without_quotes_the_strings_would_be_executed(tmp_path, monkeypatch, left_out):
+    """The canary is alive: a quote that is left out anywhere is seen."""
+    if left_out == "the filter":
+        monkeypatch.setitem(sbatch.template().environment.filters, "quote", str)
+    else:
+        monkeypatch.setattr(sbatch.shlex, "quote", str)
+    write_scripts(tmp_path, Strings(), 300)
+    assert read_by_bash(tmp_path)
 
 
 def name(strings: Strings) -> str:

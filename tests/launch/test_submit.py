@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from nemo_sspo.launch import check_environments
 from nemo_sspo.launch.job_record import Submission, append_submission, events, shard_ranges, submissions
 from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.run_directory import bind
-from nemo_sspo.launch.slurm import live_jobs, mark
+from nemo_sspo.launch.slurm import final_state, live_jobs, mark
 from nemo_sspo.launch.status import run_status
 from nemo_sspo.launch.submit import missing_parts, place_of, submit
 from tests.launch.test_preflight import write_prompts
@@ -187,6 +188,9 @@ def test_a_dry_run_writes_scripts_and_shows_the_commands(slurm, tmp_path, capsys
     commands = [shlex.split(line) for line in shown.splitlines() if line.startswith("sbatch ")]
     assert len(commands) == 12
     assert all(os.path.exists(command[-1]) for command in commands)
+    waits = {os.path.basename(command[-1]): option(command, "dependency") for command in commands}
+    assert waits["iter_1.score.sbatch"] == "aftercorr:<iter_1.rollout>"
+    assert waits["iter_1.export.sbatch"] == "afterok:<iter_1.train>"
     assert not (tmp_path / "runs" / "quickstart" / "experiment.json").exists()
 
 
@@ -250,7 +254,7 @@ def test_progress_rate_and_what_is_left(slurm):
     place.attempts("iter_1.train").write_text(
         json.dumps({"event": "start", "job": job, "restart": 2, "code": 0, "at": int(now)}) + "\n"
     )
-    rows = {row.step: row for row in run_status(jobs(experiment), place, live_jobs(place.run))}
+    rows = {row.step: row for row in run_status(jobs(experiment), place, live_jobs(place.run), str)}
     row = rows["iter_1.train"]
     assert (row.state, row.job, row.restarts, row.done, row.total) == ("running", job, 2, 60, 100)
     assert row.per_second == pytest.approx(2.0)
@@ -258,6 +262,48 @@ def test_progress_rate_and_what_is_left(slurm):
     assert row.detail == "step 60 [loss]"
     assert rows["iter_1.export"].state == "missing"
     assert cli.main(["status", *slurm]) == 0  # brackets in a log line are no markup
+
+
+def test_a_job_that_did_not_live_to_tell_is_asked_about(slurm, tmp_path):
+    """squeue has forgotten it; the controller or, later, accounting knows how it ended."""
+    experiment = load_experiment(slurm)
+    place = place_of(experiment)
+    assert cli.main(["submit", *slurm]) == 0
+    job = {item.job: item.id for item in submissions(place)}["iter_1.train"]
+    begun = {"event": "start", "job": job, "restart": 0, "code": 0, "at": 5}
+    place.attempts("iter_1.train").write_text(json.dumps(begun) + "\n")
+
+    def detail() -> str:
+        rows = run_status(jobs(experiment), place, [], final_state)
+        return next(row.detail for row in rows if row.step == "iter_1.train")
+
+    stand_in(tmp_path, "scontrol", f"[[ $4 == {job} ]] && echo JobId={job} JobName=x JobState=TIMEOUT Reason=TimeLimit")
+    assert detail() == "ended by Slurm (timeout): "
+    stand_in(tmp_path, "scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    stand_in(tmp_path, "sacct", "echo OUT_OF_MEMORY; echo COMPLETED")
+    assert detail() == "ended by Slurm (out_of_memory): "
+
+
+def stand_in(folder, name, text):
+    """Another of Slurm's commands."""
+    (folder / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+    (folder / "bin" / name).chmod(0o755)
+
+
+def test_planning_for_slurm_takes_under_a_second_and_imports_nothing_heavy():
+    """In a process of its own; processor time, since the machine may be busy."""
+    script = (
+        "import sys, time; from nemo_sspo import cli; code = cli.main(sys.argv[1:]); "
+        "heavy = {'torch', 'transformers', 'vllm', 'megatron', 'nemo'} & set(sys.modules); "
+        "print(time.process_time(), sorted(heavy), file=sys.stderr); sys.exit(code)"
+    )
+    plan = ["plan", "experiment=llama3-70b", "cluster=slurm_pyxis", "prompts=p"]
+    for _ in range(2):  # the first one writes bytecode
+        done = subprocess.run([sys.executable, "-c", script, *plan], capture_output=True, text=True, timeout=60)
+    seconds, heavy = done.stderr.strip().splitlines()[-1].split(maxsplit=1)
+    assert heavy == "[]"
+    assert float(seconds) < 1.0
+    assert "nvcr.io#nvidia/nemo:25.11" in done.stdout
 
 
 def test_slurms_silence_is_one_line(slurm, tmp_path):

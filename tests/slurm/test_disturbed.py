@@ -131,22 +131,23 @@ def stages_of(fake):
 
 
 def test_a_failing_step_cancels_what_depends_on_it_and_says_what_to_do(fake, expected, capsys):
-    """One shard's score is refused, the other's crashes as often as it may."""
-    fake.behave(iter_1__score__00000="refuse!", iter_1__score__00001="crash!")
+    """One shard's rollout is refused, the other's score crashes as often as it may."""
+    fake.behave(iter_1__rollout__00000="refuse!", iter_1__score__00001="crash!")
     assert fake.submit("cluster.retries=1") == 0
     fake.wait()
-    assert fake.history("iter_1.score.00000") == ["start", "gave_up"]
-    assert fake.events("iter_1.score.00000")[-1].code == 2
+    assert fake.history(SHARD_0) == ["start", "gave_up"]
+    assert fake.events(SHARD_0)[-1].code == 2
+    assert fake.history("iter_1.score.00000") == fake.history("iter_1.embed.00000") == []
     assert fake.history("iter_1.score.00001") == ["start", "crashed", "start", "gave_up"]
     assert fake.history("iter_1.build_pairs") == fake.history(TRAIN) == []
     assert fake.is_published("embed", 1, 1)
-    log = fake.log("iter_1.score.00000")
+    log = fake.log(SHARD_0)
     assert "error: prompts.jsonl line 3: not JSON" in log
-    assert "error: iter_1.score.00000 cannot run" in log
+    assert f"error: {SHARD_0} cannot run" in log
     assert "nemo-sspo resume" in log
     rows = fake.status(capsys)
-    assert (rows["iter_1.score.00000"]["state"], rows[TRAIN]["state"]) == ("failed", "missing")
-    assert rows["iter_1.score.00000"]["detail"].startswith("wrong input: ")
+    assert (rows[SHARD_0]["state"], rows[TRAIN]["state"]) == ("failed", "missing")
+    assert rows[SHARD_0]["detail"].startswith("wrong input: ")
     assert rows["iter_1.score.00001"]["restarts"] == 1
     assert fake.command("status") == 0
     assert "once the cause is gone, `nemo-sspo resume" in capsys.readouterr().out
@@ -154,7 +155,8 @@ def test_a_failing_step_cancels_what_depends_on_it_and_says_what_to_do(fake, exp
     done = len(fake.submitted())
     assert fake.command("resume") == 0
     fake.wait()
-    assert fake.submitted()[done:] == ["iter_1.score", *ALL_JOBS[ALL_JOBS.index("iter_1.build_pairs") :]]
+    parts = ["iter_1.rollout", "iter_1.score", "iter_1.score", "iter_1.embed"]  # shard 1 has been sampled already
+    assert fake.submitted()[done:] == [*parts, *ALL_JOBS[ALL_JOBS.index("iter_1.build_pairs") :]]
     assert fake.digests() == expected
 
 

@@ -9,8 +9,8 @@ from nemo_sspo.launch.local import read_progress
 from tests.slurm.cluster import REPOSITORY, SlurmCluster, wait_until
 from tests.slurm.driver import SlurmRun
 
-TRAIN, SHARD_0, SHARD_1 = "iter_1.train", "iter_1.rollout.00000", "iter_1.rollout.00001"
-EARLY = ("prompts", "iter_0")
+TRAIN, SHARD_1 = "iter_1.train", "iter_1.rollout.00001"
+EARLY = ("prompts", "iter_0", *(f"iter_1/{stage}/shard_00000" for stage in ("rollout", "score", "embed")))
 CUT_SMALL = (
     "data.prompts_per_iteration=16",
     "data.held_out_count=8",
@@ -57,7 +57,10 @@ def test_the_whole_loop_with_two_nodes_training(on_cluster, undisturbed):
 
 @pytest.mark.timeout(600)
 def test_disturbed_in_every_way_it_ends_with_equal_artifacts(on_cluster, undisturbed):
-    """A rollout task is told to stop; training is told to stop and saves; its next attempt loses a node."""
+    """A rollout task is told to stop; training is told to stop and saves; its next attempt loses a node.
+
+    What shard 0 made is there from the start, so that Slurm is asked for shard 1 alone.
+    """
     folder = undisturbed.layout.root.parent
     run = real_run(on_cluster, folder, "disturbed")
     for early in EARLY:
