@@ -15,6 +15,7 @@ STAGE_ORDER = (
     "rollout",
     "score",
     "embed",
+    "rollout_logps",
     "build_pairs",
     "diagnose",
     "reference_logps",
