@@ -15,16 +15,16 @@ from nemo_sspo.report.blocks import (
     PlotGrid,
     Section,
     Table,
-    Tile,
     Tiles,
 )
-from nemo_sspo.report.facts.evaluation import Evaluated, win_matrix
+from nemo_sspo.report.facts.evaluation import win_matrix
 from nemo_sspo.report.facts.run_facts import RunFacts
 from nemo_sspo.report.figures.diagnosis import calibration_plot, diversity_plots, oracle_table
 from nemo_sspo.report.figures.evaluation import collapse_plots, length_plot, matrix_plot, win_rate_plot
 from nemo_sspo.report.figures.supervision import around_the_gate, gate_panels, gate_plot, target_plot
 from nemo_sspo.report.figures.timing import cost_table, iteration_cost_table, running_table, timeline_plot
 from nemo_sspo.report.figures.training import identity_table, training_plots
+from nemo_sspo.report.headline import duration, headline
 
 _WHOSE_MARGINS = {
     "response pairs": (
@@ -74,57 +74,8 @@ def _status(facts: RunFacts) -> str:
 
 
 def _verdict(facts: RunFacts) -> list[Block]:
-    tiles = [
-        _win_tile(facts.evaluations, "base", "Win rate against the base"),
-        _win_tile(facts.evaluations, "previous", "Win rate against the previous iteration"),
-        _identity_tile(facts),
-        _length_tile(facts.evaluations),
-        _time_tile(facts),
-    ]
-    blocks: list[Block] = [Tiles([tile for tile in tiles if tile is not None])]
-    if facts.findings:
-        blocks.append(Findings(facts.findings))
-    else:
-        blocks.append(Missing("Nothing can be said yet: no iteration has been trained or evaluated."))
-    return blocks
-
-
-def _win_tile(evaluations: list[Evaluated], opponent: str, label: str) -> Tile:
-    if not evaluations or opponent not in evaluations[-1].wins:
-        return Tile(label, "-", "not evaluated yet")
-    last = evaluations[-1]
-    win = last.wins[opponent]
-    state = "warn" if win.includes_half else "good" if win.mean > 0.5 else "bad"
-    interval = "" if win.low is None or win.high is None else f"[{win.low:.3f}, {win.high:.3f}], "
-    return Tile(label, f"{win.mean:.3f}", f"{interval}iteration {last.iteration}", state)
-
-
-def _identity_tile(facts: RunFacts) -> Tile:
-    differences = [d for each in facts.identities if (d := each.relative_difference) is not None]
-    if not differences:
-        return Tile("Step-1 identity", "-", "no iteration trained yet")
-    held = all(each.holds is not False for each in facts.identities)
-    return Tile(
-        "Step-1 identity",
-        "holds" if held else "broken",
-        f"largest relative difference {max(differences):.1g}",
-        "good" if held else "bad",
-    )
-
-
-def _length_tile(evaluations: list[Evaluated]) -> Tile:
-    if not evaluations or not {"new", "base"} <= evaluations[-1].tokens.keys():
-        return Tile("Length of a response", "-", "not evaluated yet")
-    new, base = (evaluations[-1].tokens[name] for name in ("new", "base"))
-    change = f"{new / base - 1:+.0%} against the base" if base else ""
-    return Tile("Length of a response", f"{new:.1f}", f"tokens, {change}")
-
-
-def _time_tile(facts: RunFacts) -> Tile:
-    if facts.wall_seconds is None:
-        return Tile("Time", "-", "no step is published yet")
-    hours = sum(cost.gpu_hours for cost in facts.costs)
-    return Tile("Time", _duration(facts.wall_seconds), f"{hours:.2f} GPU-hours" if hours else "no GPU")
+    nothing = Missing("Nothing can be said yet: no iteration has been trained or evaluated.")
+    return [Tiles(headline(facts)), Findings(facts.findings) if facts.findings else nothing]
 
 
 def _win_rates(facts: RunFacts) -> list[Block]:
@@ -163,7 +114,7 @@ def _card(facts: RunFacts, iteration: int) -> Card:
     evaluated = [e for e in facts.evaluations if e.iteration == iteration]
     rows += [(f"win rate vs {name}", str(win)) for each in evaluated for name, win in each.wins.items()]
     seconds = sum(cost.seconds for cost in facts.costs if cost.iteration == iteration)
-    rows.append(("work", _duration(seconds)))
+    rows.append(("work", duration(seconds)))
     return Card(f"Iteration {iteration}", "evaluated" if evaluated else "under way", rows)
 
 
@@ -205,8 +156,9 @@ def _collapse(facts: RunFacts) -> list[Block]:
 
 def _oracle(facts: RunFacts) -> list[Block]:
     if facts.diagnosed:
-        known = ((i, each.calibration) for i, each in facts.diagnosed.items())
-        plots = [calibration_plot(i, calibration) for i, calibration in known if calibration is not None]
+        known = [each.calibration for each in facts.diagnosed.values() if each.calibration is not None]
+        # The oracle does not change, so that every iteration carries the same measurement.
+        plots = [calibration_plot(each) for each in known[:1]]
         note = Note("No labelled pairs are given, so its calibration is not measured.")
         return [oracle_table(facts.diagnosed), PlotGrid(plots) if plots else note]
     biased = [(s.iteration, f"{s.order_bias:.3f}") for s in facts.sampled if s.order_bias is not None]
@@ -272,11 +224,3 @@ def _configuration(facts: RunFacts) -> list[Block]:
 
 def _clock(moment: str) -> str:
     return f"{moment[:10]} at {moment[11:16]} UTC"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

@@ -4,11 +4,13 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from nemo_sspo import cli
+from nemo_sspo.artifacts.diagnostics import Calibration, ReliabilityBin
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.errors import UserError
 from nemo_sspo.report import theme
@@ -148,6 +150,21 @@ def test_what_is_missing_is_said(page, parsed):
     assert "Not finished: 10 of 23 steps are published" in page.status
     assert "next iter_0.import_policy, iter_0.rollout_held_out.00000" in page.status
     assert "Diversity of the responses of iteration 2: not diagnosed yet." in parsed.text
+
+
+def test_the_oracles_calibration_is_drawn_where_it_was_measured(settings):
+    bins = [
+        ReliabilityBin(low=0.5, high=0.75, count=3, mean_confidence=0.6, accuracy=2 / 3),
+        ReliabilityBin(low=0.75, high=1.0, count=0, mean_confidence=None, accuracy=None),
+    ]
+    measured = Calibration(pairs=3, expected_calibration_error=0.0667, accuracy=0.667, brier_score=0.2, bins=bins)
+    facts = gather(record(settings), sample_count=0)
+    changed = {i: each.model_copy(update={"calibration": measured}) for i, each in facts.diagnosed.items()}
+    (plot,) = [p for p in plots_of(run_page(replace(facts, diagnosed=changed))) if p.key == "calibration"]
+    assert (plot.figure.data[0].x, plot.figure.data[0].y) == ((0.6,), (2 / 3,))  # an empty bin is no point
+    assert "expected calibration error 0.067" in plot.description
+    assert plot.table.rows[1] == ("0.75 to 1.00", 0, None, None)
+    assert not [p for p in plots_of(run_page(facts)) if p.key == "calibration"]
 
 
 def test_a_run_that_has_just_begun(tmp_path):

@@ -11,9 +11,11 @@ from nemo_sspo.report.facts.record import RunRecord
 STAGE_ORDER = (
     "prepare_prompts",
     "import_policy",
+    "score_labelled",
     "rollout",
     "score",
     "embed",
+    "rollout_logps",
     "build_pairs",
     "diagnose",
     "reference_logps",

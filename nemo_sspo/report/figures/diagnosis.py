@@ -107,14 +107,14 @@ def oracle_table(diagnosed: Mapping[int, Diagnostics]) -> Table:
     )
 
 
-def calibration_plot(iteration: int, facts: Calibration) -> Plot:
+def calibration_plot(facts: Calibration) -> Plot:
     """Reliability: how often the oracle is right at each confidence."""
     known = [each for each in facts.bins if each.mean_confidence is not None and each.accuracy is not None]
     x, y = [each.mean_confidence for each in known], [each.accuracy for each in known]
     diagonal = {"type": "line", "x0": 0.5, "x1": 1, "y0": 0.5, "y1": 1}
     return Plot(
-        key=f"calibration-{iteration}",
-        title=f"Iteration {iteration}: calibration of the oracle",
+        key="calibration",
+        title="Calibration of the oracle",
         figure=figure(
             [
                 go.Scatter(

@@ -13,9 +13,9 @@ _ROW_PIXELS = 26
 _LISTED_STEPS = 500
 _KINDS = (
     ("sampling", ("rollout", "rollout_held_out")),
-    ("scoring and embedding", ("score", "embed", "evaluate")),
+    ("scoring and embedding", ("score", "score_labelled", "embed", "evaluate")),
     ("pairs", ("build_pairs", "diagnose", "select_model")),
-    ("training", ("reference_logps", "train")),
+    ("training", ("rollout_logps", "reference_logps", "train")),
     ("conversion and preparation", ()),
 )
 """Colours of the timeline; stages that are not named belong to the last."""
