@@ -1,9 +1,9 @@
 """DeBERTa-v2's layers where only some tokens' last states are wanted, with attention scores of bounded size.
 
 Legend: R rows, S padded length, T tokens asked for (T = S except in the last layer), H hidden size, G = R x heads,
-D head size, P relative positions. The numbers are those of transformers' `DebertaV2Encoder`; what differs is how much is
-computed and held. Attention is done for a few (row, head) at a time, so that the [S, S] scores stay in cache, and the
-last layer computes the wanted tokens alone. Written for processors; a GPU has the memory to do without.
+D head size, P relative positions. The numbers are those of transformers' `DebertaV2Encoder`; what differs is how much
+is computed and held. Attention is done for a few (row, head) at a time, so that the [S, S] scores stay in cache, and
+the last layer computes the wanted tokens alone. Written for processors; a GPU has the memory to do without.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class DisentangledAttention(nn.Module):
         where there is a token, or None where that is everywhere.
         """
         del output_attentions
-        assert relative_pos is not None and rel_embeddings is not None
+        assert relative_pos is not None
+        assert rel_embeddings is not None
         query = hidden_states if query_states is None else query_states
         scale = 1 / math.sqrt(query.size(-1) // self._heads * (1 + self._c2p + self._p2c))
         query_GTD, key_GSD = self._split(self.query_proj(query) * scale), self._split(self.key_proj(hidden_states))
