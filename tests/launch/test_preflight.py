@@ -244,6 +244,7 @@ def test_function_and_policy_judge(place):
         assert (
             "write it as package.module:function" in found(oracle=("oracle=function", f"oracle.function='{path}'"))[0]
         )
+    assert len(found(oracle=("oracle=function", "oracle.function=no_such_package"))) == 1
     assert found(oracle=("oracle=policy_judge",)) == []
     assert "cannot be read" in only("oracle.template=absent.txt", oracle=("oracle=policy_judge",))
 
