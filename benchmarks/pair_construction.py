@@ -32,7 +32,9 @@ def publish_shard(layout: RunLayout, shard: int, prompts: int) -> None:
     draw = np.random.default_rng(shard)
     ids = [content_id(f"{shard}/{prompt}") for prompt in range(prompts)]
     response_ids = [f"{prompt_id}{k}" for prompt_id in ids for k in range(K)]
-    tokens = pa.array(draw.integers(0, 30_000, size=(prompts * K, TOKENS), dtype=np.int32).tolist(), pa.list_(pa.int32()))
+    tokens = pa.array(
+        draw.integers(0, 30_000, size=(prompts * K, TOKENS), dtype=np.int32).tolist(), pa.list_(pa.int32())
+    )
     offsets = pa.array(np.arange(0, prompts * K + 1, K, dtype=np.int32))
     fields = ROLLOUTS.field("responses").type.value_type
     nulls = pa.nulls(prompts * K, pa.list_(pa.float32()))
@@ -96,14 +98,19 @@ def main() -> None:
         name="pair_construction",
         claim="Pair construction",
         setting=(
-            f"The build_pairs stage from verified inputs to a published artifact: K = {K}, embeddings of {D}, responses "
+            f"The build_pairs stage, verified inputs to published artifact: K = {K}, embeddings of {D}, responses "
             f"of {TOKENS} tokens, shards of {options.prompts:,} prompts. Seconds of the processor, and by the clock."
         ),
         columns=("shards", "pairs", "CPU s", "seconds", "pairs/min of CPU", "peak MiB"),
         rows=rows,
         goals=[
             Goal("pairs a minute", f">= {WANTED:,}", f"{rate:,.0f}", rate >= WANTED),
-            Goal("peak memory as shards are added", "flat (< 1.2 x)", f"{peaks[1] / peaks[0]:.2f} x", peaks[1] < 1.2 * peaks[0]),
+            Goal(
+                "peak memory as shards are added",
+                "flat (< 1.2 x)",
+                f"{peaks[1] / peaks[0]:.2f} x",
+                peaks[1] < 1.2 * peaks[0],
+            ),
         ],
     ).publish()
 

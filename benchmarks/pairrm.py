@@ -98,7 +98,9 @@ def compare(name: str, prompts: Sequence[Prompt], checkpoint: Path) -> tuple[Cos
 
 def run(data: Path, sizes: dict[str, int], memory_prompts: int) -> Benchmark:
     """Measure every size, and memory at one and ten times the rows."""
-    texts = [text for prompt, answers in prompts_with_answers(data, _TOKENIZER_TEXTS // 3) for text in (prompt, *answers)]
+    texts = [
+        text for prompt, answers in prompts_with_answers(data, _TOKENIZER_TEXTS // 3) for text in (prompt, *answers)
+    ]
     tokenizer = train_tokenizer(texts, vocabulary=4000)
     rows: list[tuple[Cell, ...]] = []
     goals, worst = [], 0.0
@@ -130,9 +132,8 @@ def run(data: Path, sizes: dict[str, int], memory_prompts: int) -> Benchmark:
         rows=rows,
         goals=goals,
         notes=[
-            "llm-blender pads every text to PairRM's limits, then cuts its rows of one prompt to their own length; ours "
-            "packs rows of like length, computes equal rows once, the last layer at three tokens only, and attention "
-            "in pieces that stay in cache.",
+            "Ours packs rows of like length, computes equal rows once, the last layer at three tokens only, and "
+            "attention in pieces that stay in cache.",
             "Long rows are compute-bound: at the base size three quarters of the time is spent in matrix products that "
             "both must do, so that their ratio is bounded on a processor.",
         ],

@@ -1,4 +1,4 @@
-"""Similarity against margin on real answers, and what every gate does to it: the stages of a run on Arena-Hard's text."""
+"""Similarity against margin on real answers, and what every gate does to it, by the stages of a run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def rows(tables: Sequence[GateTable]) -> list[tuple[Cell, ...]]:
     for start in range(0, len(tables[0].bins), _BINS_IN_A_ROW):
         groups = [table.bins[start : start + _BINS_IN_A_ROW] for table in tables]
         count = sum(part.count for part in groups[0])
-        cells = [sum(part.count * (part.mean_margin or 0.0) for part in group) / count if count else None for group in groups]
+        cells = [
+            sum(part.count * (part.mean_margin or 0.0) for part in group) / count if count else None for group in groups
+        ]
         found.append((f"{groups[0][0].low:.1f}-{groups[0][-1].high:.1f}", count, *cells))
     found.append(("all", sum(part.count for part in tables[0].bins), *[table.mean_margin for table in tables]))
     found.append(("confident (> 0.8)", None, *[table.confident_share for table in tables]))

@@ -155,3 +155,6 @@ class Evaluation(Frozen):
     """Resamples of the held-out prompts behind every confidence interval."""
     confidence: float = Field(default=0.95, gt=0.0, lt=1.0)
     """Coverage of the intervals."""
+    labelled_pairs: str | None = None
+    """Comparisons with known outcomes, to measure the oracle's calibration once: JSONL, Parquet or a data set id with
+    `prompt`, `response_a`, `response_b` and `label`, the probability in [0, 1] that a is better."""
