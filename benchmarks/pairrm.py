@@ -132,9 +132,8 @@ def run(data: Path, sizes: dict[str, int], memory_prompts: int) -> Benchmark:
         rows=rows,
         goals=goals,
         notes=[
-            "llm-blender pads every text to PairRM's limits, then cuts its rows of one prompt to their own length; ours "
-            "packs rows of like length, computes equal rows once, the last layer at three tokens only, and attention "
-            "in pieces that stay in cache.",
+            "Ours packs rows of like length, computes equal rows once, the last layer at three tokens only, and "
+            "attention in pieces that stay in cache.",
             "Long rows are compute-bound: at the base size three quarters of the time is spent in matrix products that "
             "both must do, so that their ratio is bounded on a processor.",
         ],
