@@ -5,7 +5,6 @@ import json
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ def _has_lm_eval(python: str, variables: dict[str, str]) -> bool:
     if shutil.which(python) is None:
         raise UserError(f"{python}: no such interpreter; check cluster.rollout.python or give --python")
     look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('lm_eval') is None)"
-    return subprocess.run([python, "-c", look], env=variables, stderr=sys.stderr).returncode == 0
+    return subprocess.run([python, "-c", look], env=variables).returncode == 0
 
 
 def _table(scores: list[Score]) -> Table:
