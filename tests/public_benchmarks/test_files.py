@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from nemo_sspo.config.benchmarks import LM_EVAL_TASKS, SAMPLING, AnsweredBenchmark
 from nemo_sspo.errors import UserError
 from nemo_sspo.public_benchmarks.arena_hard import markdown_metadata
 from nemo_sspo.public_benchmarks.files import as_data
 from nemo_sspo.public_benchmarks.formats import AlpacaEvalOutput, ArenaHardV01Answer, ArenaHardV2Answer, MtBenchAnswer
+from nemo_sspo.public_benchmarks.lm_eval import Score, command, read_scores
 from nemo_sspo.public_benchmarks.protocol import Answer, Writing
 from nemo_sspo.public_benchmarks.registry import BENCHMARKS
 
@@ -190,6 +193,35 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b'{"a": "\xe9"}')
     with pytest.raises(UserError, match="latin: not UTF-8"):
         read(tmp_path / "latin")
+
+
+def test_every_benchmark_has_its_settings_and_its_name() -> None:
+    assert set(BENCHMARKS) == set(SAMPLING) == set(get_args(AnsweredBenchmark))
+
+
+def test_lm_eval_commands_spread_a_large_policy_and_refuse_a_comma() -> None:
+    def words(policy: str, **more) -> list[str]:
+        given = {"backend": "vllm", "dtype": "auto", "gpus": 8, "device": None, "include": None, "output": Path("o")}
+        return command(LM_EVAL_TASKS[0], python="py", policy=policy, **(given | more))
+
+    assert words("a b")[:8] == ["py", "-m", "lm_eval", "run", "--model", "vllm", "--model_args", words("a b")[7]]
+    assert words("a b")[7] == "pretrained=a b,dtype=auto,tensor_parallel_size=8"
+    assert words("p", backend="hf")[7] == "pretrained=p,dtype=auto,parallelize=True"
+    assert words("p", gpus=1)[7] == "pretrained=p,dtype=auto"
+    with pytest.raises(UserError, match="commas"):
+        words("a,b")
+
+
+def test_scores_that_are_missing_are_told(tmp_path: Path) -> None:
+    gsm8k = LM_EVAL_TASKS[-1]
+    with pytest.raises(UserError, match="wrote no results file for gsm8k"):
+        read_scores(gsm8k, tmp_path)
+    (tmp_path / "results_1.json").write_text(json.dumps({"results": {"gsm8k": {"exact_match,flexible-extract": 1.0}}}))
+    with pytest.raises(UserError, match=r"gsm8k has no exact_match,strict-match"):
+        read_scores(gsm8k, tmp_path)
+    row = {"exact_match,strict-match": 0.4, "exact_match_stderr,strict-match": "N/A"}
+    (tmp_path / "results_2.json").write_text(json.dumps({"results": {"gsm8k": row}}))
+    assert read_scores(gsm8k, tmp_path) == [Score("gsm8k", "exact_match,strict-match", 0.4, None)]
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published files do not lie beside this checkout")
