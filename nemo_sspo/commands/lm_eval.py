@@ -5,7 +5,6 @@ import json
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ def register(names: "argparse._SubParsersAction[Any]") -> None:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Run every task and publish the scores, or print the commands where lm_eval is not installed."""
+    from nemo_sspo.artifacts.fingerprint import fingerprint
     from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
     from nemo_sspo.artifacts.store import is_published, open_artifact, publish, refuse_changes
     from nemo_sspo.commands.benchmark import output_of, refuse_extra, say
@@ -47,7 +47,13 @@ def evaluate(options: argparse.Namespace) -> int:
     exported = [open_artifact(RunLayout(options.run).artifact("export", iteration))] if iteration else []
     policy = str(exported[0].file(HF_MODEL)) if exported else experiment.policy
     final, tasks = output_of(options, iteration, "lm-eval"), chosen_tasks(options.tasks)
-    config = {"policy": experiment.policy, "backend": options.backend, "tasks": [list(task) for task in tasks]}
+    config: dict[str, Any] = {
+        "policy": experiment.policy,
+        "backend": options.backend,
+        "tasks": [list(task) for task in tasks],
+    }
+    if options.include_path is not None:
+        config["content of --include-path"] = fingerprint(options.include_path)
     if is_published(final):
         refuse_changes(open_artifact(final), config, {"policy": exported})
         console.print(_table([Score(**row) for row in json.loads((final / SCORES).read_bytes())]))
@@ -60,6 +66,7 @@ def evaluate(options: argparse.Namespace) -> int:
             policy=policy,
             backend=options.backend,
             dtype=experiment.engine.dtype,
+            gpus=experiment.engine.tensor_parallel,
             device=options.device,
             include=options.include_path,
             output=output,
@@ -96,7 +103,7 @@ def _has_lm_eval(python: str, variables: dict[str, str]) -> bool:
     if shutil.which(python) is None:
         raise UserError(f"{python}: no such interpreter; check cluster.rollout.python or give --python")
     look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('lm_eval') is None)"
-    return subprocess.run([python, "-c", look], env=variables, stderr=sys.stderr).returncode == 0
+    return subprocess.run([python, "-c", look], env=variables).returncode == 0
 
 
 def _table(scores: list[Score]) -> Table:

@@ -31,13 +31,22 @@ def command(
     policy: str,
     backend: Literal["hf", "vllm"],
     dtype: str,
+    gpus: int,
     device: str | None,
     include: Path | None,
     output: Path,
 ) -> list[str]:
-    """The harness's command line for one task. Its seeds are left at the harness's own, those of published numbers."""
+    """The harness's command line for one task. Its seeds are left at the harness's own, those of published numbers.
+
+    Raises:
+        UserError: the policy's path has a comma, which would end it there.
+    """
+    if "," in policy:
+        raise UserError(f"{policy}: lm_eval separates its arguments by commas; rename the directory, or link to it")
+    spread = f",tensor_parallel_size={gpus}" if backend == "vllm" else ",parallelize=True"
+    model = f"pretrained={policy},dtype={dtype}{spread if gpus > 1 else ''}"
     arguments = [python, "-m", "lm_eval", "run", "--model", backend]
-    arguments += ["--model_args", f"pretrained={policy},dtype={dtype}", "--tasks", task.name, "--batch_size", "auto"]
+    arguments += ["--model_args", model, "--tasks", task.name, "--batch_size", "auto"]
     arguments += ["--num_fewshot", str(task.shots)] if task.shots is not None else []
     arguments += ["--device", device] if device else []
     arguments += ["--include_path", str(include)] if include else []
