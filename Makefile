@@ -17,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: environments assets quickstart test test-train test-loggers test-next-megatron test-rollout test-report \
-	test-e2e test-slurm lint format parity bench clean
+	test-e2e test-slurm lint format parity bench bench-pairrm clean
 
 environments: $(TRAIN)/.ready $(ROLLOUT)/.ready
 
@@ -85,6 +85,11 @@ bench: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m benchmarks.repulsion
 	$(TRAIN)/bin/python -m benchmarks.packing $(if $(DATA),--data $(DATA))
 	$(TRAIN)/bin/python -m benchmarks.table
+
+# Ours against llm-blender's loop on real text; DATA is the folder with the Arena-Hard files.
+bench-pairrm: $(ROLLOUT)/.ready
+	$(ROLLOUT)/bin/python -m benchmarks.pairrm $(if $(DATA),--data $(DATA))
+	$(ROLLOUT)/bin/python -m benchmarks.pair_construction
 
 lint: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff check .

@@ -1,4 +1,4 @@
-"""The 500 prompts of Arena-Hard v0.1 with the answers of GPT-4-0314 and GPT-3.5-turbo-0125, and noisy copies of these."""
+"""The 500 prompts of Arena-Hard v0.1 with the answers of GPT-4-0314 and GPT-3.5-turbo-0125, and noisy copies."""
 
 from __future__ import annotations
 

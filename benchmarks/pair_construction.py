@@ -98,7 +98,7 @@ def main() -> None:
         name="pair_construction",
         claim="Pair construction",
         setting=(
-            f"The build_pairs stage from verified inputs to a published artifact: K = {K}, embeddings of {D}, responses "
+            f"The build_pairs stage, verified inputs to published artifact: K = {K}, embeddings of {D}, responses "
             f"of {TOKENS} tokens, shards of {options.prompts:,} prompts. Seconds of the processor, and by the clock."
         ),
         columns=("shards", "pairs", "CPU s", "seconds", "pairs/min of CPU", "peak MiB"),

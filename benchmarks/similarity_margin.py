@@ -1,4 +1,4 @@
-"""Similarity against margin on real answers, and what every gate does to it: the stages of a run on Arena-Hard's text."""
+"""Similarity against margin on real answers, and what every gate does to it, by the stages of a run."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.commands import benchmark as benchmark_commands
 from nemo_sspo.commands import data as data_commands
 from nemo_sspo.commands import report as report_commands
 from nemo_sspo.commands import slurm as slurm_commands
@@ -205,6 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     report_commands.register(commands)
     slurm_commands.register(commands)
     data_commands.register(commands)
+    benchmark_commands.register(commands)
     return parser
 
 

@@ -39,6 +39,10 @@ class RunLayout:
         directory = self.root / f"iter_{iteration}" / stage
         return directory if shard is None else directory / f"shard_{shard:05d}"
 
+    def benchmark(self, name: str, iteration: int) -> Path:
+        """What the policy of an iteration (0: the base's) made of a public benchmark; no step of the loop."""
+        return self.root / "benchmarks" / f"iter_{iteration}" / name
+
     def log(self, step_id: str, attempt: str) -> Path:
         """Standard output and error of one attempt at a step."""
         return self.root / "logs" / f"{step_id}.{attempt}.log"
@@ -78,6 +82,7 @@ EVALUATION = "evaluation.parquet"
 BEST_OF_N = "best_of_n.parquet"
 DIAGNOSTICS = "diagnostics.json"
 COMPARISONS = "comparisons.parquet"
+LABELLED = "labelled.parquet"
 NEMO_CHECKPOINT = "nemo"
 HF_MODEL = "hf"
 VOLATILE = "volatile"

@@ -91,6 +91,9 @@ EVALUATION = pa.schema([("prompt_id", pa.string()), ("win_vs_previous", pa.float
 BEST_OF_N = pa.schema([("prompt_id", pa.string()), ("response_id", pa.string()), ("win_vs_base", pa.float64())])
 """The sample that the oracle kept of a held-out prompt, and its mean win probability against the base."""
 
+LABELLED = pa.schema([("p_first", pa.float64()), ("label", pa.float64()), ("truncated", pa.bool_())])
+"""Labelled comparisons: P(a is better) as the oracle says with both orders combined, and as the label says."""
+
 
 def content_id(*parts: str | Sequence[int] | Sequence[dict[str, str]]) -> str:
     """Identity of a prompt, response or pair: 32 hex digits of the SHA-256 of its canonical JSON."""

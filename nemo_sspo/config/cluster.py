@@ -158,6 +158,7 @@ class StageResources(Frozen):
     score: Resources = Resources()
     embed: Resources = Resources()
     build_pairs: Resources = Resources()
+    score_labelled: Resources = Resources()
     diagnose: Resources = Resources()
     reference_logps: Resources = Resources()
     train: Resources = Resources()

@@ -158,3 +158,6 @@ class Evaluation(Frozen):
     best_of_n: int | None = Field(default=None, ge=2)
     """Samples of the new policy per held-out prompt, of which the oracle keeps the best to meet the base (SPPO: 16).
     That many are sampled; the other win rates take the first `rollout.held_out_samples_per_prompt`."""
+    labelled_pairs: str | None = None
+    """Comparisons with known outcomes, to measure the oracle's calibration once: JSONL, Parquet or a data set id with
+    `prompt`, `response_a`, `response_b` and `label`, the probability in [0, 1] that a is better."""

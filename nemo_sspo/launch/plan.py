@@ -77,6 +77,8 @@ def _order(experiment: Experiment) -> Iterator[tuple[str, int, int]]:
     yield "prepare_prompts", 0, 0
     yield "import_policy", 0, 0
     yield "rollout_held_out", 0, 0
+    if experiment.evaluation.labelled_pairs is not None:
+        yield "score_labelled", 0, 0
     for iteration in range(1, experiment.iterations + 1):
         for stage in ("rollout", "score", "embed"):
             yield from ((stage, iteration, shard) for shard in shards)

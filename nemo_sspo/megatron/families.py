@@ -8,7 +8,7 @@ Qwen3 one fixes the head size at 128, the Mistral one takes the sliding window f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,8 @@ class Family:
     """Whether the outputs of attention and feed-forward are normalized too."""
     activation: str = "silu"
     """Of the feed-forward's gate, as ``config.json`` names it."""
+    windowed: Callable[[HFConfig, int], Sequence[bool]] | None = None
+    """Which of so many layers have the config's ``sliding_window``; None: the family reads no such key."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """What keys mean that ``config.json`` leaves out, where it is not what they mean elsewhere."""
 
@@ -92,6 +94,28 @@ class Gemma2PolicyConfig(Gemma2Config):
     @override
     def configure_model(self, *args: Any, **kwargs: Any) -> GPTModel:
         return finish_gemma2(super().configure_model(*args, **kwargs))
+
+
+def _all_layers(_config: HFConfig, layers: int) -> list[bool]:
+    return [True] * layers
+
+
+def _layers_by_type(config: HFConfig, otherwise: Sequence[bool]) -> list[bool]:
+    kinds = config.get("layer_types")
+    return list(otherwise) if kinds is None else [kind == "sliding_attention" for kind in kinds]
+
+
+def _upper_layers(config: HFConfig, layers: int) -> list[bool]:
+    """Qwen's: configs carry a window that is switched off, or on from a layer upwards."""
+    if not config.get("use_sliding_window", False):
+        return [False] * layers
+    first = config.get("max_window_layers", 28)
+    return _layers_by_type(config, [layer >= first for layer in range(layers)])
+
+
+def _every_second_layer(config: HFConfig, layers: int) -> list[bool]:
+    """Gemma 2's: the first layer has the window, every second one does not."""
+    return _layers_by_type(config, [layer % 2 == 0 for layer in range(layers)])
 
 
 _GEMMA2_DEFAULTS = {
@@ -109,14 +133,15 @@ FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
         Family("llama", LlamaConfig),
-        Family("mistral", MistralConfig7B),
-        Family("qwen2", Qwen2Config, qkv_bias=True),
-        Family("qwen3", Qwen3Config, qk_norm=True),
+        Family("mistral", MistralConfig7B, windowed=_all_layers, defaults={"sliding_window": 4096}),
+        Family("qwen2", Qwen2Config, qkv_bias=True, windowed=_upper_layers, defaults={"sliding_window": 4096}),
+        Family("qwen3", Qwen3Config, qk_norm=True, windowed=_upper_layers, defaults={"sliding_window": 4096}),
         Family(
             "gemma2",
             Gemma2PolicyConfig,
             sandwich_norms=True,
             activation="gelu_pytorch_tanh",
+            windowed=_every_second_layer,
             defaults=_GEMMA2_DEFAULTS,
         ),
     )
@@ -175,19 +200,20 @@ def _refuse_what_cannot_be_exact(config: HFConfig, family: Family) -> None:
         )
 
 
-def _sliding_window(config: HFConfig) -> int | None:
-    """Attention window in tokens, or None. Qwen configs carry a window that ``use_sliding_window`` may switch off."""
-    if not config.get("use_sliding_window", True):
-        return None
-    return config.get("sliding_window")
+def _window_fields(config: HFConfig, family: Family) -> dict[str, Any]:
+    """Attention windows: the query and the tokens before it, in some of the layers or in none."""
+    layers = config.require("num_hidden_layers")
+    windowed = [] if family.windowed is None else list(family.windowed(config, layers))
+    window = config.get("sliding_window")
+    if window is None or not any(windowed):
+        return {"window_size": None, "cp_comm_type": None}  # NeMo's classes have windows of their own otherwise
+    if len(windowed) != layers:
+        raise UserError(f"{config.path}: layer_types names {len(windowed)} layers, num_hidden_layers {layers}")
+    return {"window_size": (window - 1, 0), "window_attn_skip_freq": [int(is_) for is_ in windowed]}
 
 
 def _gemma2_fields(config: HFConfig) -> dict[str, Any]:
-    layers = config.require("num_hidden_layers")
-    # The first layer has the window, every second one does not.
-    alternating = ["full_attention" if layer % 2 else "sliding_attention" for layer in range(layers)]
     return {
-        "window_attn_skip_freq": [int(kind == "sliding_attention") for kind in config.get("layer_types", alternating)],
         "query_pre_attn_scalar": config.require("query_pre_attn_scalar"),
         "softmax_scale": config.require("query_pre_attn_scalar") ** -0.5,
         "attn_logit_softcapping": config.get("attn_logit_softcapping"),
@@ -213,11 +239,7 @@ def nemo_config(config: HFConfig, **settings: Any) -> GPTConfig:
             "high_freq_factor": rope["high_freq_factor"],
             "old_context_len": rope["original_max_position_embeddings"],
         }
-    if (window := _sliding_window(config)) is not None:
-        extra["window_size"] = (window - 1, 0)
-    elif family.model_type == "mistral":
-        extra["window_size"] = None
-        extra["cp_comm_type"] = None
+    extra |= _window_fields(config, family)
     if family.model_type == "gemma2":
         extra |= _gemma2_fields(config)
     heads = config.require("num_attention_heads")

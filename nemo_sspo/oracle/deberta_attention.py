@@ -2,7 +2,7 @@
 
 Legend: R rows, S padded length, T tokens asked for (T = S except in the last layer), H hidden size, G = R x heads,
 D head size, P relative positions. The numbers are those of transformers' `DebertaV2Encoder`; what differs is how much
-is computed and held. Attention is done for a few (row, head) at a time, so that the [S, S] scores stay in cache, and
+is computed and held. Attention is done for a few heads of a row at a time, so that the [S, S] scores stay in cache, and
 the last layer computes the wanted tokens alone. Written for processors; a GPU has the memory to do without.
 """
 
@@ -29,8 +29,11 @@ class DisentangledAttention(nn.Module):
         self.query_proj, self.key_proj, self.value_proj = source.query_proj, source.key_proj, source.value_proj
         self._heads = source.num_attention_heads
         self._c2p, self._p2c = "c2p" in source.pos_att_type, "p2c" in source.pos_att_type
-        self.pos_key_proj = source.key_proj if source.share_att_key else getattr(source, "pos_key_proj", None)
-        self.pos_query_proj = source.query_proj if source.share_att_key else getattr(source, "pos_query_proj", None)
+        shared = source.share_att_key
+        if self._c2p:
+            self.pos_key_proj = source.key_proj if shared else source.pos_key_proj
+        if self._p2c:
+            self.pos_query_proj = source.query_proj if shared else source.pos_query_proj
         self._span = source.pos_ebd_size
 
     def forward(
@@ -95,11 +98,12 @@ class WantedStates(nn.Module):
         """Takes the backbone over: its attention is replaced, its parameters stay."""
         super().__init__()
         self.backbone = backbone
-        self._whole = backbone.encoder.conv is not None or not backbone.encoder.relative_attention
+        encoder: Any = backbone.encoder
+        self._whole = encoder.conv is not None or not encoder.relative_attention
         if self._whole:  # a convolution over neighbours, or absolute positions: not a DeBERTa-v3
             return
-        self._span = backbone.encoder.layer[0].attention.self.pos_ebd_size
-        for layer in backbone.encoder.layer:
+        self._span = int(encoder.layer[0].attention.self.pos_ebd_size)
+        for layer in encoder.layer:
             layer.attention.self = DisentangledAttention(layer.attention.self)
 
     def forward(self, token_ids_RS: Tensor, mask_RS: Tensor, wanted_RT: Tensor) -> Tensor:
@@ -108,7 +112,7 @@ class WantedStates(nn.Module):
         if self._whole:
             states = self.backbone(input_ids=token_ids_RS, attention_mask=mask_RS).last_hidden_state
             return states[rows_R1, wanted_RT]
-        encoder = self.backbone.encoder
+        encoder: Any = self.backbone.encoder
         h_RSH = self.backbone.embeddings(input_ids=token_ids_RS, mask=mask_RS)
         table = encoder.get_rel_embedding()
         place_by_distance = self._places(token_ids_RS.size(1), token_ids_RS.device)
@@ -126,7 +130,7 @@ class WantedStates(nn.Module):
         """Place in the table of relative positions of the distances S - 1, ..., 1 - S of a query from its key."""
         from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
-        encoder = self.backbone.encoder
+        encoder: Any = self.backbone.encoder
         distance = torch.arange(length - 1, -length, -1, device=device)
         if encoder.position_buckets > 0:
             distance = make_log_bucket_position(distance, encoder.position_buckets, encoder.max_relative_positions)

@@ -79,3 +79,11 @@ def response_text(tokenizer: "PreTrainedTokenizerBase", token_ids: Sequence[int]
     """Text of a response without special tokens; a response that stopped ends with its end-of-turn token."""
     body = list(token_ids[:-1] if stopped else token_ids)
     return str(tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def context_tokens(policy: str) -> int | None:
+    """Positions that a policy was made for (`max_position_embeddings`); None where its config.json does not say."""
+    path = local_model(policy, "policy") / "config.json"
+    config = json.loads(path.read_bytes()) if path.is_file() else {}
+    positions = config.get("text_config", config).get("max_position_embeddings")
+    return int(positions) if positions else None

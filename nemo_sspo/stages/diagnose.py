@@ -25,6 +25,7 @@ from nemo_sspo.artifacts.diagnostics import (
 )
 from nemo_sspo.artifacts.layout import COMPARISONS as COMPARISONS_FILE
 from nemo_sspo.artifacts.layout import DIAGNOSTICS, PAIRS
+from nemo_sspo.artifacts.layout import LABELLED as LABELLED_FILE
 from nemo_sspo.artifacts.store import write_table
 from nemo_sspo.config.binding import bind
 from nemo_sspo.config.variants import Gate, KernelGate, LinearGate, NoGate, PowerGate, SigmoidGate, ThresholdGate
@@ -37,6 +38,7 @@ from nemo_sspo.stages.build_pairs import MOVED, drop_reasons, supervise
 from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.join import JoinedShard, join_shard, similarities
 from nemo_sspo.stages.sample import SmallestKeys, prompt_keys
+from nemo_sspo.stages.score_labelled import calibration_of
 from nemo_sspo.stages.text_diversity import LengthCounts, TextDiversity
 
 GATES: tuple[Gate, ...] = (NoGate(), LinearGate(), PowerGate(), SigmoidGate(), ThresholdGate(), KernelGate())
@@ -61,6 +63,7 @@ def run(context: StageContext) -> None:
         tally.add(join_shard(rollout, score, embed), context)
     context.progress.update(len(shards), len(shards), unit="shards")
 
+    labelled = context.inputs.get("score_labelled")
     facts = Diagnostics(
         iteration=context.iteration,
         prompts=tally.prompts,
@@ -70,7 +73,7 @@ def run(context: StageContext) -> None:
         oracle=tally.oracle_bias(),
         duplicates=tally.duplicates(),
         targets=target_histograms(pq.ParquetFile(context.input("build_pairs").file(PAIRS))),
-        calibration=None,
+        calibration=calibration_of(labelled[0].file(LABELLED_FILE)) if labelled else None,
         collapse=tally.collapse(),
     )
     (context.output.path / DIAGNOSTICS).write_text(facts.model_dump_json(indent=1) + "\n", encoding="utf-8")

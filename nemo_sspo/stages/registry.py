@@ -33,6 +33,7 @@ _SOURCES = {
     "prompts",
     "data.held_out_prompts",
     "rollout.source",
+    "evaluation.labelled_pairs",
     "oracle.path",
     "oracle.template",
     "encoder.path",
@@ -70,6 +71,7 @@ STAGES: Mapping[str, StageSpec] = {
     "score": StageSpec("score", "rollout", ("oracle",), sharded=True, gpu=True),
     "embed": StageSpec("embed", "rollout", ("encoder",), sharded=True, gpu=True),
     "build_pairs": StageSpec("build_pairs", "rollout", ("pairs", "gate")),
+    "score_labelled": StageSpec("score_labelled", "rollout", ("oracle", "evaluation.labelled_pairs"), gpu=True),
     "diagnose": StageSpec("diagnose", "rollout", ("pairs", "gate", "seed")),
     "reference_logps": StageSpec(
         "reference_logps",
@@ -105,7 +107,9 @@ def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteratio
             }
         case "diagnose":
             pairs = {"build_pairs": [layout.artifact("build_pairs", iteration)]}
-            return stage_inputs("build_pairs", experiment, layout, iteration, shard) | pairs
+            labelled = {"score_labelled": [layout.artifact("score_labelled", 0)]}
+            inputs = stage_inputs("build_pairs", experiment, layout, iteration, shard) | pairs
+            return inputs | labelled if experiment.evaluation.labelled_pairs else inputs
         case "reference_logps":
             reference = 0 if experiment.train.reference == "base" else iteration - 1
             inputs = {

@@ -11,7 +11,7 @@ pytest.importorskip("nemo.collections.llm")
 import torch
 from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.metadata import StorageMeta
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch import check_models
@@ -53,6 +53,8 @@ FAMILIES = {
     "qwen2": ("qwen2", {"head_dim": 16}),
     "qwen2_tied": ("qwen2", {"head_dim": 16, "tie_word_embeddings": True}),
     "qwen3": ("qwen3", {}),
+    # Of 4 layers the upper two have the window.
+    "qwen3_window": ("qwen3", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2}),
     # Caps that bite, a window shorter than the sequence, a scale of queries that is not the head size's.
     "gemma2": ("gemma2", GEMMA2),
     "gemma2_uncapped": ("gemma2", GEMMA2 | {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
@@ -91,6 +93,21 @@ def test_megatron_logits_are_hugging_faces(tmp_path: Path, name: str) -> None:
         with one_rank():
             found = megatron_logits(policy, tokens_BS)
     torch.testing.assert_close(found[..., :VOCAB], expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral_window", "qwen3_window"])
+def test_what_a_config_leaves_out_of_windows_is_hugging_faces(tmp_path: Path, name: str) -> None:
+    """A key that is missing has the family's default, and one that the family does not read has no effect."""
+    model_type, changes = FAMILIES[name]
+    policy = write_policy(tmp_path, model_type, **changes)
+    config = json.loads((policy / "config.json").read_text())
+    for key in ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"):
+        config.pop(key, None)
+    (policy / "config.json").write_text(json.dumps(config | ({"sliding_window": 5} if name == "llama" else {})))
+    theirs = AutoConfig.from_pretrained(policy)
+    window = host_config(policy, torch.float32).window_size
+    assert window == ((4095, 0) if model_type == "mistral" else None)
+    assert (theirs.sliding_window if model_type != "llama" else None) == (4096 if window else None)
 
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:

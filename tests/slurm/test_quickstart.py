@@ -39,12 +39,12 @@ def undisturbed(slurm, tmp_path_factory):
         patch.chdir(REPOSITORY)
         run = real_run(slurm, tmp_path_factory.mktemp("runs"), "undisturbed")
         assert run.submit() == 0
-        run.wait(500)
+        run.wait(1200)
         run.cancel()
     return run
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_the_whole_loop_with_two_nodes_training(on_cluster, undisturbed):
     if not undisturbed.is_published("evaluate"):
         print(undisturbed.log(TRAIN))
@@ -55,7 +55,7 @@ def test_the_whole_loop_with_two_nodes_training(on_cluster, undisturbed):
     assert counts["step1_loss"] == pytest.approx(counts["step1_closed_form"], rel=1e-5)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_disturbed_in_every_way_it_ends_with_equal_artifacts(on_cluster, undisturbed):
     """A rollout task is told to stop; training is told to stop and saves; its next attempt loses a node.
 
@@ -71,7 +71,7 @@ def test_disturbed_in_every_way_it_ends_with_equal_artifacts(on_cluster, undistu
     on_cluster.tell_to_stop(job)
     wait_for_step(run, 6, 1)
     on_cluster.lose_node(on_cluster.nodes_of(job)[1])
-    run.wait(400)
+    run.wait(900)
     assert run.history(SHARD_1) == ["start", "interrupted", "start", "finished"]
     assert run.history(TRAIN)[:3] == ["start", "interrupted", "start"]
     assert run.history(TRAIN)[-2:] == ["start", "finished"]

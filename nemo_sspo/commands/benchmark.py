@@ -1,0 +1,175 @@
+"""``nemo-sspo benchmark NAME RUN``: a run's policy before a public benchmark."""
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.store import open_artifact
+from nemo_sspo.config.benchmarks import SAMPLING, AnswerSampling, BenchmarkRequest
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.errors import UserError
+from nemo_sspo.public_benchmarks.protocol import Judge
+
+
+def register(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command and one sub-command per benchmark."""
+    from nemo_sspo.commands.lm_eval import register as register_lm_eval
+
+    text = "let a run's policy answer a public benchmark, and have it judged where its tool is there"
+    names = commands.add_parser("benchmark", help=text, description=f"{text}.").add_subparsers(
+        required=True, metavar="name"
+    )
+    for name, usual in SAMPLING.items():
+        sub = names.add_parser(name, help=f"write the answers as {name}'s own tool does")
+        add_run(sub)
+        sub.add_argument(
+            "--questions", type=Path, required=True, help="the questions file that the benchmark publishes"
+        )
+        sub.add_argument("--model-name", help="what the judge shall call the policy (default: run and iteration)")
+        sub.add_argument("--temperature", type=float, help=f"for every question (default: {_temperatures(usual)})")
+        sub.add_argument("--max-tokens", type=int, help=f"longest answer to a turn (default: {usual.max_tokens})")
+        sub.add_argument("--tool", type=Path, help="checkout of the benchmark's judge; it runs where its key is set")
+        sub.set_defaults(command=answer_and_judge, benchmark=name, overrides=[])
+    register_lm_eval(names)
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The arguments that every benchmark takes."""
+    parser.add_argument("run", type=Path, help="directory of a run")
+    parser.add_argument("--iteration", type=int, help="whose policy, 0 the base's (default: the last exported)")
+    parser.add_argument("--output", type=Path, help="directory to make (default: in the run's, benchmarks/iter_T/NAME)")
+    parser.add_argument("--python", help="interpreter with vLLM (default: the run's rollout environment)")
+
+
+def answer_and_judge(options: argparse.Namespace) -> int:
+    """Publish the answers, then run the judge or print how."""
+    from nemo_sspo.launch.benchmark import (
+        GenerationFailed,
+        generate,
+        is_answered,
+        rollout_python,
+        run_and_iteration,
+    )
+    from nemo_sspo.public_benchmarks.registry import BENCHMARKS
+
+    refuse_extra(options)
+    experiment, iteration = run_and_iteration(options.run, options.iteration)
+    request = _request(options, experiment, iteration)
+    benchmark, console = BENCHMARKS[request.benchmark], Console()
+    questions = benchmark.questions(options.questions)
+    python = rollout_python(experiment, options.python)
+    if not is_answered(request, experiment):
+        try:
+            with console.status(f"{request.model_name} answers {len(questions)} questions") as status:
+                generate(
+                    request,
+                    experiment,
+                    python,
+                    lambda state: status.update(f"{state['done']}/{state['total']} {state['unit']} {state['note']}"),
+                )
+        except GenerationFailed as failure:
+            print(failure, file=sys.stderr)
+            return UserError.EXIT_CODE if failure.code == UserError.EXIT_CODE else 1
+    answers = Path(request.output) / benchmark.answers_file(request.model_name)
+    counts = open_artifact(Path(request.output)).manifest.counts
+    say(console, str(answers))
+    say(console, ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
+    return _judge(console, benchmark.judge(questions, answers.absolute(), request.model_name, options.tool))
+
+
+def output_of(options: argparse.Namespace, iteration: int, name: str) -> Path:
+    """Where the command publishes."""
+    return options.output or RunLayout(options.run).benchmark(name, iteration)
+
+
+def refuse_extra(options: argparse.Namespace) -> None:
+    """A second positional argument is a mistake, and no override."""
+    if options.overrides:
+        raise UserError(f"benchmark takes one run directory, and got {options.overrides[0]!r} besides")
+
+
+def say(console: Console, text: str) -> None:
+    """A line as it is."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _request(options: argparse.Namespace, experiment: Experiment, iteration: int) -> BenchmarkRequest:
+    from pydantic import ValidationError
+
+    changes: dict[str, Any] = {}
+    if options.temperature is not None:
+        changes |= {"temperature": options.temperature, "temperature_of_category": {}}
+    if options.max_tokens is not None:
+        changes["max_tokens"] = options.max_tokens
+    try:
+        return BenchmarkRequest(
+            run=str(options.run),
+            iteration=iteration,
+            benchmark=options.benchmark,
+            questions=str(options.questions),
+            output=str(output_of(options, iteration, options.benchmark)),
+            model_name=options.model_name or _model_name(experiment, iteration),
+            sampling=AnswerSampling.model_validate(SAMPLING[options.benchmark].model_dump() | changes),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = str(first["loc"][-1]).replace("_", "-")
+        raise UserError(f"--{flag} {first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+
+
+def _model_name(experiment: Experiment, iteration: int) -> str:
+    return f"{experiment.name}-iter{iteration}" if iteration else f"{experiment.name}-base"
+
+
+def _temperatures(sampling: AnswerSampling) -> str:
+    of_categories = "; ".join(f"{name} {value:g}" for name, value in sampling.temperature_of_category.items())
+    return of_categories or f"{sampling.temperature:g}"
+
+
+def _judge(console: Console, judge: Judge) -> int:
+    """Run the judge where its tool and its key are there; print how to otherwise."""
+    if judge.installed and os.environ.get(judge.key):
+        return _run_judge(console, judge)
+    missing = f"{judge.key} is not set" if judge.installed else f"it needs {judge.tool} and {judge.key}"
+    say(console, f"not judged here: {missing}. The commands:")
+    if judge.answers:
+        source, target = judge.answers
+        say(console, f"  cp {shlex.quote(source)} {shlex.quote(f'{judge.directory}/{target}')}")
+    if judge.settings:
+        original, changed = judge.settings
+        say(console, f"  (write {changed}: a copy of {judge.directory}/{original} whose model_list is [{judge.model}])")
+    if judge.directory:
+        say(console, f"  cd {shlex.quote(judge.directory)}")
+    for command in judge.commands:
+        say(console, f"  {shlex.join(command)}")
+    return 0
+
+
+def _run_judge(console: Console, judge: Judge) -> int:
+    if judge.answers:
+        source, target = Path(judge.answers[0]), Path(judge.directory or ".") / judge.answers[1]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    if judge.settings:
+        from omegaconf import OmegaConf
+
+        given = OmegaConf.load(Path(judge.directory or ".") / judge.settings[0])
+        OmegaConf.save(OmegaConf.merge(given, {"model_list": [judge.model]}), judge.settings[1])
+    for command in judge.commands:
+        say(console, shlex.join(command))
+        # FastChat asks to press Enter before it spends anything.
+        code = subprocess.run(command, cwd=judge.directory, input=b"\n").returncode
+        if code:
+            print(
+                f"error: {command[0]} {command[1]} ended with exit code {code}; the answers are kept", file=sys.stderr
+            )
+            return 1
+    return 0

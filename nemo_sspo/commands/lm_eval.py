@@ -1,0 +1,117 @@
+"""``nemo-sspo benchmark lm-eval RUN``: lm-evaluation-harness on a run's policy."""
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nemo_sspo.errors import UserError
+from nemo_sspo.public_benchmarks.lm_eval import Score
+
+SCORES = "scores.json"
+
+
+def register(names: "argparse._SubParsersAction[Any]") -> None:
+    """Add the sub-command."""
+    from nemo_sspo.commands.benchmark import add_run
+
+    sub = names.add_parser("lm-eval", help="run the Open LLM Leaderboard's six tasks, or others, with lm_eval")
+    add_run(sub)
+    sub.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks of the harness (default: the leaderboard's six)")
+    sub.add_argument("--include-path", type=Path, help="directory with task files of your own")
+    sub.add_argument("--backend", choices=("hf", "vllm"), default="vllm", help="what runs the policy")
+    sub.add_argument("--device", help="device of the hf backend, like cuda:0 or cpu")
+    sub.set_defaults(command=evaluate, benchmark="lm-eval", overrides=[])
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Run every task and publish the scores, or print the commands where lm_eval is not installed."""
+    from nemo_sspo.artifacts.fingerprint import fingerprint
+    from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
+    from nemo_sspo.artifacts.store import is_published, open_artifact, publish, refuse_changes
+    from nemo_sspo.commands.benchmark import output_of, refuse_extra, say
+    from nemo_sspo.launch.benchmark import environment, rollout_python, run_and_iteration
+    from nemo_sspo.public_benchmarks.lm_eval import chosen_tasks, command, read_scores
+
+    refuse_extra(options)
+    if options.include_path is not None and not options.include_path.is_dir():
+        raise UserError(f"--include-path {options.include_path}: no such directory")
+    experiment, iteration = run_and_iteration(options.run, options.iteration)
+    python, console = rollout_python(experiment, options.python), Console()
+    exported = [open_artifact(RunLayout(options.run).artifact("export", iteration))] if iteration else []
+    policy = str(exported[0].file(HF_MODEL)) if exported else experiment.policy
+    final, tasks = output_of(options, iteration, "lm-eval"), chosen_tasks(options.tasks)
+    config: dict[str, Any] = {
+        "policy": experiment.policy,
+        "backend": options.backend,
+        "tasks": [list(task) for task in tasks],
+    }
+    if options.include_path is not None:
+        config["content of --include-path"] = fingerprint(options.include_path)
+    if is_published(final):
+        refuse_changes(open_artifact(final), config, {"policy": exported})
+        console.print(_table([Score(**row) for row in json.loads((final / SCORES).read_bytes())]))
+        return 0
+
+    def line(task: Any, output: Path) -> list[str]:
+        return command(
+            task,
+            python=python,
+            policy=policy,
+            backend=options.backend,
+            dtype=experiment.engine.dtype,
+            gpus=experiment.engine.tensor_parallel,
+            device=options.device,
+            include=options.include_path,
+            output=output,
+        )
+
+    variables = environment(experiment)
+    if not _has_lm_eval(python, variables):
+        say(console, f"not run here: {python} has no lm_eval (pip install lm-eval). The commands:")
+        for task in tasks:
+            say(console, f"  {shlex.join(line(task, final / task.name))}")
+        return 0
+    final.parent.mkdir(parents=True, exist_ok=True)
+    scores: list[Score] = []
+    with publish(
+        final, stage="benchmark_lm_eval", iteration=iteration, config=config, inputs={"policy": exported}
+    ) as draft:
+        for task in tasks:
+            output = draft.path / task.name
+            words = line(task, output)
+            say(console, shlex.join(words))
+            code = subprocess.run(words, env=variables, stdin=subprocess.DEVNULL).returncode
+            if code:
+                raise UserError(f"lm_eval ended with exit code {code} on {task.name}; see what it printed above")
+            scores += read_scores(task, output)
+        draft.rows = len(scores)
+        draft.counts |= {f"{score.task} {score.metric}": score.value for score in scores}
+        (draft.path / SCORES).write_text(json.dumps([score._asdict() for score in scores], indent=1) + "\n")
+    console.print(_table(scores))
+    say(console, str(final / SCORES))
+    return 0
+
+
+def _has_lm_eval(python: str, variables: dict[str, str]) -> bool:
+    if shutil.which(python) is None:
+        raise UserError(f"{python}: no such interpreter; check cluster.rollout.python or give --python")
+    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('lm_eval') is None)"
+    return subprocess.run([python, "-c", look], env=variables).returncode == 0
+
+
+def _table(scores: list[Score]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("task", "metric", "value", "standard error"):
+        table.add_column(heading)
+    for score in scores:
+        table.add_row(
+            score.task, score.metric, f"{score.value:.4f}", "" if score.stderr is None else f"{score.stderr:.4f}"
+        )
+    return table

@@ -1,0 +1,91 @@
+"""How public benchmarks ask a policy: sampling as each benchmark's own tool does it, and tasks with their shots."""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from nemo_sspo.config.base import Frozen
+
+AnsweredBenchmark = Literal["alpaca-eval", "mt-bench", "arena-hard"]
+"""Benchmarks whose questions the policy answers and a judge reads."""
+
+
+class AnswerSampling(Frozen):
+    """How answers are drawn."""
+
+    temperature: NonNegativeFloat
+    """Sampling temperature; 0 is greedy."""
+    temperature_of_category: dict[str, NonNegativeFloat] = {}
+    """Temperatures of the categories that have one of their own."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Nucleus mass."""
+    max_tokens: PositiveInt
+    """Longest answer to one turn, in tokens of the policy."""
+
+    def temperature_for(self, category: str | None) -> float:
+        """Temperature of a question."""
+        return self.temperature_of_category.get(category or "", self.temperature)
+
+
+SAMPLING: Mapping[AnsweredBenchmark, AnswerSampling] = {
+    # AlpacaEval leaves sampling to each model; most of those that its vLLM configurations describe use 0.7 and 2048.
+    "alpaca-eval": AnswerSampling(temperature=0.7, max_tokens=2048),
+    # FastChat: fastchat/llm_judge/common.py, 0.7 for a category that is not in its table.
+    "mt-bench": AnswerSampling(
+        temperature=0.7,
+        temperature_of_category={
+            "writing": 0.7,
+            "roleplay": 0.7,
+            "extraction": 0.0,
+            "math": 0.0,
+            "coding": 0.0,
+            "reasoning": 0.0,
+            "stem": 0.1,
+            "humanities": 0.1,
+        },
+        max_tokens=1024,
+    ),
+    # Arena-Hard: config/gen_answer_config.yaml.
+    "arena-hard": AnswerSampling(temperature=0.0, max_tokens=4096),
+}
+"""Each benchmark's own settings; the command line can change temperature and length."""
+
+
+class BenchmarkRequest(Frozen):
+    """One policy of a run before one benchmark."""
+
+    run: str
+    """Directory of the run."""
+    iteration: NonNegativeInt
+    """Whose policy; 0 is the base."""
+    benchmark: AnsweredBenchmark
+    questions: str
+    """The benchmark's questions, in its published format."""
+    output: str
+    """Directory to publish."""
+    model_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
+    """Name under which the judge knows the policy."""
+    sampling: AnswerSampling
+
+
+class LmEvalTask(NamedTuple):
+    """A task of lm-evaluation-harness."""
+
+    name: str
+    shots: int | None
+    """Examples in the prompt; None leaves it to the task."""
+    metric: str
+    """The reported metric, as the harness names it: metric,filter."""
+
+
+LM_EVAL_TASKS: tuple[LmEvalTask, ...] = (
+    LmEvalTask("arc_challenge", 25, "acc_norm,none"),
+    LmEvalTask("hellaswag", 10, "acc_norm,none"),
+    LmEvalTask("mmlu", 5, "acc,none"),
+    LmEvalTask("truthfulqa_mc2", 0, "acc,none"),
+    LmEvalTask("winogrande", 5, "acc,none"),
+    LmEvalTask("gsm8k", 5, "exact_match,strict-match"),
+)
+"""The six tasks of the Open LLM Leaderboard v1 that SPPO's Table 3 reports, with its shots and metrics; S-SPPO's
+Table 8 reports gsm8k by strict match."""

@@ -1,0 +1,1 @@
+"""Benchmarks that others publish: what they ask, what they want written, and how their judges are run. No torch."""

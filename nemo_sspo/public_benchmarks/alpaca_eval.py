@@ -1,0 +1,51 @@
+"""AlpacaEval 2.0: one answer to each of 805 instructions, judged against GPT-4-Turbo's with control for length."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from nemo_sspo.public_benchmarks.files import as_data, read_row, read_rows
+from nemo_sspo.public_benchmarks.formats import AlpacaEvalOutput, AlpacaEvalQuestion
+from nemo_sspo.public_benchmarks.protocol import Answer, Judge, Question, Writing
+
+
+class AlpacaEval:
+    """Reads alpaca_eval.json, writes model_outputs.json."""
+
+    tokenizer: str | None = None
+
+    def questions(self, path: Path) -> list[Question]:
+        """See `Benchmark.questions`."""
+        return [
+            Question(row, (record.instruction,), record.dataset, record)
+            for row, value in enumerate(read_rows(path), start=1)
+            for record in (read_row(path, row, value, AlpacaEvalQuestion),)
+        ]
+
+    def answers_file(self, model_name: str) -> str:
+        """See `Benchmark.answers_file`."""
+        return "model_outputs.json"
+
+    def write(self, questions: Sequence[Question], answers: Sequence[Sequence[Answer]], writing: Writing) -> str:
+        """See `Benchmark.write`."""
+        outputs = []
+        for question, (answer,) in zip(questions, answers, strict=True):
+            asked = cast(AlpacaEvalQuestion, question.record)
+            fields = {"dataset": asked.dataset, "instruction": asked.instruction, "output": answer.text}
+            split = {"datasplit": asked.datasplit} if asked.datasplit is not None else {}
+            outputs.append(AlpacaEvalOutput(**fields, generator=writing.model_name, **split))
+        return json.dumps([as_data(output) for output in outputs], ensure_ascii=False, indent=1) + "\n"
+
+    def judge(self, questions: Sequence[Question], answers: Path, model_name: str, tool: Path | None) -> Judge:
+        """See `Benchmark.judge`. The tool is a package with a command; a checkout is not needed."""
+        results = answers.parent.with_name(f"{answers.parent.name}.judged")
+        arguments = ("--model_outputs", str(answers), "--annotators_config", "weighted_alpaca_eval_gpt4_turbo")
+        return Judge(
+            tool="alpaca_eval (pip install alpaca-eval, in an environment of its own)",
+            model=model_name,
+            key="OPENAI_API_KEY",
+            commands=(("alpaca_eval", *arguments, "--output_path", str(results)),),
+            installed=shutil.which("alpaca_eval") is not None,
+        )
