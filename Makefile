@@ -9,13 +9,15 @@ ROLLOUT := .venv/rollout
 # What imports megatron-core alone is tested on the next version too, laid over the training environment.
 NEXT_MEGATRON := megatron-core==0.16.1
 NEXT := .venv/next-megatron
+# Weights & Biases and MLflow, laid over it for their tests.
+LOGGERS := .venv/loggers
 ASSETS := assets/toy/manifest.json
 PIP_FLAGS := -qq --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: environments assets quickstart test test-train test-next-megatron test-rollout test-report test-e2e test-slurm \
-	lint format parity bench clean
+.PHONY: environments assets quickstart test test-train test-loggers test-next-megatron test-rollout test-report \
+	test-e2e test-slurm lint format parity bench clean
 
 environments: $(TRAIN)/.ready $(ROLLOUT)/.ready
 
@@ -33,7 +35,7 @@ assets: $(TRAIN)/.ready
 quickstart: environments assets
 	$(TRAIN)/bin/nemo-sspo run experiment=quickstart
 
-test: lint test-train test-next-megatron test-rollout test-report test-e2e test-slurm
+test: lint test-train test-loggers test-next-megatron test-rollout test-report test-e2e test-slurm
 
 test-train: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/slurm --ignore=tests/report/test_browser.py
@@ -41,6 +43,13 @@ test-train: $(TRAIN)/.ready
 $(NEXT)/.ready: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(NEXT) $(NEXT_MEGATRON)
 	touch $@
+
+$(LOGGERS)/.ready: requirements/loggers.txt $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(LOGGERS) -r $<
+	touch $@
+
+test-loggers: $(LOGGERS)/.ready
+	PYTHONPATH=$(LOGGERS) $(TRAIN)/bin/python -m pytest tests/megatron_nemo/test_nemo_loggers.py
 
 test-next-megatron: $(NEXT)/.ready
 	PYTHONPATH=$(NEXT) $(TRAIN)/bin/python -m pytest tests/megatron tests/distributed
@@ -63,7 +72,7 @@ test-e2e: environments assets
 # is missing and are skipped.
 SLURM_PACKAGES := slurm-wlm munge
 test-slurm: environments assets
-	command -v slurmctld munged >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	command -v slurmctld >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 	  && apt-get update -qq && apt-get install -y -qq --no-install-recommends $(SLURM_PACKAGES) >/dev/null; } || true
 	$(TRAIN)/bin/python -m pytest tests/slurm
 

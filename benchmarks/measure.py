@@ -15,7 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def seconds(runs: Mapping[str, Callable[[], object]], *, repeats: int = 5) -> dict[str, float]:
-    """Shortest of `repeats` times of each, taken in turns so that a busy machine slows all of them alike."""
+    """Shortest of `repeats` times of each, taken in turns so that a busy machine slows all of them alike.
+
+    Without a GPU it is processor time: what other processes take of a core does not count, though their use of its
+    caches does.
+    """
     best = dict.fromkeys(runs, float("inf"))
     for run in runs.values():
         run()
@@ -26,12 +30,14 @@ def seconds(runs: Mapping[str, Callable[[], object]], *, repeats: int = 5) -> di
 
 
 def _once(run: Callable[[], object]) -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    if not torch.cuda.is_available():
+        start = time.process_time()
+        run()
+        return time.process_time() - start
+    torch.cuda.synchronize()
     start = time.perf_counter()
     run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - start
 
 

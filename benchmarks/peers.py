@@ -78,7 +78,7 @@ class _InForward(torch.autograd.Function):
         ctx: Any, hidden_SBH: Tensor, weight_VH: Tensor, labels_BS: Tensor, index_BS: Tensor, loss: Loss
     ) -> Any:
         grad_hidden_SBH, grad_weight_VH = torch.empty_like(hidden_SBH), torch.zeros_like(weight_VH)
-        total = torch.zeros(())
+        total = torch.zeros((), device=hidden_SBH.device)
         for first in range(0, len(labels_BS), 2):
             pair = slice(first, first + 2)
             with torch.enable_grad():

@@ -24,6 +24,7 @@ from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean
 
 ETA = 1000.0
+AGAIN = "SPPO alone, again"
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,17 @@ def run(sizes: Sizes, device: str) -> Benchmark:
     goals = []
     for pooling in ("last", "mean"):
         costs, step = counted(sizes, device, pooling), Step.draw(sizes, device, pooling)
-        times = measure.seconds(variants(step), repeats=9)
+        times = measure.seconds(variants(step) | {AGAIN: step.sppo}, repeats=9)
+        noise = times[AGAIN] / times["SPPO alone"]
         rows += [(pooling, name, flops / 1e9, peak / 2**20, times[name]) for name, (flops, peak) in costs.items()]
         for base in ("SPPO alone", "lambda = 0"):
             memory = costs["lambda = 1"][1] / costs[base][1]
             time = times["lambda = 1"] / times[base]
             goals.append(Goal(f"{pooling}: peak of {base}", "<= 1.005", f"{memory:.4f}", memory <= 1.005))
-            goals.append(Goal(f"{pooling}: time of {base}", "<= 1.01", f"{time:.3f}", time <= 1.01))
+            # A machine that does not time the same thing alike cannot tell.
+            is_met = time <= 1.01 if abs(noise - 1) <= 0.01 else None
+            measured = f"{time:.3f} (SPPO alone, again: {noise:.3f})"
+            goals.append(Goal(f"{pooling}: time of {base}", "<= 1.01", measured, is_met))
     return Benchmark(
         name="repulsion",
         claim="Latent repulsion for free",

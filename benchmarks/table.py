@@ -25,7 +25,7 @@ class Goal:
     wanted: str
     measured: str
     is_met: bool | None
-    """None: not to be measured on this machine."""
+    """None: this machine cannot tell."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Benchmark:
         lines += [_line([_cell(cell) for cell in row]) for row in self.rows]
         if self.goals:
             lines += ["", "| goal | wanted | measured | |", "|---|---|---|---|"]
-            marks = {True: "met", False: "**missed**", None: "not measured here"}
+            marks = {True: "met", False: "**missed**", None: "cannot be told here"}
             lines += [_line([goal.what, goal.wanted, goal.measured, marks[goal.is_met]]) for goal in self.goals]
         if self.notes:
             lines += ["", *[f"- {note}" for note in self.notes]]

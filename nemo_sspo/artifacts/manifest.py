@@ -42,6 +42,8 @@ class Manifest(BaseModel):
     timings: dict[str, float]
     """Seconds and rates: they differ between equal runs, so they are no part of the identity."""
     code_version: str
+    software: dict[str, str] = {}
+    """Versions of what changes numbers, by package; no part of the identity."""
     created_at: str
     """When the work began, ISO 8601 in UTC; it ended ``timings["seconds"]`` later."""
 

@@ -88,6 +88,9 @@ REFERENCE = pa.schema(
 EVALUATION = pa.schema([("prompt_id", pa.string()), ("win_vs_previous", pa.float64()), ("win_vs_base", pa.float64())])
 """Mean oracle win probability of the new policy's responses on one held-out prompt."""
 
+BEST_OF_N = pa.schema([("prompt_id", pa.string()), ("response_id", pa.string()), ("win_vs_base", pa.float64())])
+"""The sample that the oracle kept of a held-out prompt, and its mean win probability against the base."""
+
 
 def content_id(*parts: str | Sequence[int] | Sequence[dict[str, str]]) -> str:
     """Identity of a prompt, response or pair: 32 hex digits of the SHA-256 of its canonical JSON."""

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.layout import VOLATILE
 from nemo_sspo.artifacts.manifest import MANIFEST_NAME, FileRecord, Manifest
+from nemo_sspo.artifacts.software import software_versions
 from nemo_sspo.errors import UserError
 
 HASH_ON_OPEN_BYTES = 64 * 2**20
@@ -94,6 +95,7 @@ def publish(
             counts=draft.counts,
             timings=draft.timings,
             code_version=__version__,
+            software=software_versions(),
             created_at=started.isoformat(timespec="milliseconds"),
         )
         (draft.path / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n")

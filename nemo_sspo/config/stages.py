@@ -155,3 +155,6 @@ class Evaluation(Frozen):
     """Resamples of the held-out prompts behind every confidence interval."""
     confidence: float = Field(default=0.95, gt=0.0, lt=1.0)
     """Coverage of the intervals."""
+    best_of_n: int | None = Field(default=None, ge=2)
+    """Samples of the new policy per held-out prompt, of which the oracle keeps the best to meet the base (SPPO: 16).
+    That many are sampled; the other win rates take the first `rollout.held_out_samples_per_prompt`."""

@@ -42,6 +42,8 @@ def planned_comparisons(experiment: Experiment) -> int | None:
     trained, held_out = prompts
     k, held_out_k = experiment.rollout.samples_per_prompt, experiment.rollout.held_out_samples_per_prompt
     evaluated = experiment.iterations * held_out * held_out_k**2 * _OPPONENTS * _ORDERS
+    if (n := experiment.evaluation.best_of_n) is not None:
+        evaluated += experiment.iterations * held_out * (n * (n - 1) + held_out_k * _ORDERS)
     return trained * k * (k - 1) + evaluated
 
 

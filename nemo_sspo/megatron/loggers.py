@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
@@ -17,6 +18,15 @@ def build_loggers(names: Sequence[str], directory: Path, run_name: str) -> list[
     when a logger's package is not installed.
     """
     return [_build(name, directory, run_name) for name in names]
+
+
+def close_loggers(loggers: Sequence[Logger], status: Literal["success", "failed"]) -> None:
+    """Write what they still hold, and how the training ended; on rank 0, which alone writes."""
+    for logger in loggers:
+        logger.finalize(status)
+        if isinstance(logger, WandbLogger):
+            # Otherwise done when the interpreter exits, which a forked rank never does.
+            logger.experiment.finish(exit_code=0 if status == "success" else 1)
 
 
 def _build(name: str, directory: Path, run_name: str) -> Logger:

@@ -9,8 +9,9 @@ responses are taken at a time, as many as fit into a tile of C tokens:
 
     logits_CV = h w^T  ->  sums  ->  slopes  ->  d logits_CV, in place  ->  d h = d logits w,  d w += d logits^T h
 
-and backward only scales what forward has found. A response longer than a tile is walked in chunks of C tokens; only
-the last one's logits are still there when its sum is known, so those before it are computed twice.
+and backward only scales what forward has found; d w is held in fp32 between the two. A response longer than a tile is
+walked in chunks of C tokens; only the last one's logits are still there when its sum is known, so those before it are
+computed twice.
 
 Collectives: each chunk reduces its maxima, then its sums of exponentials with its target logits, over TP; each group
 of responses that share a tile reduces its sums over CP; the hidden state's gradient is reduced once over TP.
@@ -159,17 +160,17 @@ class _OnePass(torch.autograd.Function):
         if gradients is None:
             ctx.mark_non_differentiable(logps_R)
             return logps_R
-        ctx.gradients, ctx.slope_R, ctx.weight = gradients, torch.cat(slope_of), weight_VH
+        ctx.gradients = gradients.hidden_NH, gradients.weight_VH
+        ctx.slope_R, ctx.weight = torch.cat(slope_of), weight_VH
         return logps_R
 
     @staticmethod
     def backward(ctx: Any, grad_R: Tensor) -> tuple[Tensor | None, ...]:
-        factor = _factor(grad_R, ctx.slope_R)
-        gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None:
+        if ctx.gradients is None:
             raise RuntimeError("the one-pass head's gradient is used up by the first backward pass")
-        grad_hidden_NH = gradients.hidden_NH.mul_(factor.to(gradients.hidden_NH.dtype))
-        return grad_hidden_NH, _handed_over(gradients.weight_VH, ctx.weight, factor), None, None
+        (grad_NH, grad_VH), ctx.gradients = ctx.gradients, None
+        factor = _factor(grad_R, ctx.slope_R)
+        return grad_NH.mul_(factor.to(grad_NH.dtype)), _handed_over(grad_VH, ctx.weight, factor), None, None
 
 
 def _score(

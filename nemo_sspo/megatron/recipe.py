@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -80,7 +79,6 @@ def trainer(
     *,
     max_steps: int | None,
     callbacks: list[pl.Callback],
-    loggers: list[Any] | None = None,
 ) -> nl.Trainer:
     """NeMo's trainer over the ranks that torchrun, Slurm or `run_forked` started; `max_steps` None only evaluates."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
@@ -102,7 +100,6 @@ def trainer(
         use_distributed_sampler=False,
         logger=False,
     )
-    # Not constructor arguments: nl.Trainer deep-copies those, and these hold files and the stage's progress.
-    built.loggers = loggers or []
+    # No constructor argument: nl.Trainer deep-copies those, and these hold files and the stage's progress.
     built.callbacks.extend(callbacks)
     return built

@@ -6,17 +6,20 @@ import json
 import math
 import resource
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from lightning.pytorch.loggers import Logger
 from megatron.core import parallel_state
 from typing_extensions import override
 
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.megatron.flops import StepWork
+from nemo_sspo.megatron.loggers import close_loggers
 from nemo_sspo.megatron.preference_loss import METRICS
 
 _NAMES = {"preference": "preference_loss", "cosine": "pair_cosine"}
@@ -36,13 +39,19 @@ class StepLog(pl.Callback):
         work_of_step: list[StepWork],
         peak_flops: float | None,
         progress: Progress,
+        loggers: Sequence[Logger],
     ) -> None:
-        """`peak_flops`: FLOP/s that one rank's GPU reaches at best; None leaves the utilization out."""
+        """`peak_flops`: FLOP/s that one rank's GPU reaches at best; None leaves the utilization out.
+
+        `loggers` are not the trainer's: what Lightning and NeMo log besides has fractional steps, which MLflow's
+        store cannot read back.
+        """
         self._metrics_file = metrics_file
         self._timings_file = timings_file
         self._work = work_of_step
         self._peak_flops = peak_flops
         self._progress = progress
+        self._loggers = loggers
         self._metrics: dict[str, float] = {}
         self._started = 0.0
 
@@ -86,9 +95,19 @@ class StepLog(pl.Callback):
         timing = {"step": step, **self._rates(self._work[step - 1]), "peak_memory_gib": memory / _GIB}
         _append(self._metrics_file, record)
         _append(self._timings_file, timing)
-        for logger in trainer.loggers:
+        for logger in self._loggers:
             logger.log_metrics({f"train/{name}": value for name, value in (record | timing).items()}, step=step)
         self._progress.update(step, trainer.max_steps, unit="steps", note=f"loss {record['loss']:.4g}")
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            close_loggers(self._loggers, "success")
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if trainer.is_global_zero:
+            close_loggers(self._loggers, "failed")
 
     def _rates(self, work: StepWork) -> dict[str, float]:
         seconds = time.monotonic() - self._started

@@ -130,7 +130,6 @@ def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
             job.precision,
             max_steps=len(batches),
             callbacks=_callbacks(job, model, batches),
-            loggers=build_loggers(train.loggers, job.logs, job.run_name),
         )
         plan = MicrobatchPlan(job.pairs, batches, train, job.parallel, token_multiple(job.precision))
         fit.fit(model, datamodule=PairDataModule(plan), ckpt_path=latest_state(job.scratch))
@@ -142,9 +141,10 @@ def _callbacks(job: TrainingJob, model: SSPOModel, batches: list[GlobalBatch]) -
     flops = ModelFlops.of(model.config, model.vocab_size, frozen=job.train.peft is not None)
     lengths = job.pairs.sequence_tokens()
     work = [flops.of_step(sequence for row in batch.pairs for sequence in lengths[row]) for batch in batches]
+    loggers = build_loggers(job.train.loggers, job.logs, job.run_name)
     return [
         HoldScratch(job.scratch, job.attempt),
-        StepLog(job.metrics_file, job.timings_file, work, peak_flops_here(), job.progress),
+        StepLog(job.metrics_file, job.timings_file, work, peak_flops_here(), job.progress, loggers),
         SaveState(job.scratch, job.train.checkpoint_every_steps, job.attempt),
         _SaveWeights(job.output),
     ]

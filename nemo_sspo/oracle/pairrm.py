@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nemo_sspo.config.variants import PairRMOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.batching import pack, torch_dtype
+from nemo_sspo.oracle.deberta_attention import WantedStates
 from nemo_sspo.oracle.pairrm_checkpoint import (
     BACKBONE_PREFIX,
     HEAD_OUTPUT,
@@ -32,7 +33,7 @@ from nemo_sspo.oracle.protocol import OnProgress, Preferences, Row, Workplace, s
 from nemo_sspo.oracle.unique import Unique
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import DebertaV2Model, PreTrainedTokenizerBase
 
 
 class PairRMModel(nn.Module):
@@ -41,6 +42,7 @@ class PairRMModel(nn.Module):
     def __init__(self, backbone: nn.Module, hidden_size: int, n_tasks: int) -> None:
         super().__init__()
         self.pretrained_model = backbone
+        self.on_cpu: WantedStates | None = None
         # Positions 0 and 3 are the dropouts of training; keeping them keeps the published names 1 and 4.
         self.head_layer = nn.Sequential(
             nn.Identity(),
@@ -52,12 +54,22 @@ class PairRMModel(nn.Module):
 
     def forward(self, token_ids_RS: Tensor, mask_RS: Tensor, markers_R3: Tensor) -> Tensor:
         """Raw logits [R]: the mean over tasks of head(source, first) - head(source, second), in fp32."""
-        h_RSH = self.pretrained_model(input_ids=token_ids_RS, attention_mask=mask_RS).last_hidden_state
-        rows_R1 = torch.arange(len(h_RSH), device=h_RSH.device)[:, None]
-        source_RH, first_RH, second_RH = h_RSH[rows_R1, markers_R3].float().unbind(dim=1)
+        states_R3H = self.states(token_ids_RS, mask_RS, markers_R3)
+        source_RH, first_RH, second_RH = states_R3H.float().unbind(dim=1)
         left = self.head_layer(torch.cat([source_RH, first_RH], dim=-1))
         right = self.head_layer(torch.cat([source_RH, second_RH], dim=-1))
         return (left - right).mean(dim=-1)
+
+    def states(self, token_ids_RS: Tensor, mask_RS: Tensor, markers_R3: Tensor) -> Tensor:
+        """Last hidden states [R, 3, H] at the markers."""
+        if self.on_cpu is not None:
+            return self.on_cpu(token_ids_RS, mask_RS, markers_R3)
+        h_RSH = self.pretrained_model(input_ids=token_ids_RS, attention_mask=mask_RS).last_hidden_state
+        return h_RSH[torch.arange(len(h_RSH), device=h_RSH.device)[:, None], markers_R3]
+
+    def compute_on_cpu(self) -> None:
+        """From now on compute the markers' states alone, in little memory: the same numbers, made for a processor."""
+        self.on_cpu = WantedStates(cast("DebertaV2Model", self.pretrained_model))
 
 
 class PairRM:
@@ -78,6 +90,8 @@ class PairRM:
         model = _load_model(checkpoint)
         model.pretrained_model.to(torch_dtype(settings.precision, self._device))
         self._model = model.to(self._device).eval()
+        if self._device.type == "cpu":
+            self._model.compute_on_cpu()
         self._batch_tokens = settings.batch_tokens
 
     def compare(self, rows: Sequence[Row], on_progress: OnProgress = silent) -> Preferences:

@@ -255,6 +255,12 @@ def _configuration(facts: RunFacts) -> list[Block]:
         Table(headings, changed, title="Settings that differ from the defaults"),
         Table(headings, default, title="Settings at their defaults", folded=True),
         Table(
+            ("package", "version", "stages"),
+            [(package, version, ", ".join(stages)) for package, version, stages in facts.software],
+            title="Software",
+            folded=True,
+        ),
+        Table(
             ("artifact", "digest", "rows", "MB", "nemo-sspo", "began"),
             digests,
             title="Artifacts",

@@ -18,6 +18,7 @@ Facts = dict[str, Any]
 _CAPTION = "seconds: the work of a stage, summed over its shards, without the start of its process"
 
 _DROPPED = "dropped_"
+_BEST_OF_N = ("best_of_n", *(f"best_of_n_win_vs_base{end}" for end in ("", "_low", "_high")))
 _STAGES = (
     "rollout",
     "score",
@@ -110,6 +111,7 @@ def _iteration(layout: RunLayout, iteration: int) -> Facts:
             for name in ("base", "previous")
             for end in ("", "_low", "_high")
         },
+        **{name: evaluation.get(name) for name in _BEST_OF_N},
         "mean_tokens": evaluation.get("new_mean_tokens"),
         "base_mean_tokens": evaluation.get("base_mean_tokens"),
         "seconds": _seconds(layout, iteration, _STAGES),
@@ -169,9 +171,9 @@ def _reference(facts: Facts) -> str:
     return "" if difference is None else f"{facts['reference_source']} ({difference:.2g})"
 
 
-def _win_rate(name: str) -> Callable[[Facts], str]:
+def _win_rate(fact: str) -> Callable[[Facts], str]:
     def cell(facts: Facts) -> str:
-        mean, low, high = (facts[f"win_vs_{name}{end}"] for end in ("", "_low", "_high"))
+        mean, low, high = (facts[f"{fact}{end}"] for end in ("", "_low", "_high"))
         if mean is None:
             return ""
         interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
@@ -192,7 +194,9 @@ _ROWS: tuple[tuple[str, Callable[[Facts], str]], ...] = (
     ("preference loss at step 1", lambda facts: _number(facts["step1_loss"], ".7g")),
     ("its closed form", lambda facts: _number(facts["step1_closed_form"], ".7g")),
     ("relative difference", lambda facts: _number(facts["step1_relative_error"], ".1e")),
-    ("win rate vs base", _win_rate("base")),
-    ("win rate vs previous", _win_rate("previous")),
+    ("win rate vs base", _win_rate("win_vs_base")),
+    ("win rate vs previous", _win_rate("win_vs_previous")),
+    ("best of n: n", lambda facts: _number(facts["best_of_n"], "d")),
+    ("best of n, win rate vs base", _win_rate("best_of_n_win_vs_base")),
     ("tokens a response, base → new", _change("base_mean_tokens", "mean_tokens", ".1f")),
 )

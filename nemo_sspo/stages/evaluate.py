@@ -2,7 +2,7 @@
 
 A prompt's win rate is the mean over pairs (new response, other's response) of P(new beats other), with both orders of
 presentation combined (`half`). Prompts are independent, the responses to one prompt are not: the interval resamples
-prompts.
+prompts. With `evaluation.best_of_n`, the best of n samples meets the base too.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from nemo_sspo.artifacts.layout import BEST_OF_N as BEST_OF_N_FILE
 from nemo_sspo.artifacts.layout import EVALUATION as EVALUATION_FILE
 from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.schema import EVALUATION, ROLLOUTS
+from nemo_sspo.artifacts.schema import BEST_OF_N, EVALUATION, ROLLOUTS
 from nemo_sspo.artifacts.store import Artifact, read_table, write_table
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import sigmoid
-from nemo_sspo.oracle.protocol import Row
+from nemo_sspo.oracle.protocol import PreferenceOracle, Row
 from nemo_sspo.oracle.registry import load_oracle
+from nemo_sspo.stages.best_of_n import best_of_n, read_samples
 from nemo_sspo.stages.bootstrap import bootstrap_mean
 from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.judging import both_orders, workplace
@@ -42,7 +44,8 @@ class HeldOut:
 
 def run(context: StageContext) -> None:
     """Publish evaluation.parquet and the win rates with their intervals as counts."""
-    policies = {name: read_held_out(context.input(name)) for name in ("new", "previous", "base")}
+    k = context.experiment.rollout.held_out_samples_per_prompt
+    policies = {name: read_held_out(context.input(name), k) for name in ("new", "previous", "base")}
     new = policies["new"]
     opponents = {name: policies[name] for name in ("previous", "base")}
     for name, opponent in opponents.items():
@@ -78,12 +81,45 @@ def run(context: StageContext) -> None:
     write_table(context.output.path / EVALUATION_FILE, pa.table(columns, schema=EVALUATION))
     context.output.rows = len(prompt_ids)
     context.output.counts["prompts"] = len(prompt_ids)
+    if settings.best_of_n is not None:
+        _evaluate_best_of_n(context, oracle, policies["base"], settings.best_of_n)
 
 
-def read_held_out(artifact: Artifact) -> HeldOut:
-    """Read a held-out rollouts artifact."""
+def _evaluate_best_of_n(context: StageContext, oracle: PreferenceOracle, base: HeldOut, n: int) -> None:
+    """Publish best_of_n.parquet, and its win rate with its interval as counts."""
+    samples = read_samples(context.input("new"), n)
+    found = best_of_n(
+        oracle,
+        base.prompts,
+        samples,
+        base.responses,
+        lambda done, total: context.progress.update(done, total, unit="comparisons", note=f"best of {n}"),
+    )
+    counts, settings = context.output.counts, context.experiment.evaluation
+    counts |= {name: int(counts.get(name) or 0) + count for name, count in found.facts.items()}
+    interval = bootstrap_mean(
+        found.wins_N, samples=settings.bootstrap_samples, confidence=settings.confidence, seed=context.seed
+    )
+    counts |= {
+        "best_of_n": n,
+        "best_of_n_win_vs_base": interval.mean,
+        "best_of_n_win_vs_base_low": interval.low,
+        "best_of_n_win_vs_base_high": interval.high,
+        "best_of_n_mean_tokens": sum(sample.tokens for sample in found.picked) / len(found.picked),
+    }
+    columns = {
+        "prompt_id": list(samples),
+        "response_id": [sample.response_id for sample in found.picked],
+        "win_vs_base": found.wins_N,
+    }
+    write_table(context.output.path / BEST_OF_N_FILE, pa.table(columns, schema=BEST_OF_N))
+
+
+def read_held_out(artifact: Artifact, samples: int) -> HeldOut:
+    """Read the first `samples` responses to each prompt of a held-out rollouts artifact."""
     table = read_table(artifact.file(ROLLOUTS_FILE), ROLLOUTS)
     rows = table.select(["prompt_id", "prompt", "messages", "responses"]).to_pylist()
+    rows = [row | {"responses": row["responses"][:samples]} for row in rows]
     responses = [response for row in rows for response in row["responses"]]
     texts = {row["prompt_id"]: [response["text"] for response in row["responses"]] for row in rows}
     return HeldOut(

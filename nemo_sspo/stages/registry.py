@@ -66,7 +66,7 @@ STAGES: Mapping[str, StageSpec] = {
     "prepare_prompts": StageSpec("prepare_prompts", "rollout", ("policy", "prompts", "data", "seed", "iterations")),
     "import_policy": StageSpec("import_policy", "train", ("policy", "precision")),
     "rollout": StageSpec("rollout", "rollout", _SAMPLING, sharded=True, gpu=True),
-    "rollout_held_out": StageSpec("rollout", "rollout", _SAMPLING, sharded=True, gpu=True),
+    "rollout_held_out": StageSpec("rollout", "rollout", (*_SAMPLING, "evaluation.best_of_n"), sharded=True, gpu=True),
     "score": StageSpec("score", "rollout", ("oracle",), sharded=True, gpu=True),
     "embed": StageSpec("embed", "rollout", ("encoder",), sharded=True, gpu=True),
     "build_pairs": StageSpec("build_pairs", "rollout", ("pairs", "gate")),

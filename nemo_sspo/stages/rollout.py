@@ -81,13 +81,19 @@ def same_tokenizer(context: StageContext) -> "PreTrainedTokenizerBase":
 
 def _sampling(context: StageContext) -> Sampling:
     settings = context.experiment.rollout
-    held_out = context.stage == "rollout_held_out"
     return Sampling(
-        samples=settings.held_out_samples_per_prompt if held_out else settings.samples_per_prompt,
+        samples=_held_out_samples(context) if context.stage == "rollout_held_out" else settings.samples_per_prompt,
         temperature=settings.temperature,
         top_p=settings.top_p,
         max_tokens=settings.max_response_tokens,
     )
+
+
+def _held_out_samples(context: StageContext) -> int:
+    """What an evaluation takes of a policy; of the base no best is looked for."""
+    best_of = context.experiment.evaluation.best_of_n or 0
+    usual = context.experiment.rollout.held_out_samples_per_prompt
+    return max(usual, best_of) if context.iteration > 0 else usual
 
 
 def _shard_prompts(context: StageContext) -> pa.Table:

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from torch import Tensor
@@ -51,9 +52,7 @@ def run(context: StageContext) -> None:
     output.rows = len(job.pairs)
     output.counts |= _facts(metrics) | {"pairs": len(job.pairs)} | _step1_identity(context, job, metrics[0])
     output.counts["head"] = choose_head(job.train, config, separable=job.objective.separable)
-    # The first step pays for what is allocated and compiled once.
-    seconds = [line["seconds"] for line in read_log(job.timings_file)]
-    output.timings["seconds_per_step"] = sum(seconds[1:]) / len(seconds[1:]) if len(seconds) > 1 else seconds[0]
+    output.timings |= _timings(read_log(job.timings_file))
 
 
 def _job(context: StageContext) -> TrainingJob:
@@ -120,6 +119,17 @@ def _facts(metrics: list[dict[str, Any]]) -> dict[str, float | int]:
         "d_chosen_last": last["d_chosen"],
         "d_rejected_last": last["d_rejected"],
     }
+
+
+def _timings(steps: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over the steps but the first, which pays for what is allocated and compiled once."""
+    later = steps[1:] or steps
+    timings = {"seconds_per_step": fmean(line["seconds"] for line in later)}
+    if "mfu" in steps[0]:
+        timings["mfu"] = fmean(line["mfu"] for line in later)
+    # Of the fullest rank, on its GPU where it has one; the manifest's other figure is the stage's own process.
+    timings["rank_peak_memory_gib"] = max(line["peak_memory_gib"] for line in steps)
+    return timings
 
 
 def _step1_identity(context: StageContext, job: TrainingJob, first: dict[str, Any]) -> dict[str, float]:

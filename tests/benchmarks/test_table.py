@@ -39,7 +39,7 @@ def test_section(tmp_path: Path) -> None:
         "| goal | wanted | measured | |",
         "|---|---|---|---|",
         "| sacks | <= 1.1x | 1.05x | met |",
-        "| wind | any | no wind | not measured here |",
+        "| wind | any | no wind | cannot be told here |",
         "",
         "- It was raining.",
         "",

@@ -33,6 +33,13 @@ class _Gemma2Config(TransformerConfig):
     final_logit_softcapping: float | None = None
 
 
+def config_of(architecture: Architecture, **fields: Any) -> TransformerConfig:
+    """Megatron's config of a tiny model; `fields`: of the layout and the precision."""
+    if architecture is GEMMA2:
+        return _Gemma2Config(**world.MODEL | _gemma2_fields(architecture) | fields)
+    return TransformerConfig(**world.MODEL | fields)
+
+
 def _gemma2_fields(architecture: Architecture) -> dict[str, Any]:
     assert architecture.window is not None
     return {
@@ -48,10 +55,8 @@ def _gemma2_fields(architecture: Architecture) -> dict[str, Any]:
 
 
 def _config(layout: Layout, dropout: float, architecture: Architecture) -> TransformerConfig:
-    is_gemma = architecture is GEMMA2
-    build = _Gemma2Config if is_gemma else TransformerConfig
-    return build(
-        **world.MODEL | (_gemma2_fields(architecture) if is_gemma else {}),
+    return config_of(
+        architecture,
         attention_dropout=dropout,
         hidden_dropout=dropout,
         tensor_model_parallel_size=layout.tensor,

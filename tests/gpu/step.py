@@ -14,16 +14,18 @@ import torch
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer.module import Float16Module
-from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
-from nemo_sspo.megatron.hidden_states import forward_to_hidden_states, output_weight
+from nemo_sspo.megatron.gemma2 import final_softcap, finish_gemma2
+from nemo_sspo.megatron.hidden_states import forward_to_hidden_states, output_weight, unwrap
 from nemo_sspo.megatron.layers import layer_spec
 from nemo_sspo.megatron.microbatch import Microbatch, PreferencePair, RowShape, packed_microbatch, padded_microbatch
 from nemo_sspo.megatron.preference_loss import HeadLayout, PreferenceObjective, preference_loss
 from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean
 from tests.distributed import world
+from tests.distributed.architectures import GEMMA2, LLAMA, Architecture
+from tests.distributed.tiny_model import config_of
 
 # Of bf16 from the truth, as `distance` gives them. bf16 keeps 8 bits, through 4 layers forward and backward: Megatron's
 # local layers measure 2e-3 and 2e-2.
@@ -44,15 +46,16 @@ class Measured:
     grads: dict[str, Tensor]
 
 
-def bf16_weights(*, tied: bool) -> dict[str, Tensor]:
+def bf16_weights(*, tied: bool, architecture: Architecture = LLAMA) -> dict[str, Tensor]:
     """The parity tests' weights as bf16 holds them, in fp32: what a bf16 model and the truth can both start from."""
-    return {name: weight.bfloat16().float() for name, weight in world.weights(tied=tied).items()}
+    weights = world.weights(tied=tied, architecture=architecture)
+    return {name: weight.bfloat16().float() for name, weight in weights.items()}
 
 
-def build(*, tied: bool = False, **fp8: Any) -> Float16Module:
+def build(*, tied: bool = False, architecture: Architecture = LLAMA, **fp8: Any) -> Float16Module:
     """The tiny model in bf16, wrapped as NeMo wraps it; `fp8`: Megatron's fields for its layers' products."""
-    config = TransformerConfig(
-        **world.MODEL,
+    config = config_of(
+        architecture,
         attention_dropout=0.0,
         hidden_dropout=0.0,
         bf16=True,
@@ -75,7 +78,9 @@ def build(*, tied: bool = False, **fp8: Any) -> Float16Module:
         position_embedding_type="rope",
         rotary_base=int(world.ROPE_BASE),
     )
-    weights = bf16_weights(tied=tied)
+    if architecture is GEMMA2:
+        finish_gemma2(model)
+    weights = bf16_weights(tied=tied, architecture=architecture)
     for name, parameter in model.named_parameters():
         parameter.data.copy_(weights[_plain(name)])
     return Float16Module(config, model.to(torch.cuda.current_device()))
@@ -105,12 +110,13 @@ def measure(
 def _backward(model: Float16Module, microbatch: Microbatch, one_pass: bool) -> float:
     microbatch = microbatch.to(torch.cuda.current_device())
     hidden_SBH = forward_to_hidden_states(model, microbatch)
+    softcap = final_softcap(unwrap(model).config)
     loss, _ = preference_loss(
         hidden_SBH,
         output_weight(model),
         microbatch,
         PreferenceObjective(partial(sppo, eta=world.ETA), euclidean, "last"),
-        HeadLayout(world.VOCAB, 5, False, parallel_state.get_tensor_model_parallel_group(), None, one_pass),
+        HeadLayout(world.VOCAB, 5, False, parallel_state.get_tensor_model_parallel_group(), None, one_pass, softcap),
         repulsion_weight=world.REPULSION_WEIGHT,
     )
     loss.backward()

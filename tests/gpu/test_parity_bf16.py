@@ -16,6 +16,7 @@ from torch.overrides import _get_current_function_mode_stack
 
 from nemo_sspo.megatron.cpu_runtime import cpu_runtime
 from tests.distributed import world
+from tests.distributed.architectures import GEMMA2
 from tests.distributed.truth import truth
 from tests.gpu.step import GRADIENT_BOUND, LOSS_BOUND, bf16_weights, build, distance, measure
 from tests.megatron.test_cpu_runtime import patchable_state
@@ -32,6 +33,17 @@ def test_loss_and_gradients_are_the_truths(
     model = build(tied=tied)
     found = measure(model, world.pairs(), micro_batch_size=micro_batch_size, packed=packed, one_pass=one_pass)
     expected = truth(bf16_weights(tied=tied), world.pairs(), dtype=torch.float64)
+    loss, gradient = distance(found, expected.loss, expected.grads)
+    assert loss < LOSS_BOUND
+    assert gradient < GRADIENT_BOUND
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_gemma_2s_loss_and_gradients_are_the_truths(one_gpu: dist.ProcessGroup, packed: bool) -> None:
+    model = build(tied=True, architecture=GEMMA2)
+    found = measure(model, world.pairs(), micro_batch_size=4, packed=packed)
+    weights = bf16_weights(tied=True, architecture=GEMMA2)
+    expected = truth(weights, world.pairs(), architecture=GEMMA2, dtype=torch.float64)
     loss, gradient = distance(found, expected.loss, expected.grads)
     assert loss < LOSS_BOUND
     assert gradient < GRADIENT_BOUND

@@ -14,6 +14,7 @@ from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from nemo_sspo.megatron.cpu_runtime import cpu_runtime
 from nemo_sspo.megatron.forked_ranks import run_forked
 from tests.distributed import world
+from tests.distributed.architectures import GEMMA2, LLAMA, Architecture
 from tests.distributed.truth import truth
 from tests.gpu.step import GRADIENT_BOUND, LOSS_BOUND, bf16_weights, build, distance, measure
 
@@ -21,20 +22,26 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA
 
 
 @pytest.mark.parametrize(
-    ("micro_batch_size", "packed", "tied", "one_pass"),
-    [(1, False, False, False), (4, True, True, False), (4, False, False, True)],
+    ("micro_batch_size", "packed", "tied", "one_pass", "architecture"),
+    [
+        (1, False, False, False, LLAMA),
+        (4, True, True, False, LLAMA),
+        (4, False, False, True, LLAMA),
+        (4, True, True, False, GEMMA2),
+    ],
 )
 def test_only_rounding_is_between_bf16_and_the_truth(
-    micro_batch_size: int, packed: bool, tied: bool, one_pass: bool
+    micro_batch_size: int, packed: bool, tied: bool, one_pass: bool, architecture: Architecture
 ) -> None:
-    expected = truth(bf16_weights(tied=tied), world.pairs(), dtype=torch.float64)
+    weights = bf16_weights(tied=tied, architecture=architecture)
+    expected = truth(weights, world.pairs(), architecture=architecture, dtype=torch.float64)
 
     def rank() -> tuple[float, float]:
         with cpu_runtime():
             dist.init_process_group("gloo")
             parallel_state.initialize_model_parallel()
             model_parallel_cuda_manual_seed(1)
-            model = build(tied=tied)
+            model = build(tied=tied, architecture=architecture)
             found = measure(model, world.pairs(), micro_batch_size=micro_batch_size, packed=packed, one_pass=one_pass)
             return distance(found, expected.loss, expected.grads)
 

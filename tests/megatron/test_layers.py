@@ -15,6 +15,9 @@ pytest.importorskip("megatron.core")
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
+from megatron.core.extensions.transformer_engine import TENorm
+from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from megatron.core.transformer.dot_product_attention import DotProductAttention
@@ -26,6 +29,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.megatron import layers
 from nemo_sspo.megatron.cpu_runtime import cpu_runtime
 from nemo_sspo.megatron.forked_ranks import run_forked
+from nemo_sspo.megatron.gemma2 import NormThenAdd
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="local layers are for machines without CUDA")
 
@@ -169,3 +173,24 @@ def test_without_a_gpu_the_local_layers_are_chosen_and_the_log_says_so() -> None
     is_local, messages = in_one_rank(chosen)
     assert is_local
     assert any("local" in message for message in messages)
+
+
+@pytest.mark.parametrize("cap", [None, 50.0])
+def test_on_a_gpu_only_capped_attention_is_not_transformer_engines(
+    cap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Transformer Engine is not installed here: Megatron's local spec stands for its one."""
+    monkeypatch.setattr(layers, "transformer_engine_usable", lambda: True)
+    monkeypatch.setattr(
+        layers,
+        "get_gpt_layer_with_transformer_engine_spec",
+        lambda **_: get_gpt_layer_local_spec(normalization="RMSNorm"),
+    )
+    gemma = config()
+    gemma.sandwich_norms, gemma.attn_logit_softcapping = True, cap
+    spec = layers.layer_spec(gemma).submodules
+    expected = DotProductAttention if cap is None else layers.LocalCoreAttention
+    assert spec.self_attention.submodules.core_attention is expected
+    assert {spec.self_attn_bda.module, spec.mlp_bda.module} == {NormThenAdd}
+    assert spec.self_attn_bda.params["norm"] is TENorm
+    assert layers.layer_spec(config()).submodules.self_attn_bda is get_bias_dropout_add

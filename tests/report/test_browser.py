@@ -63,9 +63,25 @@ def test_the_page_is_drawn_without_a_complaint(browser, pages, screenshots, page
     inks = browser.run("[...new Set([...document.querySelectorAll('.xtick text')].map(t => t.style.fill))].join()")
     assert inks == rgb(colours["ink"])
     lines = browser.run("[...new Set([...document.querySelectorAll('path.js-line')].map(p => p.style.stroke))]")
+    bars = browser.run("[...new Set([...document.querySelectorAll('.errorbar path')].map(p => p.style.stroke))]")
+    assert bars
+    assert set(bars) <= {rgb(colour) for colour in colours.values()}
     other = theme.LIGHT if dark else theme.DARK
     assert set(lines) & {rgb(colours[f"series{n}"]) for n in range(1, 7)}
     assert not set(lines) & {rgb(other[f"series{n}"]) for n in range(1, 7)}
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_heat_map_is_readable(browser, pages, dark):
+    """Its cells are an image: what it was drawn with is looked at."""
+    browser.open(pages["report"], dark=dark)
+    browser.draw_everything()
+    colours = theme.DARK if dark else theme.LIGHT
+    trace = browser.run(
+        "(({colorscale, textfont}) => ({colorscale, textfont}))(document.querySelector('#plot-win-matrix').data[0])"
+    )
+    assert [colour for _, colour in trace["colorscale"]] == [colours[name] for name in ("low", "middle", "high")]
+    assert trace["textfont"]["color"] == colours["ink"]
 
 
 def test_figures_follow_a_change_of_the_scheme(browser, pages):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import platform
 from dataclasses import replace
 
 import numpy as np
@@ -238,6 +239,13 @@ def test_no_run(tmp_path):
     (tmp_path / "broken" / "experiment.json").write_text("{")
     with pytest.raises(UserError, match=r"experiment\.json: not JSON"):
         read_run(RunLayout(tmp_path / "broken"))
+
+
+def test_software_is_recorded_where_it_was_used(facts):
+    recorded = {package: (version, stages) for package, version, stages in facts.software}
+    assert recorded["numpy"][0] == np.__version__
+    assert recorded["python"][0] == platform.python_version()
+    assert {"build_pairs", "train"} <= set(recorded["numpy"][1])
 
 
 def test_settings_carry_their_meaning(facts):

@@ -15,6 +15,7 @@ PAIRS = {"pairs": 290, "dropped_tie": 8, "dropped_too_long": 2, "dropped_empty":
 MARGINS = {"margin_before": 0.5, "margin_after": 0.25, "similarity_mean": 0.5}
 TRAIN = {"steps": 20, "loss_first": 40.0, "loss_last": 20.0, "step1_loss": 10.00001, "step1_closed_form": 10.0}
 WINS = {"win_vs_base": 0.75, "win_vs_base_low": 0.7, "win_vs_base_high": 0.8, "win_vs_previous": 0.6}
+BEST = {f"best_of_n{end}": x for end, x in {"": 16, "_win_vs_base": 0.9, "_win_vs_base_low": 0.85}.items()}
 
 
 def put(layout, stage, iteration, shard=None, seconds=1.0, **counts):
@@ -32,7 +33,7 @@ def layout(tmp_path):
     put(run, "rollout", 1, 1, seconds=3.5, prompts=150, responses=750)
     put(run, "build_pairs", 1, **PAIRS, **MARGINS)
     put(run, "train", 1, seconds=60.0, **TRAIN)
-    put(run, "evaluate", 1, **WINS)
+    put(run, "evaluate", 1, **WINS, **BEST, best_of_n_win_vs_base_high=0.95)
     put(run, "rollout", 2, 0, prompts=150, responses=750)
     return run
 
@@ -62,6 +63,7 @@ def test_the_table_shows_them(layout):
         "1.0e-06",
         "0.750 [0.700, 0.800]",
         "0.600",
+        "0.900 [0.850, 0.950]",
         "5.5",
         "67.5",
     ):

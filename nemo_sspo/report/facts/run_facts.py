@@ -8,7 +8,7 @@ from nemo_sspo.report.facts.evaluation import Evaluated, Sampled, evaluations, s
 from nemo_sspo.report.facts.gate_view import GateView, diagnostics, gate_view
 from nemo_sspo.report.facts.record import RunRecord
 from nemo_sspo.report.facts.samples import SamplePrompt, sample_prompts
-from nemo_sspo.report.facts.settings import Digest, Setting, digests, settings
+from nemo_sspo.report.facts.settings import Digest, Setting, digests, settings, software
 from nemo_sspo.report.facts.supervision import Supervision, dropped_reasons, supervision
 from nemo_sspo.report.facts.timing import Running, Span, StageCost, running_steps, spans, stage_costs, wall_seconds
 from nemo_sspo.report.facts.training import Step1Identity, TrainingCurve, step1_identities, training_curves
@@ -51,6 +51,8 @@ class RunFacts:
     findings: list[Finding]
     settings: list[Setting]
     digests: list[Digest]
+    software: list[tuple[str, str, list[str]]]
+    """Package, version, stages."""
     samples: list[SamplePrompt]
     unreadable: list[str]
 
@@ -93,6 +95,7 @@ def gather(run: RunRecord, *, sample_count: int = SAMPLE_PROMPTS) -> RunFacts:
         findings=findings(evidence),
         settings=settings(run),
         digests=digests(run),
+        software=software(run),
         samples=[prompt for i in iterations for prompt in sample_prompts(run, i, sample_count)],
         unreadable=sorted(set(run.unreadable)),
     )

@@ -1,6 +1,6 @@
 """The configuration of a run, and the content digests and versions of its artifacts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,15 @@ def settings(run: RunRecord) -> list[Setting]:
     return [Setting(row.path, shown(row.value), row.is_default, row.meaning) for row in describe_settings(run.settings)]
 
 
+def software(run: RunRecord) -> list[tuple[str, str, list[str]]]:
+    """(package, version, stages that ran with it); a package with two versions has two rows."""
+    stages: dict[tuple[str, str], list[str]] = {}
+    for step in run.steps:
+        for named in step.manifest.software.items():
+            stages.setdefault(named, []).append(step.manifest.stage)
+    return [(*named, list(dict.fromkeys(found))) for named, found in sorted(stages.items())]
+
+
 def digests(run: RunRecord) -> list[Digest]:
     """Every artifact's identity, in the order in which they were made."""
     return [
@@ -52,7 +61,7 @@ def digests(run: RunRecord) -> list[Digest]:
 
 def differing(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
     """Settings that are not the same in all runs: (key, one value per run). Names and places of runs are left out."""
-    flat = [_flatten(run.settings) for run in runs]
+    flat = [{row.path: row.value for row in describe_settings(run.settings)} for run in runs]
     keys = [key for key in dict.fromkeys(key for each in flat for key in each) if key not in ("name", "runs_dir")]
     rows = [(key, [shown(each[key]) if key in each else "unset" for each in flat]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
@@ -67,13 +76,3 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(shown, value)) + "]"
     return str(value)
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -30,7 +30,7 @@ def advantage_plot(comparison: Comparison) -> Plot:
     trace = go.Scatter(
         y=labels,
         x=[difference.mean for difference in differences],
-        error_x=bars,
+        error_x=bars | {"color": LIGHT["ink"]},
         mode="markers",
         marker={"size": 9, "color": [series(a.run) for a in comparison.advantages]},
         hovertemplate="%{y}: %{x:+.3f}<extra></extra>",

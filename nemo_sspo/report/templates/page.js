@@ -13,7 +13,7 @@
 
   function recoloured(value) {
     if (typeof value === "string") return swaps[value] ?? value;
-    if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map(recoloured);
+    if (Array.isArray(value)) return value.map(recoloured);
     if (value && typeof value === "object") {
       return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, recoloured(inner)]));
     }

@@ -1,0 +1,119 @@
+"""Pairs from logits and embeddings: pairs a minute, and memory as shards are added."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import zarr
+
+from benchmarks.pairrm import measured
+from benchmarks.table import Benchmark, Cell, Goal
+from nemo_sspo.artifacts.layout import EMBEDDING_INDEX as INDEX_FILE
+from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
+from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
+from nemo_sspo.artifacts.layout import VECTORS, RunLayout
+from nemo_sspo.artifacts.schema import EMBEDDING_INDEX, ROLLOUTS, SCORES, content_id
+from nemo_sspo.artifacts.store import publish, write_table
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.load import load_experiment
+from nemo_sspo.stages.__main__ import run_step
+
+K, D, TOKENS = 5, 384, 64
+WANTED = 1_000_000
+
+
+def publish_shard(layout: RunLayout, shard: int, prompts: int) -> None:
+    """A shard of random responses, logits and unit vectors."""
+    draw = np.random.default_rng(shard)
+    ids = [content_id(f"{shard}/{prompt}") for prompt in range(prompts)]
+    response_ids = [f"{prompt_id}{k}" for prompt_id in ids for k in range(K)]
+    tokens = pa.array(
+        draw.integers(0, 30_000, size=(prompts * K, TOKENS), dtype=np.int32).tolist(), pa.list_(pa.int32())
+    )
+    offsets = pa.array(np.arange(0, prompts * K + 1, K, dtype=np.int32))
+    fields = ROLLOUTS.field("responses").type.value_type
+    nulls = pa.nulls(prompts * K, pa.list_(pa.float32()))
+    texts, reasons = pa.array([f"text {r}" for r in response_ids]), pa.array(["stop"] * len(response_ids))
+    struct = pa.StructArray.from_arrays([pa.array(response_ids), texts, tokens, nulls, reasons], fields=list(fields))
+    rollouts = {
+        "prompt_id": ids,
+        "prompt": ids,
+        "messages": pa.nulls(prompts, ROLLOUTS.field("messages").type),
+        "prompt_token_ids": [[1] * TOKENS] * prompts,
+        "responses": pa.ListArray.from_arrays(offsets, struct),
+    }
+    logits = (draw.normal(size=(prompts, K, K)) * (1 - np.eye(K))).tolist()
+    grouped = [response_ids[start : start + K] for start in range(0, len(response_ids), K)]
+    scores = {"prompt_id": ids, "response_ids": grouped, "logits": logits, "truncated_rows": [0] * prompts}
+    vectors = draw.normal(size=(len(response_ids), D)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    with _artifact(layout, "rollout", shard) as draft:
+        write_table(draft.path / ROLLOUTS_FILE, pa.table(rollouts, schema=ROLLOUTS))
+    with _artifact(layout, "score", shard) as draft:
+        write_table(draft.path / SCORES_FILE, pa.table(scores, schema=SCORES))
+    with _artifact(layout, "embed", shard) as draft:
+        group = zarr.open_group(draft.path / VECTORS, mode="w")
+        group.create_array("vectors", shape=vectors.shape, dtype="float32", chunks=(4096, D))[:] = vectors
+        index = {"response_id": response_ids, "row": np.arange(len(response_ids), dtype=np.int32)}
+        write_table(draft.path / INDEX_FILE, pa.table(index, schema=EMBEDDING_INDEX))
+
+
+def _artifact(layout: RunLayout, stage: str, shard: int):
+    final = layout.artifact(stage, 1, shard)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    return publish(final, stage=stage, iteration=1, shard=shard, config={}, inputs={})
+
+
+def _experiment(folder: Path, shards: int) -> Experiment:
+    overrides = ["experiment=quickstart", f"runs_dir={folder}", f"name=shards-{shards}", f"rollout.shards={shards}"]
+    return load_experiment(overrides)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=int, default=10_000, help="prompts of a shard")
+    parser.add_argument("--shards", type=int, nargs=2, default=(1, 8), help="shards of the two measurements")
+    options = parser.parse_args()
+    rows: list[tuple[Cell, ...]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for shards in options.shards:
+            experiment = _experiment(Path(folder), shards)
+            layout = RunLayout(experiment.run_dir)
+            layout.root.mkdir(parents=True)
+            layout.experiment.write_text(experiment.model_dump_json())
+            for shard in range(shards):
+                publish_shard(layout, shard, options.prompts)
+            started = time.perf_counter()
+            cpu, peak, _ = measured(lambda root=layout.root: run_step(root, "build_pairs", 1, 0, attempt="1"))
+            wall = time.perf_counter() - started
+            pairs = options.prompts * shards
+            rows.append((shards, pairs, cpu, wall, pairs / cpu * 60, peak))
+    rate, peaks = float(rows[-1][4]), [float(row[5]) for row in rows]  # type: ignore[arg-type]
+    Benchmark(
+        name="pair_construction",
+        claim="Pair construction",
+        setting=(
+            f"The build_pairs stage from verified inputs to a published artifact: K = {K}, embeddings of {D}, responses "
+            f"of {TOKENS} tokens, shards of {options.prompts:,} prompts. Seconds of the processor, and by the clock."
+        ),
+        columns=("shards", "pairs", "CPU s", "seconds", "pairs/min of CPU", "peak MiB"),
+        rows=rows,
+        goals=[
+            Goal("pairs a minute", f">= {WANTED:,}", f"{rate:,.0f}", rate >= WANTED),
+            Goal(
+                "peak memory as shards are added",
+                "flat (< 1.2 x)",
+                f"{peaks[1] / peaks[0]:.2f} x",
+                peaks[1] < 1.2 * peaks[0],
+            ),
+        ],
+    ).publish()
+
+
+if __name__ == "__main__":
+    main()
