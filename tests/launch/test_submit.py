@@ -88,7 +88,7 @@ def publish(experiment, *steps: str) -> None:
 def test_the_chain(slurm, tmp_path):
     assert cli.main(["submit", *slurm, "--begin", "now+1hour", "--account", "a1"]) == 0
     made = calls(tmp_path)
-    assert len(made) == 12
+    assert len(made) == 13
     run = tmp_path / "runs" / "quickstart"
     for call in made.values():
         assert (option(call, "chdir"), option(call, "begin")) == (str(run), "now+1hour")
@@ -186,7 +186,7 @@ def test_a_dry_run_writes_scripts_and_shows_the_commands(slurm, tmp_path, capsys
     shown = capsys.readouterr().out
     assert not (tmp_path / "calls").exists()
     commands = [shlex.split(line) for line in shown.splitlines() if line.startswith("sbatch ")]
-    assert len(commands) == 12
+    assert len(commands) == 13
     assert all(os.path.exists(command[-1]) for command in commands)
     waits = {os.path.basename(command[-1]): option(command, "dependency") for command in commands}
     assert waits["iter_1.score.sbatch"] == "aftercorr:<iter_1.rollout>"
