@@ -71,9 +71,9 @@ def test_an_engine_takes_one_task_with_its_gpus():
         (("engine.tensor_parallel=16",), "engine.tensor_parallel=16 is more than cluster.gpus_per_node=8"),
         (("parallel.data=6", "train.global_batch_size=60"), "= 12 ranks do not fill whole nodes of 8"),
         (("cluster.ranks_per_node=9",), "cluster.ranks_per_node=9 is more than"),
-        (("cluster.stages.score.time=5",), "cluster.stages.score: a time limit of 300 s leaves nothing"),
+        (("cluster.stages.score.time=00:05:00",), "cluster.stages.score: a time limit of 300 s leaves nothing"),
         (
-            ("cluster.seconds_per_step=60", "cluster.stages.train.time=20", "train.checkpoint_every_steps=50"),
+            ("cluster.seconds_per_step=60", "cluster.stages.train.time=00:20:00", "train.checkpoint_every_steps=50"),
             "1200 s are too short for one checkpoint interval: 50 steps of 60 s, startup_seconds=300 and "
             "signal_seconds=300 need 3600 s",
         ),

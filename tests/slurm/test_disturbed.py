@@ -26,6 +26,7 @@ ALL_JOBS = [
     "iter_1.export",
     "iter_1.rollout_held_out",
     "iter_1.evaluate",
+    "iter_1.diagnose",
 ]
 TRAIN, SHARD_0, SHARD_1 = "iter_1.train", "iter_1.rollout.00000", "iter_1.rollout.00001"
 
@@ -42,7 +43,7 @@ def expected(tmp_path_factory):
 
 def test_undisturbed_then_submitted_again(fake, expected, capsys):
     assert fake.submit() == 0
-    assert "12 jobs submitted" in capsys.readouterr().out
+    assert f"{len(ALL_JOBS)} jobs submitted" in capsys.readouterr().out
     fake.wait()
     assert fake.digests() == expected
     assert fake.submitted() == ALL_JOBS
@@ -85,7 +86,7 @@ def kill_stage(fake, step_id):
 def test_a_time_limit_and_a_lost_node_in_training(fake, expected):
     """The limit's signal reaches training in time; the node that runs the next attempt goes down."""
     fake.behave(iter_1__train="save")
-    assert fake.submit("cluster.stages.train.time=1", "cluster.signal_seconds=50") == 0
+    assert fake.submit("cluster.stages.train.time=00:01:00", "cluster.signal_seconds=50") == 0
     fake.wait_for(TRAIN)
     fake.behave(iter_1__train="wait")
     job = fake.wait_for(TRAIN, restart=1, seconds=100)
