@@ -4,13 +4,14 @@
 # The base of `train` is NGC's NeMo container: torch 2.9, Transformer Engine 2.9 and Apex built for Hopper. Where the
 # engine does not find it by this name, prefix NGC's registry: --build-arg TRAIN_IMAGE=<registry>/nvidia/nemo:25.11
 ARG TRAIN_IMAGE=nvidia/nemo:25.11
-ARG ROLLOUT_IMAGE=vllm/vllm-openai:v0.11.2
+ARG ROLLOUT_IMAGE=vllm/vllm-openai:v0.12.0
 
 FROM ${TRAIN_IMAGE} AS train
 WORKDIR /opt/nemo-sspo
 # The pair this project is tested with; --no-deps keeps the container's torch, Transformer Engine and Apex.
 RUN pip install --no-cache-dir --no-deps nemo-toolkit==2.7.3 megatron-core==0.15.3
-RUN pip install --no-cache-dir "hydra-core~=1.3.2" "pyarrow>=17" "pydantic>=2.7,<3" "rich>=13" "zarr>=3.0,<4"
+RUN pip install --no-cache-dir "hydra-core~=1.3.2" "jinja2~=3.1" "plotly>=6.9,<7" "pyarrow>=17" "pydantic>=2.7,<3" \
+    "rich>=13" "zarr>=3.0,<4"
 COPY . .
 RUN pip install --no-cache-dir --no-deps .
 ENTRYPOINT []

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.store import FULL_DISK_ERRORS
 from nemo_sspo.commands import benchmark as benchmark_commands
 from nemo_sspo.commands import data as data_commands
 from nemo_sspo.commands import report as report_commands
@@ -44,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if (reason := _reason(error)) is None:
             raise
-        print("error: the disk is full: free some space and run again", file=sys.stderr)
+        print(f"error: {reason}", file=sys.stderr)
         return UserError.EXIT_CODE
     except KeyboardInterrupt:
         print("interrupted: every step has been stopped; the same command continues from here", file=sys.stderr)
@@ -167,6 +168,15 @@ def _print_wide(table: Table) -> None:
     """As wide as the terminal; unbroken lines into a file or pipe."""
     console = Console()
     (console if console.is_terminal else Console(width=240)).print(table, highlight=False)
+
+
+def _reason(error: OSError) -> str | None:
+    """What the disk refuses, in one line; None for everything that is no matter of the user's."""
+    if error.errno in FULL_DISK_ERRORS:
+        return "the disk is full, or your quota on it: free some space and run again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename is not None:
+        return f"{os.fspath(error.filename)}: {error.strerror}; give another path, or ask its owner"
+    return None
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

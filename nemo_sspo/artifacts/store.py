@@ -29,6 +29,8 @@ from nemo_sspo.errors import UserError
 
 HASH_ON_OPEN_BYTES = 64 * 2**20
 FULL_DISK_BYTES = 2**20
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+"""A full disk, and a quota that is used up."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def publish(
     """
     draft = Draft(draft_path(final, attempt or uuid4().hex))
     shutil.rmtree(draft.path, ignore_errors=True)
-    draft.path.mkdir(parents=True)
+    draft.path.mkdir(parents=True, exist_ok=True)  # another rank may have been quicker
     started = datetime.now(UTC)
     try:
         yield draft
@@ -108,7 +110,9 @@ def publish(
         _fsync(final.parent)
     except BaseException as error:  # torch's CheckpointException is no Exception
         if _disk_is_full(error, draft.path):
-            raise UserError(f"the disk of {final.parent} is full: free some space and run again") from error
+            raise UserError(
+                f"the disk of {final.parent} is full, or the quota on it: free some space and run again"
+            ) from error
         raise
     finally:
         shutil.rmtree(draft.path, ignore_errors=True)
@@ -188,7 +192,7 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
 
 def _disk_is_full(error: BaseException, path: Path) -> bool:
     # Checkpoint writers of libraries report a full disk as errors of their own.
-    return getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(path).free < FULL_DISK_BYTES
+    return getattr(error, "errno", None) in FULL_DISK_ERRORS or shutil.disk_usage(path).free < FULL_DISK_BYTES
 
 
 def _shown(value: Any) -> str:

@@ -26,7 +26,7 @@ from nemo_sspo.launch.jobs import Job, cluster_problems, jobs, slurm_cluster
 from nemo_sspo.launch.preflight import problems
 from nemo_sspo.launch.run_directory import bind, hold, stored_experiment
 from nemo_sspo.launch.sbatch import Place
-from nemo_sspo.launch.slurm import final_state, live_jobs, scancel
+from nemo_sspo.launch.slurm import NoSlurm, final_state, live_jobs, scancel
 from nemo_sspo.launch.status import StepStatus, run_status
 from nemo_sspo.launch.submit import (
     missing_parts,
@@ -108,7 +108,14 @@ def show_status(options: argparse.Namespace) -> int:
     experiment = _experiment(options)
     graph, place = jobs(experiment), place_of(experiment)
     while True:
-        rows = run_status(graph, place, live_jobs(place.run), final_state)
+        try:
+            rows = run_status(graph, place, live_jobs(place.run), final_state)
+        except UserError as silence:
+            if options.watch is None or isinstance(silence, NoSlurm):
+                raise
+            print(f"{silence} (asking again)", file=sys.stderr)  # a controller that restarts ends no watch
+            time.sleep(max(1.0, options.watch))
+            continue
         if options.json:
             print(json.dumps([asdict(row) for row in rows], indent=1))
         else:
@@ -152,7 +159,7 @@ def _experiment(options: argparse.Namespace) -> Experiment:
             f"{root}: a run of this machine, not of Slurm: `nemo-sspo report {shlex.quote(str(root))}` shows how it "
             "stands, and `nemo-sspo run` with its overrides continues it"
         )
-    if experiment.run_dir.absolute() != root.absolute():
+    if experiment.run_dir.resolve() != root.resolve():
         raise UserError(
             f"{root}: its experiment.json says {experiment.run_dir}; run this from the directory that it was submitted "
             "from, and leave the run where it is"

@@ -16,7 +16,8 @@ from pydantic import (
 from nemo_sspo.config.base import Frozen
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|KEY)$", re.IGNORECASE)
+_SECRET = re.compile(r"TOKEN$|SECRET$|PASSWORD$|PASSWD$|CREDENTIALS?$|(^|_|API)KEY$", re.IGNORECASE)
+_LOGIN = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 _OPTION = re.compile(r"[a-z][a-z-]*")
 # A directive is no shell line, but Slurm reads quotes, backslashes, blanks and '#' in it in its own way.
 _WORD = r"[A-Za-z0-9_][A-Za-z0-9_@%+=:,./~*&|()\[\]-]*"
@@ -44,6 +45,17 @@ class Environment(Frozen):
     """Interpreter of the environment."""
     variables: dict[str, str] = {}
     """Environment variables of its stages; never secrets, which are inherited from the caller's environment."""
+
+    @field_validator("variables")
+    @classmethod
+    def _no_secrets(cls, variables: dict[str, str]) -> dict[str, str]:
+        """They are stored with the run."""
+        for name, value in variables.items():
+            if _SECRET.search(name):
+                raise ValueError(f"{name} looks like a secret: export it in the calling shell, stages inherit it")
+            if _LOGIN.search(value):
+                raise ValueError(f"{name} holds a password in a URL: export it in the calling shell, stages inherit it")
+        return variables
 
 
 class LocalCluster(Frozen):
@@ -81,14 +93,12 @@ class SlurmEnvironment(Environment):
 
     @field_validator("variables")
     @classmethod
-    def _no_secrets(cls, variables: dict[str, str]) -> dict[str, str]:
+    def _can_be_exported(cls, variables: dict[str, str]) -> dict[str, str]:
         for name, value in variables.items():
             if not _VARIABLE.fullmatch(name):
                 raise ValueError(f"{name!r} is no name of an environment variable")
             if name in SCRIPT_VARIABLES or name.startswith(("SLURM_", "NEMO_SSPO_")):
                 raise ValueError(f"{name} is Slurm's or the job script's own variable")
-            if _SECRET.search(name):
-                raise ValueError(f"{name} looks like a secret: export it in the shell that submits, jobs inherit it")
             if "\0" in value:
                 raise ValueError(f"the value of {name} holds a zero byte")
         return variables
@@ -113,6 +123,14 @@ class Resources(Frozen):
     """At most this many shards of one stage at a time."""
     options: dict[str, str] = {}
     """Further sbatch options by their long name without dashes (``constraint: h100``); "" for one without a value."""
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _as_it_was_written(cls, time: object) -> object:
+        """YAML 1.1 reads 24:00:00 without quotes as a number of seconds, which Slurm would take for minutes."""
+        if isinstance(time, int | float):
+            raise ValueError(f'{time} is a number to YAML, also where 24:00:00 was written: quote it, "24:00:00"')
+        return time
 
     @field_validator("options")
     @classmethod

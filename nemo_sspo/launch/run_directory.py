@@ -1,5 +1,6 @@
 """The run's directory as one runner sees it: held by a lock, with the experiment it was started with."""
 
+import errno
 import fcntl
 import os
 import time
@@ -18,6 +19,7 @@ from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.stages.registry import stage_settings
 
 _LOCK_SECONDS = 15.0
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -57,6 +59,13 @@ def _try_lock(lock: IO[str]) -> bool:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise UserError(
+            f"{lock.name}: this file system has no locks ({error.strerror}), so two runners could work on one run; "
+            "give a runs_dir=... on another, or have it mounted with them (Lustre: -o flock)"
+        ) from None
     return True
 
 
@@ -112,7 +121,7 @@ def stored_experiment(layout: RunLayout) -> Experiment | None:
     """The experiment of a run; None when it was written by another version of the configuration."""
     try:
         return Experiment.model_validate_json(layout.experiment.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise no_run(layout) from None
     except ValidationError:
         return None

@@ -132,9 +132,20 @@ def launch(job: Job, place: Place) -> list[str]:
     if environment.container == "pyxis":
         words += [f"--container-image={environment.image}", "--no-container-mount-home"]
         words += [f"--container-mounts={','.join(binds)}", f"--container-workdir={place.workdir}"]
-        return [*words, environment.python]
+        return [*words, *_in_image(job, place)]
     inner = ["apptainer", "exec", *(["--nv"] if job.gpus_per_node else []), f"--pwd={place.workdir}"]
-    return [*words, *inner, *(f"--bind={bind}" for bind in binds), environment.image, environment.python]
+    return [*words, *inner, *(f"--bind={bind}" for bind in binds), environment.image, *_in_image(job, place)]
+
+
+def _in_image(job: Job, place: Place) -> list[str]:
+    """The interpreter, with the environment's variables set once more: over those of the image, which had won."""
+    return [
+        "sh",
+        "-c",
+        '. "$0" && exec "$@"',
+        str(place.environment_file(job.environment_name)),
+        job.environment.python,
+    ]
 
 
 def _binds(environment: SlurmEnvironment, place: Place) -> Iterator[str]:

@@ -107,10 +107,23 @@ def submit(experiment: Experiment, *, begin: str | None = None) -> list[Submissi
             job_id = sbatch(place.script(part.job), options)
             done.append(Submission(part.job.name, job_id, part.shards, time.time()))
             append_submission(place, done[-1])
-    except BaseException:
-        scancel([item.id for item in done])
+    except BaseException as error:
+        _take_back(place.run, done, error)
         raise
     return done
+
+
+def _take_back(run: Path, done: Sequence[Submission], error: BaseException) -> None:
+    """Cancel what was submitted, also what a call of sbatch submitted that did not live to tell its id."""
+    ids = [item.id for item in done]
+    try:
+        ids = list(dict.fromkeys([*ids, *(job.submission for job in live_jobs(run))]))
+        scancel(ids)
+    except UserError as trouble:
+        raise UserError(
+            f"{error}; and {trouble}: jobs of {run} may be left (submitted: {', '.join(ids) or 'none that is known'}); "
+            "`nemo-sspo cancel <run>` ends them"
+        ) from error
 
 
 def submit_options(part: Part, place: Place, done: Sequence[Submission], begin: str | None) -> Iterator[str]:

@@ -70,7 +70,8 @@ def run_forked(
     With a `node` of several, these are the ranks of this node alone, an equal share of `world_size`.
 
     Raises:
-        UserError: a rank raised one, or the nodes did not find each other.
+        UserError: a rank raised one.
+        TimeoutError: the nodes did not find each other.
         Interrupted: a rank raised one.
         ForkedRanksError: a rank raised, died, or did not return in time. All ranks are dead by then.
     """

@@ -15,8 +15,6 @@ from pathlib import Path
 
 from torch.distributed import TCPStore
 
-from nemo_sspo.errors import UserError
-
 MEETING_SECONDS = 600.0
 """How long a node waits for the first one to come up."""
 _POLL_SECONDS = 0.1
@@ -39,7 +37,7 @@ def meet(node: Node) -> tuple[TCPStore | None, str, int]:
     """The store that this node serves (the first node alone does), and its host and port.
 
     Raises:
-        UserError: the first node did not come up in time.
+        TimeoutError: the first node did not come up in time. It may have been slow (an image to fetch): a try counts.
     """
     if node.rank:
         assert node.meeting is not None
@@ -70,7 +68,7 @@ def find(meeting: Path, seconds: float | None = None) -> tuple[str, int]:
             time.sleep(_POLL_SECONDS)
             continue
         return place["host"], place["port"]
-    raise UserError(
+    raise TimeoutError(
         f"{meeting}: the first node did not announce itself within {limit:g} s; is the run on a file system "
         "that every node sees?"
     )

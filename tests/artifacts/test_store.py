@@ -60,16 +60,30 @@ def test_nothing_is_visible_before_the_end_nor_after_a_failure(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_one_line_whatever_the_writer_makes_of_it(tmp_path, monkeypatch):
+def test_a_rank_that_joins_before_the_leader_has_made_the_draft(tmp_path, monkeypatch):
+    """Another node makes the attempt's directory between the leader's removing an old one and making its own."""
+    remove = shutil.rmtree
+
+    def remove_then_join(path, **options):
+        remove(path, **options)
+        monkeypatch.setattr(shutil, "rmtree", remove)
+        path.mkdir(parents=True)
+
+    monkeypatch.setattr(shutil, "rmtree", remove_then_join)
+    assert make(tmp_path / "a").manifest.rows == 3
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_line_whatever_the_writer_makes_of_it(tmp_path, monkeypatch, number):
     with (
-        pytest.raises(UserError, match="is full: free some space"),
+        pytest.raises(UserError, match="is full, or the quota on it: free some space"),
         publish(tmp_path / "a", stage="demo", config={}, inputs={}),
     ):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, "cannot write")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
     with (
-        pytest.raises(UserError, match="is full: free some space"),
+        pytest.raises(UserError, match="is full, or the quota on it: free some space"),
         publish(tmp_path / "a", stage="demo", config={}, inputs={}),
     ):
         raise RuntimeError("unexpected pos 704 vs 598")

@@ -1,7 +1,7 @@
 """The command line: fast without torch, one line per mistake, exit codes that tell whose fault it is."""
 
+import errno
 import json
-import os
 import re
 import subprocess
 import sys
@@ -153,13 +153,27 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"nemo-sspo {__version__}\n"
 
 
-def test_a_full_disk_is_bad_input(arguments, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left"),
+            "the disk is full, or your quota on it: free some space and run again",
+        ),
+        (
+            OSError(errno.EDQUOT, "Quota exceeded"),
+            "the disk is full, or your quota on it: free some space and run again",
+        ),
+        (OSError(errno.EROFS, "Read-only", "runs/x"), "runs/x: Read-only; give another path, or ask its owner"),
+    ],
+)
+def test_what_the_disk_refuses_is_one_line(arguments, capsys, monkeypatch, error, message):
     def full(*_):
-        raise OSError(28, os.strerror(28))
+        raise error
 
     monkeypatch.setattr("nemo_sspo.launch.run_directory.write_atomically", full)
     assert cli.main(["run", *arguments]) == 2
-    assert capsys.readouterr().err == "error: the disk is full: free some space and run again\n"
+    assert capsys.readouterr().err == f"error: {message}\n"
 
 
 def test_a_reader_that_leaves_is_no_error():

@@ -41,6 +41,35 @@ def test_time_limits_are_slurms(text, seconds):
     assert Resources(time=text).seconds == seconds
 
 
+@pytest.mark.parametrize("text", ["24:00:00", "1:30:00", "12:30", "60"])
+def test_a_time_limit_that_yaml_reads_as_a_number_is_refused(tmp_path, text):
+    """Without quotes 24:00:00 is 86400 to YAML 1.1, and 86400 minutes to Slurm; with them it is a day."""
+    (tmp_path / "cluster").mkdir()
+    site = "kind: slurm\ntime: {}\ntrain: {{python: /p}}\nrollout: {{python: /p}}\n"
+    overrides = ["experiment=llama3-8b", "prompts=p", "cluster=site"]
+    (tmp_path / "cluster" / "site.yaml").write_text(site.format(text))
+    with pytest.raises(UserError, match=r"cluster.time.*quote it"):
+        load_experiment(overrides, tmp_path)
+    (tmp_path / "cluster" / "site.yaml").write_text(site.format(f"'{text}'"))
+    assert load_experiment(overrides, tmp_path).cluster.time == text
+
+
+@pytest.mark.parametrize("cluster", ["local_cpu", "slurm_cpu"])
+@pytest.mark.parametrize(
+    "variable", ["HF_TOKEN: x", "PGPASSWORD: x", "OPENAI_APIKEY: x", "https_proxy: 'http://me:secret@proxy:80'"]
+)
+def test_a_secret_is_refused_before_it_is_stored_with_a_run(cluster, variable):
+    overrides = ["experiment=quickstart", f"cluster={cluster}", f"+cluster.train.variables={{{variable}}}"]
+    with pytest.raises(UserError, match="export it in the calling shell") as caught:
+        load_experiment(overrides)
+    assert "secret@" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["TOKENIZERS_PARALLELISM: x", "MONKEY: x", "http_proxy: 'http://proxy:80'"])
+def test_what_only_resembles_a_secret_is_taken(variable):
+    load_experiment(["experiment=quickstart", f"+cluster.train.variables={{{variable}}}"])
+
+
 @pytest.mark.parametrize("text", ["", "1h", "-5", "1:2:3:4", "1-", "1\n", "١٢", "1 ; reboot"])
 def test_what_is_no_time_limit_is_refused(text):
     with pytest.raises(ValidationError):

@@ -1,5 +1,7 @@
 """A run is held by one runner and keeps the settings its artifacts were made with."""
 
+import errno
+import fcntl
 import json
 
 import pytest
@@ -70,3 +72,21 @@ def test_a_write_is_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         write_atomically(path, 5)
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch, number):
+    """Lustre without -o flock, NFS without a lock daemon."""
+
+    def no_locks(*_):
+        raise OSError(number, "not there")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(UserError, match="this file system has no locks"), hold(RunLayout(tmp_path / "run")):
+        pass
+
+
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="no run lies there"):
+        stored_experiment(RunLayout(tmp_path / "file"))

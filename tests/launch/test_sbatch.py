@@ -4,6 +4,7 @@ a value."""
 import os
 import random
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import replace
@@ -102,6 +103,19 @@ def test_apptainer_runs_inside_of_srun_with_the_run_mounted():
     run = f"{PLACE}/runs/llama3-8b"
     bound = f"--bind={PLACE}:{PLACE} --bind={run}:{run} --bind=/data:/data"
     assert f"--cpus-per-task=16 apptainer exec --nv --pwd={PLACE} {bound} nemo.sif " in text
+
+
+@pytest.mark.parametrize("container", ["pyxis", "apptainer"])
+def test_the_images_variables_do_not_win(tmp_path, container):
+    """Both runtimes let an image's own variables stand: the environment's are set once more inside."""
+    (tmp_path / "train.env").write_text(environment_text({"SET": "by us; 'all of it'"}))
+    text = scripts("llama3-8b", f"cluster.train.container={container}", "cluster.train.image=nemo.sif")["iter_1.train"]
+    words = shlex.split(next(line for line in text.splitlines() if line.startswith("srun ")).removesuffix("\\"))
+    inside = words[words.index("sh") :]
+    assert inside[3] == f"{PLACE}/runs/llama3-8b/slurm/train.env"
+    command = [*inside[:3], str(tmp_path / "train.env"), "printenv", "SET"]
+    done = subprocess.run(command, env={**os.environ, "SET": "by the image"}, capture_output=True, text=True)
+    assert done.stdout == "by us; 'all of it'\n"
 
 
 # --- strings ---------------------------------------------------------------------------------------------------------

@@ -191,7 +191,7 @@ print(run_forked(sum_over_all_ranks, 4, timeout=60, node=Node(1, 2, Path({str(fi
 
 def test_a_node_whose_first_one_never_comes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meeting, "MEETING_SECONDS", 0.3)
-    with pytest.raises(UserError, match=r"did not announce itself within 0\.3 s"):
+    with pytest.raises(TimeoutError, match=r"did not announce itself within 0\.3 s"):
         run_forked(my_rank, 2, timeout=TIMEOUT, node=Node(1, 2, tmp_path / "none"))
 
 

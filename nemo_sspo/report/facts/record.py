@@ -115,7 +115,7 @@ def read_run(layout: RunLayout, plan: Sequence[PlannedStep] = ()) -> RunRecord:
     """
     try:
         settings = json.loads(layout.experiment.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise no_run(layout) from None
     except ValueError as error:
         raise UserError(f"{layout.experiment}: not JSON ({error}); start the run again to write it") from None
