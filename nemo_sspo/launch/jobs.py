@@ -46,6 +46,11 @@ class Job:
         """Whether it is submitted as a job array, one task per shard."""
         return STAGES[self.stage].sharded
 
+    @property
+    def has_ranks(self) -> bool:
+        """Whether its processes are the ranks of the training layout."""
+        return STAGES[self.stage].ranks
+
 
 def jobs(experiment: Experiment) -> tuple[Job, ...]:
     """Every job of a run, each after those it waits for.
