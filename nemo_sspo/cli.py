@@ -9,10 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rich.console import Console
-from rich.table import Table
 
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.layout import RunLayout
@@ -96,7 +95,7 @@ def show_config(options: argparse.Namespace) -> int:
 
 def show_plan(options: argparse.Namespace) -> int:
     """Print the steps of a run and what each waits for."""
-    from nemo_sspo.commands.plan import show_graph, show_jobs
+    from nemo_sspo.commands.plan import plan_table, print_wide, show_graph, show_jobs
     from nemo_sspo.launch.jobs import as_data as jobs_as_data
     from nemo_sspo.launch.jobs import jobs
     from nemo_sspo.launch.plan import as_data, plan
@@ -111,7 +110,7 @@ def show_plan(options: argparse.Namespace) -> int:
     elif options.json:
         print(json.dumps(as_data(steps), indent=1))
     else:
-        _print_wide(_plan_table(steps))
+        print_wide(plan_table(steps))
     return 0
 
 
@@ -131,43 +130,15 @@ def _show_summary(console: Console, layout: RunLayout) -> None:
 
 
 def _dry_run(experiment: Experiment, found: Sequence[str]) -> int:
+    from nemo_sspo.commands.plan import plan_table, print_wide
     from nemo_sspo.launch.plan import plan
 
-    _print_wide(_plan_table(plan(experiment)))
+    print_wide(plan_table(plan(experiment)))
     for problem in found:
         print(f"error: {problem}", file=sys.stderr)
     if not found:
         print(f"every input is in order; {experiment.run_dir} would hold the run")
     return UserError.EXIT_CODE if found else 0
-
-
-def _plan_table(steps: Sequence[Any]) -> Table:
-    """One row per stage and iteration; shards of a stage share it."""
-    from nemo_sspo.artifacts.store import is_published
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("step", "tasks", "environment", "ranks", "GPUs", "after", "publishes", "published"):
-        table.add_column(heading, overflow="fold")
-    names = {step.step_id: _row_name(step) for step in steps}
-    for name in dict.fromkeys(names.values()):
-        tasks = [step for step in steps if names[step.step_id] == name]
-        first = tasks[0]
-        after = ", ".join(dict.fromkeys(names[parent] for step in tasks for parent in step.depends_on))
-        target = str(first.output if len(tasks) == 1 else first.output.with_name("shard_*"))
-        published = sum(is_published(step.output) for step in tasks)
-        cells = (name, len(tasks), first.environment, first.ranks, first.gpus, after, target, published or "")
-        table.add_row(*map(str, cells))
-    return table
-
-
-def _row_name(step: Any) -> str:
-    return step.stage if step.stage == "prepare_prompts" else f"iter_{step.iteration}.{step.stage}"
-
-
-def _print_wide(table: Table) -> None:
-    """As wide as the terminal; unbroken lines into a file or pipe."""
-    console = Console()
-    (console if console.is_terminal else Console(width=240)).print(table, highlight=False)
 
 
 def _reason(error: OSError) -> str | None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemo_sspo.errors import UserError
+
 
 @dataclass(frozen=True)
 class RunLayout:
@@ -85,3 +87,8 @@ NEMO_CHECKPOINT = "nemo"
 HF_MODEL = "hf"
 VOLATILE = "volatile"
 """Subfolder of an artifact for logs and timings; it is kept but is no part of the identity."""
+
+
+def no_run(layout: RunLayout) -> UserError:
+    """What a command says that was given a directory without a run."""
+    return UserError(f"{layout.root}: no run lies there; give the directory of one, as in runs/<name>")

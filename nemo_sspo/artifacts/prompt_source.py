@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
-from nemo_sspo.artifacts.records import has_surrogates, read_records, without_surrogates
+from nemo_sspo.artifacts.records import has_surrogates, json_kind, read_records, without_surrogates
 from nemo_sspo.errors import UserError
 
 ROLES = ("system", "user", "assistant")
@@ -94,7 +94,7 @@ def conversation_of(where: str, record: Any, line: int, repaired: bool = False) 
 
 def _prompt_messages(where: str, record: Any) -> Iterable[Message]:
     if not isinstance(record, dict):
-        raise UserError(f"{where}: a {type(record).__name__}, not a JSON object with `prompt` or `messages`")
+        raise UserError(f"{where}: {json_kind(record)}, not a JSON object with `prompt` or `messages`")
     field_name = next((name for name in ("prompt", "messages") if name in record), "chosen")
     value = record.get(field_name)
     if field_name == "chosen":
@@ -106,7 +106,7 @@ def _prompt_messages(where: str, record: Any) -> Iterable[Message]:
             raise UserError(f"{where}: empty prompt; remove the line or give it text")
         return [{"role": "user", "content": value}]
     if not isinstance(value, list):
-        raise UserError(f"{where}: `{field_name}` is a {type(value).__name__}; expected {_expected(field_name)}")
+        raise UserError(f"{where}: `{field_name}` is {json_kind(value)}; expected {_expected(field_name)}")
     return _messages(f"{where}: `{field_name}`", value)
 
 
@@ -135,4 +135,5 @@ def _messages(where: str, value: list[Any]) -> Iterator[Message]:
             raise UserError(f"{here}: empty user message; remove the prompt or give it text")
         yield {"role": role, "content": message["content"]}
     if value[-1]["role"] != "user":
-        raise UserError(f"{where}: the last message is the {value[-1]['role']}'s; it must be the user's")
+        last = value[-1]["role"]
+        raise UserError(f"{where}: the last message is the {last}'s; it must be the user's: leave the answer out")

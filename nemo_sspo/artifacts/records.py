@@ -17,6 +17,16 @@ DATASET_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.\[\]%-]+)?")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
+_JSON_KINDS = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
+
 Record = tuple[int, Any, bool]
 """Line (1-based, counted over all files of a directory), record, whether bytes that are no UTF-8 were replaced."""
 
@@ -52,6 +62,11 @@ def is_file_name(source: str) -> bool:
 def is_on_disk(source: str) -> bool:
     """Whether a source is read from disk (or meant to be), not from a hub."""
     return Path(source).exists() or is_file_name(source) or not DATASET_ID.fullmatch(source)
+
+
+def json_kind(value: object) -> str:
+    """What a value is, in words; Parquet has further types, which keep their names."""
+    return _JSON_KINDS.get(type(value), f"of type {type(value).__name__}")
 
 
 def has_surrogates(text: str) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemo_sspo.artifacts.prompt_source import Conversation, Key, PromptRead, collect, conversation_of
-from nemo_sspo.artifacts.records import read_records, without_surrogates
+from nemo_sspo.artifacts.records import json_kind, read_records, without_surrogates
 from nemo_sspo.errors import UserError
 
 COLUMNS = ("prompt", "messages", "responses", "chosen", "rejected")
@@ -69,8 +69,8 @@ def _responses(where: str, record: dict[str, Any], conversation: Conversation) -
     elif "chosen" in record and "rejected" in record:
         values, names = [record["chosen"], record["rejected"]], ["`chosen`", "`rejected`"]
     else:
-        fields = sorted(map(str, record))
-        raise UserError(f"{where}: neither `responses` nor `chosen` and `rejected` among its fields {fields}")
+        fields = f"its fields {sorted(map(str, record))}; rename those that hold them"
+        raise UserError(f"{where}: neither `responses` nor `chosen` and `rejected` among {fields}")
     return tuple(_text(f"{where}: {name}", value, conversation) for name, value in zip(names, values, strict=True))
 
 
@@ -78,9 +78,7 @@ def _text(where: str, value: Any, conversation: Conversation) -> str:
     if isinstance(value, list):
         value = _last_message(where, value, conversation)
     if not isinstance(value, str):
-        raise UserError(
-            f"{where} is a {type(value).__name__}; expected text, or messages that end with the assistant's"
-        )
+        raise UserError(f"{where} is {json_kind(value)}; expected text, or messages that end with the assistant's")
     if not value.strip():
         raise UserError(f"{where} is empty; remove the record or give it text")
     return without_surrogates(value)

@@ -35,11 +35,14 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def import_rollouts(options: argparse.Namespace) -> int:
     """Check the file, prepare its prompts and publish its responses; what a run would do first, and no more."""
+    from nemo_sspo.artifacts.records import is_on_disk
     from nemo_sspo.commands.driving import drive
     from nemo_sspo.launch.machine import local_cluster
     from nemo_sspo.launch.plan import plan
     from nemo_sspo.launch.preflight import problems
 
+    if is_on_disk(options.file) and not Path(options.file).exists():
+        raise UserError(f"{options.file}: no such file; import-rollouts takes the file first, then overrides")
     overrides = importing_overrides(options.file, options.overrides)
     experiment = load_experiment(overrides, options.config_dir)
     local_cluster(experiment)

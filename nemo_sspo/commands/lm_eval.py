@@ -5,6 +5,7 @@ import json
 import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from nemo_sspo.artifacts.store import is_published, open_artifact, publish, refuse_changes
     from nemo_sspo.commands.benchmark import output_of, refuse_extra, say
     from nemo_sspo.launch.benchmark import environment, rollout_python, run_and_iteration
-    from nemo_sspo.public_benchmarks.lm_eval import chosen_tasks, command, read_scores
+    from nemo_sspo.public_benchmarks.lm_eval import chosen_tasks, command
 
     refuse_extra(options)
     if options.include_path is not None and not options.include_path.is_dir():
@@ -79,24 +80,33 @@ def evaluate(options: argparse.Namespace) -> int:
             say(console, f"  {shlex.join(line(task, final / task.name))}")
         return 0
     final.parent.mkdir(parents=True, exist_ok=True)
-    scores: list[Score] = []
     with publish(
         final, stage="benchmark_lm_eval", iteration=iteration, config=config, inputs={"policy": exported}
     ) as draft:
-        for task in tasks:
-            output = draft.path / task.name
-            words = line(task, output)
-            say(console, shlex.join(words))
-            code = subprocess.run(words, env=variables, stdin=subprocess.DEVNULL).returncode
-            if code:
-                raise UserError(f"lm_eval ended with exit code {code} on {task.name}; see what it printed above")
-            scores += read_scores(task, output)
+        scores = [
+            score for task in tasks for score in _run_task(task, draft.path / task.name, line, variables, console)
+        ]
         draft.rows = len(scores)
         draft.counts |= {f"{score.task} {score.metric}": score.value for score in scores}
         (draft.path / SCORES).write_text(json.dumps([score._asdict() for score in scores], indent=1) + "\n")
     console.print(_table(scores))
     say(console, str(final / SCORES))
     return 0
+
+
+def _run_task(
+    task: Any, output: Path, line: Callable[[Any, Path], list[str]], variables: dict[str, str], console: Console
+) -> list[Score]:
+    """Run the harness on one task, as `line` has it, and read the scores it left in `output`."""
+    from nemo_sspo.commands.benchmark import say
+    from nemo_sspo.public_benchmarks.lm_eval import read_scores
+
+    words = line(task, output)
+    say(console, shlex.join(words))
+    code = subprocess.run(words, env=variables, stdin=subprocess.DEVNULL).returncode
+    if code:
+        raise UserError(f"lm_eval ended with exit code {code} on {task.name}; see what it printed above")
+    return read_scores(task, output)
 
 
 def _has_lm_eval(python: str, variables: dict[str, str]) -> bool:

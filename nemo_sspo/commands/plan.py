@@ -1,4 +1,4 @@
-"""The plan of a run for people: its Slurm jobs as a table, and any plan as a tree."""
+"""The plan of a run for people: its steps or its Slurm jobs as a table, and any plan as a tree."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +12,23 @@ from nemo_sspo.launch.jobs import Job, job_name
 from nemo_sspo.launch.plan import Step
 
 _UNBROKEN = 240
+
+
+def plan_table(steps: Sequence[Step]) -> Table:
+    """One row per stage and iteration; shards of a stage share it."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("step", "tasks", "environment", "ranks", "GPUs", "after", "publishes", "published"):
+        table.add_column(heading, overflow="fold")
+    names = {step.step_id: job_name(step) for step in steps}
+    for name in dict.fromkeys(names.values()):
+        tasks = [step for step in steps if names[step.step_id] == name]
+        first = tasks[0]
+        after = ", ".join(dict.fromkeys(names[parent] for step in tasks for parent in step.depends_on))
+        target = str(first.output if len(tasks) == 1 else first.output.with_name("shard_*"))
+        published = sum(is_published(step.output) for step in tasks)
+        cells = (name, len(tasks), first.environment, first.ranks, first.gpus, after, target, published or "")
+        table.add_row(*map(plain, cells))
+    return table
 
 
 def show_jobs(graph: Sequence[Job], console: Console) -> None:

@@ -54,7 +54,13 @@ def show_comparison(options: argparse.Namespace) -> int:
 
 
 def run_layout(given: Sequence[str], config_dir: Path | None) -> RunLayout:
-    """A run given as a directory or by its overrides."""
+    """A run given as a directory or by its overrides.
+
+    Raises:
+        UserError: nothing is given.
+    """
+    if not given:
+        raise UserError("give the directory of a run, as in runs/<name>, or the overrides it was run with")
     if len(given) == 1 and "=" not in given[0]:
         return RunLayout(Path(given[0]))
     return RunLayout(load_experiment(given, config_dir).run_dir)

@@ -144,6 +144,8 @@ def show_cancel(options: argparse.Namespace) -> int:
 def _experiment(options: argparse.Namespace) -> Experiment:
     """The experiment of a run directory, or of overrides."""
     given: list[str] = options.overrides
+    if not given:
+        raise UserError("give the directory of a run, as in runs/<name>, or the overrides of one")
     if not (options.is_resume or (len(given) == 1 and "=" not in given[0])):
         return load_experiment(given, options.config_dir)
     if len(given) != 1 or "=" in given[0]:
@@ -152,6 +154,11 @@ def _experiment(options: argparse.Namespace) -> Experiment:
     experiment = stored_experiment(RunLayout(root))
     if experiment is None:
         raise UserError(f"{root}: experiment.json is of another version; give the overrides it was submitted with")
+    if experiment.cluster.kind == "local":
+        raise UserError(
+            f"{root}: a run of this machine, not of Slurm: `nemo-sspo report {shlex.quote(str(root))}` shows how it "
+            "stands, and `nemo-sspo run` with its overrides continues it"
+        )
     if experiment.run_dir.resolve() != root.resolve():
         raise UserError(
             f"{root}: its experiment.json says {experiment.run_dir}; run this from the directory that it was submitted "

@@ -35,7 +35,7 @@ def load_experiment(overrides: Sequence[str], config_dir: Path | None = None) ->
     try:
         return Experiment.model_validate(settings)
     except ValidationError as error:
-        raise UserError(validation_message(error, settings)) from None
+        raise UserError(validation_message(error, settings) + _whole_experiments(error, config_dir)) from None
 
 
 def describe(overrides: Sequence[str], config_dir: Path | None = None) -> list[FieldMeaning]:
@@ -119,7 +119,8 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
 def _quoting_advice(text: str) -> str:
     key, equals, value = text.partition("=")
     if not equals:
-        return "write key=value"
+        group = next((path.parent.name for path in sorted(config_root().glob("*/*.yaml")) if path.stem == text), "key")
+        return f"write {group}={'value' if group == 'key' else text}"
     if not text.isprintable():
         return "it holds characters that cannot be printed"
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
@@ -145,6 +146,15 @@ def _check_choice(group: str, value: object, known: list[str]) -> None:
     if value is None or value in known:
         return
     raise UserError(f"{group}={shown(value)}: no such choice{closest(str(value), known)}; one of {', '.join(known)}")
+
+
+def _whole_experiments(error: ValidationError, config_dir: Path | None) -> str:
+    """Where a run has not even a name: what it could start from."""
+    problems = error.errors()
+    if any(problem["type"] != "missing" for problem in problems) or all(p["loc"] != ("name",) for p in problems):
+        return ""
+    *others, last = choices("experiment", config_dir)
+    return f", or start from experiment={', '.join(others)} or {last}"
 
 
 def _one_line(error: Exception) -> str:

@@ -25,6 +25,48 @@ _EXPECTED = {
 }
 _CLOSE_ENOUGH = 0.6
 
+_NAMES_ELSEWHERE = {
+    "lr": "train.learning_rate",
+    "lr_scheduler_type": "train.lr_schedule",
+    "warmup_ratio": "train.warmup_fraction",
+    "num_train_epochs": "train.train_epochs",
+    "epochs": "train.train_epochs",
+    "max_epochs": "train.train_epochs",
+    "batch_size": "train.global_batch_size",
+    "train_global_batch_size": "train.global_batch_size",
+    "per_device_train_batch_size": "train.micro_batch_size",
+    "train_micro_batch_size": "train.micro_batch_size",
+    "gradient_accumulation_steps": "train.global_batch_size",
+    "max_grad_norm": "train.clip_grad",
+    "gradient_checkpointing": "train.recompute",
+    "activation_checkpointing": "train.recompute",
+    "save_steps": "train.checkpoint_every_steps",
+    "report_to": "train.loggers",
+    "use_peft": "train.peft",
+    "lora_r": "train.lora_rank",
+    "sequence_packing": "train.packing",
+    "padding_free": "train.packing",
+    "max_length": "pairs.max_tokens",
+    "max_prompt_length": "data.max_prompt_tokens",
+    "max_completion_length": "rollout.max_response_tokens",
+    "max_new_tokens": "rollout.max_response_tokens",
+    "num_generations": "rollout.samples_per_prompt",
+    "num_return_sequences": "rollout.samples_per_prompt",
+    "model": "policy",
+    "model_name": "policy",
+    "model_name_or_path": "policy",
+    "dataset": "prompts",
+    "dataset_name": "prompts",
+    "output_dir": "runs_dir",
+    "tensor_model_parallel_size": "parallel.tensor",
+    "pipeline_model_parallel_size": "parallel.pipeline",
+    "context_parallel_size": "parallel.context",
+    "tensor_parallel_size": "engine.tensor_parallel",
+    "reward_model_path": "oracle.path",
+    "judge": "oracle",
+}
+"""What TRL, NeMo-RL and vLLM call a setting of ours."""
+
 
 def validation_message(error: ValidationError, settings: Mapping[str, Any]) -> str:
     """One line for everything pydantic found: a misspelt key first (it also causes missing ones), then values."""
@@ -70,7 +112,7 @@ def _misspelt(path: str, settings: Mapping[str, Any]) -> str:
     if path in known:
         kind = settings[section].get("kind")
         return f"{path}: no setting of {section}={kind}; it belongs to {section}={' or '.join(known[path])}"
-    near = nearest_key(path, [*known, "experiment"])
+    near = _NAMES_ELSEWHERE.get(path.rpartition(".")[2]) or nearest_key(path, [*known, "experiment"])
     return f"{shown(path)}: no such setting" + (
         f" (did you mean {near}?)" if near else "; `nemo-sspo config` lists them"
     )

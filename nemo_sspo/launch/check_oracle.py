@@ -29,9 +29,11 @@ def oracle_paths(experiment: Experiment) -> tuple[str, ...]:
 
 
 def oracle_package(experiment: Experiment) -> str | None:
-    """The package that a function of the user's is imported from."""
+    """The package that a function of the user's is imported from; None where it does not look like a path."""
     oracle = experiment.oracle
-    return oracle.function.partition(":")[0].partition(".")[0] if isinstance(oracle, FunctionOracle) else None
+    if not isinstance(oracle, FunctionOracle) or ":" not in oracle.function:
+        return None
+    return oracle.function.partition(":")[0].partition(".")[0]
 
 
 def planned_comparisons(experiment: Experiment) -> int | None:

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
-from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.layout import RunLayout, no_run
 from nemo_sspo.artifacts.store import is_published, open_artifact
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
@@ -122,7 +122,7 @@ def stored_experiment(layout: RunLayout) -> Experiment | None:
     try:
         return Experiment.model_validate_json(layout.experiment.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{layout.root}: no run lies there (no {layout.experiment.name})") from None
+        raise no_run(layout) from None
     except ValidationError:
         return None
 

@@ -136,12 +136,3 @@ def cpu_runtime() -> Iterator[None]:
             yield
         finally:
             _depth -= 1
-
-
-_process_stack = ExitStack()
-
-
-def enter_cpu_runtime_for_process() -> None:
-    """Enter `cpu_runtime()` until the process ends: for the entry point of a training process. Idempotent."""
-    if _depth == 0:
-        _process_stack.enter_context(cpu_runtime())

@@ -89,7 +89,7 @@ def _last_with_pairs(layout: RunLayout) -> int:
     numbers = [int(path.parent.name.removeprefix("iter_")) for path in layout.root.glob("iter_*/build_pairs")]
     published = [number for number in numbers if is_published(layout.artifact("build_pairs", number))]
     if not published:
-        raise UserError(f"{layout.root}: no iteration of a run with pairs lies there")
+        raise UserError(f"{layout.root}: no iteration of a run with pairs lies there; give a run, as in runs/<name>")
     return max(published)
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from rich.table import Table
 
-from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.layout import RunLayout, no_run
 from nemo_sspo.artifacts.manifest import Manifest
 from nemo_sspo.artifacts.published import read_manifest
-from nemo_sspo.errors import UserError
 
 Facts = dict[str, Any]
 
@@ -39,7 +38,7 @@ def summarize(layout: RunLayout) -> Facts:
         UserError: there is no run.
     """
     if not layout.root.is_dir():
-        raise UserError(f"{layout.root}: no run lies there")
+        raise no_run(layout)
     iterations = sorted(int(path.name.removeprefix("iter_")) for path in layout.root.glob("iter_[0-9]*"))
     prompts = read_manifest(layout.artifact("prepare_prompts"))
     return {

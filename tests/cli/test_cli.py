@@ -93,6 +93,8 @@ def test_run_then_run_again_then_summary(arguments, capsys):
     assert "quickstart: 1 iterations" in capsys.readouterr().out
     assert cli.main(["run", *arguments, "seed=1"]) == 2
     assert "was made with other settings (seed: 0 -> 1), which prepare_prompts" in capsys.readouterr().err
+    assert cli.main(["status", "runs/quickstart"]) == 2
+    assert "runs/quickstart: a run of this machine, not of Slurm: `nemo-sspo report" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("behaviour", "code"), [("refuse", 2), ("crash", 1)])
@@ -113,7 +115,11 @@ def test_exit_codes_tell_bad_input_from_a_failure(arguments, capsys, monkeypatch
         ([], "required: command"),
         (["config", "experiment=nope"], "experiment=nope: no such choice"),
         (["plan", "experiment=llama3-8b"], "prompts is missing: give prompts=..."),
-        (["summary", "no/such/run"], "no/such/run: no run lies there"),
+        (["summary", "no/such/run"], "no/such/run: no run lies there; give the directory of one"),
+        (["summary"], "give the directory of a run"),
+        (["report"], "give the directory of a run"),
+        (["status"], "give the directory of a run"),
+        (["resume"], "give the directory of a run"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(line, message, capsys):

@@ -44,6 +44,14 @@ def test_a_bad_record_is_one_line_and_nothing_is_published(arguments, capsys):  
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("line", [["absent.jsonl", "experiment=quickstart"], ["experiment=quickstart", "a.jsonl"]])
+def test_a_file_to_import_is_there_and_stands_first(tmp_path, monkeypatch, capsys, line):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["import-rollouts", *line]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error == f"error: {line[0]}: no such file; import-rollouts takes the file first, then overrides"
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -1,11 +1,12 @@
 """Registry keys, configuration kinds and YAML names are the same sets."""
 
+import re
 from typing import get_args
 
 import pytest
 
 from nemo_sspo.config import variants
-from nemo_sspo.config.load import choices
+from nemo_sspo.config.load import choices, config_root
 
 pytest.importorskip("torch")
 
@@ -56,3 +57,10 @@ def test_parameters_of_a_kind_are_those_of_its_function():
             parameters = inspect.signature(registry[kind]).parameters.values()
             keywords = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
             assert set(member.model_fields) - {"kind"} - extra == keywords, kind
+
+
+def test_every_choice_begins_with_a_line_that_says_what_it_is():
+    for path in sorted(config_root().glob("*/*.yaml")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        comment = next(line for line in lines if line != "# @package _global_")
+        assert re.fullmatch(r"# \S.{10,}", comment), path

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from nemo_sspo.config.describe import kinds_of_keys
 from nemo_sspo.config.load import compose_settings, config_root, load_experiment
+from nemo_sspo.config.mistakes import _NAMES_ELSEWHERE
 from nemo_sspo.errors import UserError
 
 QUICK = "experiment=quickstart"
@@ -66,6 +68,10 @@ def test_an_experiments_setting_for_another_kind_is_left_out_but_a_given_one_is_
         ("oracle.pth=x", "oracle.path"),
         ("cluster.train.pyton=x", "cluster.train.python"),  # codespell:ignore
         ("sead=1", "seed"),
+        ("train.lr=1", "train.learning_rate"),
+        ("max_prompt_length=512", "data.max_prompt_tokens"),
+        ("train.per_device_train_batch_size=1", "train.micro_batch_size"),
+        ("model_name_or_path=x", "policy"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(override, nearest):
@@ -89,11 +95,18 @@ def test_an_unknown_key_names_the_nearest(override, nearest):
         ("gate=shap", "gate=shap: no such choice; one of custom"),
         ("seed=1,2", "seed=1,2: several values; a run takes one"),
         ("seed", "cannot read the override 'seed': write key=value"),
+        ("quickstart", "cannot read the override 'quickstart': write experiment=quickstart"),
+        ("power", "cannot read the override 'power': write gate=power"),
         ("prompts=a=b", """cannot read the override 'prompts=a=b': a value with special characters needs quotes"""),
     ],
 )
 def test_a_wrong_value_names_field_value_and_expectation(override, message):
     assert message_of(QUICK, override).startswith(message)
+
+
+def test_names_of_other_trainers_lead_to_settings_that_exist():
+    assert set(_NAMES_ELSEWHERE.values()) <= set(kinds_of_keys())
+    assert not set(_NAMES_ELSEWHERE) & set(kinds_of_keys())
 
 
 def test_the_advised_quotes_work():
@@ -104,7 +117,8 @@ def test_the_advised_quotes_work():
 def test_what_is_missing_names_the_flags_to_give():
     assert message_of("experiment=llama3-8b") == "prompts is missing: give prompts=..."
     assert message_of() == (
-        "name, policy, prompts, oracle.path are missing: give name=... policy=... prompts=... oracle.path=..."
+        "name, policy, prompts, oracle.path are missing: give name=... policy=... prompts=... oracle.path=..., "
+        "or start from experiment=llama3-70b, llama3-8b, mistral-7b or quickstart"
     )
 
 

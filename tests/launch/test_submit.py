@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,7 @@ from nemo_sspo.launch import check_environments
 from nemo_sspo.launch.job_record import Submission, append_submission, events, shard_ranges, submissions
 from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.run_directory import bind
-from nemo_sspo.launch.slurm import final_state, live_jobs, mark
-from nemo_sspo.launch.status import run_status
+from nemo_sspo.launch.slurm import live_jobs, mark
 from nemo_sspo.launch.submit import missing_parts, place_of, submit
 from tests.launch.test_preflight import write_prompts
 from tests.launch.tiny_models import write_oracle, write_policy
@@ -74,6 +72,12 @@ def calls(folder) -> dict[str, list[str]]:
 
 def option(call: list[str], name: str) -> str | None:
     return next((word.partition("=")[2] for word in call if word.startswith(f"--{name}=")), None)
+
+
+def stand_in(folder, name, text):
+    """Another of Slurm's commands."""
+    (folder / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+    (folder / "bin" / name).chmod(0o755)
 
 
 def publish(experiment, *steps: str) -> None:
@@ -234,60 +238,6 @@ def test_records_survive_a_torn_line(tmp_path):
 @pytest.mark.parametrize(("shards", "text"), [((0,), "0"), ((0, 1, 2), "0-2"), ((7, 0, 1, 3, 4), "0-1,3-4,7")])
 def test_shards_as_sbatch_takes_them(shards, text):
     assert shard_ranges(shards) == text
-
-
-def test_progress_rate_and_what_is_left(slurm):
-    """Resumed at step 40 of 100, at step 60 ten seconds later: two a second, twenty seconds left."""
-    experiment = load_experiment(slurm)
-    place = place_of(experiment)
-    assert cli.main(["submit", *slurm]) == 0
-    by_name = {item.job: item.id for item in submissions(place)}
-    job = by_name["iter_1.train"]
-    queue(place.run, f"{job}|{job}|N/A|RUNNING|None|{{}}")
-    now = time.time()
-    state = {"done": 60, "total": 100, "unit": "steps", "note": "", "updated": now, "first": 40, "started": now - 10}
-    progress = RunLayout(place.run).progress("iter_1.train")
-    progress.parent.mkdir(parents=True)
-    progress.write_text(json.dumps(state))
-    log = RunLayout(place.run).log("iter_1.train", f"{job}.2")
-    log.write_bytes(b"loading\nstep 60 [loss]\r\n\n")
-    place.attempts("iter_1.train").write_text(
-        json.dumps({"event": "start", "job": job, "restart": 2, "code": 0, "at": int(now)}) + "\n"
-    )
-    rows = {row.step: row for row in run_status(jobs(experiment), place, live_jobs(place.run), str)}
-    row = rows["iter_1.train"]
-    assert (row.state, row.job, row.restarts, row.done, row.total) == ("running", job, 2, 60, 100)
-    assert row.per_second == pytest.approx(2.0)
-    assert row.remaining == pytest.approx(20.0, abs=1)
-    assert row.detail == "step 60 [loss]"
-    assert rows["iter_1.export"].state == "missing"
-    assert cli.main(["status", *slurm]) == 0  # brackets in a log line are no markup
-
-
-def test_a_job_that_did_not_live_to_tell_is_asked_about(slurm, tmp_path):
-    """squeue has forgotten it; the controller or, later, accounting knows how it ended."""
-    experiment = load_experiment(slurm)
-    place = place_of(experiment)
-    assert cli.main(["submit", *slurm]) == 0
-    job = {item.job: item.id for item in submissions(place)}["iter_1.train"]
-    begun = {"event": "start", "job": job, "restart": 0, "code": 0, "at": 5}
-    place.attempts("iter_1.train").write_text(json.dumps(begun) + "\n")
-
-    def detail() -> str:
-        rows = run_status(jobs(experiment), place, [], final_state)
-        return next(row.detail for row in rows if row.step == "iter_1.train")
-
-    stand_in(tmp_path, "scontrol", f"[[ $4 == {job} ]] && echo JobId={job} JobName=x JobState=TIMEOUT Reason=TimeLimit")
-    assert detail() == "ended by Slurm (timeout): "
-    stand_in(tmp_path, "scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    stand_in(tmp_path, "sacct", "echo OUT_OF_MEMORY; echo COMPLETED")
-    assert detail() == "ended by Slurm (out_of_memory): "
-
-
-def stand_in(folder, name, text):
-    """Another of Slurm's commands."""
-    (folder / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
-    (folder / "bin" / name).chmod(0o755)
 
 
 def test_planning_for_slurm_takes_under_a_second_and_imports_nothing_heavy():

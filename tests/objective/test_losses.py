@@ -20,7 +20,14 @@ from nemo_sspo.objective.losses import (
 
 D_W, D_L = 0.7, -0.3
 TARGETS = PairTargets(*(torch.tensor([value], dtype=torch.float64) for value in (0.8, 0.35, 0.9)))
-ARGUMENTS = {name: {"beta": 0.1} if name in ("dpo", "ipo", "kto_pair") else {"eta": 10.0} for name in LOSSES}
+ARGUMENTS = {
+    "sppo": {"eta": 10.0},
+    "sppo_single": {"eta": 10.0},
+    "sppo_hard": {"eta": 10.0},
+    "dpo": {"beta": 0.1},
+    "ipo": {"beta": 0.1},
+    "kto_pair": {"beta": 0.1},
+}
 
 
 def d(value, *, grad=False):

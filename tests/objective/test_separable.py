@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nemo_sspo.config.variants import Loss
 from nemo_sspo.objective.losses import LOSSES, PairTargets
 from nemo_sspo.objective.separable import SEPARABLE, slopes
 
-ARGUMENTS = {name: {"eta": 30.0} if name.startswith("sppo") else {"beta": 0.1} for name in LOSSES}
+VARIANTS = {member.model_fields["kind"].default: member for member in get_args(get_args(Loss)[0])}
+ARGUMENTS = {name: VARIANTS[name]().model_dump(exclude={"kind", "scale"}) for name in LOSSES}
+"""Every loss with the defaults of its settings."""
 LOG_RATIOS = st.floats(-20, 20, width=32)
 TARGETS = st.floats(0, 1, width=32)
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.layout import RunLayout, no_run
 from nemo_sspo.artifacts.published import PublishedStep, published_steps
 from nemo_sspo.errors import UserError
 
@@ -116,7 +116,7 @@ def read_run(layout: RunLayout, plan: Sequence[PlannedStep] = ()) -> RunRecord:
     try:
         settings = json.loads(layout.experiment.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{layout.root}: no run lies there (no {layout.experiment.name})") from None
+        raise no_run(layout) from None
     except ValueError as error:
         raise UserError(f"{layout.experiment}: not JSON ({error}); start the run again to write it") from None
     if not isinstance(settings, dict):

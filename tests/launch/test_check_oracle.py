@@ -1,0 +1,70 @@
+"""Preflight of the oracle: what can be said to be wrong with its settings before a run starts."""
+
+from nemo_sspo.launch import check_environments
+from tests.launch.test_preflight import edit, found, only, place  # noqa: F401 - a fixture
+from tests.launch.tiny_models import write_reward_model
+
+
+def test_oracle(place):  # noqa: F811
+    edit(place / "oracle" / "config.json", model_type="llama", source_prefix_id=None)
+    assert "not a PairRM" in only()
+    assert only("oracle.path=./absent") == "oracle.path=./absent: no such directory, and not a hub id (owner/name)"
+
+
+def test_reward_model(place):  # noqa: F811
+    write_reward_model(place / "reward")
+    reward = ("oracle=reward_model", "oracle.path=reward")
+    assert found(*reward) == []
+    assert "['DebertaV2PairRM'] is no sequence classifier" in only("oracle=reward_model", "oracle.path=oracle")
+    edit(place / "reward" / "config.json", num_labels=None, id2label={"0": "bad", "1": "good"})
+    assert "a classifier of 2 classes; a reward model has one output" in only(*reward)
+    edit(place / "reward" / "config.json", num_labels=1, auto_map={"AutoModel": "code.py"})
+    assert "give oracle.trust_remote_code=true" in only(*reward)
+    assert found(*reward, "oracle.trust_remote_code=true") == []
+    edit(place / "reward" / "config.json", auto_map=None)
+    (place / "reward" / "model.safetensors").write_bytes(b"\x10")
+    assert "not a safetensors file, or cut short" in only(*reward)
+    (place / "reward" / "tokenizer.json").unlink()
+    assert "no tokenizer beside the weights" in found(*reward)[1]
+    assert "no such directory" in only("oracle=reward_model", "oracle.path=./absent")
+
+
+JUDGE = ("oracle=llm_judge", "oracle.model=m", "oracle.endpoint=http://127.0.0.1:8000/v1")
+
+
+def test_llm_judge(place, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setattr(check_environments, "JUDGE_PACKAGE", "json")
+    assert found(oracle=JUDGE) == []
+    assert "not a URL" in only("oracle.endpoint=127.0.0.1", oracle=JUDGE)
+    assert "hunter2" not in only("oracle.endpoint='http://me:hunter2@host/v1'", oracle=JUDGE)
+    assert "oracle.template=absent.txt: cannot be read" in only("oracle.template=absent.txt", oracle=JUDGE)
+    monkeypatch.setattr(check_environments, "JUDGE_PACKAGE", "no_such_client")
+    assert "lacks no_such_client" in only(oracle=JUDGE)
+    monkeypatch.setattr(check_environments, "JUDGE_PACKAGE", "json")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert only(oracle=JUDGE).startswith("oracle.api_key_variable=OPENAI_API_KEY: not set")
+    assert found("oracle.api_key_variable=null", oracle=JUDGE) == []
+
+
+def test_a_plan_that_costs_more_than_the_cap_is_refused(place, monkeypatch):  # noqa: F811
+    """25 prompts train with K=5 responses, both orders; 5 are held out, with 2 x 2 responses and 2 opponents."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setattr(check_environments, "JUDGE_PACKAGE", "json")
+    planned = 25 * 5 * 4 + 2 * (5 * 2 * 2 * 2 * 2)
+    assert f"the run may ask for {planned} comparisons" in only(f"oracle.max_requests={planned - 1}", oracle=JUDGE)
+    assert found(f"oracle.max_requests={planned}", oracle=JUDGE) == []
+    fewer = ("data.prompts_per_iteration=3", f"oracle.max_requests={2 * 3 * 20 + 160}")
+    assert found(*fewer, oracle=JUDGE) == []
+
+
+def test_function_and_policy_judge(place):  # noqa: F811
+    assert found(oracle=("oracle=function", "oracle.function=json:loads")) == []
+    assert "lacks no_such_package" in only(oracle=("oracle=function", "oracle.function=no_such_package.rules:f"))
+    for path in ("json", "json.loads", "9:f", "json:9"):
+        assert (
+            "write it as package.module:function" in found(oracle=("oracle=function", f"oracle.function='{path}'"))[0]
+        )
+    assert len(found(oracle=("oracle=function", "oracle.function=no_such_package"))) == 1
+    assert found(oracle=("oracle=policy_judge",)) == []
+    assert "cannot be read" in only("oracle.template=absent.txt", oracle=("oracle=policy_judge",))

@@ -1,0 +1,64 @@
+"""How a run on Slurm stands: progress from its files, and what became of jobs that did not live to tell."""
+
+import json
+import time
+
+import pytest
+
+from nemo_sspo import cli
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.config.load import load_experiment
+from nemo_sspo.launch.job_record import submissions
+from nemo_sspo.launch.jobs import jobs
+from nemo_sspo.launch.slurm import final_state, live_jobs
+from nemo_sspo.launch.status import run_status
+from nemo_sspo.launch.submit import place_of
+from tests.launch.test_submit import queue, slurm, stand_in  # noqa: F401 - a fixture
+
+
+def test_progress_rate_and_what_is_left(slurm):  # noqa: F811
+    """Resumed at step 40 of 100, at step 60 ten seconds later: two a second, twenty seconds left."""
+    experiment = load_experiment(slurm)
+    place = place_of(experiment)
+    assert cli.main(["submit", *slurm]) == 0
+    by_name = {item.job: item.id for item in submissions(place)}
+    job = by_name["iter_1.train"]
+    queue(place.run, f"{job}|{job}|N/A|RUNNING|None|{{}}")
+    now = time.time()
+    state = {"done": 60, "total": 100, "unit": "steps", "note": "", "updated": now, "first": 40, "started": now - 10}
+    progress = RunLayout(place.run).progress("iter_1.train")
+    progress.parent.mkdir(parents=True)
+    progress.write_text(json.dumps(state))
+    log = RunLayout(place.run).log("iter_1.train", f"{job}.2")
+    log.write_bytes(b"loading\nstep 60 [loss]\r\n\n")
+    place.attempts("iter_1.train").write_text(
+        json.dumps({"event": "start", "job": job, "restart": 2, "code": 0, "at": int(now)}) + "\n"
+    )
+    rows = {row.step: row for row in run_status(jobs(experiment), place, live_jobs(place.run), str)}
+    row = rows["iter_1.train"]
+    assert (row.state, row.job, row.restarts, row.done, row.total) == ("running", job, 2, 60, 100)
+    assert row.per_second == pytest.approx(2.0)
+    assert row.remaining == pytest.approx(20.0, abs=1)
+    assert row.detail == "step 60 [loss]"
+    assert rows["iter_1.export"].state == "missing"
+    assert cli.main(["status", *slurm]) == 0  # brackets in a log line are no markup
+
+
+def test_a_job_that_did_not_live_to_tell_is_asked_about(slurm, tmp_path):  # noqa: F811
+    """squeue has forgotten it; the controller or, later, accounting knows how it ended."""
+    experiment = load_experiment(slurm)
+    place = place_of(experiment)
+    assert cli.main(["submit", *slurm]) == 0
+    job = {item.job: item.id for item in submissions(place)}["iter_1.train"]
+    begun = {"event": "start", "job": job, "restart": 0, "code": 0, "at": 5}
+    place.attempts("iter_1.train").write_text(json.dumps(begun) + "\n")
+
+    def detail() -> str:
+        rows = run_status(jobs(experiment), place, [], final_state)
+        return next(row.detail for row in rows if row.step == "iter_1.train")
+
+    stand_in(tmp_path, "scontrol", f"[[ $4 == {job} ]] && echo JobId={job} JobName=x JobState=TIMEOUT Reason=TimeLimit")
+    assert detail() == "ended by Slurm (timeout): "
+    stand_in(tmp_path, "scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    stand_in(tmp_path, "sacct", "echo OUT_OF_MEMORY; echo COMPLETED")
+    assert detail() == "ended by Slurm (out_of_memory): "
