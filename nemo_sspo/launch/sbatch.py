@@ -128,13 +128,18 @@ def launch(job: Job, place: Place) -> list[str]:
     environment = job.environment
     if environment.image is None:
         return [*words, environment.python]
-    binds = list(_binds(environment, place))
+    binds, image = list(_binds(environment, place)), _image(environment.image, place)
     if environment.container == "pyxis":
-        words += [f"--container-image={environment.image}", "--no-container-mount-home"]
+        words += [f"--container-image={image}", "--no-container-mount-home"]
         words += [f"--container-mounts={','.join(binds)}", f"--container-workdir={place.workdir}"]
         return [*words, *_in_image(job, place)]
     inner = ["apptainer", "exec", *(["--nv"] if job.gpus_per_node else []), f"--pwd={place.workdir}"]
-    return [*words, *inner, *(f"--bind={bind}" for bind in binds), environment.image, *_in_image(job, place)]
+    return [*words, *inner, *(f"--bind={bind}" for bind in binds), image, *_in_image(job, place)]
+
+
+def _image(image: str, place: Place) -> str:
+    """A file by its whole path: pyxis takes a relative one for a name in a registry."""
+    return str(place.workdir / image) if image.endswith((".sqsh", ".sif")) else image
 
 
 def _in_image(job: Job, place: Place) -> list[str]:

@@ -102,7 +102,20 @@ def test_apptainer_runs_inside_of_srun_with_the_run_mounted():
     text = scripts("llama3-8b", *image)["iter_1.train"]
     run = f"{PLACE}/runs/llama3-8b"
     bound = f"--bind={PLACE}:{PLACE} --bind={run}:{run} --bind=/data:/data"
-    assert f"--cpus-per-task=16 apptainer exec --nv --pwd={PLACE} {bound} nemo.sif " in text
+    assert f"--cpus-per-task=16 apptainer exec --nv --pwd={PLACE} {bound} {PLACE}/nemo.sif " in text
+
+
+@pytest.mark.parametrize(
+    ("image", "given"),
+    [
+        ("images/nemo.sqsh", f"{PLACE}/images/nemo.sqsh"),  # without the slash in front, pyxis asks a registry
+        ("/images/nemo.sqsh", "/images/nemo.sqsh"),
+        ("nvidia/nemo:25.11", "nvidia/nemo:25.11"),
+    ],
+)
+def test_an_image_is_a_file_by_its_whole_path_or_a_name(image, given):
+    text = scripts("llama3-8b", "cluster.train.container=pyxis", f"cluster.train.image={image}")["iter_1.train"]
+    assert f" --container-image={given} " in text
 
 
 @pytest.mark.parametrize("container", ["pyxis", "apptainer"])
