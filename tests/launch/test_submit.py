@@ -253,7 +253,7 @@ def test_planning_for_slurm_takes_under_a_second_and_imports_nothing_heavy():
     seconds, heavy = done.stderr.strip().splitlines()[-1].split(maxsplit=1)
     assert heavy == "[]"
     assert float(seconds) < 1.0
-    assert "nvcr.io#nvidia/nemo:25.11" in done.stdout
+    assert "/lustre/images/nemo-25.11.sqsh" in done.stdout
 
 
 def test_slurms_silence_is_one_line(slurm, tmp_path):
