@@ -56,6 +56,21 @@ _WITHOUT_EFFECT = {
 """How a judge at an endpoint is reached and paid: no answer depends on it, so a cap may be raised in the middle."""
 _SAMPLING = ("policy", "rollout", "engine", "seed")
 _MODEL = ("parallel", "precision")
+_RECIPE = (
+    *_SAMPLING,
+    "prompts",
+    "data",
+    "iterations",
+    "oracle",
+    "encoder",
+    "pairs",
+    "gate",
+    "loss",
+    "repulsion",
+    "train",
+    *_MODEL,
+)
+"""All that a trained policy depends on, as its model card tells."""
 _REFERENCE = (
     "train.reference",
     "train.reference_source",
@@ -81,7 +96,7 @@ STAGES: Mapping[str, StageSpec] = {
         gpu=True,
     ),
     "train": StageSpec("train", "train", ("train", "loss", "repulsion", "seed", *_MODEL), ranks=True, gpu=True),
-    "export": StageSpec("export", "train", ("policy",)),
+    "export": StageSpec("export", "train", _RECIPE),
     "evaluate": StageSpec("evaluate", "rollout", ("oracle", "evaluation", "seed"), gpu=True),
 }
 """Every stage of the loop. Held-out rollouts are one shard: they are few, and an evaluation reads them whole."""
@@ -127,7 +142,11 @@ def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteratio
                 "checkpoint": [_checkpoint(layout, iteration - 1)],
             }
         case "export":
-            return {"train": [layout.artifact("train", iteration)]}
+            return {
+                "train": [layout.artifact("train", iteration)],
+                "build_pairs": [layout.artifact("build_pairs", iteration)],
+                "prompts": [layout.artifact("prepare_prompts")],
+            }
         case "evaluate":
             policies = {"new": iteration, "previous": iteration - 1, "base": 0}
             held_out = {name: [layout.artifact("rollout_held_out", policy, 0)] for name, policy in policies.items()}
