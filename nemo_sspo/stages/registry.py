@@ -148,9 +148,8 @@ def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteratio
                 "prompts": [layout.artifact("prepare_prompts")],
             }
         case "evaluate":
-            policies = {"new": iteration, "previous": iteration - 1, "base": 0}
-            held_out = {name: [layout.artifact("rollout_held_out", policy, 0)] for name, policy in policies.items()}
-            return held_out | _judging_inputs(experiment, layout, iteration)
+            *earlier, new = (layout.artifact("rollout_held_out", policy, 0) for policy in range(iteration + 1))
+            return {"new": [new], "earlier": earlier} | _judging_inputs(experiment, layout, iteration)
         case _:
             return {}
 
