@@ -10,7 +10,7 @@ prompts. With `evaluation.best_of_n`, the best of n samples meets the base too.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -24,14 +24,23 @@ from nemo_sspo.artifacts.matchups import opponents
 from nemo_sspo.artifacts.schema import BEST_OF_N, EVALUATION, MATCHUPS, ROLLOUTS
 from nemo_sspo.artifacts.store import Artifact, read_table, write_table
 from nemo_sspo.errors import UserError
+from nemo_sspo.objective.length_control import bounded_difference, win_at_equal_length
 from nemo_sspo.objective.win_rates import sigmoid
 from nemo_sspo.oracle.protocol import PreferenceOracle, Row
 from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.best_of_n import best_of_n, read_samples
-from nemo_sspo.stages.bootstrap import bootstrap_mean
+from nemo_sspo.stages.bootstrap import Interval, bootstrap, bootstrap_mean
 from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.judging import both_orders, workplace
 from nemo_sspo.stages.score import refuse_not_finite
+
+
+class Resampling(TypedDict):
+    """How the intervals of an evaluation are made."""
+
+    samples: int
+    confidence: float
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,7 @@ def run(context: StageContext) -> None:
     counts |= preferences.facts
     for name, policy in named.items():
         counts |= _interval(context, f"win_vs_{name}", wins[policy])
+    counts |= _length_controlled(context, new, earlier[0], wins[0], prompt_ids)
     for name, facts in {"new": new, "previous": earlier[-1], "base": earlier[0]}.items():
         counts |= {
             f"{name}_mean_tokens": facts.mean_tokens,
@@ -86,11 +96,34 @@ def run(context: StageContext) -> None:
 
 def _interval(context: StageContext, name: str, wins_N: NDArray[np.float64]) -> dict[str, float]:
     """A mean win rate and the ends of its interval, as counts."""
-    settings = context.experiment.evaluation
-    interval = bootstrap_mean(
-        wins_N, samples=settings.bootstrap_samples, confidence=settings.confidence, seed=context.seed
+    return _as_counts(name, bootstrap_mean(wins_N, **_resampling(context)))
+
+
+def _length_controlled(
+    context: StageContext, new: HeldOut, base: HeldOut, wins_N: NDArray[np.float64], prompt_ids: Sequence[str]
+) -> dict[str, float]:
+    """The win rate against the base at equal length, as counts."""
+    difference_N = bounded_difference(_longer(new, base, prompt_ids))
+    interval = bootstrap(
+        lambda rows_SN: win_at_equal_length(wins_N[rows_SN], difference_N[rows_SN]),
+        len(prompt_ids),
+        **_resampling(context),
     )
+    return _as_counts("length_controlled_win_vs_base", interval)
+
+
+def _resampling(context: StageContext) -> Resampling:
+    settings = context.experiment.evaluation
+    return {"samples": settings.bootstrap_samples, "confidence": settings.confidence, "seed": context.seed}
+
+
+def _as_counts(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _longer(new: HeldOut, opponent: HeldOut, prompt_ids: Sequence[str]) -> NDArray[np.float64]:
+    """By how many tokens the new policy's responses to each prompt [N] are longer, on average."""
+    return np.array([new.tokens[prompt_id] - opponent.tokens[prompt_id] for prompt_id in prompt_ids])
 
 
 def _matchups(
@@ -99,12 +132,11 @@ def _matchups(
     """One row per earlier policy and prompt."""
     tables = []
     for policy, (opponent, wins_N) in enumerate(zip(earlier, wins, strict=True)):
-        longer = [new.tokens[prompt_id] - opponent.tokens[prompt_id] for prompt_id in prompt_ids]
         columns = {
             "opponent": [policy] * len(prompt_ids),
             "prompt_id": prompt_ids,
             "win": wins_N,
-            "length_difference": longer,
+            "length_difference": _longer(new, opponent, prompt_ids),
         }
         tables.append(pa.table(columns, schema=MATCHUPS))
     return pa.concat_tables(tables)

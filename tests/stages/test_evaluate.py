@@ -74,7 +74,7 @@ def test_every_earlier_policy_is_met(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(evaluate, "load_oracle", lambda *_: FormulaOracle(biased))
     settings = runs.experiment(tmp_path, iterations=4, rollout=Rollout(held_out_samples_per_prompt=1))
     # One response a prompt counts, the second of each policy is another's business (best of n).
-    lengths = [(5, 4), (1, 7), (3, 3), (2, 6), (4, 5)]
+    lengths = [(5, 2), (1, 7), (3, 3), (2, 6), (4, 5)]
     publish_policies(settings, *([["x" * n, "-" * 9] for n in pair] for pair in lengths))
     artifact = runs.run_stage(settings, "evaluate", iteration=4)
     rows = runs.rollout_rows([["x"], ["x"]])
@@ -95,3 +95,8 @@ def test_every_earlier_policy_is_met(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert counts[f"win_vs_{name}"] == pytest.approx(np.mean(wins))
         assert counts[f"win_vs_{name}_low"] == pytest.approx(min(wins))  # of two prompts, either may be drawn twice
         assert counts[f"win_vs_{name}_high"] == pytest.approx(max(wins))
+    # Against the base the new responses are 1 shorter and 3 longer, 2 either side of their mean.
+    shorter, longer = np.tanh(-0.5), np.tanh(1.5)
+    slope = (sigmoid(np.float64(3)) - sigmoid(np.float64(-1))) / (longer - shorter)
+    assert counts["length_controlled_win_vs_base"] == pytest.approx(sigmoid(np.float64(3)) - slope * longer)
+    assert counts["length_controlled_win_vs_base"] < counts["win_vs_base"]
