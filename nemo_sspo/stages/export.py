@@ -6,7 +6,6 @@ from nemo_sspo.megatron.precision import params_dtype
 from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.generation_config import write_generation_config
 from nemo_sspo.stages.model_card import MODEL_CARD, model_card
-from nemo_sspo.stages.registry import stage_settings
 
 
 def run(context: StageContext) -> None:
@@ -23,7 +22,6 @@ def run(context: StageContext) -> None:
     card = model_card(
         context.experiment,
         context.iteration,
-        stage_settings(context.experiment, context.stage),
         prompts=context.input("prompts").manifest,
         pairs=context.input("build_pairs").manifest,
         train=trained.manifest,

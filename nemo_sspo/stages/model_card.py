@@ -17,31 +17,23 @@ from nemo_sspo import __version__
 from nemo_sspo.artifacts.layout import PORTION
 from nemo_sspo.artifacts.manifest import Manifest, digest_of
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.stages.registry import CONTENT, recipe_settings
 
 MODEL_CARD = "README.md"
 _TEMPLATES = Path(__file__).parent / "templates"
-_CONTENT = "content of "
 
 Facts = list[tuple[str, Any]]
 
 
-def model_card(
-    experiment: Experiment,
-    iteration: int,
-    settings: Mapping[str, Any],
-    *,
-    prompts: Manifest,
-    pairs: Manifest,
-    train: Manifest,
-) -> str:
+def model_card(experiment: Experiment, iteration: int, *, prompts: Manifest, pairs: Manifest, train: Manifest) -> str:
     """The card as Markdown with YAML in front, as the Hugging Face hub reads it.
 
     Args:
-        settings: the export's, by dotted key, with the fingerprints of the files they name.
         prompts: manifest of prepare_prompts.
         pairs: manifest of this iteration's build_pairs.
         train: manifest of this iteration's training.
     """
+    settings = recipe_settings(experiment)
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         undefined=StrictUndefined,
@@ -56,7 +48,7 @@ def model_card(
         iteration=iteration,
         iterations=experiment.iterations,
         recipe=_recipe(experiment),
-        data=_data(experiment, iteration, settings, prompts, pairs),
+        data=_data(experiment, iteration, prompts, pairs),
         training=_training(train),
         digest=digest_of(settings),
         settings=_yaml(_repeatable(settings)),
@@ -120,9 +112,7 @@ def _recipe(experiment: Experiment) -> Facts:
 _GREEK = {"eta": "η", "beta": "β"}
 
 
-def _data(
-    experiment: Experiment, iteration: int, settings: Mapping[str, Any], prompts: Manifest, pairs: Manifest
-) -> Facts:
+def _data(experiment: Experiment, iteration: int, prompts: Manifest, pairs: Manifest) -> Facts:
     facts: Facts = [
         ("prompts", experiment.prompts),
         ("prompts of all iterations", prompts.counts["prompts"]),
@@ -133,7 +123,7 @@ def _data(
     facts += [(f"SHA-256 of {name}, iteration {i}", prompts.files[name].sha256) for i, name in names.items()]
     facts += [(f"pairs of iteration {iteration}", pairs.counts["pairs"])]
     facts += [(f"digest of the pairs of iteration {iteration}", pairs.digest)]
-    return facts + sorted((key, value) for key, value in settings.items() if key.startswith(_CONTENT))
+    return facts + sorted((key, value) for key, value in prompts.config.items() if key.startswith(CONTENT))
 
 
 def _training(train: Manifest) -> Facts:
@@ -161,11 +151,9 @@ def _software(train: Manifest, pairs: Manifest) -> Facts:
 
 
 def _repeatable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree of an experiment from its settings by dotted key; the inverse of ``registry.stage_settings``."""
+    """The tree of an experiment from its settings by dotted key; the inverse of ``registry.recipe_settings``."""
     tree: dict[str, Any] = {}
     for key, value in settings.items():
-        if key.startswith(_CONTENT):
-            continue
         *sections, name = key.split(".")
         below = tree
         for section in sections:

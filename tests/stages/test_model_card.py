@@ -16,7 +16,7 @@ from nemo_sspo.config.load import load_experiment
 from nemo_sspo.config.stages import Train
 from nemo_sspo.config.variants import DpoLoss, NoGate, Repulsion, SppoLoss
 from nemo_sspo.stages.model_card import code, model_card
-from nemo_sspo.stages.registry import stage_settings
+from nemo_sspo.stages.registry import STAGES, recipe_settings, stage_settings
 from tests.stages import runs
 
 HOSTILE = "mo`del: \"a\" 'b'\n---\n# pwned <img src=x> ``${seed}`` \\${x} é\u2028| {{ 7 * 7 }}"
@@ -38,14 +38,15 @@ def manifest(stage: str, **changes) -> Manifest:
     return Manifest(stage=stage, **(facts | changes))
 
 
-def made(settings: Experiment, iteration: int = 2, depends_on: dict | None = None, **train) -> str:
+def made(settings: Experiment, iteration: int = 2, content: dict | None = None, **train) -> str:
     files = {f"portion_{n}.parquet": FileRecord(sha256=str(n) * 64, size=1) for n in (1, 2, 3)}
     counts = {"steps": 20, "loss_first": 40.14263153, "loss_last": 16.544105, "step1_loss": 40.563171, "pairs": 300}
     return model_card(
         settings,
         iteration,
-        depends_on or stage_settings(settings, "export"),
-        prompts=manifest("prepare_prompts", files=files, counts={"prompts": 900, "held_out": 200}),
+        prompts=manifest(
+            "prepare_prompts", files=files, counts={"prompts": 900, "held_out": 200}, config=content or {}
+        ),
         pairs=manifest("build_pairs", counts={"pairs": 287}, software={"vllm": "0.99"}),
         train=manifest("train", counts=counts | train, software={"torch": "2.99"}),
     )
@@ -147,7 +148,14 @@ def test_its_settings_repeat_the_run(tmp_path: Path, policy: str) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "repeat.yaml").write_text(block, encoding="utf-8")
     repeated = load_experiment(["experiment=repeat", "name=repeat", "cluster=local_gpu"], tmp_path)
-    assert stage_settings(repeated, "export") == stage_settings(settings, "export")
+    assert recipe_settings(repeated) == recipe_settings(settings)
+
+
+def test_every_setting_that_made_the_policy_is_told(tmp_path: Path) -> None:
+    settings = runs.experiment(tmp_path)
+    later = ("evaluate", "diagnose", "score_labelled", "rollout_held_out")
+    made_of = {key for stage in STAGES if stage not in later for key in stage_settings(settings, stage)}
+    assert {key for key in made_of if not key.startswith("content of ")} == recipe_settings(settings).keys()
 
 
 def test_equal_runs_have_equal_cards_wherever_they_lie(tmp_path: Path) -> None:
@@ -155,10 +163,9 @@ def test_equal_runs_have_equal_cards_wherever_they_lie(tmp_path: Path) -> None:
     assert made(here) == made(there)
     assert str(tmp_path) not in made(here)
     assert made(here) != made(runs.experiment(tmp_path, seed=1))
-    known = stage_settings(here, "export")
-    contents = {f"content of {name}": "0" * 32 for name in ("policy", "prompts", "oracle.path")}
+    contents = {f"content of {name}": "0" * 32 for name in ("policy", "prompts", "data.held_out_prompts")}
     other_order = dict(reversed(contents.items()))  # they come from a set
-    assert made(here, depends_on=known | contents) == made(here, depends_on=known | other_order)
+    assert made(here, content=contents) == made(here, content=other_order) != made(here)
 
 
 def test_sampling_is_told_where_the_base_says_nothing(tmp_path: Path, policy: Path) -> None:
