@@ -88,6 +88,16 @@ REFERENCE = pa.schema(
 EVALUATION = pa.schema([("prompt_id", pa.string()), ("win_vs_previous", pa.float64()), ("win_vs_base", pa.float64())])
 """Mean oracle win probability of the new policy's responses on one held-out prompt."""
 
+MATCHUPS = pa.schema(
+    [
+        ("opponent", pa.int32()),
+        ("prompt_id", pa.string()),
+        ("win", pa.float64()),
+        ("length_difference", pa.float64()),
+    ]
+)
+"""The same against every earlier policy (0: the base), and how many tokens longer the new policy's responses are."""
+
 BEST_OF_N = pa.schema([("prompt_id", pa.string()), ("response_id", pa.string()), ("win_vs_base", pa.float64())])
 """The sample that the oracle kept of a held-out prompt, and its mean win probability against the base."""
 

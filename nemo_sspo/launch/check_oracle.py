@@ -13,7 +13,7 @@ from nemo_sspo.oracle.judge_endpoint import api_key, check_endpoint
 from nemo_sspo.oracle.judge_question import read_template
 from nemo_sspo.oracle.pairrm_checkpoint import inspect_pairrm
 
-_ORDERS = _OPPONENTS = 2
+_ORDERS = 2
 _CLASSIFIER = "ForSequenceClassification"
 
 
@@ -43,7 +43,8 @@ def planned_comparisons(experiment: Experiment) -> int | None:
         return None
     trained, held_out = prompts
     k, held_out_k = experiment.rollout.samples_per_prompt, experiment.rollout.held_out_samples_per_prompt
-    evaluated = experiment.iterations * held_out * held_out_k**2 * _OPPONENTS * _ORDERS
+    meetings = experiment.iterations * (experiment.iterations + 1) // 2  # iteration t's policy meets 0, ..., t - 1
+    evaluated = meetings * held_out * held_out_k**2 * _ORDERS
     if (n := experiment.evaluation.best_of_n) is not None:
         evaluated += experiment.iterations * held_out * (n * (n - 1) + held_out_k * _ORDERS)
     return trained * k * (k - 1) + evaluated

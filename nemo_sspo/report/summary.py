@@ -17,7 +17,9 @@ Facts = dict[str, Any]
 _CAPTION = "seconds: the work of a stage, summed over its shards, without the start of its process"
 
 _DROPPED = "dropped_"
-_BEST_OF_N = ("best_of_n", *(f"best_of_n_win_vs_base{end}" for end in ("", "_low", "_high")))
+_ENDS = ("", "_low", "_high")
+_LENGTH_CONTROLLED = tuple(f"length_controlled_win_vs_base{end}" for end in _ENDS)
+_BEST_OF_N = ("best_of_n", *(f"best_of_n_win_vs_base{end}" for end in _ENDS))
 _STAGES = (
     "rollout",
     "score",
@@ -108,9 +110,9 @@ def _iteration(layout: RunLayout, iteration: int) -> Facts:
         **{
             f"win_vs_{name}{end}": evaluation.get(f"win_vs_{name}{end}")
             for name in ("base", "previous")
-            for end in ("", "_low", "_high")
+            for end in _ENDS
         },
-        **{name: evaluation.get(name) for name in _BEST_OF_N},
+        **{name: evaluation.get(name) for name in (*_LENGTH_CONTROLLED, *_BEST_OF_N)},
         "mean_tokens": evaluation.get("new_mean_tokens"),
         "base_mean_tokens": evaluation.get("base_mean_tokens"),
         "seconds": _seconds(layout, iteration, _STAGES),
@@ -172,7 +174,7 @@ def _reference(facts: Facts) -> str:
 
 def _win_rate(fact: str) -> Callable[[Facts], str]:
     def cell(facts: Facts) -> str:
-        mean, low, high = (facts[f"{fact}{end}"] for end in ("", "_low", "_high"))
+        mean, low, high = (facts[f"{fact}{end}"] for end in _ENDS)
         if mean is None:
             return ""
         interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
@@ -194,6 +196,7 @@ _ROWS: tuple[tuple[str, Callable[[Facts], str]], ...] = (
     ("its closed form", lambda facts: _number(facts["step1_closed_form"], ".7g")),
     ("relative difference", lambda facts: _number(facts["step1_relative_error"], ".1e")),
     ("win rate vs base", _win_rate("win_vs_base")),
+    ("the same at equal length", _win_rate("length_controlled_win_vs_base")),
     ("win rate vs previous", _win_rate("win_vs_previous")),
     ("best of n: n", lambda facts: _number(facts["best_of_n"], "d")),
     ("best of n, win rate vs base", _win_rate("best_of_n_win_vs_base")),

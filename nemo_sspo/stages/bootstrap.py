@@ -1,5 +1,6 @@
-"""Confidence intervals of a mean by resampling."""
+"""Confidence intervals by resampling."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 
 class Interval(NamedTuple):
-    """A mean and its confidence interval."""
+    """A mean, or another statistic, and its confidence interval."""
 
     mean: float
     low: float
@@ -19,14 +20,28 @@ _DRAWS_AT_ONCE = 1 << 22
 
 def bootstrap_mean(values: NDArray[np.float64], *, samples: int, confidence: float, seed: int) -> Interval:
     """Percentile bootstrap of the mean of independent `values` [N] (Efron and Tibshirani, 1993, ch. 13)."""
+    return bootstrap(
+        lambda rows_SN: values[rows_SN].mean(axis=1), len(values), samples=samples, confidence=confidence, seed=seed
+    )
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    count: int,
+    *,
+    samples: int,
+    confidence: float,
+    seed: int,
+) -> Interval:
+    """Percentile bootstrap of a statistic of N = `count` independent rows: numbers of rows [S, N] to values [S]."""
     generator = np.random.default_rng(seed)
-    rows = max(1, _DRAWS_AT_ONCE // len(values))
-    means = np.concatenate(
+    at_once = max(1, _DRAWS_AT_ONCE // count)
+    values = np.concatenate(
         [
-            values[generator.integers(len(values), size=(min(rows, samples - start), len(values)))].mean(axis=1)
-            for start in range(0, samples, rows)
+            statistic(generator.integers(count, size=(min(at_once, samples - start), count)))
+            for start in range(0, samples, at_once)
         ]
     )
     tail = (1.0 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1.0 - tail])
-    return Interval(float(values.mean()), float(low), float(high))
+    low, high = np.quantile(values, [tail, 1.0 - tail])
+    return Interval(statistic(np.arange(count)[None]).item(), float(low), float(high))

@@ -1,6 +1,6 @@
 """Which stages there are, what each reads, and which settings it depends on. Imports nothing heavy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +39,8 @@ _SOURCES = {
     "encoder.path",
 }
 """Settings that name files outside the run, whose content matters as much as their name."""
+CONTENT = "content of "
+"""Prefix of a setting's key: the fingerprint of the files that the setting names."""
 _WITHOUT_EFFECT = {
     f"oracle.{name}"
     for name in (
@@ -56,6 +58,21 @@ _WITHOUT_EFFECT = {
 """How a judge at an endpoint is reached and paid: no answer depends on it, so a cap may be raised in the middle."""
 _SAMPLING = ("policy", "rollout", "engine", "seed")
 _MODEL = ("parallel", "precision")
+_RECIPE = (
+    *_SAMPLING,
+    "prompts",
+    "data",
+    "iterations",
+    "oracle",
+    "encoder",
+    "pairs",
+    "gate",
+    "loss",
+    "repulsion",
+    "train",
+    *_MODEL,
+)
+"""All that a trained policy depends on, through the stages before its export."""
 _REFERENCE = (
     "train.reference",
     "train.reference_source",
@@ -127,11 +144,14 @@ def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteratio
                 "checkpoint": [_checkpoint(layout, iteration - 1)],
             }
         case "export":
-            return {"train": [layout.artifact("train", iteration)]}
+            return {
+                "train": [layout.artifact("train", iteration)],
+                "build_pairs": [layout.artifact("build_pairs", iteration)],
+                "prompts": [layout.artifact("prepare_prompts")],
+            }
         case "evaluate":
-            policies = {"new": iteration, "previous": iteration - 1, "base": 0}
-            held_out = {name: [layout.artifact("rollout_held_out", policy, 0)] for name, policy in policies.items()}
-            return held_out | _judging_inputs(experiment, layout, iteration)
+            *earlier, new = (layout.artifact("rollout_held_out", policy, 0) for policy in range(iteration + 1))
+            return {"new": [new], "earlier": earlier} | _judging_inputs(experiment, layout, iteration)
         case _:
             return {}
 
@@ -157,18 +177,28 @@ def _checkpoint(layout: RunLayout, policy: int) -> Path:
 
 def stage_settings(experiment: Experiment, stage: str) -> dict[str, Any]:
     """The resolved settings a stage's artifact depends on, by dotted key."""
+    settings = _settings(experiment, (*STAGES[stage].settings, *_judging_settings(experiment, stage)))
+    for key in _SOURCES & settings.keys():
+        if settings[key] is not None and Path(settings[key]).exists():
+            settings[f"{CONTENT}{key}"] = fingerprint(Path(settings[key]))
+    return settings
+
+
+def recipe_settings(experiment: Experiment) -> dict[str, Any]:
+    """The resolved settings that a trained policy depends on, by dotted key. No file is looked at."""
+    return _settings(experiment, _RECIPE)
+
+
+def _settings(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
     resolved = experiment.model_dump(mode="json")
     settings: dict[str, Any] = {}
-    for key in (*STAGES[stage].settings, *_judging_settings(experiment, stage)):
+    for key in keys:
         value: Any = resolved
         for part in key.split("."):
             value = value[part]
         settings.update(_flatten(key, value))
     if experiment.oracle.kind == "llm_judge":
         settings = {key: value for key, value in settings.items() if key not in _WITHOUT_EFFECT}
-    for key in _SOURCES & settings.keys():
-        if settings[key] is not None and Path(settings[key]).exists():
-            settings[f"content of {key}"] = fingerprint(Path(settings[key]))
     return settings
 
 

@@ -48,13 +48,13 @@ def test_llm_judge(place, monkeypatch):  # noqa: F811
 
 
 def test_a_plan_that_costs_more_than_the_cap_is_refused(place, monkeypatch):  # noqa: F811
-    """25 prompts train with K=5 responses, both orders; 5 are held out, with 2 x 2 responses and 2 opponents."""
+    """25 prompts train with K=5 responses, both orders; 5 are held out, with 2 x 2 responses 1 + 2 opponents."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.setattr(check_environments, "JUDGE_PACKAGE", "json")
-    planned = 25 * 5 * 4 + 2 * (5 * 2 * 2 * 2 * 2)
+    planned = 25 * 5 * 4 + 3 * (5 * 2 * 2 * 2)
     assert f"the run may ask for {planned} comparisons" in only(f"oracle.max_requests={planned - 1}", oracle=JUDGE)
     assert found(f"oracle.max_requests={planned}", oracle=JUDGE) == []
-    fewer = ("data.prompts_per_iteration=3", f"oracle.max_requests={2 * 3 * 20 + 160}")
+    fewer = ("data.prompts_per_iteration=3", f"oracle.max_requests={2 * 3 * 20 + 120}")
     assert found(*fewer, oracle=JUDGE) == []
 
 

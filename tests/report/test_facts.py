@@ -13,14 +13,15 @@ from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.config.cluster import Environment, LocalCluster
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import UserError
-from nemo_sspo.report.facts.evaluation import WinRate, win_matrix
+from nemo_sspo.report.facts.evaluation import WinRate, evaluations, win_matrix
 from nemo_sspo.report.facts.gate_view import binned
 from nemo_sspo.report.facts.record import read_run
 from nemo_sspo.report.facts.run_facts import gather
 from nemo_sspo.report.facts.samples import TEXT_CHARACTERS, sample_prompts
 from nemo_sspo.report.facts.training import Step1Identity, TrainingCurve
 from nemo_sspo.report.facts.verdict import Evidence, findings
-from tests.report.made_run import HOSTILE, LOSSES, PROMPTS, half_finished_run, metric_lines, record
+from tests.report.made_run import HOSTILE, LOSSES, PROMPTS, half_finished_run, metric_lines, put, record
+from tests.stages.runs import experiment
 
 SIGMOID_4, SIGMOID_2 = 1 / (1 + math.exp(-4)), 1 / (1 + math.exp(-2))
 SIMILARITIES = np.cos(np.arange(PROMPTS - 1) / PROMPTS * np.pi / 2)  # of the prompts that are no tie
@@ -157,6 +158,29 @@ def test_who_beats_whom_in_both_directions(facts):
     assert (matrix.cells[0, 3].low, matrix.cells[0, 3].high) == pytest.approx((0.1, 0.3))
     assert matrix.cells[2, 3] == WinRate(0.4, None, None)
     assert matrix.cells.keys() == {(1, 0), (0, 1), (3, 0), (0, 3), (3, 2), (2, 3)}
+
+
+def test_the_evaluations_of_a_run_fill_the_matrix(tmp_path):
+    settings = experiment(tmp_path, iterations=4)
+    layout = RunLayout(settings.run_dir)
+    layout.root.mkdir()
+    layout.experiment.write_text(settings.model_dump_json())
+    met = {
+        1: {"base": 0.5, "previous": 0.5},
+        2: {"base": 0.6, "previous": 0.61},
+        3: {"base": 0.7, "iter_1": 0.71, "previous": 0.72},
+        4: {"base": 0.8, "iter_1": 0.81, "iter_2": 0.82, "previous": 0.83},
+    }
+    for iteration, wins in met.items():
+        put(layout, "evaluate", iteration, **{f"win_vs_{name}": win for name, win in wins.items()})
+    cells = win_matrix(evaluations(record(settings))).cells
+    ours = {pair: win.mean for pair, win in cells.items() if pair[0] > pair[1]}
+    assert ours == {
+        **{(1, 0): 0.5, (2, 0): 0.6, (2, 1): 0.61, (3, 0): 0.7, (3, 1): 0.71, (3, 2): 0.72},
+        **{(4, 0): 0.8, (4, 1): 0.81, (4, 2): 0.82, (4, 3): 0.83},
+    }
+    assert cells[1, 4].mean == pytest.approx(0.19)
+    assert len(cells) == 20
 
 
 def test_samples_hold_scores_targets_and_roles(settings):

@@ -72,7 +72,7 @@ def test_without_the_setting_nothing_of_it_is_published(tmp_path: Path, monkeypa
     artifact = evaluated(tmp_path, [["a", "bb"]], [["x"]])
     assert not (artifact.path / BEST_OF_N).exists()
     assert not any(name.startswith("best_of_n") for name in artifact.manifest.counts)
-    assert len(oracle.asked) == 2 * 1 * 2 * 2  # new x base, two opponents, two orders
+    assert len(oracle.asked) == 2 * 1 * 2  # new x base, two orders
 
 
 def test_too_few_samples_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,3 +148,16 @@ def test_the_price_of_an_oracle_counts_it(tmp_path: Path) -> None:
         for n in (None, 4)
     )
     assert with_it - without == 2 * 200 * (4 * 3 + 2 * 2)
+
+
+@pytest.mark.parametrize(("iterations", "meetings"), [(1, 1), (2, 3), (3, 6)])
+def test_the_price_of_an_oracle_counts_every_earlier_policy(tmp_path: Path, iterations: int, meetings: int) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(f'{{"prompt": "p{n}"}}\n' for n in range(206)))
+    settings = runs.experiment(
+        tmp_path,
+        prompts=str(prompts),
+        iterations=iterations,
+        rollout=Rollout(samples_per_prompt=2, held_out_samples_per_prompt=3),
+    )
+    assert planned_comparisons(settings) == 6 * 2 + meetings * 200 * 3 * 3 * 2

@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from nemo_sspo.artifacts.layout import EVALUATION
+from nemo_sspo.artifacts.layout import EVALUATION, MATCHUPS
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.stages import Rollout
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import sigmoid
 from nemo_sspo.stages import evaluate
@@ -65,5 +66,37 @@ def test_other_prompts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(evaluate, "load_oracle", lambda *_: FormulaOracle(biased))
     settings = runs.experiment(tmp_path)
     publish_policies(settings, [["a", "b"]], [["a", "b"], ["c", "d"]])
-    with pytest.raises(UserError, match="the held-out prompts of the previous policy are not the new policy's"):
+    with pytest.raises(UserError, match=r"the held-out prompts of policy 0 .* are not the new policy's"):
         runs.run_stage(settings, "evaluate")
+
+
+def test_every_earlier_policy_is_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "load_oracle", lambda *_: FormulaOracle(biased))
+    settings = runs.experiment(tmp_path, iterations=4, rollout=Rollout(held_out_samples_per_prompt=1))
+    # One response a prompt counts, the second of each policy is another's business (best of n).
+    lengths = [(5, 2), (1, 7), (3, 3), (2, 6), (4, 5)]
+    publish_policies(settings, *([["x" * n, "-" * 9] for n in pair] for pair in lengths))
+    artifact = runs.run_stage(settings, "evaluate", iteration=4)
+    rows = runs.rollout_rows([["x"], ["x"]])
+    expected = {
+        (policy, row["prompt_id"]): (float(sigmoid(np.float64(ours - theirs))), ours - theirs)
+        for policy, pair in enumerate(lengths[:4])
+        for row, ours, theirs in zip(rows, lengths[4], pair, strict=True)
+    }
+    found = pq.read_table(artifact.file(MATCHUPS)).to_pylist()
+    assert {(row["opponent"], row["prompt_id"]) for row in found} == expected.keys()
+    for row in found:
+        win, longer = expected[row["opponent"], row["prompt_id"]]
+        assert row["win"] == pytest.approx(win)
+        assert row["length_difference"] == longer
+    counts = artifact.manifest.counts
+    for name, policy in {"base": 0, "iter_1": 1, "iter_2": 2, "previous": 3}.items():
+        wins = [win for (opponent, _), (win, _) in expected.items() if opponent == policy]
+        assert counts[f"win_vs_{name}"] == pytest.approx(np.mean(wins))
+        assert counts[f"win_vs_{name}_low"] == pytest.approx(min(wins))  # of two prompts, either may be drawn twice
+        assert counts[f"win_vs_{name}_high"] == pytest.approx(max(wins))
+    # Against the base the new responses are 1 shorter and 3 longer, 2 either side of their mean.
+    shorter, longer = np.tanh(-0.5), np.tanh(1.5)
+    slope = (sigmoid(np.float64(3)) - sigmoid(np.float64(-1))) / (longer - shorter)
+    assert counts["length_controlled_win_vs_base"] == pytest.approx(sigmoid(np.float64(3)) - slope * longer)
+    assert counts["length_controlled_win_vs_base"] < counts["win_vs_base"]

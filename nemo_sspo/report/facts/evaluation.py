@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nemo_sspo.artifacts.matchups import opponents
 from nemo_sspo.report.facts.record import RunRecord
 
 OPPONENTS = ("base", "previous")
@@ -40,7 +41,7 @@ class Evaluated:
     iteration: int
     prompts: int | None
     wins: dict[str, WinRate]
-    """By opponent: ``base``, ``previous``."""
+    """By opponent: ``base``, ``previous``, and ``iter_k`` between them."""
     tokens: dict[str, float]
     """Mean tokens of a response by policy: ``new``, ``previous``, ``base``."""
     distinct: dict[str, float]
@@ -74,7 +75,7 @@ def evaluations(run: RunRecord) -> list[Evaluated]:
             prompts=counts.get("prompts"),
             wins={
                 name: WinRate(counts[key], counts.get(f"{key}_low"), counts.get(f"{key}_high"))
-                for name in OPPONENTS
+                for name in opponents(iteration)
                 if counts.get(key := f"win_vs_{name}") is not None
             },
             tokens=_by_policy(counts, "mean_tokens"),
@@ -137,8 +138,8 @@ def win_matrix(evaluated: Sequence[Evaluated]) -> WinMatrix:
     """All comparisons that were evaluated, in both directions: the second's win rate is what the first's leaves."""
     cells: dict[tuple[int, int], WinRate] = {}
     for each in evaluated:
-        opponents = {"base": 0, "previous": each.iteration - 1}
+        policies = opponents(each.iteration)
         for name, win in each.wins.items():
-            cells[each.iteration, opponents[name]] = win
-            cells[opponents[name], each.iteration] = win.of_the_other
+            cells[each.iteration, policies[name]] = win
+            cells[policies[name], each.iteration] = win.of_the_other
     return WinMatrix(sorted({policy for pair in cells for policy in pair}), cells)
