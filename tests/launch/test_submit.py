@@ -194,7 +194,8 @@ def test_a_dry_run_writes_scripts_and_shows_the_commands(slurm, tmp_path, capsys
     assert all(os.path.exists(command[-1]) for command in commands)
     waits = {os.path.basename(command[-1]): option(command, "dependency") for command in commands}
     assert waits["iter_1.score.sbatch"] == "aftercorr:<iter_1.rollout>"
-    assert waits["iter_1.export.sbatch"] == "afterok:<iter_1.train>"
+    read = ("iter_1.train", "iter_1.build_pairs", "prepare_prompts")  # the last two for the model card
+    assert waits["iter_1.export.sbatch"] == ",".join(f"afterok:<{job}>" for job in read)
     assert not (tmp_path / "runs" / "quickstart" / "experiment.json").exists()
 
 
