@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -28,6 +28,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psutil
 import torch
 
 from nemo_sspo.errors import Interrupted, UserError
@@ -228,7 +229,12 @@ def _kill(ranks: list[_Rank]) -> None:
             rank.process.join(_EXIT_SECONDS)
     for rank in ranks:
         if rank.process.is_alive():
+            helpers = psutil.Process(rank.process.pid).children(recursive=True)
             rank.process.kill()
+            # Megatron's checkpoint writers start a process of their own, which a killed rank cannot end.
+            for helper in helpers:
+                with suppress(psutil.NoSuchProcess):
+                    helper.kill()
         rank.process.join()
         rank.pipe.close()
 

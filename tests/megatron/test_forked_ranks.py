@@ -58,6 +58,22 @@ def test_one_failure_ends_the_others_and_tells_only_its_own_story() -> None:
     assert "rank 0" not in str(error.value)
 
 
+def test_what_a_killed_rank_started_ends_with_it(tmp_path: Path) -> None:
+    def rank() -> None:
+        if my_rank() == 0:
+            helper = subprocess.Popen(["sleep", "1000"])
+            (tmp_path / "helper").write_text(str(helper.pid))
+            time.sleep(1000)
+        while not (tmp_path / "helper").exists():
+            time.sleep(0.05)
+        raise ValueError("the story")
+
+    with pytest.raises(ForkedRanksError, match="the story"):
+        run_forked(rank, 2, timeout=TIMEOUT)
+    helper = Path(f"/proc/{(tmp_path / 'helper').read_text()}/stat")
+    assert not helper.exists() or helper.read_text().split()[2] == "Z"
+
+
 def test_wrong_input_found_by_a_rank_is_one_line() -> None:
     def rank() -> None:
         if my_rank() == 1:
