@@ -23,7 +23,7 @@ from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.sbatch import Place, directive, environment_text, quote, render
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sbatch"
-PLACE = Path("/shared/work")
+PLACE = Path("/shared/project")
 EXPERIMENTS = {
     "quickstart": ["experiment=quickstart", "cluster=slurm_cpu", "rollout.shards=2"],
     "llama3-8b": ["experiment=llama3-8b", "cluster=slurm_modules", "prompts=p.jsonl"],
