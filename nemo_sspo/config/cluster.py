@@ -192,6 +192,8 @@ class SlurmCluster(Resources):
     """Environment of the stages on vLLM, the oracle and the encoder."""
     stages: StageResources = StageResources()
     """Resources of single stages, which win over the cluster's."""
+    images: dict[str, str] = {}
+    """Images of single stages, by their names, in place of their environment's (``embed: /images/encoder.sqsh``)."""
     launcher: Literal["fork", "srun"] = "srun"
     """How training ranks start: one task of srun per rank (GPU), or one per node that forks its ranks (CPU)."""
     gpus_per_node: NonNegativeInt = 8
@@ -225,6 +227,18 @@ class SlurmCluster(Resources):
         if not self.has_gpus and self.launcher == "srun":
             raise ValueError("a cluster without GPUs (gpus_per_node=0) needs launcher=fork")
         return self
+
+    @field_validator("images")
+    @classmethod
+    def _of_stages(cls, images: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(images.keys() - StageResources.model_fields.keys()):
+            raise ValueError(f"no stage is named {unknown[0]}; stages are {', '.join(StageResources.model_fields)}")
+        return images
+
+    def environment_of(self, stage: str, name: Literal["train", "rollout"]) -> SlurmEnvironment:
+        """Where a stage of the environment `name` runs."""
+        environment = self.train if name == "train" else self.rollout
+        return environment.model_copy(update={"image": self.images.get(stage, environment.image)})
 
     def resources_of(self, stage: str) -> Resources:
         """What a stage asks for."""

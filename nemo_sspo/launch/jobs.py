@@ -95,7 +95,7 @@ def _job(
         nodes=nodes,
         tasks_per_node=per_node if STAGES[first.stage].ranks and cluster.launcher == "srun" else 1,
         gpus_per_node=0 if not first.gpus else per_node if STAGES[first.stage].ranks else first.gpus,
-        environment=getattr(cluster, first.environment),
+        environment=cluster.environment_of(first.stage, first.environment),
         environment_name=first.environment,
         resources=cluster.resources_of(first.stage),
         after=tuple(_dependencies(steps, grouped)),

@@ -97,3 +97,14 @@ def test_a_limit_for_one_interval_is_enough_and_a_measured_step_wins_over_the_es
 def test_a_local_cluster_has_no_jobs():
     with pytest.raises(UserError, match="no Slurm cluster; give cluster=<site>"):
         graph("experiment=quickstart")
+
+
+def test_a_stage_may_have_an_image_of_its_own():
+    """The others keep their environment's; a name that is no stage's is refused."""
+    site = ["experiment=llama3-8b", "prompts=p", "cluster=slurm_pyxis", "iterations=1"]
+    kept = {job.stage: job.environment.image for job in jobs(load_experiment(site))}
+    own = {job.stage: job.environment.image for job in jobs(load_experiment([*site, "+cluster.images.embed=e.sqsh"]))}
+    assert own == kept | {"embed": "e.sqsh"}
+    assert own["score"] != "e.sqsh"
+    with pytest.raises(UserError, match="no stage is named embedding"):
+        load_experiment([*site, "+cluster.images.embedding=e.sqsh"])
