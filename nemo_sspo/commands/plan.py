@@ -1,5 +1,6 @@
 """The plan of a run for people: its steps or its Slurm jobs as a table, and any plan as a tree."""
 
+import sys
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
@@ -8,10 +9,18 @@ from rich.text import Text
 from rich.tree import Tree
 
 from nemo_sspo.artifacts.store import is_published
+from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.jobs import Job, job_name
+from nemo_sspo.launch.notes import notes
 from nemo_sspo.launch.plan import Step
 
 _UNBROKEN = 240
+
+
+def show_notes(experiment: Experiment) -> None:
+    """Print what the user may not mean, where mistakes are printed: it stays out of what a pipe reads."""
+    for note in notes(experiment):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def plan_table(steps: Sequence[Step]) -> Table:
