@@ -41,7 +41,9 @@ _SOURCES = {
 """Settings that name files outside the run, whose content matters as much as their name."""
 CONTENT = "content of "
 """Prefix of a setting's key: the fingerprint of the files that the setting names."""
-_WITHOUT_EFFECT = {
+_WITHOUT_EFFECT = frozenset({"train.loggers", "train.checkpoint_every_steps"})
+"""Who is told of a training and how often its state is saved: the same is trained, so both may change in its middle."""
+_JUDGE_WITHOUT_EFFECT = frozenset(
     f"oracle.{name}"
     for name in (
         "api_key_variable",
@@ -54,7 +56,7 @@ _WITHOUT_EFFECT = {
         "dollars_per_million_input_tokens",
         "dollars_per_million_output_tokens",
     )
-}
+)
 """How a judge at an endpoint is reached and paid: no answer depends on it, so a cap may be raised in the middle."""
 _SAMPLING = ("policy", "rollout", "engine", "seed")
 _MODEL = ("parallel", "precision")
@@ -197,9 +199,9 @@ def _settings(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
         for part in key.split("."):
             value = value[part]
         settings.update(_flatten(key, value))
-    if experiment.oracle.kind == "llm_judge":
-        settings = {key: value for key, value in settings.items() if key not in _WITHOUT_EFFECT}
-    return settings
+    judged = experiment.oracle.kind == "llm_judge"
+    without_effect = _WITHOUT_EFFECT | (_JUDGE_WITHOUT_EFFECT if judged else frozenset())
+    return {key: value for key, value in settings.items() if key not in without_effect}
 
 
 def _judging_settings(experiment: Experiment, stage: str) -> tuple[str, ...]:
