@@ -11,6 +11,7 @@ from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.check_environments import check_environments
+from nemo_sspo.launch.check_functions import check_functions
 from nemo_sspo.launch.check_models import check_encoder, check_policy, policy_bytes
 from nemo_sspo.launch.check_oracle import check_oracle, oracle_paths
 from nemo_sspo.launch.check_prompts import check_prompts
@@ -112,6 +113,7 @@ CHECKS: tuple[Check, ...] = (
     check_policy,
     check_oracle,
     check_encoder,
+    check_functions,
     check_gpus,
     check_precision,
     check_environments,

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nemo_sspo.artifacts.fingerprint import fingerprint
+from nemo_sspo.artifacts.fingerprint import UNSEEN, fingerprint
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.config.binding import module_file
 from nemo_sspo.config.experiment import Experiment
 
 Inputs = dict[str, list[Path]]
@@ -39,6 +40,8 @@ _SOURCES = {
     "encoder.path",
 }
 """Settings that name files outside the run, whose content matters as much as their name."""
+_FUNCTIONS = {"oracle.function", "gate.function", "loss.function"}
+"""Settings that name code of the user's by its import path: the module's own file counts, not what it imports."""
 CONTENT = "content of "
 """Prefix of a setting's key: the fingerprint of the files that the setting names."""
 _WITHOUT_EFFECT = frozenset({"train.loggers", "train.checkpoint_every_steps"})
@@ -183,6 +186,9 @@ def stage_settings(experiment: Experiment, stage: str) -> dict[str, Any]:
     for key in _SOURCES & settings.keys():
         if settings[key] is not None and Path(settings[key]).exists():
             settings[f"{CONTENT}{key}"] = fingerprint(Path(settings[key]))
+    for key in _FUNCTIONS & settings.keys():
+        file = module_file(settings[key])
+        settings[f"{CONTENT}{key}"] = UNSEEN if file is None else fingerprint(file)
     return settings
 
 
