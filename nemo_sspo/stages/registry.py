@@ -182,19 +182,29 @@ def _checkpoint(layout: RunLayout, policy: int) -> Path:
 
 def stage_settings(experiment: Experiment, stage: str) -> dict[str, Any]:
     """The resolved settings a stage's artifact depends on, by dotted key."""
-    settings = _settings(experiment, (*STAGES[stage].settings, *_judging_settings(experiment, stage)))
-    for key in _SOURCES & settings.keys():
-        if settings[key] is not None and Path(settings[key]).exists():
-            settings[f"{CONTENT}{key}"] = fingerprint(Path(settings[key]))
+    settings = _settings_of(experiment, stage)
+    for key, source in source_settings(experiment, stage).items():
+        if Path(source).exists():
+            settings[f"{CONTENT}{key}"] = fingerprint(Path(source))
     for key in _FUNCTIONS & settings.keys():
         file = module_file(settings[key])
         settings[f"{CONTENT}{key}"] = UNSEEN if file is None else fingerprint(file)
     return settings
 
 
+def source_settings(experiment: Experiment, stage: str) -> dict[str, str]:
+    """The settings of a stage that name files outside the run, or ids in their place, by dotted key."""
+    settings = _settings_of(experiment, stage)
+    return {key: settings[key] for key in sorted(_SOURCES & settings.keys()) if settings[key] is not None}
+
+
 def recipe_settings(experiment: Experiment) -> dict[str, Any]:
     """The resolved settings that a trained policy depends on, by dotted key. No file is looked at."""
     return _settings(experiment, _RECIPE)
+
+
+def _settings_of(experiment: Experiment, stage: str) -> dict[str, Any]:
+    return _settings(experiment, (*STAGES[stage].settings, *_judging_settings(experiment, stage)))
 
 
 def _settings(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
