@@ -19,7 +19,7 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
-from nemo_sspo.megatron import head, hidden_states, layers, one_pass_head, pooling, preference_loss
+from nemo_sspo.megatron import hidden_states, layers, one_pass_head, pooling, preference_loss, tile_torch
 from nemo_sspo.megatron.microbatch import Microbatch
 from tests.distributed import ranks, world
 from tests.distributed.architectures import GEMMA2
@@ -75,7 +75,8 @@ def gradient_of_the_forward_pass_as_it_is() -> AbstractContextManager:
 
 
 def cap_left_out_of_the_backward() -> AbstractContextManager:
-    return mock.patch.object(head, "_softcap_slope", lambda capped_CV, _cap: torch.ones_like(capped_CV))
+    right = tile_torch._capped
+    return mock.patch.object(tile_torch, "_capped", lambda *args: (right(*args)[0], None))
 
 
 def window_off_by_one() -> AbstractContextManager:
@@ -184,6 +185,10 @@ FAULTS = [
     ("TP2", Case("positions run on", packed=True, shared=True, fault=positions_run_on)),
     ("PP2", Case("another reference", at_reference=True, reference_fault=another_checkpoint)),
     ("TP2", Case("cap not differentiated", architecture=GEMMA2, tied=True, fault=cap_left_out_of_the_backward)),
+    (
+        "TP2",
+        Case("the same in one pass", architecture=GEMMA2, tied=True, one_pass=True, fault=cap_left_out_of_the_backward),
+    ),
     ("CP2", Case("window off by one", architecture=GEMMA2, tied=True, packed=True, fault=window_off_by_one)),
     ("TP2", Case("dropout left on", dropout=0.1, at_reference=True)),
 ]
