@@ -19,7 +19,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: environments assets quickstart test test-train test-loggers test-next-megatron test-kernels test-rollout \
-	test-report test-e2e test-slurm lint format parity bench bench-pairrm clean
+	test-report test-e2e test-slurm test-gpu lint format parity bench bench-pairrm bench-gpu clean
 
 environments: $(TRAIN)/.ready $(ROLLOUT)/.ready
 
@@ -66,7 +66,7 @@ test-kernels: $(TRITON)/.ready
 		tests/megatron/test_softmax_tile.py tests/megatron/test_head.py tests/megatron/test_one_pass_head.py
 
 test-rollout: $(ROLLOUT)/.ready
-	$(ROLLOUT)/bin/python -m pytest tests/rollout tests/oracle tests/encoder tests/stages
+	$(ROLLOUT)/bin/python -m pytest tests/rollout tests/oracle tests/encoder tests/stages tests/benchmarks/test_gpu_pairrm.py
 
 # The report in a real browser, which is installed where there is none and root may; its screenshots stay here.
 SCREENSHOTS := runs/screenshots
@@ -101,6 +101,20 @@ bench: $(TRAIN)/.ready
 bench-pairrm: $(ROLLOUT)/.ready
 	$(ROLLOUT)/bin/python -m benchmarks.pairrm $(if $(DATA),--data $(DATA))
 	$(ROLLOUT)/bin/python -m benchmarks.pair_construction
+
+# On a machine with a GPU, in the environments that a run takes there (benchmarks/gpu/README.md): not the CPU ones above.
+GPU_TRAIN = $(or $(NEMO_SSPO_TRAIN_PYTHON),python)
+GPU_ROLLOUT = $(or $(NEMO_SSPO_ROLLOUT_PYTHON),python)
+bench-gpu:
+	$(GPU_TRAIN) -m benchmarks.gpu.gemm
+	$(GPU_TRAIN) -m benchmarks.gpu.head
+	$(GPU_TRAIN) -m benchmarks.gpu.precision
+	$(GPU_TRAIN) -m benchmarks.gpu.train_step
+	$(GPU_ROLLOUT) -m benchmarks.gpu.pairrm $(if $(DATA),--data $(DATA),--texts made)
+	$(GPU_TRAIN) -m benchmarks.table
+
+test-gpu:
+	$(GPU_TRAIN) -m pytest tests/gpu
 
 lint: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff check .
