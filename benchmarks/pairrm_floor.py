@@ -1,0 +1,60 @@
+"""The fewest FLOPs that a set of PairRM's rows takes, and how fast this machine multiplies matrices.
+
+Their quotient bounds every exact scorer: what two scorers must both compute bounds how far one can be ahead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import torch
+from torch.nn.functional import linear
+
+from benchmarks.random_pairrm import PLACES, Size
+
+_TOKENS = 2048
+_WANTED = 3
+"""Tokens whose last states the head reads."""
+
+
+def needed_flops(size: Size, lengths: Iterable[int]) -> int:
+    """Matrix products of rows of these lengths, no padding, the last layer at three tokens; a multiply-add is two."""
+    return sum(_of_row(size, length) for length in lengths)
+
+
+def _of_row(size: Size, length: int) -> int:
+    hidden, near = size.hidden, min(2 * length - 1, PLACES)
+
+    def layer(queries: int) -> int:
+        products = length * 2 * hidden  # keys and values
+        products += queries * 10 * hidden  # queries, output, and the inner layer's two of four times the width
+        products += queries * 2 * length  # scores and context
+        products += (queries + length) * near  # queries and keys x table
+        return 2 * hidden * products
+
+    return (size.layers - 1) * layer(length) + layer(_WANTED)
+
+
+def gemm_rate(size: Size, dtype: torch.dtype, device: str, repeats: int = 5) -> float:
+    """FLOPs a second of the inner layer's two products, the best of some: processor time, or the GPU's."""
+    x, up = (
+        torch.randn(shape, dtype=dtype, device=device)
+        for shape in ((_TOKENS, size.hidden), (4 * size.hidden, size.hidden))
+    )
+    down = up.mT.contiguous()
+
+    def once() -> float:
+        start = clock(device)
+        linear(linear(x, up), down)
+        return clock(device) - start
+
+    return 2 * 2 * x.numel() * len(up) / min(once() for _ in range(repeats))
+
+
+def clock(device: str) -> float:
+    """Seconds: of this process's processor, or by the clock when a GPU is done."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
