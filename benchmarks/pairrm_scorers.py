@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.pairrm_floor import clock
 from benchmarks.resident import measured
-from nemo_sspo.config.variants import PairRMOracle
+from nemo_sspo.config.oracles import PairRMOracle, Precision
 from nemo_sspo.oracle.blender import blender_logits, load_blender
 from nemo_sspo.oracle.pairrm import PairRM
 from nemo_sspo.oracle.protocol import Row
@@ -28,7 +28,7 @@ class Cost:
 
     scorer: str
     seconds: float
-    """Of the processor, or by the clock on a GPU."""
+    """Of the processor."""
     peak_mib: float
     tokens: int
     slots: int
@@ -46,13 +46,19 @@ def rows_of(prompts: Sequence[Prompt]) -> list[Row]:
     return [Row(prompt, *pair) for prompt, texts in prompts for pair in itertools.permutations(texts, 2)]
 
 
-def ours(checkpoint: Path, prompts: Sequence[Prompt], device: str, precision: str = "float32") -> Cost:
+def in_rows(logits_NKK: np.ndarray) -> np.ndarray:
+    """The logits of `rows_of`, in its order, out of K x K matrices."""
+    first, second = zip(*itertools.permutations(range(logits_NKK.shape[1]), 2), strict=True)
+    return logits_NKK[:, first, second].ravel()
+
+
+def ours(checkpoint: Path, prompts: Sequence[Prompt], precision: Precision = "float32") -> Cost:
     """Score with nemo-sspo's scorer."""
-    oracle = PairRM(PairRMOracle(path=str(checkpoint), precision=precision), device)  # type: ignore[arg-type]
+    oracle = PairRM(PairRMOracle(path=str(checkpoint), precision=precision), "cpu")
     rows = rows_of(prompts)
     oracle.compare([Row("a", "b", "c")])  # what is loaded at the first use
     name = "ours" if precision == "float32" else f"ours, {precision}"
-    return _cost(name, oracle._model, device, lambda: oracle.compare(rows).logits_R)
+    return _cost(name, oracle._model, lambda: oracle.compare(rows).logits_R)
 
 
 def row_lengths(checkpoint: Path, prompts: Sequence[Prompt]) -> list[int]:
@@ -61,22 +67,17 @@ def row_lengths(checkpoint: Path, prompts: Sequence[Prompt]) -> list[int]:
     return [row.length for row in encoder.encode(rows_of(prompts))]
 
 
-def llm_blenders(checkpoint: Path, prompts: Sequence[Prompt], device: str, batch_size: int = 1) -> Cost:
+def llm_blenders(checkpoint: Path, prompts: Sequence[Prompt], batch_size: int = 1) -> Cost:
     """Score with llm-blender's loop over the pairs of a batch of prompts."""
-    blender: Any = load_blender(checkpoint, device)
+    blender: Any = load_blender(checkpoint)
     texts = [prompt for prompt, _ in prompts], [answers for _, answers in prompts]
-    k = len(prompts[0][1])
-    blender_logits(blender, ["a"], [["b"] * k])
-    first, second = (list(side) for side in zip(*itertools.permutations(range(k), 2), strict=True))
-
-    def score() -> np.ndarray:
-        return blender_logits(blender, *texts, batch_size)[:, first, second].ravel()
-
+    blender_logits(blender, ["a"], [["b"] * len(prompts[0][1])])
     name = "llm-blender" if batch_size == 1 else f"llm-blender, batches of {batch_size}"
-    return _cost(name, blender.ranker.pretrained_model, device, score)
+    score = partial(blender_logits, blender, *texts, batch_size)
+    return _cost(name, blender.ranker.pretrained_model, lambda: in_rows(score()))
 
 
-def _cost(name: str, model: torch.nn.Module, device: str, score: Callable[[], np.ndarray]) -> Cost:
+def _cost(name: str, model: torch.nn.Module, score: Callable[[], np.ndarray]) -> Cost:
     """Run a scorer, and watch the attention masks that its model is given."""
     seen = np.zeros(2, dtype=np.int64)
 
@@ -85,8 +86,6 @@ def _cost(name: str, model: torch.nn.Module, device: str, score: Callable[[], np
         seen[:] += int(mask.sum()), mask.numel()
 
     hook = model.register_forward_pre_hook(count, with_kwargs=True)
-    started = clock(device)
     usage, logits = measured(score)
-    seconds = clock(device) - started
     hook.remove()
-    return Cost(name, seconds, usage.peak_mib, int(seen[0]), int(seen[1]), logits)
+    return Cost(name, usage.cpu_seconds, usage.peak_mib, int(seen[0]), int(seen[1]), logits)

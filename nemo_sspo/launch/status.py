@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.launch.job_record import Event, Submission, events, submissions
 from nemo_sspo.launch.jobs import Job
 from nemo_sspo.launch.local import read_progress
 from nemo_sspo.launch.plan import Step
+from nemo_sspo.launch.report_step import is_done
 from nemo_sspo.launch.sbatch import Place
 from nemo_sspo.launch.slurm import LiveJob
 
@@ -90,12 +90,12 @@ def _status(
 
 
 def _state(step: Step, job: LiveJob | None, past: Sequence[Event], submission: Submission | None) -> State:
-    if is_published(step.output):
+    if is_done(step):
         return "published"
     if job is not None:
         return "queued" if job.state == "PENDING" else "running"
     begun = [event for event in past if submission and event.job.partition("_")[0] == submission.id]
-    return "failed" if begun else "missing"
+    return "failed" if begun and begun[-1].event != "finished" else "missing"
 
 
 def _rate(progress: Mapping[str, Any]) -> tuple[float | None, float | None]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.job_record import Submission, append_submission, shard_ranges
 from nemo_sspo.launch.jobs import Job, jobs, slurm_cluster
+from nemo_sspo.launch.report_step import is_done
 from nemo_sspo.launch.run_directory import write_atomically
 from nemo_sspo.launch.sbatch import Place, environment_text, render
 from nemo_sspo.launch.slurm import NoSlurm, live_jobs, mark, sbatch, scancel
@@ -41,7 +41,7 @@ def missing_parts(graph: Sequence[Job]) -> Iterator[Part]:
     """
     missing: dict[str, frozenset[int]] = {}
     for job in graph:
-        shards = frozenset(step.shard for step in job.steps if not is_published(step.output))
+        shards = frozenset(step.shard for step in job.steps if not is_done(step))
         missing[job.name] = shards
         pending = frozenset[int]().union(*(missing[item.job] for item in job.after if item.kind == "aftercorr"))
         for chosen, correlated in ((shards - pending, False), (shards & pending, True)):

@@ -26,13 +26,13 @@ def blender_logits(
 
     Its results depend on the batch where something is cut; one prompt a batch is what its users' published data has.
     """
+    device = next(blender.ranker.parameters()).device
     logits = []
     for start in range(0, len(prompts), batch_size):
         batch = slice(start, start + batch_size)
         pairs = zip(prompts[batch], responses[batch], strict=True)
         items = [{"source": prompt, "candidates": list(candidates)} for prompt, candidates in pairs]
         collated = blender.ranker_collator(items)
-        device = next(blender.ranker.parameters()).device
         tensors = {name: tensor.to(device) for name, tensor in collated.items() if tensor is not None}
         with torch.inference_mode():
             logits.append(blender.ranker._full_predict(**tensors)["logits"].float().cpu().numpy())
