@@ -17,8 +17,8 @@ WORKDIR /opt/nemo-sspo
 RUN python -m pip install --no-cache-dir --no-deps nemo-toolkit==2.7.3 megatron-core==0.15.3 \
     && python -c 'from importlib import metadata, util; assert all( \
     util.find_spec(name).origin == str(metadata.distribution(project).locate_file(f"{folder}/__init__.py")) \
-    for project, name, folder in (("megatron-core", "megatron.core", "megatron/core"), ("nemo-toolkit", "nemo", "nemo")) \
-    ), "another copy comes first on the path"'
+    for project, name, folder in (("megatron-core", "megatron.core", "megatron/core"), \
+    ("nemo-toolkit", "nemo", "nemo"))), "another copy comes first on the path"'
 COPY . .
 RUN python -m pip list --format=freeze \
     | grep -iE '^(apex|flash.attn|numpy|torch|torchvision|transformer.engine.*|transformers|triton)==' \
