@@ -100,7 +100,6 @@ class LocalRunner:
         self._steps = tuple(steps or plan(experiment))
         self._urgency = chain_lengths(self._steps)
         self._gpus = list(visible_gpus(self._cluster))
-        self._has_gpus = bool(self._gpus)
         self._done: set[str] = set()
         self._running: list[_Running] = []
         self._opened: dict[Path, Artifact] = {}
@@ -186,10 +185,9 @@ class LocalRunner:
     def _environment(self, step: Step, gpus: Sequence[str]) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if name not in _OUTER_RANK_VARIABLES}
         environment["PYTHONUNBUFFERED"] = "1"
-        if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        elif not self._has_gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
+        # None for a step that was dealt none: it would take memory of one that another step was dealt, and conversion,
+        # which is the host's, would find CUDA there.
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         return environment | getattr(self._experiment.cluster, step.environment).variables
 
     def _collect(self) -> None:
