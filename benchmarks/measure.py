@@ -13,12 +13,15 @@ from torch import Tensor
 from torch.autograd.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
+# More than any GPU's second-level cache: what the last run left there is gone when the next one starts.
+_FLUSHED_BYTES = 256 * 2**20
+
 
 def seconds(runs: Mapping[str, Callable[[], object]], *, repeats: int = 5) -> dict[str, float]:
     """Shortest of `repeats` times of each, taken in turns so that a busy machine slows all of them alike.
 
-    Without a GPU it is processor time: what other processes take of a core does not count, though their use of its
-    caches does.
+    On a GPU they are the device's own, from a cold cache. Without one it is processor time: what other processes take
+    of a core does not count, though their use of its caches does.
     """
     best = dict.fromkeys(runs, float("inf"))
     for run in runs.values():
@@ -34,11 +37,13 @@ def _once(run: Callable[[], object]) -> float:
         start = time.process_time()
         run()
         return time.process_time() - start
-    torch.cuda.synchronize()
-    start = time.perf_counter()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.empty(_FLUSHED_BYTES, dtype=torch.int8, device="cuda").zero_()
+    start.record()
     run()
+    end.record()
     torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return start.elapsed_time(end) / 1e3
 
 
 def peak_bytes(run: Callable[[], object]) -> int:

@@ -17,7 +17,7 @@ from rich.table import Table
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.artifacts.store import is_published, open_artifact
-from nemo_sspo.commands.plan import plain, print_wide, show_jobs
+from nemo_sspo.commands.plan import plain, print_wide, show_jobs, show_notes
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.config.mistakes import validation_message
@@ -74,6 +74,7 @@ def show_submit(options: argparse.Namespace) -> int:
     graph, place, console = jobs(experiment), place_of(experiment), Console()
     measured = _measured_seconds_per_step(experiment)
     found = list(dict.fromkeys([*problems(experiment), *cluster_problems(experiment, measured)]))
+    show_notes(experiment)
     if options.dry_run:
         show_jobs(graph, console)
         for problem in found:

@@ -186,6 +186,8 @@ class StageResources(Frozen):
     train: Resources = Resources()
     export: Resources = Resources()
     evaluate: Resources = Resources()
+    report: Resources = Resources()
+    """The last job of a run, which draws its page on one core."""
 
 
 class SlurmCluster(Resources):

@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from math import ceil
 
 from nemo_sspo.launch.plan import Step
-from nemo_sspo.stages.registry import STAGES
 
 Lane = tuple[Step, ...]
 """Steps of one process, in the order in which it takes them."""
 
 
 def lanes(steps: Sequence[Step], size: Callable[[Step], int]) -> list[Lane]:
-    """Cut steps into lanes: at most `size` shards of a stage and iteration, every other step alone.
+    """Cut steps into lanes: at most `size` of a stage and iteration, which are its shards.
 
     Lanes and the steps in them keep the order of `steps`. `size` is asked once for each stage and iteration.
     """
@@ -24,7 +23,7 @@ def lanes(steps: Sequence[Step], size: Callable[[Step], int]) -> list[Lane]:
         grouped.setdefault((step.stage, step.iteration), []).append(step)
     cut = []
     for group in grouped.values():
-        length = max(1, size(group[0])) if STAGES[group[0].stage].sharded else 1
+        length = max(1, size(group[0]))
         cut += [tuple(group[start : start + length]) for start in range(0, len(group), length)]
     return cut
 

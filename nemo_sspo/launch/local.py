@@ -61,7 +61,9 @@ class StepFailed(Exception):
     def __str__(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         errors = [line for line in lines if line.startswith("error: ")]
-        if self.exit_code == 2 and errors:
+        # torchrun ends with 1 where its ranks ended with 2.
+        is_refusal = self.exit_code == 2 or (self.exit_code == 1 and self.step.ranks > 1)
+        if is_refusal and errors:
             return f"{errors[-1]}\n  in {self.step.step_id}; its log is {self.log}"
         tail = "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:])
         return (

@@ -11,7 +11,9 @@ from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.check_environments import check_environments
+from nemo_sspo.launch.check_functions import check_functions
 from nemo_sspo.launch.check_models import check_encoder, check_policy, policy_bytes
+from nemo_sspo.launch.check_mounts import check_mounts
 from nemo_sspo.launch.check_oracle import check_oracle, oracle_paths
 from nemo_sspo.launch.check_prompts import check_prompts
 from nemo_sspo.launch.check_responses import check_responses
@@ -117,9 +119,11 @@ CHECKS: tuple[Check, ...] = (
     check_policy,
     check_oracle,
     check_encoder,
+    check_functions,
     check_gpus,
     check_precision,
     check_environments,
+    check_mounts,
     check_run_directory,
     check_stored_experiment,
 )

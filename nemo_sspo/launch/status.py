@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.launch.job_record import Event, Submission, events, submissions
 from nemo_sspo.launch.jobs import Job
 from nemo_sspo.launch.lanes import Lane
 from nemo_sspo.launch.local import read_progress
 from nemo_sspo.launch.plan import Step
+from nemo_sspo.launch.report_step import is_done
 from nemo_sspo.launch.sbatch import Place
 from nemo_sspo.launch.slurm import LiveJob
 
@@ -74,7 +74,7 @@ def _status(
     """Of a step in its lane, whose task writes its events under the name of its first step."""
     layout, past = RunLayout(place.run), events(place, lane[0].step_id)
     job = alive.get((submission.id, lane[0].shard)) if submission else None
-    begun = next((each for each in lane if not is_published(each.output)), None)
+    begun = next((each for each in lane if not is_done(each)), None)
     state = _state(step, job, past, submission, waits=step != begun)
     progress = read_progress(layout.progress(step.step_id)) if state == "running" else None
     rate, remaining = _rate(progress or {})
@@ -98,12 +98,12 @@ def _state(
     step: Step, job: LiveJob | None, past: Sequence[Event], submission: Submission | None, *, waits: bool
 ) -> State:
     """`waits` says that its task has another step to do first."""
-    if is_published(step.output):
+    if is_done(step):
         return "published"
     if job is not None:
         return "queued" if waits or job.state == "PENDING" else "running"
     begun = [event for event in past if submission and event.job.partition("_")[0] == submission.id]
-    return "failed" if begun and not waits else "missing"
+    return "failed" if begun and begun[-1].event != "finished" and not waits else "missing"
 
 
 def _rate(progress: Mapping[str, Any]) -> tuple[float | None, float | None]:

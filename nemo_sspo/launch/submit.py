@@ -7,11 +7,11 @@ from pathlib import Path
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.shard_ranges import shard_ranges
-from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.job_record import Submission, append_submission
 from nemo_sspo.launch.jobs import Job, jobs, slurm_cluster
+from nemo_sspo.launch.report_step import is_done
 from nemo_sspo.launch.run_directory import write_atomically
 from nemo_sspo.launch.sbatch import Place, environment_text, render
 from nemo_sspo.launch.slurm import NoSlurm, live_jobs, mark, sbatch, scancel
@@ -48,7 +48,7 @@ def missing_parts(graph: Sequence[Job]) -> Iterator[Part]:
     """
     missing: dict[str, frozenset[int]] = {}
     for job in graph:
-        tasks = frozenset(lane[0].shard for lane in job.lanes if not all(is_published(step.output) for step in lane))
+        tasks = frozenset(lane[0].shard for lane in job.lanes if not all(is_done(step) for step in lane))
         missing[job.name] = tasks
         pending = frozenset[int]().union(*(missing[item.job] for item in job.after if item.kind == "aftercorr"))
         for chosen, correlated in ((tasks - pending, False), (tasks & pending, True)):

@@ -21,10 +21,11 @@ def load_blender(checkpoint: Path, device: str = "cpu") -> Any:
 
 def blender_logits(blender: Any, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> NDArray[np.float32]:
     """Raw logits [N, K, K] as llm-blender computes them, one prompt a batch, K (K - 1) forward passes each."""
+    device = next(blender.ranker.parameters()).device
     logits = []
     for prompt, candidates in zip(prompts, responses, strict=True):
         batch = blender.ranker_collator([{"source": prompt, "candidates": list(candidates)}])
-        tensors = {name: tensor for name, tensor in batch.items() if tensor is not None}
+        tensors = {name: tensor.to(device) for name, tensor in batch.items() if tensor is not None}
         with torch.inference_mode():
             logits.append(blender.ranker._full_predict(**tensors)["logits"][0].float().cpu().numpy())
     return np.stack(logits)

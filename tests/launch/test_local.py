@@ -86,6 +86,16 @@ def test_bad_input_of_a_stage_is_its_one_line(tmp_path, monkeypatch):
     assert str(caught.value).startswith("error: prompts.jsonl line 3: not JSON\n  in iter_1.score.00000; its log is ")
 
 
+@pytest.mark.parametrize(("stage", "is_one_line"), [("train", True), ("export", False)])
+def test_torchrun_ends_with_1_where_its_ranks_refused_their_input(tmp_path, stage, is_one_line):
+    step = next(step for step in plan(EXPERIMENT) if step.stage == stage)
+    log = tmp_path / "log"
+    log.write_text("error: the policy has 3 layers\nChildFailedError: exitcode: 2\n")
+    text = str(StepFailed(step, 1, log))
+    assert text.startswith("error: the policy has 3 layers\n") == is_one_line
+    assert ("ChildFailedError" in text) != is_one_line
+
+
 def test_a_crash_shows_the_end_of_the_log_and_the_run_continues_later(tmp_path, monkeypatch, finished):
     experiment = tiny_experiment(tmp_path, "undisturbed")
     behave(monkeypatch, **{"iter_1.build_pairs": "crash"})

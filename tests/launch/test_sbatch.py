@@ -30,7 +30,7 @@ EXPERIMENTS = {
     "llama3-8b": ["experiment=llama3-8b", "cluster=slurm_modules", "prompts=p.jsonl"],
     "llama3-70b": ["experiment=llama3-70b", "cluster=slurm_pyxis", "prompts=p.jsonl"],
 }
-SHOWN = ("iter_1.rollout", "iter_1.build_pairs", "iter_1.train")
+SHOWN = ("iter_1.rollout", "iter_1.build_pairs", "iter_1.train", "report")
 
 
 def scripts(name: str, *overrides: str) -> dict[str, str]:

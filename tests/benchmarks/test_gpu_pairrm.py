@@ -1,0 +1,22 @@
+"""PairRM's GPU benchmark on a processor, in the environment that has llm-blender."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("llm_blender")
+
+import torch
+
+from benchmarks.gpu.pairrm import made_texts, run
+from benchmarks.gpu.place import Place
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here: make bench-gpu")
+
+
+def test_all_scorers_find_the_same() -> None:
+    found = run(Place("cpu", small=True), made_texts(1, 20))
+    errors = {row[0]: row[4] for row in found.rows}
+    assert errors.pop("llm-blender, fp32") == 0
+    assert {name: 0 < error < 0.02 for name, error in errors.items()} == {"ours, bf16": True, "llm-blender, bf16": True}
+    assert found.goals[0].is_met is None
