@@ -179,6 +179,21 @@ def test_what_is_not_finite_is_not_hidden(math: ModuleType, bad: float) -> None:
     assert made.isfinite().all(dim=-1).tolist() == [True, False, True, True, True, True]
 
 
+def test_plain_torch_takes_a_tile_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four rows and two: to the last bit as all of them at once."""
+    logits, labels, slopes = problem(37)
+    _, normalizer = gradient_in_double(logits, labels, slopes, 1.5, 2.0)
+    statistics, gradients = [], []
+    for rows in (TOKENS, 4):
+        monkeypatch.setattr(tile_torch, "_ELEMENTS_ON_CPU", rows * 37)
+        monkeypatch.setattr(tile_torch, "_ELEMENTS_ELSEWHERE", rows * 37)
+        statistics.append(torch.stack(tile_torch.statistics(logits, labels, 2.0)))
+        gradients.append(logits.clone())
+        tile_torch.to_gradient_(gradients[-1], labels, slopes, normalizer, 2.0)
+    assert torch.equal(*statistics)
+    assert torch.equal(*gradients)
+
+
 @both
 def test_slopes_that_autograd_expanded(math: ModuleType) -> None:
     """Of a sum over tokens: one number with stride 0."""
@@ -241,7 +256,7 @@ def test_machine_code_reads_a_tile_once_sixteen_bytes_at_a_time(architecture: in
 def test_the_kernels_refuse_a_tile_that_is_not_aligned() -> None:
     tile_triton = pytest.importorskip("nemo_sspo.megatron.tile_triton")
     labels = torch.zeros(4, dtype=torch.int64, device=DEVICE)
-    for made in (torch.zeros(4, 37, device=DEVICE), torch.zeros(64, 4, device=DEVICE).t()):
+    for made in (torch.zeros(4, 37, device=DEVICE), torch.zeros(4, 64, device=DEVICE)[:, ::2]):
         with pytest.raises(ValueError, match="logits_tile"):
             tile_triton.statistics(made, labels, None)
 
