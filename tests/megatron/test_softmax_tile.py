@@ -21,7 +21,7 @@ from nemo_sspo.megatron.head_parts import logits_tile
 from nemo_sspo.megatron.softmax_tile import Normalizer, _math_on
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-IMPLEMENTATIONS = [pytest.param(tile_torch, id="torch")]
+IMPLEMENTATIONS = [pytest.param(tile_torch, id="plain")]
 if find_spec("triton") is None:
     IMPLEMENTATIONS.append(pytest.param(None, id="triton", marks=pytest.mark.skip(reason="no Triton here")))
 else:
@@ -239,11 +239,10 @@ def test_addresses_beyond_32_bits(math: ModuleType) -> None:
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="no Triton here")
-@pytest.mark.parametrize("architecture", [80, 90, 100])
-def test_machine_code_reads_a_tile_once_sixteen_bytes_at_a_time(architecture: int) -> None:
-    """For a vocabulary that no power of two divides. Triton compiles for a GPU where there is none."""
+def test_machine_code_reads_a_tile_once_sixteen_bytes_at_a_time() -> None:
+    """For a vocabulary that no power of two divides. Triton compiles for Hopper where there is no GPU at all."""
     environment = os.environ | {"TRITON_INTERPRET": "0"}
-    command = [sys.executable, "-m", "tests.megatron.compile_tile", str(architecture)]
+    command = [sys.executable, "-m", "tests.megatron.compile_tile", "90"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert ended.returncode == 0, ended.stderr[-2000:]
     found = json.loads(ended.stdout)
