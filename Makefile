@@ -21,6 +21,9 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: environments assets quickstart test test-train test-loggers test-next-megatron test-kernels test-rollout \
 	test-report test-e2e test-slurm test-gpu lint format parity bench bench-pairrm bench-gates bench-gpu clean
 
+# These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
+quickstart test test-train test-loggers test-next-megatron test-rollout test-e2e bench: export CUDA_VISIBLE_DEVICES :=
+
 environments: $(TRAIN)/.ready $(ROLLOUT)/.ready
 
 # The CPU builds: torch first, then everything else exactly as pinned.
