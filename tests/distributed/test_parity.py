@@ -39,13 +39,22 @@ EXACT = [
             "pooling": "mean",
             "pairs": UNEVEN,
         },
+        "gemma 2, one pass": {"architecture": GEMMA2, "one_pass": True, "micro_batch_size": 2, "tied": True},
     }.items()
 ]
 FIRST_STEP = [
     Case("first step, one pass", at_reference=True, micro_batch_size=2, one_pass=True),
     Case("first step, padded", at_reference=True, micro_batch_size=2),
     Case("first step, packed", at_reference=True, micro_batch_size=2, packed=True, tied=True),
-    Case("first step, gemma 2", at_reference=True, micro_batch_size=2, packed=True, tied=True, architecture=GEMMA2),
+    Case(
+        "first step, gemma 2, one pass",
+        at_reference=True,
+        micro_batch_size=2,
+        packed=True,
+        tied=True,
+        architecture=GEMMA2,
+        one_pass=True,
+    ),
 ]
 SHARED = [
     Case("shared prompts", packed=True, shared=True, micro_batch_size=2, pooling="mean"),

@@ -19,7 +19,7 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
-from nemo_sspo.megatron import flex_attention, head, hidden_states, one_pass_head, pooling, preference_loss, sight
+from nemo_sspo.megatron import flex_attention, hidden_states, one_pass_head, pooling, preference_loss, sight, tile_torch
 from nemo_sspo.megatron.flex_attention import FlexCoreAttention
 from nemo_sspo.megatron.microbatch import Microbatch
 from tests.distributed import ranks, world
@@ -77,7 +77,7 @@ def gradient_of_the_forward_pass_as_it_is() -> AbstractContextManager:
 
 
 def cap_left_out_of_the_backward() -> AbstractContextManager:
-    return mock.patch.object(head, "_softcap_slope", lambda capped_CV, _cap: torch.ones_like(capped_CV))
+    return mock.patch.object(tile_torch, "_softcap_derivative", torch.ones_like)
 
 
 def window_off_by_one() -> AbstractContextManager:
@@ -210,6 +210,10 @@ FAULTS = [
     ("CP2", Case("last token too far", packed=True, shared=True, fault=last_token_of_the_prompt_one_too_far)),
     ("PP2", Case("another reference", at_reference=True, reference_fault=another_checkpoint)),
     ("TP2", Case("cap not differentiated", architecture=GEMMA2, tied=True, fault=cap_left_out_of_the_backward)),
+    (
+        "TP2",
+        Case("the same in one pass", architecture=GEMMA2, tied=True, one_pass=True, fault=cap_left_out_of_the_backward),
+    ),
     ("CP2", Case("window off by one", architecture=GEMMA2, tied=True, packed=True, fault=window_off_by_one)),
     *[
         (

@@ -176,7 +176,9 @@ def test_resuming_continues_bit_equal(
     expected = train(whole)
     killed = job(supervised, imported, tmp_path / "killed", parallel, checkpoint_every_steps=3)
     killed_after_a_state(killed, monkeypatch)
-    assert train(killed) == expected
+    # Who is told and when states are saved may change before it continues: no result depends on them.
+    changed = killed.train.model_copy(update={"checkpoint_every_steps": 1, "loggers": ()})
+    assert train(replace(killed, train=changed)) == expected
     weights = [_exported(one.output, imported, tmp_path / one.output.parent.name) for one in (whole, killed)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
