@@ -98,6 +98,7 @@ bench: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m benchmarks.head
 	$(TRAIN)/bin/python -m benchmarks.repulsion
 	$(TRAIN)/bin/python -m benchmarks.packing $(if $(DATA),--data $(DATA))
+	$(TRAIN)/bin/python -m benchmarks.prompt_sharing $(if $(DATA),--data $(DATA))
 	$(TRAIN)/bin/python -m benchmarks.table
 
 # Ours against llm-blender's loop on real text; DATA is the folder with the Arena-Hard files.
