@@ -19,7 +19,10 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: environments assets quickstart test test-train test-loggers test-next-megatron test-kernels test-rollout \
-	test-report test-e2e test-slurm test-gpu lint format parity bench bench-pairrm bench-gpu clean
+	test-report test-e2e test-slurm test-gpu lint format parity bench bench-pairrm bench-gates bench-gpu clean
+
+# These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
+quickstart test test-train test-loggers test-next-megatron test-rollout test-e2e bench: export CUDA_VISIBLE_DEVICES :=
 
 environments: $(TRAIN)/.ready $(ROLLOUT)/.ready
 
@@ -101,6 +104,12 @@ bench: $(TRAIN)/.ready
 bench-pairrm: $(ROLLOUT)/.ready
 	$(ROLLOUT)/bin/python -m benchmarks.pairrm $(if $(DATA),--data $(DATA))
 	$(ROLLOUT)/bin/python -m benchmarks.pair_construction
+	$(ROLLOUT)/bin/python -m benchmarks.table
+
+# What every gate does to real answers; other models than the toy's by hand, as the module says.
+bench-gates: $(ROLLOUT)/.ready assets
+	$(ROLLOUT)/bin/python -m benchmarks.similarity_margin $(if $(DATA),--data $(DATA))
+	$(ROLLOUT)/bin/python -m benchmarks.table
 
 # On a machine with a GPU, in the environments that a run takes there (benchmarks/gpu/README.md): not the CPU ones above.
 GPU_TRAIN = $(or $(NEMO_SSPO_TRAIN_PYTHON),python)

@@ -18,14 +18,13 @@ import torch
 from benchmarks import measure
 from benchmarks.arena_hard import DATA, K, prompts_with_answers, with_noisy_copies
 from benchmarks.gpu.place import Place, parser, place_of
-from benchmarks.pairrm import ORDERS, rows_of
+from benchmarks.pairrm_scorers import Prompt, in_rows, rows_of
 from benchmarks.random_pairrm import SIZES, make_checkpoint, train_tokenizer
 from benchmarks.table import Benchmark, Cell, Goal
 from nemo_sspo.config.variants import PairRMOracle
 from nemo_sspo.oracle.blender import blender_logits, load_blender
 from nemo_sspo.oracle.pairrm import PairRM
 
-Prompt = tuple[str, tuple[str, ...]]
 Scorer = Callable[[], np.ndarray]
 
 SIZE, SMALL_SIZE = "DeBERTa-v3-large", "toy"
@@ -66,9 +65,7 @@ def scorers(checkpoint: Path, prompts: Sequence[Prompt], device: str) -> dict[st
 
 
 def _blender(blender: Any, prompts: Sequence[Prompt]) -> np.ndarray:
-    logits_NKK = blender_logits(blender, [prompt for prompt, _ in prompts], [answers for _, answers in prompts])
-    first, second = (list(side) for side in zip(*ORDERS, strict=True))
-    return logits_NKK[:, first, second].ravel()
+    return in_rows(blender_logits(blender, [prompt for prompt, _ in prompts], [answers for _, answers in prompts]))
 
 
 def run(place: Place, prompts: Sequence[Prompt]) -> Benchmark:
@@ -82,7 +79,7 @@ def run(place: Place, prompts: Sequence[Prompt]) -> Benchmark:
         logits = {name: score() for name, score in runs.items()}
         times = measure.seconds(runs, repeats=1 if place.small else REPEATS)
         peaks = {name: measure.peak_bytes(score) for name, score in runs.items()}
-    pairs = len(prompts) * len(ORDERS) / 2
+    pairs = len(prompts) * K * (K - 1) / 2
     rows: list[tuple[Cell, ...]] = []
     for name, seconds in times.items():
         error = float(np.abs(logits[name] - logits[TRUTH]).max())

@@ -36,7 +36,7 @@ from nemo_sspo.megatron.nemo_cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.precision import precision_plugin
 from nemo_sspo.megatron.preference_loss import preference_loss
 
-PAIRS, SMALL_LONGEST = 4, 24
+PAIRS = 8
 TOKEN_MULTIPLE = 16
 PASSES = 3
 """Before anything is compared: delayed scaling knows a tensor's largest values only after it has seen some."""
@@ -63,9 +63,9 @@ class Found:
     seconds: float
 
 
-def microbatch(world: World, place: Place) -> Microbatch:
+def microbatch(world: World) -> Microbatch:
     """A packed row of a few pairs."""
-    table = random_pairs(world, SMALL_LONGEST if place.small else None)
+    table = random_pairs(world)
     shape = RowShape.for_layout(tensor=1, context=1, sequence_parallel=False, token_multiple=TOKEN_MULTIPLE)
     made = packed_microbatch([table[row] for row in range(PAIRS)], [1 / PAIRS] * PAIRS, shape)
     return made.to(torch.cuda.current_device())
@@ -98,9 +98,9 @@ def backward(model: nn.Module, batch: Microbatch, world: World) -> Tensor:
     return loss.detach()
 
 
-def measured(precision: Precision, world: World, folder: Path, place: Place) -> Found:
+def measured(precision: Precision, world: World, folder: Path) -> Found:
     """Build, warm up, compute and time."""
-    model, batch = build(precision, world, folder), microbatch(world, place)
+    model, batch = build(precision, world, folder), microbatch(world)
     run = partial(backward, model, batch, world)
     for _ in range(PASSES):
         loss = run()
@@ -129,7 +129,7 @@ def compare(place: Place, world: World, folder: Path) -> tuple[list[tuple[Cell, 
     goals, refused, base = [], [], None
     for name, precision in (ON_GPU if place.device == "cuda" else ON_CPU).items():
         try:
-            found = measured(precision, world, folder, place)
+            found = measured(precision, world, folder)
         except UserError as error:
             refused.append(f"{name}: {error}")
             continue

@@ -32,7 +32,6 @@ from nemo_sspo.megatron.training import TrainingJob, train_rank
 from nemo_sspo.objective.repulsion import repulsion_weight
 
 BASE = "bf16, packed"
-SMALL_LONGEST = 24
 FP8 = ("fp8, delayed", "fp8, tensorwise")
 WARM_UP = 2
 """Steps that are not timed: they allocate, compile, and fill FP8's history."""
@@ -80,7 +79,7 @@ def train(variant: Variant, world: World, folder: Path) -> None:
     """Train on one rank: forked where there is no GPU, else this process, which torchrun has started."""
     output = folder / "output"
     job = TrainingJob(
-        pairs=random_pairs(world, SMALL_LONGEST if world.vocab < 1000 else None),
+        pairs=random_pairs(world),
         weights=folder / "nemo",
         hf_dir=folder / "hf",
         output=output / "nemo",

@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -50,6 +53,8 @@ class World:
     layers: int = 8
     pairs_per_step: int = 64
     steps: int = 6
+    longest: int = 2048
+    """Tokens at which prompts and responses are cut."""
     train: dict[str, Any] = field(default_factory=lambda: {"packing": True, "pack_tokens": 8192})
 
     @property
@@ -78,7 +83,7 @@ class World:
         """The 8B's shape, cut to `layers` or to what fits; or a tiny one."""
         if place.small:
             tiny = {"packing": True, "pack_tokens": 256}
-            return cls(32, 48, 4, 2, 160, layers or 2, pairs_per_step=4, steps=3, train=tiny)
+            return cls(32, 48, 4, 2, 160, layers or 2, pairs_per_step=4, steps=3, longest=24, train=tiny)
         return cls(layers=layers or layers_that_fit(torch.cuda.mem_get_info()[0], cls()))
 
 
@@ -94,9 +99,20 @@ def layers_that_fit(free: int, world: World) -> int:
 
 
 def write_policy(world: World, folder: Path) -> None:
-    """A random checkpoint in `folder`/nemo, with its config in `folder`/hf, as `import_policy` leaves them."""
+    """A random checkpoint in `folder`/nemo, with its config in `folder`/hf, as `import_policy` leaves them.
+
+    Made without a GPU, as that step is: in a process of its own where there is one.
+    """
     (folder / "hf").mkdir(parents=True)
     (folder / "hf" / "config.json").write_text(json.dumps(world.hf_config))
+    if not torch.cuda.is_available():
+        _write_weights(folder)
+        return
+    command = [sys.executable, "-m", "benchmarks.gpu.world", str(folder)]
+    subprocess.run(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, check=True)
+
+
+def _write_weights(folder: Path) -> None:
     with one_rank():
         _save_random(folder)
 
@@ -112,12 +128,12 @@ def _save_random(folder: Path) -> None:
     save_weights([model], folder / "nemo")
 
 
-def random_pairs(world: World, longest: int | None = None) -> PairTable:
-    """Pairs of lengths like UltraFeedback's (cut at `longest`), and log-probs like an untrained policy's."""
+def random_pairs(world: World) -> PairTable:
+    """Pairs of lengths like UltraFeedback's, and log-probs like an untrained policy's."""
     draw = np.random.default_rng(0)
     rows, reference = [], []
     for number, lengths in enumerate(drawn(world.pairs_per_step * world.steps).of_pair):
-        prompt, chosen, rejected = (min(length, longest or length) for length in lengths)
+        prompt, chosen, rejected = (min(length, world.longest) for length in lengths)
         ids = {
             f"{name}_token_ids": draw.integers(0, world.vocab, length)
             for name, length in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected))
@@ -141,3 +157,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--layers", type=int, help="layers of the model; without it, as many as fit")
     made.add_argument("--folder", type=Path, help="where weights and logs go (tens of GB); without it, a temporary one")
     return made
+
+
+if __name__ == "__main__":
+    _write_weights(Path(sys.argv[1]))

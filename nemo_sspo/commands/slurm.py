@@ -131,7 +131,7 @@ def show_status(options: argparse.Namespace) -> int:
 
 def show_cancel(options: argparse.Namespace) -> int:
     """Cancel every job of the run and wait until nothing of it is left."""
-    run = place_of(_experiment(options)).run
+    run = _submitted_run(options.overrides) or place_of(_experiment(options)).run
     ids = list(dict.fromkeys(job.submission for job in live_jobs(run)))
     scancel(ids)
     deadline = time.monotonic() + _CANCEL_SECONDS
@@ -141,6 +141,14 @@ def show_cancel(options: argparse.Namespace) -> int:
         time.sleep(_POLL_SECONDS)
     print(f"cancelled {len(ids)} jobs; `nemo-sspo resume {shlex.quote(str(run))}` continues" if ids else "no jobs left")
     return 0
+
+
+def _submitted_run(given: Sequence[str]) -> Path | None:
+    """A run given by its directory, which has the record of its jobs; its settings need not be readable."""
+    if len(given) != 1 or "=" in given[0]:
+        return None
+    run = Path(given[0]).absolute()
+    return run if Place(run, Path.cwd()).submissions.exists() else None
 
 
 def _experiment(options: argparse.Namespace) -> Experiment:

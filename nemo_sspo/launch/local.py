@@ -214,10 +214,9 @@ class LocalRunner:
     def _environment(self, step: Step, gpus: Sequence[str]) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if name not in _OUTER_RANK_VARIABLES}
         environment["PYTHONUNBUFFERED"] = "1"
-        if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        elif not self._all_gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
+        # None for a step that was dealt none: it would take memory of one that another step was dealt, and conversion,
+        # which is the host's, would find CUDA there.
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         return environment | getattr(self._experiment.cluster, step.environment).variables
 
     def _collect(self) -> None:

@@ -14,7 +14,7 @@ from nemo_sspo.launch.jobs import Job, jobs, slurm_cluster
 from nemo_sspo.launch.report_step import is_done
 from nemo_sspo.launch.run_directory import write_atomically
 from nemo_sspo.launch.sbatch import Place, environment_text, render
-from nemo_sspo.launch.slurm import NoSlurm, live_jobs, mark, sbatch, scancel
+from nemo_sspo.launch.slurm import NoSlurm, live_jobs, mark, name_in_queue, sbatch, scancel
 
 _NAMED = 5
 
@@ -136,6 +136,7 @@ def _take_back(run: Path, done: Sequence[Submission], error: BaseException) -> N
 def submit_options(part: Part, place: Place, done: Sequence[Submission], begin: str | None) -> Iterator[str]:
     """Options of sbatch that depend on the moment: where, which tasks, after what."""
     yield f"--chdir={place.run}"
+    yield f"--job-name={name_in_queue(place.run, part.job.name)}"
     yield f"--comment={mark(place.run)}"
     yield "--export=ALL"
     yield "--kill-on-invalid-dep=yes"

@@ -165,14 +165,6 @@ def shared_prompt_microbatch(pairs: Sequence[PreferencePair], weights: Sequence[
     return replace(_assemble(columns, pairs, weights), cu_seqlens=whole, max_seqlen=length, part_bounds=bounds)
 
 
-def packed_tokens(pair: PreferencePair, shape: RowShape) -> int:
-    """Tokens of a packed row that a pair takes: what a packing budget counts."""
-    return sum(
-        _round_up(len(pair.prompt_ids) + len(response), shape.sequence_multiple)
-        for response in (pair.chosen_ids, pair.rejected_ids)
-    )
-
-
 def context_parallel_slice(microbatch: Microbatch, rank: int, size: int) -> Microbatch:
     """The part of a microbatch that one context-parallel rank holds. `cu_seqlens` stays that of the whole row."""
     if size == 1:

@@ -1,4 +1,7 @@
-"""`softmax_tile.TileMath` in plain torch, some rows of the tile at a time: fp32 of all of it would be a second tile."""
+"""`softmax_tile.TileMath` in plain torch, some rows of the tile at a time: fp32 of all of it would be a second tile.
+
+Legend: P tokens of a part.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,34 @@ from torch import Tensor
 
 from nemo_sspo.megatron.softmax_tile import Normalizer
 
-# 1 MiB in fp32, of which there are two or three: what a core's cache holds.
-_ELEMENTS_AT_ONCE = 2**18
+# Elements of a part. On a CPU it shall stay in a core's cache, elsewhere it shall be worth a launch.
+_ELEMENTS_ON_CPU, _ELEMENTS_ELSEWHERE = 2**17, 2**24
 
 
 def statistics(logits_CV: Tensor, labels_C: Tensor, softcap: float | None) -> tuple[Tensor, Tensor, Tensor]:
     maximum_C, total_C, target_C = torch.empty(3, len(logits_CV), device=logits_CV.device)
-    for rows in _parts(logits_CV):
-        logits_PV, _ = _capped(logits_CV[rows], softcap)
+    for rows, y_PV in _parts_in_fp32(logits_CV):
+        if softcap is not None:
+            y_PV.div_(softcap).tanh_().mul_(softcap)
         is_local_P, column_P1 = _local_column(labels_C[rows], logits_CV.shape[1])
-        target_C[rows] = torch.where(is_local_P, logits_PV.gather(1, column_P1).squeeze(1), 0.0)
-        maximum_P = logits_PV.amax(dim=-1)
+        target_C[rows] = torch.where(is_local_P, y_PV.gather(1, column_P1).squeeze(1), 0.0)
+        maximum_P = y_PV.amax(dim=-1)
         maximum_C[rows] = maximum_P
-        total_C[rows] = (logits_PV - maximum_P[:, None]).exp_().sum(dim=-1)
+        total_C[rows] = y_PV.sub_(maximum_P[:, None]).exp_().sum(dim=-1)
     return maximum_C, total_C, target_C
 
 
 def to_gradient_(
     logits_CV: Tensor, labels_C: Tensor, slope_C: Tensor, of_all: Normalizer, softcap: float | None
 ) -> None:
-    for rows in _parts(logits_CV):
-        logits_PV, derivative_PV = _capped(logits_CV[rows], softcap)
+    for rows, y_PV in _parts_in_fp32(logits_CV):
+        derivative_PV: Tensor | None = None
+        if softcap is not None:
+            tanh_PV = y_PV.div_(softcap).tanh_()
+            derivative_PV = _softcap_derivative(tanh_PV)
+            y_PV.mul_(softcap)
         slope_P = slope_C[rows]
-        grad_PV = (logits_PV - of_all.maximum_C[rows, None]).exp_()
-        grad_PV.mul_((-slope_P / of_all.total_C[rows])[:, None])
+        grad_PV = y_PV.sub_(of_all.maximum_C[rows, None]).exp_().mul_((-slope_P / of_all.total_C[rows])[:, None])
         is_local_P, column_P1 = _local_column(labels_C[rows], logits_CV.shape[1])
         grad_PV.scatter_add_(1, column_P1, torch.where(is_local_P, slope_P, 0.0)[:, None])
         if derivative_PV is not None:
@@ -40,18 +47,20 @@ def to_gradient_(
         logits_CV[rows] = grad_PV
 
 
-def _parts(logits_CV: Tensor) -> Iterator[slice]:
+def _parts_in_fp32(logits_CV: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of the tile and a copy of them to write to, which is gone with the next one."""
     tokens, columns = logits_CV.shape
-    size = max(_ELEMENTS_AT_ONCE // columns, 1)
-    return (slice(first, first + size) for first in range(0, tokens, size))
+    elements = _ELEMENTS_ON_CPU if logits_CV.device.type == "cpu" else _ELEMENTS_ELSEWHERE
+    size = min(max(elements // columns, 1), tokens)
+    part_PV = torch.empty(size, columns, device=logits_CV.device)
+    for first in range(0, tokens, size):
+        rows = slice(first, min(first + size, tokens))
+        yield rows, part_PV[: rows.stop - first].copy_(logits_CV[rows])
 
 
-def _capped(logits_PV: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | None]:
-    """y and dy/dx in fp32; without a cap the logits themselves, not to be written to, and None for 1."""
-    if softcap is None:
-        return logits_PV.float(), None
-    tanh_PV = torch.div(logits_PV.float(), softcap).tanh_()
-    return tanh_PV * softcap, tanh_PV.square_().neg_().add_(1.0)
+def _softcap_derivative(tanh_PV: Tensor) -> Tensor:
+    """d c tanh(x / c) / dx."""
+    return tanh_PV.square().neg_().add_(1.0)
 
 
 def _local_column(labels_P: Tensor, columns: int) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,7 @@ def to_gradient_(
 ) -> None:
     tokens, columns = logits_CV.shape
     _gradient_kernel[(tokens, triton.cdiv(columns, _BLOCK))](
-        logits_CV, labels_C, slope_C, of_all.maximum_C, of_all.total_C, columns, _row_stride(logits_CV),
+        logits_CV, labels_C, slope_C.contiguous(), of_all.maximum_C, of_all.total_C, columns, _row_stride(logits_CV),
         softcap=softcap, block=_BLOCK, num_warps=_WARPS,
     )  # fmt: skip
 

@@ -61,14 +61,14 @@ ELEMENTS_AT_ONCE = 2 * 2048
 @pytest.fixture
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """As small against these sizes as the real ones are against a model's."""
-    monkeypatch.setattr(tile_torch, "_ELEMENTS_AT_ONCE", ELEMENTS_AT_ONCE)
+    monkeypatch.setattr(tile_torch, "_ELEMENTS_ON_CPU", ELEMENTS_AT_ONCE)
 
 
 def allowed_bytes(sizes: Sizes, tile: int) -> int:
     """A head holds the response tokens' states and their gradient, the weight's gradient and a tile's logits, of which
-    two rows are there again, thrice; [C] vectors and indices: 3 %. A tile more is above that. All in fp32."""
+    two rows are there again; [C] vectors and indices: 3 %. A tile more is above that. All in fp32."""
     states, weight = 2 * sum(sizes.lengths) * sizes.hidden, sizes.vocab * sizes.hidden
-    return int(1.03 * 4 * (states + weight + tile * 2048 + 3 * ELEMENTS_AT_ONCE))
+    return int(1.03 * 4 * (states + weight + tile * 2048 + ELEMENTS_AT_ONCE))
 
 
 @pytest.mark.usefixtures("_small_parts")

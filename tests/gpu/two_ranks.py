@@ -25,6 +25,7 @@ def main() -> None:
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("highest")  # NGC's containers have TF32 on
     with cpu_runtime():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         for name in ("recompute", "recompute capped", "one pass", "one pass capped"):

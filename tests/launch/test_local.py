@@ -183,7 +183,7 @@ def test_a_published_step_with_changed_inputs_is_refused(tmp_path, finished):
 
 
 def test_gpus_are_dealt_out_and_returned(tmp_path, monkeypatch):
-    """Two engines on two GPUs, one each; training on both; nothing beside it; outer ranks are not passed on."""
+    """Two engines on two GPUs, one each; training on both; none for conversion; outer ranks are not passed on."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     monkeypatch.setenv("RANK", "3")
     overrides = ("cluster.gpus=null", "rollout.shards=2", "parallel.tensor=2", "parallel.pipeline=1")
@@ -196,6 +196,7 @@ def test_gpus_are_dealt_out_and_returned(tmp_path, monkeypatch):
 
     assert devices("rollout", 0) in ("5", "7")
     assert {*devices("train").split(",")} == {"5", "7"}
+    assert devices("export") == devices("build_pairs") == ""
     assert all(is_published(step.output) for step in plan(experiment))
 
 

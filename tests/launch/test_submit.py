@@ -18,7 +18,7 @@ from nemo_sspo.launch import check_environments
 from nemo_sspo.launch.job_record import Submission, append_submission, events, submissions
 from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.run_directory import bind
-from nemo_sspo.launch.slurm import live_jobs, mark
+from nemo_sspo.launch.slurm import live_jobs, mark, name_in_queue
 from nemo_sspo.launch.submit import missing_parts, place_of, submit
 from tests.launch.test_preflight import write_prompts
 from tests.launch.tiny_models import write_oracle, write_policy
@@ -99,6 +99,7 @@ def test_the_chain(slurm, tmp_path):
         assert "--kill-on-invalid-dep=yes" in call
         assert option(call, "export") == "ALL"
         assert option(call, "comment") == mark(run)
+        assert option(call, "job-name") == name_in_queue(run, os.path.basename(call[-1]).removesuffix(".sbatch"))
     ids = {name.removesuffix(".sbatch"): str(101 + place) for place, name in enumerate(made)}
     rollout, score, embed = (ids[f"iter_1.{stage}"] for stage in ("rollout", "score", "embed"))
     assert option(made["prepare_prompts.sbatch"], "dependency") is None

@@ -180,6 +180,17 @@ def test_what_is_not_finite_is_not_hidden(math: ModuleType, bad: float) -> None:
 
 
 @both
+def test_slopes_that_autograd_expanded(math: ModuleType) -> None:
+    """Of a sum over tokens: one number with stride 0."""
+    logits, labels, _ = problem(37)
+    slopes = torch.tensor(-2.0, device=DEVICE).expand(TOKENS)
+    expected, normalizer = gradient_in_double(logits, labels, slopes, 1.5, None)
+    made = tile(logits)
+    math.to_gradient_(made, labels, slopes, normalizer, None)
+    assert relative_difference(made, expected) < 1e-6
+
+
+@both
 def test_only_the_tile_is_written(math: ModuleType) -> None:
     """It may be part of a larger one: rows before and after stay, and so does all beyond its alignment."""
     columns = 37

@@ -106,6 +106,7 @@ def test_a_second_submission_is_refused_and_a_cancelled_run_is_resumed(fake, exp
     fake.behave(iter_1__build_pairs="wait")
     assert fake.submit() == 0
     job = fake.wait_for("iter_1.build_pairs")
+    fake.slurm.run("scontrol", "update", f"jobid={job}", "comment=the site's own")
     for again in (fake.submit, lambda: fake.command("resume")):
         capsys.readouterr()
         assert again() == 2
