@@ -24,6 +24,8 @@ GEMMA = [
     for name in ("padded", "packed")
     for size in (1, 2, 4)
 ]
+for both_heads in (CASES, GEMMA):
+    both_heads += [replace(c, name=f"{c.name} one pass", one_pass=True) for c in both_heads if c.micro_batch_size == 2]
 FIRST_STEP = [Case("first", at_reference=True), Case("first packed", at_reference=True, packed=True)]
 
 
@@ -34,7 +36,7 @@ def main() -> None:
     print(
         f"`make parity` writes this page. megatron-core {megatron.core.__version__}, torch {torch.__version__}, gloo,"
         f" fp32. Largest relative difference from one plain process (allowed: loss {LOSS_TOLERANCE:.0e}, every gradient"
-        f" {GRADIENT_TOLERANCE:.0e}) over microbatches of 1, 2 and 4 pairs, tied and untied embeddings.\n"
+        f" {GRADIENT_TOLERANCE:.0e}) over microbatches of 1, 2 and 4 pairs, tied and untied embeddings, both heads.\n"
     )
     print("## Llama\n")
     _table(LLAMA, CASES, FIRST_STEP)
