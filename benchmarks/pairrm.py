@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from benchmarks.arena_hard import DATA, prompts_with_answers, with_noisy_copies
 from benchmarks.packing import drawn
 from benchmarks.pairrm_floor import gemm_rate, needed_flops
 from benchmarks.pairrm_scorers import Cost, Prompt, llm_blenders, ours, row_lengths, rows_of
-from benchmarks.random_pairrm import POOL, SIZES, make_checkpoint, train_tokenizer
+from benchmarks.random_pairrm import POOL, SIZES, folder_for_checkpoints, make_checkpoint, train_tokenizer
 from benchmarks.resident import in_fresh_process, measured
 from benchmarks.table import Benchmark, Cell, Goal
 from nemo_sspo.config.variants import PairRMOracle
@@ -24,6 +23,7 @@ from nemo_sspo.oracle.pairrm import PairRM
 
 WANTED = 5.0
 _TOKENIZER_TEXTS = 60
+_LENGTHS = ("Arena-Hard", "like UltraFeedback's")
 _DEFAULT_BATCH = 8
 """llm-blender's default, where its callers name none."""
 
@@ -39,8 +39,8 @@ class Sample:
 
 SAMPLES = {
     "toy": Sample(8, 5),
-    "DeBERTa-v3-xsmall": Sample(8, 2),
-    "DeBERTa-v3-base": Sample(4, 2),
+    "DeBERTa-v3-xsmall": Sample(4, 2),
+    "DeBERTa-v3-base": Sample(2, 2),
 }
 """As many as a processor core does in a few minutes. The large is measured on a GPU: benchmarks/gpu/pairrm.py."""
 
@@ -49,7 +49,7 @@ def texts(data: Path, sample: Sample, lengths: str, tokenizer: PreTrainedTokeniz
     """Arena-Hard's prompts with their answers and noisy copies, whole or cut to lengths like UltraFeedback's."""
     found = prompts_with_answers(data, sample.prompts)
     prompts = [(prompt, with_noisy_copies(answers, seed, sample.k)) for seed, (prompt, answers) in enumerate(found)]
-    if lengths == "Arena-Hard":
+    if lengths == _LENGTHS[0]:
         return prompts
 
     def cut(text: str, tokens: int) -> str:
@@ -106,7 +106,7 @@ def pool_peak(checkpoint: Path, prompts: Sequence[Prompt]) -> float:
 def memory(data: Path, folder: Path, tokenizer: PreTrainedTokenizerFast, count: int, goals: list[Goal]) -> None:
     """Peak memory at one and at ten times `count` prompts, around a model that takes next to nothing."""
     checkpoint = make_checkpoint(folder / "pool", POOL, tokenizer)
-    samples = [texts(data, Sample(prompts, 5), "Arena-Hard", tokenizer) for prompts in (count, 10 * count)]
+    samples = [texts(data, Sample(prompts, 5), _LENGTHS[0], tokenizer) for prompts in (count, 10 * count)]
     small, large = (in_fresh_process(pool_peak, checkpoint, prompts) for prompts in samples)
     goals.append(
         Goal(
@@ -123,14 +123,16 @@ def run(data: Path, samples: dict[str, Sample], memory_prompts: int) -> Benchmar
     some = prompts_with_answers(data, _TOKENIZER_TEXTS // 3)
     tokenizer = train_tokenizer([text for prompt, answers in some for text in (prompt, *answers)], vocabulary=4000)
     report = Report()
-    with tempfile.TemporaryDirectory() as folder:
+    with folder_for_checkpoints() as folder:
         for name, sample in samples.items():
             checkpoint = make_checkpoint(Path(folder) / name, SIZES[name], tokenizer)
             rate = gemm_rate(SIZES[name])
-            for lengths in ("Arena-Hard", "like UltraFeedback's"):
+            for lengths in _LENGTHS:
                 prompts = texts(data, sample, lengths, tokenizer)
                 floor = needed_flops(SIZES[name], row_lengths(checkpoint, prompts)) / rate
-                report.add(name, lengths, costs(checkpoint, prompts, batches=name == "toy"), floor)
+                found = costs(checkpoint, prompts, batches=sample.prompts >= _DEFAULT_BATCH)
+                print(f"{name}, {lengths}: {floor:.1f} s at the least, {found}", flush=True)
+                report.add(name, lengths, found, floor)
         report.goals.append(
             Goal("error between the two, float32", "< 1e-5", f"{report.error:.1e}", report.error < 1e-5)
         )
@@ -179,7 +181,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="directory with the Arena-Hard files")
     parser.add_argument("--sizes", nargs="+", choices=list(SAMPLES), help="all without it")
     parser.add_argument("--prompts", type=int, help="prompts of every size (500 is all)")
-    parser.add_argument("--memory-prompts", type=int, default=50, help="prompts of the smaller memory run; 0: none")
+    parser.add_argument("--memory-prompts", type=int, default=25, help="prompts of the smaller memory run; 0: none")
     options = parser.parse_args()
     torch.set_num_threads(1)
     samples = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,16 @@ POOL = Size(hidden=32, layers=1, heads=1)
 BUCKETS = 256
 PLACES = 2 * BUCKETS
 """Rows of the table of relative positions."""
+
+
+_TAKEN_FOR_OTHERS = ("alpaca", "llama", "starling-rm", "phi")
+
+
+def folder_for_checkpoints() -> tempfile.TemporaryDirectory[str]:
+    """A new folder. llm-blender adds a token where a backbone's path has "phi" in it, as random names can have."""
+    while any(name in (folder := tempfile.TemporaryDirectory()).name for name in _TAKEN_FOR_OTHERS):
+        folder.cleanup()
+    return folder
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int = 8000) -> PreTrainedTokenizerFast:

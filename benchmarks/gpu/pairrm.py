@@ -6,7 +6,6 @@ Random weights, real texts; with `--texts made` texts are drawn, for a machine w
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from benchmarks import measure
 from benchmarks.arena_hard import DATA, K, prompts_with_answers, with_noisy_copies
 from benchmarks.gpu.place import Place, parser, place_of
 from benchmarks.pairrm_scorers import Prompt, in_rows, rows_of
-from benchmarks.random_pairrm import SIZES, make_checkpoint, train_tokenizer
+from benchmarks.random_pairrm import SIZES, folder_for_checkpoints, make_checkpoint, train_tokenizer
 from benchmarks.table import Benchmark, Cell, Goal
 from nemo_sspo.config.variants import PairRMOracle
 from nemo_sspo.oracle.blender import blender_logits, load_blender
@@ -72,7 +71,7 @@ def run(place: Place, prompts: Sequence[Prompt]) -> Benchmark:
     """Time every scorer on all ordered pairs of the prompts."""
     size = SMALL_SIZE if place.small else SIZE
     words = [text for prompt, answers in prompts for text in (prompt, *answers)][:_TOKENIZER_TEXTS]
-    with tempfile.TemporaryDirectory() as folder:
+    with folder_for_checkpoints() as folder:
         tokenizer = train_tokenizer(words, vocabulary=400 if place.small else 4000)
         checkpoint = make_checkpoint(Path(folder) / "pairrm", SIZES[size], tokenizer)
         runs = scorers(checkpoint, prompts, place.device)

@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DebertaV2Model
 
+from benchmarks import random_pairrm
 from benchmarks.packing import drawn
 from benchmarks.pairrm_floor import needed_flops
 from benchmarks.random_pairrm import PLACES, Size, config_of
@@ -36,6 +37,23 @@ def test_a_row_takes_the_floor_and_no_more(length: int) -> None:
     assert counter.get_total_flops() + uncounted == pytest.approx(
         needed_flops(size, [length]), rel=(near - reached + 1) / near
     )
+
+
+def test_a_checkpoint_is_not_put_where_llm_blender_takes_it_for_another_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks for names of models in paths, and random names of folders can spell them."""
+    names = iter(["wphi01", "2llama", "plain"])
+
+    class Folder:
+        def __init__(self) -> None:
+            self.name = f"/tmp/{next(names)}"
+
+        def cleanup(self) -> None:
+            removed.append(self.name)
+
+    removed: list[str] = []
+    monkeypatch.setattr(random_pairrm.tempfile, "TemporaryDirectory", Folder)
+    assert random_pairrm.folder_for_checkpoints().name == "/tmp/plain"
+    assert removed == ["/tmp/wphi01", "/tmp/2llama"]
 
 
 @pytest.mark.parametrize("budget", [2048, 16384])
