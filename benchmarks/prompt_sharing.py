@@ -43,7 +43,7 @@ from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean
 
 VOCAB = 512
-PAIRS = 16
+PAIRS = 8
 SCALE = 4
 """Lengths are divided by this where the small model runs: it does so on one thread."""
 ALONE, SHARED = "a row for each response", "prompt shared"
@@ -216,7 +216,10 @@ def run(sources: Sequence[Lengths]) -> Benchmark:
         rows=rows,
         goals=goals,
         notes=[
+            "Lengths are those of the packing benchmark; long prompts are four times as long, up to 2,048 tokens.",
             "The responses' own tokens, and the head over them, are computed in either layout.",
+            "Prompts much shorter than a block save attention nothing: a response's blocks then visit their prompt's "
+            "as one block more.",
             "Differences of gradients are the largest element's, relative to the largest element of each parameter.",
         ],
     )

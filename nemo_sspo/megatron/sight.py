@@ -142,10 +142,10 @@ class PackedRow(PackedSeqParams):
 
     part_bounds: Tensor | None = None
     """As in `Microbatch`."""
-    _sights: dict[int | None, Sight] = field(default_factory=dict)
+    _sights: dict[int | None, Sight] = field(default_factory=dict, init=False, repr=False)
 
     def sight(self, length: int, window: int | None, rank: int, size: int) -> Sight:
-        """Of a context-parallel rank, in a row of `length` tokens."""
+        """Of a context-parallel rank, always the same one, in a row of `length` tokens."""
         if window not in self._sights:
             self._sights[window] = Sight.of(*self.places(length), window, self.cu_seqlens_q, rank, size)
         return self._sights[window]
