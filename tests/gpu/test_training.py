@@ -43,7 +43,7 @@ def base(world: World, folder: Path) -> Steps:
     return found
 
 
-@pytest.mark.parametrize("name", ["padded", "recompute head", *FP8])
+@pytest.mark.parametrize("name", ["padded", "recompute head", "prompts shared", *FP8])
 def test_every_way_of_training_takes_the_same_steps(name: str, base: Steps, world: World, folder: Path) -> None:
     is_fp8 = name in FP8
     if is_fp8 and not (transformer_engine_usable() and torch.cuda.get_device_capability() >= (9, 0)):
