@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.table import Table
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.artifacts.store import is_published, open_artifact
 from nemo_sspo.commands.plan import plain, print_wide, show_jobs, show_notes
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.config.mistakes import validation_message
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.job_record import Submission, shard_ranges
+from nemo_sspo.launch.job_record import Submission
 from nemo_sspo.launch.jobs import Job, cluster_problems, jobs, slurm_cluster
 from nemo_sspo.launch.preflight import problems
 from nemo_sspo.launch.run_directory import bind, hold, stored_experiment

@@ -17,8 +17,9 @@ class PairRMOracle(Frozen):
     """Longest prompt segment in tokens (PairRM's own: 1224)."""
     candidate_max_tokens: PositiveInt = 412
     """Longest response segment in tokens (PairRM's own: 412); both responses share the room that the prompt leaves."""
-    batch_tokens: PositiveInt = 16384
-    """Token budget of one forward pass, padding included."""
+    batch_tokens: PositiveInt | None = None
+    """Token budget of one forward pass, padding included. Without it 16384 on a GPU and 2048 on a CPU, whose cache
+    holds the states of that many."""
     precision: Precision = "auto"
     """Backbone precision; ``auto`` is bfloat16 on a GPU and float32 on a CPU. The head is always float32."""
 
@@ -64,9 +65,10 @@ class LlmJudgeOracle(Frozen):
     timeout_seconds: PositiveFloat = 60.0
     """Longest wait for one answer in seconds."""
     max_requests: PositiveInt = 10_000
-    """Cap of the whole run: comparisons that are paid for. A run whose plan is over it does not start."""
+    """Cap of the whole run: comparisons that are paid for, by all steps together. A step whose plan is over it does not
+    start."""
     max_tokens: PositiveInt | None = None
-    """Cap of the whole run: input and output tokens."""
+    """Cap of the whole run: input and output tokens; of a question under way they are estimated."""
     max_dollars: PositiveFloat | None = None
     """Cap of the whole run: what the tokens cost at the prices below."""
     dollars_per_million_input_tokens: NonNegativeFloat | None = None

@@ -37,7 +37,8 @@ class Rollout(Frozen):
     """Responses that iteration 1 takes instead of sampling: a JSONL or Parquet file, a directory of such files or a
     data set id, with a prompt and `responses`, or `chosen` and `rejected`. Their number is K of that iteration."""
     shards: PositiveInt = 1
-    """Parts into which the prompts are cut; each is sampled, scored and embedded by a task of its own."""
+    """Parts into which the prompts are cut; each is sampled, scored and embedded by steps of its own. One process takes
+    several, with its model loaded once."""
 
 
 class Pairs(Frozen):
@@ -97,8 +98,7 @@ class Train(Frozen):
     pack_tokens: PositiveInt = 8192
     """Token budget of a packed microbatch."""
     share_prompt: bool = False
-    """Compute a pair's prompt once for both responses, in packed rows. Not with Transformer Engine, whose attention
-    kernels take no such mask, nor with context parallelism."""
+    """Compute a pair's prompt once for both responses, in packed rows. On a GPU attention is flex-attention's then."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activation recomputation."""
     checkpoint_every_steps: PositiveInt | None = None

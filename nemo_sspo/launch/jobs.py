@@ -1,7 +1,7 @@
 """The steps of a run as jobs of a Slurm cluster: what each asks for and what it waits for. Pure.
 
-The shards of a stage are one job array. A shard is scored as soon as it is sampled: where two arrays belong together
-task by task the dependency is ``aftercorr``, everywhere else ``afterok``.
+The shards of a stage are one job array, whose tasks are lanes. What a task has sampled is scored as soon as the task is
+over: where two arrays belong together task by task the dependency is ``aftercorr``, everywhere else ``afterok``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,6 +12,7 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.config.cluster import Resources, SlurmCluster, SlurmEnvironment, StageResources
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
+from nemo_sspo.launch.lanes import Lane, lanes
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.report_step import REPORT, REPORT_SPEC, report_step
 from nemo_sspo.stages.registry import STAGES, StageSpec
@@ -34,6 +35,8 @@ class Job:
     stage: str
     iteration: int
     steps: tuple[Step, ...]
+    lanes: tuple[Lane, ...]
+    """The steps of each task; the first one's shard is the task's number in an array."""
     nodes: int
     tasks_per_node: int
     """Processes that srun starts on each node."""
@@ -45,7 +48,7 @@ class Job:
 
     @property
     def is_array(self) -> bool:
-        """Whether it is submitted as a job array, one task per shard."""
+        """Whether it is submitted as a job array, one task per lane."""
         return _spec(self.stage).sharded
 
     @property
@@ -100,14 +103,19 @@ def _job(
         stage=first.stage,
         iteration=first.iteration,
         steps=steps,
+        lanes=_lanes(steps, cluster),
         nodes=nodes,
         tasks_per_node=per_node if _spec(first.stage).ranks and cluster.launcher == "srun" else 1,
         gpus_per_node=0 if not first.gpus else per_node if _spec(first.stage).ranks else first.gpus,
         environment=cluster.environment_of(first.stage, first.environment),
         environment_name=first.environment,
         resources=cluster.resources_of(first.stage),
-        after=tuple(_dependencies(steps, grouped)),
+        after=tuple(_dependencies(steps, grouped, cluster)),
     )
+
+
+def _lanes(steps: Sequence[Step], cluster: SlurmCluster) -> tuple[Lane, ...]:
+    return tuple(lanes(steps, lambda step: cluster.resources_of(step.stage).shards_per_task or 1))
 
 
 def _shape(step: Step, experiment: Experiment, cluster: SlurmCluster) -> tuple[int, int]:
@@ -118,13 +126,17 @@ def _shape(step: Step, experiment: Experiment, cluster: SlurmCluster) -> tuple[i
     return (1, step.ranks) if step.ranks <= per_node else (step.ranks // per_node, per_node)
 
 
-def _dependencies(steps: Sequence[Step], grouped: dict[str, list[Step]]) -> Iterator[Dependency]:
+def _dependencies(steps: Sequence[Step], grouped: dict[str, list[Step]], cluster: SlurmCluster) -> Iterator[Dependency]:
+    """Task by task where a task reads what one task of the other array publishes; on the whole job elsewhere."""
     names = {step.step_id: name for name, group in grouped.items() for step in group}
     for parent in dict.fromkeys(names[step_id] for step in steps for step_id in step.depends_on):
         group = grouped[parent]
-        task_by_task = all(_spec(item.stage).sharded for item in (steps[0], group[0])) and [
-            [step_id for step_id in step.depends_on if names[step_id] == parent] for step in steps
-        ] == [[step.step_id] for step in group]
+        read = [
+            {step_id for step in lane for step_id in step.depends_on if names[step_id] == parent}
+            for lane in _lanes(steps, cluster)
+        ]
+        published = [{step.step_id for step in lane} for lane in _lanes(group, cluster)]
+        task_by_task = all(_spec(item.stage).sharded for item in (steps[0], group[0])) and read == published
         if steps[0].stage == REPORT:  # a run that failed is drawn too
             yield Dependency(parent, "afterany")
         else:
@@ -189,7 +201,7 @@ def as_data(graph: Sequence[Job]) -> list[dict[str, Any]]:
             "job": job.name,
             "stage": job.stage,
             "iteration": job.iteration,
-            "tasks": len(job.steps),
+            "tasks": len(job.lanes),
             "nodes": job.nodes,
             "tasks_per_node": job.tasks_per_node,
             "gpus_per_node": job.gpus_per_node,

@@ -82,9 +82,14 @@ def check_gpus(experiment: Experiment) -> Iterator[str]:
 
 
 def check_precision(experiment: Experiment) -> Iterator[str]:
-    """FP8 is trained on GPUs only; whether those can is known to the training stage alone."""
+    """FP8 is trained and sampled on GPUs only; whether those can is known to the stages alone."""
     if experiment.precision.kind == "fp8" and experiment.cluster.launcher == "fork":
         yield "precision=fp8 needs Hopper-class GPUs, and this cluster trains on the CPU; give precision=fp32"
+    if experiment.engine.quantization is not None and not experiment.cluster.has_gpus:
+        yield (
+            f"engine.quantization={experiment.engine.quantization} needs a GPU: vLLM's CPU build has no such kernels; "
+            "leave it out, the policy is sampled as it is then"
+        )
 
 
 def check_stored_experiment(experiment: Experiment) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """What Gemma 2 (arXiv:2408.00118) has beyond Megatron's GPT, as parts that any of its layers take.
 
     norms after attention and feed-forward   `with_sandwich_norms`, where a branch joins the residual stream
-    attention logits capped                  `LocalCoreAttention` (layers.py); Transformer Engine has no such kernel
-    final logits capped                      `head.py`, and for whoever asks the model for logits, `finish_gemma2`
+    attention logits capped                  `flex_attention.py`; on a CPU `core_attention.py`
+    final logits capped                      `softmax_tile.py`; `finish_gemma2` for whoever asks the model for logits
     embedding times sqrt(H)                  `finish_gemma2`
 
 Norms around 1, GeGLU, the scale of queries and alternating windows are fields of Megatron's config (`families.py`).

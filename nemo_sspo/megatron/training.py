@@ -119,7 +119,7 @@ def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
             job.weights,
             read_hf_config(job.hf_dir).require("vocab_size"),
             train.head_chunk_tokens,
-            choose_head(train, config, separable=job.objective.separable),
+            choose_head(train, separable=job.objective.separable),
             job.objective,
             partial(_at_step, job.repulsion_weight, len(batches)),
             optimizer(train, job.precision, job.parallel, steps_per_epoch(len(job.pairs), train.global_batch_size)),
@@ -139,8 +139,9 @@ def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
 
 def _callbacks(job: TrainingJob, model: SSPOModel, batches: list[GlobalBatch]) -> list[pl.Callback]:
     flops = ModelFlops.of(model.config, model.vocab_size, frozen=job.train.peft is not None)
-    lengths = job.pairs.sequence_tokens()
-    work = [flops.of_step(sequence for row in batch.pairs for sequence in lengths[row]) for batch in batches]
+    lengths = job.pairs.lengths()
+    shares_prompts = job.train.share_prompt
+    work = [flops.of_step((lengths[row] for row in batch.pairs), shares_prompts=shares_prompts) for batch in batches]
     loggers = build_loggers(job.train.loggers, job.logs, job.run_name)
     return [
         HoldScratch(job.scratch, job.attempt),

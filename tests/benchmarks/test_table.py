@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.table import PAGE, RESULTS, Benchmark, Goal, page
+from benchmarks.table import ON_A_GPU, PAGE, RESULTS, Benchmark, Goal, page
 
 FOUND = Benchmark(
     name="mill",
@@ -67,4 +67,16 @@ def test_the_page_of_the_repository_is_made_from_its_results() -> None:
 def test_every_result_names_a_benchmark_that_can_be_run() -> None:
     for path in RESULTS.glob("*.json"):
         assert Benchmark.read(path).name == path.stem
-        assert (RESULTS.parent / f"{path.stem}.py").exists()
+        assert (RESULTS.parent / f"{path.stem.replace('.', '/')}.py").exists()
+
+
+def test_what_needs_a_gpu_stands_last_or_is_told_to_be_missing(tmp_path: Path) -> None:
+    for name in ("zebra", "gpu.head"):
+        replace(FOUND, name=name).publish(tmp_path)
+    before, after = page(tmp_path).split("# On a GPU\n")
+    assert "benchmarks.zebra`" in before
+    assert "benchmarks.gpu.head`" in after
+    assert after.splitlines()[1].startswith("Not yet run: `gpu.gemm`, `gpu.train_step`, `gpu.precision`, `gpu.pairrm`.")
+    for name in ON_A_GPU:
+        replace(FOUND, name=name).publish(tmp_path)
+    assert "Not yet run" not in page(tmp_path)

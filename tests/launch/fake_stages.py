@@ -1,7 +1,8 @@
 """Stand-ins for the stages, behind the real step runner: what they publish depends on their inputs alone.
 
 FAKE_STAGES is a JSON object ``{step id: behaviour}``: ``refuse`` (bad input), ``crash``, ``silent`` (ends without an
-artifact), ``hang`` (never ends, with a grandchild in a session of its own) or seconds to sleep.
+artifact), ``hang`` (never ends, with a grandchild in a session of its own), ``after <path>`` (waits until that is there
+in the run's directory) or seconds to sleep.
 """
 
 import importlib
@@ -10,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 from nemo_sspo.artifacts.layout import step_id
@@ -24,7 +26,7 @@ def run(context: StageContext) -> None:
     shard = context.shard if STAGES[context.stage].sharded else None
     name = step_id(context.stage, context.iteration, shard)
     context.progress.update(1, 2, unit="halves", note="working")
-    _behave(json.loads(os.environ.get("FAKE_STAGES", "{}")).get(name))
+    _behave(json.loads(os.environ.get("FAKE_STAGES", "{}")).get(name), context.layout.root)
     inputs = sorted(artifact.manifest.digest for group in context.inputs.values() for artifact in group)
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
     (context.output.path / "content.txt").write_text(f"{name} {context.seed} {' '.join(inputs)}\n")
@@ -33,7 +35,7 @@ def run(context: StageContext) -> None:
     context.output.rows = 1
 
 
-def _behave(how: str | float | None) -> None:
+def _behave(how: str | float | None, run: Path) -> None:
     if how == "refuse":
         raise UserError("prompts.jsonl line 3: not JSON")
     if how == "crash":
@@ -45,6 +47,9 @@ def _behave(how: str | float | None) -> None:
         grandchild = ["sleep", "300"]
         subprocess.Popen(grandchild, start_new_session=True)
         time.sleep(300)
+    if isinstance(how, str) and how.startswith("after "):
+        while not (run / how.removeprefix("after ")).exists():
+            time.sleep(0.02)
     elif isinstance(how, int | float):
         time.sleep(how)
 

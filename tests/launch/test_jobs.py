@@ -73,6 +73,16 @@ def test_nodes_tasks_and_gpus_of_training(overrides, shape):
     assert (job.nodes, job.tasks_per_node, job.gpus_per_node) == shape
 
 
+def test_lanes_of_equal_length_wait_task_by_task_and_others_for_the_whole_array():
+    four = graph(*EIGHT_B, "cluster.shards_per_task=4")
+    assert [[step.shard for step in lane] for lane in four["iter_1.rollout"].lanes] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert waits(four["iter_1.score"]) == waits(four["iter_1.embed"]) == [("iter_1.rollout", "aftercorr")]
+    assert [len(lane) for lane in four["iter_1.train"].lanes] == [1]
+    own = graph(*EIGHT_B, "cluster.shards_per_task=4", "cluster.stages.score.shards_per_task=8")
+    assert waits(own["iter_1.score"]) == [("iter_1.rollout", "afterok")]
+    assert waits(own["iter_1.embed"]) == [("iter_1.rollout", "aftercorr")]
+
+
 def test_an_engine_takes_one_task_with_its_gpus():
     job = graph("experiment=llama3-70b", "cluster=slurm_pyxis", "prompts=p")["iter_1.rollout"]
     assert (len(job.steps), job.nodes, job.tasks_per_node, job.gpus_per_node) == (4, 1, 1, 8)

@@ -74,9 +74,9 @@ def test_both_heads_train_alike(supervised: PairTable, imported: Path, alone: An
     [
         (Parallel(tensor=2, pipeline=2, sequence=True), False),
         (Parallel(data=2, context=2), False),
-        (Parallel(tensor=2, data=2), True),
+        (Parallel(context=2, data=2), True),
     ],
-    ids=["TP2 PP2 SP", "DP2 CP2", "TP2 DP2, shared prompts"],
+    ids=["TP2 PP2 SP", "DP2 CP2", "CP2 DP2, shared prompts"],
 )
 def test_packed_rows_train_alike(
     supervised: PairTable, imported: Path, alone: Any, tmp_path: Path, parallel: Parallel, shared: bool
