@@ -39,11 +39,14 @@ def evaluate(options: argparse.Namespace) -> int:
     from nemo_sspo.commands.benchmark import output_of, refuse_extra, say
     from nemo_sspo.launch.benchmark import environment, rollout_python, run_and_iteration
     from nemo_sspo.public_benchmarks.lm_eval import chosen_tasks, command
+    from nemo_sspo.rollout.vllm_engine import has_gpu
+    from nemo_sspo.rollout.vllm_engine import variables as engine_variables
 
     refuse_extra(options)
     if options.include_path is not None and not options.include_path.is_dir():
         raise UserError(f"--include-path {options.include_path}: no such directory")
     experiment, iteration = run_and_iteration(options.run, options.iteration)
+    on_cpu = not has_gpu()
     python, console = rollout_python(experiment, options.python), Console()
     exported = [open_artifact(RunLayout(options.run).artifact("export", iteration))] if iteration else []
     policy = str(exported[0].file(HF_MODEL)) if exported else experiment.policy
@@ -66,16 +69,16 @@ def evaluate(options: argparse.Namespace) -> int:
             python=python,
             policy=policy,
             backend=options.backend,
-            dtype=experiment.engine.dtype,
-            gpus=experiment.engine.tensor_parallel,
+            engine=experiment.engine,
+            on_cpu=on_cpu,
             device=options.device,
             include=options.include_path,
             output=output,
         )
 
-    variables = environment(experiment)
+    variables = engine_variables(experiment.engine, on_cpu) | environment(experiment)
     if not _has_lm_eval(python, variables):
-        say(console, f"not run here: {python} has no lm_eval (pip install lm-eval). The commands:")
+        say(console, f"not run here: {python} has no lm_eval ({python} -m pip install lm-eval). The commands:")
         for task in tasks:
             say(console, f"  {shlex.join(line(task, final / task.name))}")
         return 0

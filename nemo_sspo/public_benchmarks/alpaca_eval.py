@@ -29,11 +29,11 @@ class AlpacaEval:
         return "model_outputs.json"
 
     def write(self, questions: Sequence[Question], answers: Sequence[Sequence[Answer]], writing: Writing) -> str:
-        """See `Benchmark.write`."""
+        """See `Benchmark.write`. Texts are stripped, as alpaca_eval does with its own: length counts."""
         outputs = []
         for question, (answer,) in zip(questions, answers, strict=True):
             asked = cast(AlpacaEvalQuestion, question.record)
-            fields = {"dataset": asked.dataset, "instruction": asked.instruction, "output": answer.text}
+            fields = {"dataset": asked.dataset, "instruction": asked.instruction, "output": answer.text.strip()}
             split = {"datasplit": asked.datasplit} if asked.datasplit is not None else {}
             outputs.append(AlpacaEvalOutput(**fields, generator=writing.model_name, **split))
         return json.dumps([as_data(output) for output in outputs], ensure_ascii=False, indent=1) + "\n"

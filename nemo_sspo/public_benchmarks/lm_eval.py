@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from nemo_sspo.config.benchmarks import LM_EVAL_TASKS, LmEvalTask
+from nemo_sspo.config.variants import VllmEngine
 from nemo_sspo.errors import UserError
 
 
@@ -30,8 +31,8 @@ def command(
     python: str,
     policy: str,
     backend: Literal["hf", "vllm"],
-    dtype: str,
-    gpus: int,
+    engine: VllmEngine,
+    on_cpu: bool,
     device: str | None,
     include: Path | None,
     output: Path,
@@ -43,14 +44,32 @@ def command(
     """
     if "," in policy:
         raise UserError(f"{policy}: lm_eval separates its arguments by commas; rename the directory, or link to it")
-    spread = f",tensor_parallel_size={gpus}" if backend == "vllm" else ",parallelize=True"
-    model = f"pretrained={policy},dtype={dtype}{spread if gpus > 1 else ''}"
+    settings = _vllm_settings(engine, on_cpu) if backend == "vllm" else _hf_settings(engine)
+    model = ",".join(f"{name}={value}" for name, value in {"pretrained": policy, **settings}.items())
     arguments = [python, "-m", "lm_eval", "run", "--model", backend]
     arguments += ["--model_args", model, "--tasks", task.name, "--batch_size", "auto"]
     arguments += ["--num_fewshot", str(task.shots)] if task.shots is not None else []
     arguments += ["--device", device] if device else []
     arguments += ["--include_path", str(include)] if include else []
     return [*arguments, "--output_path", str(output)]
+
+
+def _vllm_settings(engine: VllmEngine, on_cpu: bool) -> dict[str, object]:
+    """The engine as the run had it, as far as one line of text can say; its weights are not quantized."""
+    settings: dict[str, object] = {"dtype": engine.dtype, "tensor_parallel_size": engine.tensor_parallel}
+    if on_cpu:  # its kernels are not compiled, and its memory is bounded by a variable
+        settings |= {"dtype": "float32" if engine.dtype == "auto" else engine.dtype, "enforce_eager": True}
+    else:
+        settings |= {"gpu_memory_utilization": engine.gpu_memory_utilization, "enforce_eager": engine.enforce_eager}
+    return settings | {
+        name: value
+        for name, value in engine.extra.items()
+        if isinstance(value, bool | int | float) or (isinstance(value, str) and "," not in value)
+    }
+
+
+def _hf_settings(engine: VllmEngine) -> dict[str, object]:
+    return {"dtype": engine.dtype} | ({"parallelize": True} if engine.tensor_parallel > 1 else {})
 
 
 def read_scores(task: LmEvalTask, output: Path) -> list[Score]:

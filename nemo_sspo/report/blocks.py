@@ -135,7 +135,6 @@ class Section:
     key: str
     title: str
     blocks: Sequence[Block]
-    lead: str = ""
 
 
 @dataclass(frozen=True)

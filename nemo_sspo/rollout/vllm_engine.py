@@ -41,7 +41,8 @@ class VllmEngine:
         """Load `policy` (directory or hub id) for sequences of up to `max_model_len` tokens."""
         directory = local_model(policy, "policy")
         on_cpu = not has_gpu()
-        _set_variables(settings, on_cpu)
+        for name, value in variables(settings, on_cpu).items():
+            os.environ.setdefault(name, value)
         from vllm import LLM
 
         try:
@@ -123,12 +124,10 @@ def has_gpu() -> bool:
     return not hidden and (Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists())
 
 
-def _set_variables(settings: VllmSettings, on_cpu: bool) -> None:
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    if on_cpu:
-        for name, value in _CPU_VARIABLES.items():
-            os.environ.setdefault(name, value)
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.cpu_kv_cache_gib))
+def variables(settings: VllmSettings, on_cpu: bool) -> dict[str, str]:
+    """Environment variables of a process with vLLM, where they are not set already."""
+    of_cpus = _CPU_VARIABLES | {"VLLM_CPU_KVCACHE_SPACE": str(settings.cpu_kv_cache_gib)}
+    return {"VLLM_NO_USAGE_STATS": "1"} | (of_cpus if on_cpu else {})
 
 
 def _arguments(directory: Path, settings: VllmSettings, on_cpu: bool) -> dict[str, Any]:

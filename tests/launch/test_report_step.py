@@ -39,6 +39,11 @@ def test_a_page_that_is_there_and_shows_everything_is_not_drawn_again(slurm):  #
     assert parts() == ["report"]
     page.write_text("")
     assert parts() == []
+    last = RunLayout(experiment.run_dir).artifact("diagnose", 1) / "manifest.json"
+    os.utime(last, (later := page.stat().st_mtime + 9, later))  # it does not show this one
+    assert parts() == ["report"]
+    os.utime(page, (later, later))
+    assert parts() == []
     os.utime(page, (1, 1))  # drawn by hand in the middle of the run
     assert parts() == ["report"]
 

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 from nemo_sspo.config.benchmarks import LM_EVAL_TASKS, SAMPLING, AnsweredBenchmark
+from nemo_sspo.config.variants import VllmEngine
 from nemo_sspo.errors import UserError
 from nemo_sspo.public_benchmarks.arena_hard import markdown_metadata
 from nemo_sspo.public_benchmarks.files import as_data
@@ -50,12 +51,12 @@ def written(tmp_path: Path, name: str, rows: list, answers: list[list[str]], *, 
 
 
 def test_alpaca_eval_keeps_the_order_and_what_it_was_asked(tmp_path: Path) -> None:
-    rows = json.loads(written(tmp_path, "alpaca-eval", ALPACA, [["Pear ü\n"], ["Saw"]], as_list=True))
+    rows = json.loads(written(tmp_path, "alpaca-eval", ALPACA, [["\n\nPear ü\n"], ["Saw"]], as_list=True))
     assert rows == [
         {
             "dataset": "helpful_base",
             "instruction": "Name a fruit.",
-            "output": "Pear ü\n",
+            "output": "Pear ü",  # stripped
             "generator": "run-iter3",
             "datasplit": "eval",
         },
@@ -199,15 +200,27 @@ def test_every_benchmark_has_its_settings_and_its_name() -> None:
     assert set(BENCHMARKS) == set(SAMPLING) == set(get_args(AnsweredBenchmark))
 
 
+LARGE = VllmEngine(
+    tensor_parallel=8, gpu_memory_utilization=0.8, extra={"max_model_len": 4096, "rope": {"a": 1}, "x": "a,b"}
+)
+
+
 def test_lm_eval_commands_spread_a_large_policy_and_refuse_a_comma() -> None:
     def words(policy: str, **more) -> list[str]:
-        given = {"backend": "vllm", "dtype": "auto", "gpus": 8, "device": None, "include": None, "output": Path("o")}
+        given = {"backend": "vllm", "engine": LARGE, "on_cpu": False, "device": None, "include": None}
+        given["output"] = Path("o")
         return command(LM_EVAL_TASKS[0], python="py", policy=policy, **(given | more))
 
     assert words("a b")[:8] == ["py", "-m", "lm_eval", "run", "--model", "vllm", "--model_args", words("a b")[7]]
-    assert words("a b")[7] == "pretrained=a b,dtype=auto,tensor_parallel_size=8"
+    assert words("a b")[7] == (
+        "pretrained=a b,dtype=auto,tensor_parallel_size=8,gpu_memory_utilization=0.8,enforce_eager=False,"
+        "max_model_len=4096"  # of engine.extra, what one line of text can say
+    )
     assert words("p", backend="hf")[7] == "pretrained=p,dtype=auto,parallelize=True"
-    assert words("p", gpus=1)[7] == "pretrained=p,dtype=auto"
+    assert words("p", backend="hf", engine=VllmEngine(dtype="bfloat16"))[7] == "pretrained=p,dtype=bfloat16"
+    assert words("p", engine=VllmEngine(), on_cpu=True)[7] == (
+        "pretrained=p,dtype=float32,tensor_parallel_size=1,enforce_eager=True"
+    )
     with pytest.raises(UserError, match="commas"):
         words("a,b")
 
