@@ -193,7 +193,7 @@ def refusal(override: str) -> str:
     return ""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(max_size=40))
 @example("~")
 def test_any_text_composes_or_is_refused_in_one_line(text):

@@ -8,7 +8,7 @@ from math import ceil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_sspo.artifacts.layout import RunLayout
@@ -30,7 +30,6 @@ def sample_and_score(experiment) -> Recorder:
     return drive(experiment, stages=("prepare_prompts", "rollout", "score"))
 
 
-@settings(deadline=None)
 @given(shards=st.integers(1, 9), iterations=st.integers(1, 2), size=st.integers(1, 12), data=st.data())
 def test_every_step_is_in_one_lane_and_keeps_its_place(shards, iterations, size, data):
     rollout = EXPERIMENT.rollout.model_copy(update={"shards": shards})

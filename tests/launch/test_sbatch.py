@@ -258,7 +258,7 @@ def name(strings: Strings) -> str:
 
 
 @given(st.text(min_size=1, max_size=30))
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 def test_an_option_is_a_plain_word_or_refused(text):
     """No ``#SBATCH`` line can hold a second word, a quote or another line."""
     for make in (lambda: Resources(partition=text), lambda: Resources(options={"constraint": text})):

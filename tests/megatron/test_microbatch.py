@@ -65,7 +65,7 @@ def selected(values: torch.Tensor, index: torch.Tensor, response: int) -> list[i
 
 @BUILDERS
 @given(all_pairs=pairs, shape=layouts)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_masks_select_exactly_the_responses(build: Build, all_pairs: list[PreferencePair], shape: RowShape) -> None:
     m = build(all_pairs, [1.0] * len(all_pairs), shape)
     for number, response in enumerate(responses_of(all_pairs)):  # chosen_0, rejected_0, chosen_1, ...
@@ -79,7 +79,7 @@ def test_masks_select_exactly_the_responses(build: Build, all_pairs: list[Prefer
 
 @BUILDERS
 @given(all_pairs=pairs, shape=layouts)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_label_is_the_next_token_of_the_same_sequence(
     build: Build, all_pairs: list[PreferencePair], shape: RowShape
 ) -> None:
@@ -90,7 +90,7 @@ def test_a_label_is_the_next_token_of_the_same_sequence(
 
 
 @given(all_pairs=pairs, shape=layouts)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_packed_sequences_hold_a_prompt_and_its_response_from_position_0(
     all_pairs: list[PreferencePair], shape: RowShape
 ) -> None:
@@ -113,7 +113,7 @@ def test_packed_sequences_hold_a_prompt_and_its_response_from_position_0(
 
 @BUILDERS
 @given(all_pairs=pairs, context=st.sampled_from([1, 2, 3]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_context_parallel_ranks_share_a_row_without_rest(
     build: Build, all_pairs: list[PreferencePair], context: int
 ) -> None:

@@ -77,7 +77,7 @@ def seen(row: Microbatch, is_seen: Tensor, query: int) -> list[tuple[int, int]]:
     return sorted(((int(row.tokens_BS[0, k]), int(position[query] - position[k])) for k in keys), key=lambda k: -k[1])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(made=pairs)
 def test_every_scored_token_sees_what_it_sees_in_a_row_of_its_own(made: list[PreferencePair]) -> None:
     row = shared(made)
@@ -92,7 +92,7 @@ def test_every_scored_token_sees_what_it_sees_in_a_row_of_its_own(made: list[Pre
                 assert seen(row, is_seen, query) == [(t, len(before) - 1 - i) for i, t in enumerate(before)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(made=pairs)
 def test_a_row_is_shorter_by_the_prompts_but_a_token(made: list[PreferencePair]) -> None:
     packed = packed_microbatch(made, [1.0] * len(made), RowShape())

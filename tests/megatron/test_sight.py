@@ -44,14 +44,14 @@ def by_definition(lengths_of_parts: list[int], rest: int, window: int | None) ->
     return seen
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(parts=lengths.map(lambda made: [-(-length // 8) for length in made]), rest=st.integers(0, 9), window=windows)
 def test_shared_prompts_by_their_definition(parts: list[int], rest: int, window: int | None) -> None:
     found = shared_row(parts, rest).sight(sum(parts) + rest, window, 0, 1).dense()
     assert torch.equal(found, by_definition(parts, rest, window))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(sequences=st.lists(st.integers(1, 30), min_size=1, max_size=5), window=windows)
 def test_packed_sequences_see_themselves(sequences: list[int], window: int | None) -> None:
     bounds = torch.tensor([0, *sequences]).cumsum(0).int()
@@ -75,7 +75,7 @@ def test_a_context_parallel_rank_sees_its_share_of_the_row(size: int, window: in
         assert torch.equal(found, whole[held[rank]][:, torch.cat(held)])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(parts=lengths, rest=st.integers(0, 150), window=windows)
 def test_blocks_are_left_out_cut_or_whole_as_their_tokens_are(parts: list[int], rest: int, window: int | None) -> None:
     length = sum(parts) + rest

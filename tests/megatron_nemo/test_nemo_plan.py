@@ -15,7 +15,7 @@ from nemo_sspo.megatron.pairs import PairTable
 from tests.megatron_nemo.worlds import make_pairs, make_reference
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     pairs=st.integers(1, 40),
     batch=st.integers(1, 16),

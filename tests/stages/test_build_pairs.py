@@ -82,7 +82,7 @@ def test_the_pair_and_its_targets_by_hand(tmp_path: Path) -> None:
     scores=st.lists(st.lists(st.floats(-5, 5), min_size=4, max_size=4), min_size=1, max_size=6),
     order=st.randoms(use_true_random=False),
 )
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_row_order_in_the_inputs_is_of_no_consequence(
     tmp_path_factory: pytest.TempPathFactory, scores: list[list[float]], order
 ) -> None:
