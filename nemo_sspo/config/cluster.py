@@ -180,6 +180,9 @@ class StageResources(Frozen):
     diagnose: Resources = Resources()
     reference_logps: Resources = Resources()
     train: Resources = Resources()
+    export_candidate: Resources = Resources()
+    rollout_selection: Resources = Resources()
+    select_model: Resources = Resources()
     export: Resources = Resources()
     evaluate: Resources = Resources()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.selection import EarlyStop, early_stop
 from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.launch.job_record import Event, Submission, events, submissions
 from nemo_sspo.launch.jobs import Job
@@ -15,7 +16,7 @@ from nemo_sspo.launch.plan import Step
 from nemo_sspo.launch.sbatch import Place
 from nemo_sspo.launch.slurm import LiveJob
 
-State = Literal["published", "running", "queued", "failed", "missing"]
+State = Literal["published", "running", "queued", "failed", "missing", "left out"]
 _TAIL_BYTES = 8192
 
 
@@ -38,7 +39,7 @@ class StepStatus:
     remaining: float | None
     """Seconds until it is done, at that rate."""
     detail: str
-    """Why it waits or failed, or the last line of its log."""
+    """Why it waits, failed or is left out, or the last line of its log."""
 
 
 def run_status(
@@ -54,11 +55,18 @@ def run_status(
     for item in submissions(place):
         submitted |= {(item.job, shard): item for shard in item.shards}
     alive = {(job.submission, job.task): job for job in live}
+    stop = early_stop(RunLayout(place.run))
     return [
-        _status(step, submitted.get((job.name, step.shard)), alive, place, final_state)
+        _left_out(step, stop)
+        if stop is not None and stop.leaves_out(job.iteration)
+        else _status(step, submitted.get((job.name, step.shard)), alive, place, final_state)
         for job in graph
         for step in job.steps
     ]
+
+
+def _left_out(step: Step, stop: EarlyStop) -> StepStatus:
+    return StepStatus(step.step_id, "left out", "", 0, None, None, "", None, None, str(stop))
 
 
 def _status(

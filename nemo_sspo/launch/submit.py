@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.selection import early_stop
 from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
@@ -47,6 +48,12 @@ def missing_parts(graph: Sequence[Job]) -> Iterator[Part]:
         for chosen, correlated in ((shards - pending, False), (shards & pending, True)):
             if chosen:
                 yield Part(job, tuple(sorted(chosen)), correlated)
+
+
+def due(graph: Sequence[Job], place: Place) -> list[Job]:
+    """The jobs of a run but those of iterations after an early stop."""
+    stop = early_stop(RunLayout(place.run))
+    return [job for job in graph if stop is None or not stop.leaves_out(job.iteration)]
 
 
 def write_scripts(experiment: Experiment, graph: Sequence[Job], place: Place) -> list[Path]:
@@ -97,7 +104,8 @@ def submit(experiment: Experiment, *, begin: str | None = None) -> list[Submissi
     Raises:
         UserError: jobs of the run are alive, or Slurm refused one; what was submitted before it has been cancelled.
     """
-    graph, place = jobs(experiment), place_of(experiment)
+    place = place_of(experiment)
+    graph = due(jobs(experiment), place)
     refuse_live_jobs(place.run)
     write_scripts(experiment, graph, place)
     done: list[Submission] = []

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from nemo_sspo.artifacts.layout import RunLayout, step_id
 from nemo_sspo.artifacts.progress import Progress
+from nemo_sspo.artifacts.selection import early_stop
 from nemo_sspo.artifacts.store import (
     Draft,
     discard_drafts,
@@ -56,12 +57,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_step(run: Path, stage: str, iteration: int, shard: int, attempt: str, *, alone: bool = False) -> None:
-    """Run one step and publish its artifact; a no-op when it is published with the same settings and inputs.
+    """Run one step and publish its artifact; a no-op when it is published with the same settings and inputs, or
+    when the run has ended in an earlier iteration.
 
     `alone` says that no other attempt at the step lives, so that what killed ones left behind can go.
     """
     spec, layout = STAGES[stage], RunLayout(run)
     experiment = Experiment.model_validate_json(layout.experiment.read_bytes())
+    if (stop := early_stop(layout)) is not None and stop.leaves_out(iteration):
+        print(f"left out: the run has {stop}")
+        return
     paths = stage_inputs(stage, experiment, layout, iteration, shard)
     inputs = {name: [open_artifact(path) for path in group] for name, group in paths.items()}
     settings = stage_settings(experiment, stage)
