@@ -131,3 +131,6 @@ def test_a_judging_policy_is_waited_for():
     assert steps["iter_1.score.00000"].depends_on == ("iter_1.rollout.00000",)
     assert steps["iter_2.score.00000"].depends_on == ("iter_2.rollout.00000", "iter_1.export")
     assert "iter_1.export" in steps["iter_2.evaluate"].depends_on
+    overrides = ["experiment=quickstart", "oracle=policy_judge", "selection.candidates=2"]
+    steps = {step.step_id: step for step in plan(load_experiment(overrides))}
+    assert "iter_1.export" in steps["iter_2.select_model"].depends_on
