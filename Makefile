@@ -11,13 +11,18 @@ NEXT_MEGATRON := megatron-core==0.16.1
 NEXT := .venv/next-megatron
 # Weights & Biases and MLflow, laid over it for their tests.
 LOGGERS := .venv/loggers
+# Triton, whose interpreter runs the GPU's kernels on a CPU and whose compiler needs no GPU either.
+TRITON := .venv/triton
 ASSETS := assets/toy/manifest.json
 PIP_FLAGS := -qq --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: environments assets quickstart test test-train test-loggers test-next-megatron test-rollout test-report \
-	test-e2e test-slurm lint format parity bench bench-pairrm clean
+.PHONY: environments assets quickstart test test-train test-loggers test-next-megatron test-kernels test-rollout \
+	test-report test-e2e test-slurm test-gpu lint format parity bench bench-pairrm bench-gates bench-gpu clean
+
+# These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
+quickstart test test-train test-loggers test-next-megatron test-rollout test-e2e bench: export CUDA_VISIBLE_DEVICES :=
 
 environments: $(TRAIN)/.ready $(ROLLOUT)/.ready
 
@@ -35,7 +40,7 @@ assets: $(TRAIN)/.ready
 quickstart: environments assets
 	$(TRAIN)/bin/nemo-sspo run experiment=quickstart
 
-test: lint test-train test-loggers test-next-megatron test-rollout test-report test-e2e test-slurm
+test: lint test-train test-loggers test-next-megatron test-kernels test-rollout test-report test-e2e test-slurm
 
 test-train: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/slurm --ignore=tests/report/test_browser.py
@@ -54,8 +59,17 @@ test-loggers: $(LOGGERS)/.ready
 test-next-megatron: $(NEXT)/.ready
 	PYTHONPATH=$(NEXT) $(TRAIN)/bin/python -m pytest tests/megatron tests/distributed
 
+$(TRITON)/.ready: requirements/triton.txt $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(TRITON) -r $<
+	touch $@
+
+# The interpreter makes tensors of its own, which the tests that watch for large ones would count.
+test-kernels: $(TRITON)/.ready
+	PYTHONPATH=$(TRITON) TRITON_INTERPRET=1 $(TRAIN)/bin/python -m pytest -k "not never_holds" \
+		tests/megatron/test_softmax_tile.py tests/megatron/test_head.py tests/megatron/test_one_pass_head.py
+
 test-rollout: $(ROLLOUT)/.ready
-	$(ROLLOUT)/bin/python -m pytest tests/rollout tests/oracle tests/encoder tests/stages
+	$(ROLLOUT)/bin/python -m pytest tests/rollout tests/oracle tests/encoder tests/stages tests/benchmarks/test_gpu_pairrm.py
 
 # The report in a real browser, which is installed where there is none and root may; its screenshots stay here.
 SCREENSHOTS := runs/screenshots
@@ -90,6 +104,26 @@ bench: $(TRAIN)/.ready
 bench-pairrm: $(ROLLOUT)/.ready
 	$(ROLLOUT)/bin/python -m benchmarks.pairrm $(if $(DATA),--data $(DATA))
 	$(ROLLOUT)/bin/python -m benchmarks.pair_construction
+	$(ROLLOUT)/bin/python -m benchmarks.table
+
+# What every gate does to real answers; other models than the toy's by hand, as the module says.
+bench-gates: $(ROLLOUT)/.ready assets
+	$(ROLLOUT)/bin/python -m benchmarks.similarity_margin $(if $(DATA),--data $(DATA))
+	$(ROLLOUT)/bin/python -m benchmarks.table
+
+# On a machine with a GPU, in the environments that a run takes there (benchmarks/gpu/README.md): not the CPU ones above.
+GPU_TRAIN = $(or $(NEMO_SSPO_TRAIN_PYTHON),python)
+GPU_ROLLOUT = $(or $(NEMO_SSPO_ROLLOUT_PYTHON),python)
+bench-gpu:
+	$(GPU_TRAIN) -m benchmarks.gpu.gemm
+	$(GPU_TRAIN) -m benchmarks.gpu.head
+	$(GPU_TRAIN) -m benchmarks.gpu.precision
+	$(GPU_TRAIN) -m benchmarks.gpu.train_step
+	$(GPU_ROLLOUT) -m benchmarks.gpu.pairrm $(if $(DATA),--data $(DATA),--texts made)
+	$(GPU_TRAIN) -m benchmarks.table
+
+test-gpu:
+	$(GPU_TRAIN) -m pytest tests/gpu
 
 lint: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff check .

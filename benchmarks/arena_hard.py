@@ -25,10 +25,10 @@ def prompts_with_answers(data: Path, count: int | None = None) -> list[tuple[str
     return [found[place * len(found) // count] for place in range(count)]
 
 
-def with_noisy_copies(answers: tuple[str, ...], seed: int) -> tuple[str, ...]:
-    """K responses: the real ones, and copies of them in turn without a tenth of their words."""
+def with_noisy_copies(answers: tuple[str, ...], seed: int, k: int = K) -> tuple[str, ...]:
+    """`k` responses: the real ones, and copies of them in turn without a tenth of their words."""
     draw = random.Random(seed)
-    copies = [_noisy(answers[place % len(answers)], draw) for place in range(K - len(answers))]
+    copies = [_noisy(answers[place % len(answers)], draw) for place in range(k - len(answers))]
     return (*answers, *copies)
 
 

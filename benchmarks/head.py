@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from benchmarks import measure, peers
 from benchmarks.table import Benchmark, Cell, Goal
+from nemo_sspo.megatron import softmax_tile, tile_torch
 from nemo_sspo.megatron.head import response_logps
 from nemo_sspo.megatron.one_pass_head import one_pass_logps
 from nemo_sspo.objective.losses import PairTargets, sppo
@@ -100,6 +102,12 @@ def _ours(problem: Problem, *, one_pass: bool) -> Tensor:
     return problem.loss(logps_R, torch.arange(rows, device=logps_R.device))
 
 
+def _in_plain_torch(problem: Problem) -> Tensor:
+    """The one-pass head as it is without Triton; all of it runs forward."""
+    with mock.patch.object(softmax_tile, "_math_on", return_value=tile_torch):
+        return _ours(problem, one_pass=True)
+
+
 def _peer(head: Callable[..., Tensor], problem: Problem) -> Tensor:
     return head(*problem.inputs, problem.loss)
 
@@ -112,6 +120,8 @@ HEADS: dict[str, Callable[[Problem], Tensor]] = {
     "ours, recompute": partial(_ours, one_pass=False),
     "ours, one pass": partial(_ours, one_pass=True),
 }
+if torch.cuda.is_available():  # elsewhere it is the same
+    HEADS["ours, one pass, without Triton"] = _in_plain_torch
 
 
 def backward(head: Callable[[Problem], Tensor], problem: Problem) -> tuple[Tensor, Tensor]:

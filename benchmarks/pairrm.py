@@ -3,160 +3,189 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerFast
 
-from benchmarks.arena_hard import DATA, K, prompts_with_answers, with_noisy_copies
-from benchmarks.random_pairrm import SIZES, make_checkpoint, train_tokenizer
+from benchmarks.arena_hard import DATA, prompts_with_answers, with_noisy_copies
+from benchmarks.packing import drawn
+from benchmarks.pairrm_floor import gemm_rate, needed_flops
+from benchmarks.pairrm_scorers import Cost, Prompt, llm_blenders, ours, row_lengths, rows_of
+from benchmarks.random_pairrm import POOL, SIZES, make_checkpoint, train_tokenizer
+from benchmarks.resident import in_fresh_process, measured
 from benchmarks.table import Benchmark, Cell, Goal
 from nemo_sspo.config.variants import PairRMOracle
-from nemo_sspo.oracle.batching import pack
-from nemo_sspo.oracle.blender import blender_logits, load_blender
 from nemo_sspo.oracle.pairrm import PairRM
-from nemo_sspo.oracle.protocol import Row
 
-ORDERS = list(itertools.permutations(range(K), 2))
-PROMPTS = {"toy": 10, "DeBERTa-v3-xsmall": 2, "DeBERTa-v3-base": 1}
-"""Prompts of each size by default: 20 rows each."""
 WANTED = 5.0
 _TOKENIZER_TEXTS = 60
-
-Prompt = tuple[str, tuple[str, ...]]
-
-
-@dataclass
-class Cost:
-    """What a scorer took for some rows."""
-
-    cpu_seconds: float
-    peak_mib: float
-    padding: float
-    """Padding tokens over all tokens computed."""
-    logits: np.ndarray = field(repr=False)
+_DEFAULT_BATCH = 8
+"""llm-blender's default, where its callers name none."""
 
 
-def measured(run: Callable[[], np.ndarray]) -> tuple[float, float, np.ndarray]:
-    """Processor seconds, growth of the peak resident memory in MiB, and the result."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, started = _resident("VmRSS"), time.process_time()
-    result = run()
-    return time.process_time() - started, (_resident("VmHWM") - before) / 1024, result
+@dataclass(frozen=True)
+class Sample:
+    """How many rows a size is measured on."""
+
+    prompts: int
+    k: int
+    """Responses of each: k (k - 1) rows."""
 
 
-def _resident(name: str) -> int:
-    """KiB from the kernel's account of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+SAMPLES = {
+    "toy": Sample(8, 5),
+    "DeBERTa-v3-xsmall": Sample(8, 2),
+    "DeBERTa-v3-base": Sample(4, 2),
+}
+"""As many as a processor core does in a few minutes. The large is measured on a GPU: benchmarks/gpu/pairrm.py."""
 
 
-def rows_of(prompts: Sequence[Prompt]) -> list[Row]:
-    """All ordered pairs of every prompt's responses."""
-    return [Row(prompt, texts[i], texts[j]) for prompt, texts in prompts for i, j in ORDERS]
+def texts(data: Path, sample: Sample, lengths: str, tokenizer: PreTrainedTokenizerFast) -> list[Prompt]:
+    """Arena-Hard's prompts with their answers and noisy copies, whole or cut to lengths like UltraFeedback's."""
+    found = prompts_with_answers(data, sample.prompts)
+    prompts = [(prompt, with_noisy_copies(answers, seed, sample.k)) for seed, (prompt, answers) in enumerate(found)]
+    if lengths == "Arena-Hard":
+        return prompts
 
+    def cut(text: str, tokens: int) -> str:
+        return tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"][:tokens])
 
-def ours(oracle: PairRM, prompts: Sequence[Prompt]) -> Cost:
-    """Score with nemo-sspo's scorer."""
-    rows = rows_of(prompts)
-    seconds, peak, logits = measured(lambda: oracle.compare(rows).logits_R)
-    lengths = np.array([row.length for row in oracle._encoder.encode(rows)])
-    slots = sum(len(batch) * int(lengths[batch].max()) for batch in pack(lengths, oracle._batch_tokens))
-    return Cost(seconds, peak, 1 - lengths.sum() / slots, logits)
-
-
-def llm_blenders(blender: Any, prompts: Sequence[Prompt]) -> Cost:
-    """Score with llm-blender's loop over the pairs of one prompt at a time."""
-    seen = np.zeros(2)
-
-    def count(_module: Any, _positional: Any, named: dict[str, Any]) -> None:
-        seen[:] += named["attention_mask"].sum().item(), named["attention_mask"].numel()
-
-    hook = blender.ranker.pretrained_model.register_forward_pre_hook(count, with_kwargs=True)
-    texts = [prompt for prompt, _ in prompts], [answers for _, answers in prompts]
-    seconds, peak, logits_NKK = measured(lambda: blender_logits(blender, *texts))
-    hook.remove()
-    first, second = (list(side) for side in zip(*ORDERS, strict=True))
-    return Cost(seconds, peak, 1 - seen[0] / seen[1], logits_NKK[:, first, second].ravel())
-
-
-def compare(name: str, prompts: Sequence[Prompt], checkpoint: Path) -> tuple[Cost, Cost]:
-    """(ours, llm-blender's) at one size, each after a prompt that is not counted."""
-    oracle = PairRM(PairRMOracle(path=str(checkpoint)))
-    blender = load_blender(checkpoint)
-    warm_up = [(prompts[0][0], prompts[0][1][:1] * K)]
-    ours(oracle, warm_up)
-    llm_blenders(blender, [("a", ("b",) * K)])
-    return ours(oracle, prompts), llm_blenders(blender, prompts)
-
-
-def run(data: Path, sizes: dict[str, int], memory_prompts: int) -> Benchmark:
-    """Measure every size, and memory at one and ten times the rows."""
-    texts = [
-        text for prompt, answers in prompts_with_answers(data, _TOKENIZER_TEXTS // 3) for text in (prompt, *answers)
+    cuts = drawn(sample.prompts).of_pair
+    return [
+        (cut(prompt, of_prompt), tuple(cut(text, of_text[place % 2]) for place, text in enumerate(answers)))
+        for (prompt, answers), (of_prompt, *of_text) in zip(prompts, cuts, strict=True)
     ]
-    tokenizer = train_tokenizer(texts, vocabulary=4000)
-    rows: list[tuple[Cell, ...]] = []
-    goals, worst = [], 0.0
-    with tempfile.TemporaryDirectory() as folder:
-        for name, count in sizes.items():
-            prompts = _with_copies(data, count)
-            costs = compare(name, prompts, make_checkpoint(Path(folder) / name, SIZES[name], tokenizer))
-            pairs = count * K * (K - 1)
-            for scorer, cost in zip(("ours", "llm-blender"), costs, strict=True):
-                rates = pairs / cost.cpu_seconds, pairs / 2 / cost.cpu_seconds
-                rows.append((name, scorer, pairs, *rates, f"{cost.padding:.2%}", cost.peak_mib))
-            worst = max(worst, float(np.abs(costs[0].logits - costs[1].logits).max()))
-            ratio = costs[1].cpu_seconds / costs[0].cpu_seconds
-            goals.append(Goal(f"rows a second, {name}", f">= {WANTED:g} x", f"{ratio:.2f} x", ratio >= WANTED))
-        oracle = PairRM(PairRMOracle(path=str(Path(folder) / next(iter(sizes)) / "checkpoint")))
-        counts = (memory_prompts, 10 * memory_prompts) if memory_prompts else ()
-        peaks = [ours(oracle, _with_copies(data, count)).peak_mib for count in counts]
-    goals.append(Goal("error between the two", "< 1e-5", f"{worst:.1e}", worst < 1e-5))
-    flat = " -> ".join(f"{peak:.0f} MiB" for peak in peaks)
-    is_flat = peaks[1] < 1.2 * peaks[0] if peaks else None
-    goals.append(Goal("peak memory, 1 x -> 10 x the rows", "flat (< 1.2 x)", flat, is_flat))
-    return Benchmark(
-        name="pairrm",
-        claim="Scoring with PairRM, all ordered pairs of K = 5 responses",
-        setting=(
-            "Arena-Hard v0.1: real prompts, two real answers, three copies without a tenth of their words; PairRM's "
-            "limits of 1224 and 412 tokens. PairRM's architecture with random weights, fp32, one thread; seconds are "
-            "of the processor, and memory is the growth of the resident peak."
-        ),
-        columns=("size", "scorer", "rows", "rows/s", "pairs/s", "padding", "peak MiB"),
-        rows=rows,
-        goals=goals,
-        notes=[
-            "Ours packs rows of like length, computes equal rows once, the last layer at three tokens only, and "
-            "attention in pieces that stay in cache.",
-            "Long rows are compute-bound: at the base size three quarters of the time is spent in matrix products that "
-            "both must do, so that their ratio is bounded on a processor.",
-        ],
+
+
+def costs(checkpoint: Path, prompts: Sequence[Prompt], *, batches: bool) -> list[Cost]:
+    """Ours first, then llm-blender's own loop, then variants of both."""
+    found = [ours(checkpoint, prompts), llm_blenders(checkpoint, prompts)]
+    if batches:
+        found.append(llm_blenders(checkpoint, prompts, _DEFAULT_BATCH))
+    return [*found, ours(checkpoint, prompts, "bfloat16")]
+
+
+class Report:
+    """Rows and goals as they are measured."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Cell, ...]] = []
+        self.goals: list[Goal] = []
+        self.error = 0.0
+
+    def add(self, name: str, lengths: str, found: list[Cost], floor: float) -> None:
+        """One size on one set of texts; `floor` is the seconds of the matrix products that every scorer must do."""
+        mine, theirs = found[0], found[1]
+        for cost in found:
+            count = len(cost.logits)
+            error = float(np.abs(cost.logits - theirs.logits).max())
+            share = floor / cost.seconds if "bfloat16" not in cost.scorer else None
+            rate = count / cost.seconds
+            cells = (count, rate, rate / 2, f"{cost.padding:.2%}", share, cost.peak_mib, f"{error:.1e}")
+            self.rows.append((name, lengths, cost.scorer, *cells))
+        self.error = max(self.error, float(np.abs(mine.logits - theirs.logits).max()))
+        ratio, most = theirs.seconds / mine.seconds, theirs.seconds / floor
+        measured_ratio = f"{ratio:.2f} x, of {most:.2f} x at which nothing but the products were left"
+        self.goals.append(
+            Goal(f"rows a second, {name}, {lengths}", f">= {WANTED:g} x", measured_ratio, ratio >= WANTED)
+        )
+
+
+def pool_peak(checkpoint: Path, prompts: Sequence[Prompt]) -> float:
+    """MiB that scoring takes beyond the loaded model, rows included."""
+    oracle = PairRM(PairRMOracle(path=str(checkpoint)), "cpu")
+    oracle.compare(rows_of(prompts[:1]))  # what is loaded at the first use
+    return measured(lambda: oracle.compare(rows_of(prompts)))[0].peak_mib
+
+
+def memory(data: Path, folder: Path, tokenizer: PreTrainedTokenizerFast, count: int, goals: list[Goal]) -> None:
+    """Peak memory at one and at ten times `count` prompts, around a model that takes next to nothing."""
+    checkpoint = make_checkpoint(folder / "pool", POOL, tokenizer)
+    samples = [texts(data, Sample(prompts, 5), "Arena-Hard", tokenizer) for prompts in (count, 10 * count)]
+    small, large = (in_fresh_process(pool_peak, checkpoint, prompts) for prompts in samples)
+    goals.append(
+        Goal(
+            f"peak memory, {20 * count:,} -> {200 * count:,} rows",
+            "flat (< 1.2 x)",
+            f"{small:.0f} MiB -> {large:.0f} MiB, {large / small:.2f} x",
+            large < 1.2 * small,
+        )
     )
 
 
-def _with_copies(data: Path, count: int) -> list[Prompt]:
-    found = prompts_with_answers(data, count)
-    return [(prompt, with_noisy_copies(answers, seed)) for seed, (prompt, answers) in enumerate(found)]
+def run(data: Path, samples: dict[str, Sample], memory_prompts: int) -> Benchmark:
+    """Measure every size at both lengths, and memory at one and ten times the rows."""
+    some = prompts_with_answers(data, _TOKENIZER_TEXTS // 3)
+    tokenizer = train_tokenizer([text for prompt, answers in some for text in (prompt, *answers)], vocabulary=4000)
+    report = Report()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, sample in samples.items():
+            checkpoint = make_checkpoint(Path(folder) / name, SIZES[name], tokenizer)
+            rate = gemm_rate(SIZES[name])
+            for lengths in ("Arena-Hard", "like UltraFeedback's"):
+                prompts = texts(data, sample, lengths, tokenizer)
+                floor = needed_flops(SIZES[name], row_lengths(checkpoint, prompts)) / rate
+                report.add(name, lengths, costs(checkpoint, prompts, batches=name == "toy"), floor)
+        report.goals.append(
+            Goal("error between the two, float32", "< 1e-5", f"{report.error:.1e}", report.error < 1e-5)
+        )
+        if memory_prompts:
+            memory(data, Path(folder), tokenizer, memory_prompts, report.goals)
+    return Benchmark(
+        name="pairrm",
+        claim="Scoring with PairRM, all ordered pairs of a prompt's responses",
+        setting=(
+            "Arena-Hard v0.1: real prompts, two real answers each, for the toy three copies without a tenth of their "
+            "words too; whole, or cut to tokens drawn like UltraFeedback's (medians of 100 and 270). PairRM's "
+            "architecture with random weights and its limits of 1224 and 412 tokens, fp32 where nothing else is said, "
+            "one thread; seconds are of the processor. Memory is the growth of the resident peak, error the largest "
+            "difference from llm-blender's logits. The floor is the time of the matrix products that no exact scorer "
+            "can leave out, without padding, at the rate measured here for products of the model's size."
+        ),
+        columns=(
+            "size",
+            "texts",
+            "scorer",
+            "rows",
+            "rows/s",
+            "pairs/s",
+            "padding",
+            "floor / time",
+            "peak MiB",
+            "error",
+        ),
+        rows=report.rows,
+        goals=report.goals,
+        notes=[
+            "Ours packs rows of like length, computes equal rows once, the last layer at three tokens only, the "
+            "projected table of positions once and of it the places that a row reaches, and attention in pieces that "
+            "stay in cache.",
+            "llm-blender's loop takes one prompt a batch, as the official SPPO pipeline calls it; its default are "
+            f"batches of {_DEFAULT_BATCH}, in which it also cuts differently.",
+            "Long rows of a wide model are matrix products, and both must do the same ones in the same precision: the "
+            "ratio is bounded there. bfloat16 (`oracle.precision`) halves the products and is no longer the same.",
+            "Memory is measured around a model of one layer of width 32, in a process of its own.",
+        ],
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DATA, help="directory with the Arena-Hard files")
-    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(PROMPTS))
-    parser.add_argument("--prompts", type=int, help="prompts of every size (20 rows each; 500 is all)")
-    parser.add_argument("--memory-prompts", type=int, default=2, help="prompts of the smaller memory run; 0: none")
+    parser.add_argument("--sizes", nargs="+", choices=list(SAMPLES), help="all without it")
+    parser.add_argument("--prompts", type=int, help="prompts of every size (500 is all)")
+    parser.add_argument("--memory-prompts", type=int, default=50, help="prompts of the smaller memory run; 0: none")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    sizes = {name: options.prompts or PROMPTS.get(name, 1) for name in options.sizes}
-    run(options.data, sizes, options.memory_prompts).publish()
+    samples = {
+        name: Sample(options.prompts or SAMPLES[name].prompts, SAMPLES[name].k) for name in options.sizes or SAMPLES
+    }
+    run(options.data, samples, options.memory_prompts).publish()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,11 @@ SIZES = {
     "DeBERTa-v3-large": Size(1024, 24, 16),
 }
 """The toy is the quickstart's; PairRM itself is a large."""
+POOL = Size(hidden=32, layers=1, heads=1)
+"""So small that what is left to measure is the scorer around it."""
+BUCKETS = 256
+PLACES = 2 * BUCKETS
+"""Rows of the table of relative positions."""
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int = 8000) -> PreTrainedTokenizerFast:
@@ -55,9 +60,9 @@ def make_checkpoint(root: Path, size: Size, tokenizer: PreTrainedTokenizerFast) 
     torch.manual_seed(0)
     backbone = root / "backbone"
     tokenizer.save_pretrained(backbone)
-    _config(size, len(tokenizer)).save_pretrained(backbone)
-    DebertaV2Model(_config(size, len(tokenizer))).save_pretrained(backbone)
-    model = PairRMModel(DebertaV2Model(_config(size, len(tokenizer) + len(MARKERS))), size.hidden, n_tasks=2)
+    config_of(size, len(tokenizer)).save_pretrained(backbone)
+    DebertaV2Model(config_of(size, len(tokenizer))).save_pretrained(backbone)
+    model = PairRMModel(DebertaV2Model(config_of(size, len(tokenizer) + len(MARKERS))), size.hidden, n_tasks=2)
     checkpoint = root / "checkpoint"
     checkpoint.mkdir(parents=True)
     save_file(model.state_dict(), checkpoint / "model.safetensors")
@@ -65,7 +70,7 @@ def make_checkpoint(root: Path, size: Size, tokenizer: PreTrainedTokenizerFast) 
     return checkpoint
 
 
-def _config(size: Size, vocabulary: int) -> DebertaV2Config:
+def config_of(size: Size, vocabulary: int) -> DebertaV2Config:
     """DeBERTa-v3's attention: relative positions in 256 log buckets, shared keys, no absolute positions."""
     return DebertaV2Config(
         vocab_size=vocabulary,
@@ -76,7 +81,7 @@ def _config(size: Size, vocabulary: int) -> DebertaV2Config:
         max_position_embeddings=512,
         type_vocab_size=0,
         relative_attention=True,
-        position_buckets=256,
+        position_buckets=BUCKETS,
         max_relative_positions=-1,
         norm_rel_ebd="layer_norm",
         share_att_key=True,

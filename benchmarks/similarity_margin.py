@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +15,6 @@ from benchmarks.table import Benchmark, Cell
 from nemo_sspo.artifacts.diagnostics import Diagnostics, GateTable, read_diagnostics
 from nemo_sspo.artifacts.layout import DIAGNOSTICS, RunLayout
 from nemo_sspo.config.load import load_experiment
-from nemo_sspo.stages.__main__ import run_step
 
 _STAGES = ("prepare_prompts", "rollout", "score", "embed", "build_pairs", "diagnose")
 _BINS_IN_A_ROW = 4
@@ -47,8 +48,14 @@ def diagnose(data: Path, count: int, overrides: Sequence[str], folder: Path) -> 
     layout.root.mkdir(parents=True)
     layout.experiment.write_text(experiment.model_dump_json())
     for stage in _STAGES:
-        run_step(layout.root, stage, 0 if stage == "prepare_prompts" else 1, 0, attempt="1")
+        _run(layout.root, stage, iteration=0 if stage == "prepare_prompts" else 1)
     return read_diagnostics(layout.artifact("diagnose", 1) / DIAGNOSTICS)
+
+
+def _run(root: Path, stage: str, iteration: int) -> None:
+    """A stage in a process of its own, as a run has it: what libraries leave behind ends with it."""
+    arguments = [stage, f"--run={root}", f"--iteration={iteration}"]
+    subprocess.run([sys.executable, "-m", "nemo_sspo.stages", *arguments], check=True)
 
 
 def rows(tables: Sequence[GateTable]) -> list[tuple[Cell, ...]]:

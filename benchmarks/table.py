@@ -13,6 +13,8 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+ON_A_GPU = ("gpu.gemm", "gpu.head", "gpu.train_step", "gpu.precision", "gpu.pairrm")
+"""The benchmarks that need a GPU, in the order of the page."""
 
 Cell = str | int | float | None
 
@@ -33,7 +35,7 @@ class Benchmark:
     """One claim with its table."""
 
     name: str
-    """Stem of its JSON file, and of its module in this package."""
+    """Stem of its JSON file, and name of its module in this package."""
     claim: str
     """One sentence."""
     setting: str
@@ -89,8 +91,8 @@ def machine() -> str:
 
 
 def page(results: Path = RESULTS) -> str:
-    """The whole page, benchmarks by name."""
-    found = [Benchmark.read(path) for path in sorted(results.glob("*.json"))]
+    """The whole page, benchmarks by name; those that need a GPU last."""
+    found = {path.stem: Benchmark.read(path) for path in sorted(results.glob("*.json"))}
     head = [
         "# Benchmarks",
         "",
@@ -99,7 +101,16 @@ def page(results: Path = RESULTS) -> str:
         "Others' formulations are written from their published description and run on the same tensors.",
         "",
     ]
-    return "\n".join(head + [benchmark.markdown() for benchmark in found])
+    sections = [benchmark.markdown() for name, benchmark in found.items() if name not in ON_A_GPU]
+    return "\n".join(head + sections + ["# On a GPU", "", *_on_a_gpu(found)])
+
+
+def _on_a_gpu(found: dict[str, Benchmark]) -> list[str]:
+    run = [found[name].markdown() for name in ON_A_GPU if name in found]
+    missing = ", ".join(f"`{name}`" for name in ON_A_GPU if name not in found)
+    if not missing:
+        return run
+    return [f"Not yet run: {missing}. `make bench-gpu` runs them; `benchmarks/gpu/README.md` tells how.", "", *run]
 
 
 def _line(cells: tuple[str, ...] | list[str]) -> str:

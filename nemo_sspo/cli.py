@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Check everything, then run what is missing and show what came of it."""
     from nemo_sspo.commands.driving import drive
+    from nemo_sspo.commands.plan import show_notes
     from nemo_sspo.launch.machine import local_cluster
     from nemo_sspo.launch.plan import plan
     from nemo_sspo.launch.preflight import problems
@@ -63,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
     experiment = load_experiment(options.overrides, options.config_dir)
     local_cluster(experiment)
     found = problems(experiment)
+    show_notes(experiment)
     if options.dry_run:
         return _dry_run(experiment, found)
     if found:

@@ -4,6 +4,13 @@ import hashlib
 from pathlib import Path
 
 _EDGE_BYTES = 2**20
+UNSEEN = "not seen from here"
+"""In place of a fingerprint, where a file is known to lie elsewhere only: in a stage's environment or image."""
+
+
+def differ(before: object, after: object) -> bool:
+    """Whether two recorded values are known to be different."""
+    return before != after and UNSEEN not in (before, after)
 
 
 def fingerprint(path: Path) -> str:

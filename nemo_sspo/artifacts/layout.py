@@ -47,6 +47,11 @@ class RunLayout:
         """Standard output and error of one attempt at a step."""
         return self.root / "logs" / f"{step_id}.{attempt}.log"
 
+    def attempts(self, step_id: str) -> list[str]:
+        """Names of the attempts at a step that have a log."""
+        ends = len(f"{step_id}."), -len(".log")
+        return [path.name[slice(*ends)] for path in self.root.glob(f"logs/{step_id}.*.log")]
+
     def progress(self, step_id: str) -> Path:
         """Progress of a running step."""
         return self.root / "progress" / f"{step_id}.json"

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from nemo_sspo import __version__
+from nemo_sspo.artifacts.fingerprint import differ
 from nemo_sspo.artifacts.layout import VOLATILE
 from nemo_sspo.artifacts.manifest import MANIFEST_NAME, FileRecord, Manifest
 from nemo_sspo.artifacts.software import software_versions
@@ -155,7 +156,7 @@ def changes(artifact: Artifact, config: Mapping[str, Any], inputs: Mapping[str, 
     differences = [
         f"{key}: {_shown(manifest.config.get(key))} -> {_shown(config.get(key))}"
         for key in sorted({*manifest.config, *config})
-        if manifest.config.get(key) != config.get(key)
+        if differ(manifest.config.get(key), config.get(key))
     ]
     for name, group in inputs.items():
         if manifest.inputs.get(name) != [input_.manifest.digest for input_ in group]:

@@ -1,5 +1,6 @@
 """The plan of a run for people: its steps or its Slurm jobs as a table, and any plan as a tree."""
 
+import sys
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
@@ -8,10 +9,19 @@ from rich.text import Text
 from rich.tree import Tree
 
 from nemo_sspo.artifacts.store import is_published
+from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.jobs import Job, job_name
+from nemo_sspo.launch.notes import notes
 from nemo_sspo.launch.plan import Step
+from nemo_sspo.launch.report_step import is_done
 
 _UNBROKEN = 240
+
+
+def show_notes(experiment: Experiment) -> None:
+    """Print what the user may not mean, where mistakes are printed: it stays out of what a pipe reads."""
+    for note in notes(experiment):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def plan_table(steps: Sequence[Step]) -> Table:
@@ -40,9 +50,9 @@ def show_jobs(graph: Sequence[Job], console: Console) -> None:
     for job in graph:
         place = job.environment.image or job.environment.python
         after = ", ".join(f"{item.job}{' (shard by shard)' if item.kind == 'aftercorr' else ''}" for item in job.after)
-        published = sum(is_published(step.output) for step in job.steps)
+        published = sum(is_done(step) for step in job.steps)
         gpus = job.nodes * job.gpus_per_node
-        asked = (len(job.steps), job.nodes, gpus, job.resources.time or "-", job.resources.partition or "-")
+        asked = (len(job.lanes), job.nodes, gpus, job.resources.time or "-", job.resources.partition or "-")
         where = f"{job.environment_name}: {place}"
         table.add_row(*map(plain, (job.name, *asked, where, after, published or "")))
     print_wide(table, console)

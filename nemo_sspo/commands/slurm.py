@@ -16,13 +16,15 @@ from rich.table import Table
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.selection import EarlyStop, early_stop
+from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.artifacts.store import is_published, open_artifact
-from nemo_sspo.commands.plan import plain, print_wide, show_jobs
+from nemo_sspo.commands.plan import plain, print_wide, show_jobs, show_notes
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.config.mistakes import validation_message
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.job_record import Submission, shard_ranges
+from nemo_sspo.launch.due import due
+from nemo_sspo.launch.job_record import Submission
 from nemo_sspo.launch.jobs import Job, cluster_problems, jobs, slurm_cluster
 from nemo_sspo.launch.preflight import problems
 from nemo_sspo.launch.run_directory import bind, hold, stored_experiment
@@ -30,7 +32,6 @@ from nemo_sspo.launch.sbatch import Place
 from nemo_sspo.launch.slurm import NoSlurm, final_state, live_jobs, scancel
 from nemo_sspo.launch.status import StepStatus, run_status
 from nemo_sspo.launch.submit import (
-    due,
     missing_parts,
     place_of,
     refuse_beside_jobs,
@@ -77,6 +78,7 @@ def show_submit(options: argparse.Namespace) -> int:
     graph, place, console = jobs(experiment), place_of(experiment), Console()
     measured = _measured_seconds_per_step(experiment)
     found = list(dict.fromkeys([*problems(experiment), *cluster_problems(experiment, measured)]))
+    show_notes(experiment)
     if options.dry_run:
         show_jobs(graph, console)
         for problem in found:
@@ -133,7 +135,7 @@ def show_status(options: argparse.Namespace) -> int:
 
 def show_cancel(options: argparse.Namespace) -> int:
     """Cancel every job of the run and wait until nothing of it is left."""
-    run = place_of(_experiment(options)).run
+    run = _submitted_run(options.overrides) or place_of(_experiment(options)).run
     ids = list(dict.fromkeys(job.submission for job in live_jobs(run)))
     scancel(ids)
     deadline = time.monotonic() + _CANCEL_SECONDS
@@ -143,6 +145,14 @@ def show_cancel(options: argparse.Namespace) -> int:
         time.sleep(_POLL_SECONDS)
     print(f"cancelled {len(ids)} jobs; `nemo-sspo resume {shlex.quote(str(run))}` continues" if ids else "no jobs left")
     return 0
+
+
+def _submitted_run(given: Sequence[str]) -> Path | None:
+    """A run given by its directory, which has the record of its jobs; its settings need not be readable."""
+    if len(given) != 1 or "=" in given[0]:
+        return None
+    run = Path(given[0]).absolute()
+    return run if Place(run, Path.cwd()).submissions.exists() else None
 
 
 def _experiment(options: argparse.Namespace) -> Experiment:

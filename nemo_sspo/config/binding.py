@@ -1,8 +1,13 @@
 """From a variant of the configuration to the function it names, with its parameters bound."""
 
 import importlib
+import importlib.util
+import os
+import sysconfig
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
 from nemo_sspo.config.base import Frozen
@@ -22,6 +27,35 @@ def bind(variant: Frozen, functions: Mapping[str, Callable[..., Any]], *, exclud
     if variant.kind == "custom":  # type: ignore[attr-defined]
         return partial(import_function(fields["function"]), **fields["arguments"])
     return partial(functions[variant.kind], **fields)  # type: ignore[attr-defined]
+
+
+def module_file(path: str) -> Path | None:
+    """The user's own file behind ``package.module:function``; None where there is none to be seen from here.
+
+    Found as a stage's import finds it, which starts from the working directory; but nothing is imported: a login node
+    has no torch, and a package's own code shall not run before its stage does. What is installed in an environment is
+    left out: the stage's may have another version of it than this one.
+    """
+    top, *below = path.partition(":")[0].split(".")
+    importlib.invalidate_caches()
+    try:
+        spec = PathFinder.find_spec(top, [os.getcwd()]) or importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if below:
+        stems = [Path(place).joinpath(*below) for place in spec.submodule_search_locations or ()]
+        candidates = [file for stem in stems for file in (stem / "__init__.py", stem.with_name(f"{stem.name}.py"))]
+    else:
+        candidates = [Path(spec.origin)] if spec.origin else []
+    return next((file for file in candidates if file.is_file() and not _is_installed(file)), None)
+
+
+def _is_installed(file: Path) -> bool:
+    return bool({"site-packages", "dist-packages"} & set(file.parts)) or file.is_relative_to(
+        sysconfig.get_path("stdlib")
+    )
 
 
 def import_function(path: str, setting: str = "function") -> Callable[..., Any]:

@@ -120,7 +120,11 @@ class Resources(Frozen):
     reservation: Word | None = None
     """Reservation to run in."""
     parallel_tasks: PositiveInt | None = None
-    """At most this many shards of one stage at a time."""
+    """At most this many tasks of one stage's array at a time."""
+    shards_per_task: PositiveInt | None = None
+    """Shards that one task of an array takes, one after another, with its model loaded once (1 without it). What a task
+    samples is scored when the task is over: more shards load less, fewer are scored earlier. Equal for `rollout`,
+    `score` and `embed`, or these wait for the whole array."""
     options: dict[str, str] = {}
     """Further sbatch options by their long name without dashes (``constraint: h100``); "" for one without a value."""
 
@@ -185,6 +189,8 @@ class StageResources(Frozen):
     select_model: Resources = Resources()
     export: Resources = Resources()
     evaluate: Resources = Resources()
+    report: Resources = Resources()
+    """The last job of a run, which draws its page on one core."""
 
 
 class SlurmCluster(Resources):

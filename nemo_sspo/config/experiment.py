@@ -59,9 +59,4 @@ class Experiment(Frozen):
             )
         if self.train.share_prompt and not self.train.packing:
             raise ValueError("train.share_prompt lays pairs out in packed rows: set train.packing=true")
-        if self.train.share_prompt and self.parallel.context > 1:
-            raise ValueError(
-                f"train.share_prompt cannot cut a pair over parallel.context={self.parallel.context} ranks; "
-                "set one of them to its default"
-            )
         return self

@@ -17,8 +17,9 @@ class PairRMOracle(Frozen):
     """Longest prompt segment in tokens (PairRM's own: 1224)."""
     candidate_max_tokens: PositiveInt = 412
     """Longest response segment in tokens (PairRM's own: 412); both responses share the room that the prompt leaves."""
-    batch_tokens: PositiveInt = 16384
-    """Token budget of one forward pass, padding included."""
+    batch_tokens: PositiveInt | None = None
+    """Token budget of one forward pass, padding included. Without it 16384 on a GPU and 2048 on a CPU, whose cache
+    holds the states of that many."""
     precision: Precision = "auto"
     """Backbone precision; ``auto`` is bfloat16 on a GPU and float32 on a CPU. The head is always float32."""
 

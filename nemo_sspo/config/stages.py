@@ -97,8 +97,7 @@ class Train(Frozen):
     pack_tokens: PositiveInt = 8192
     """Token budget of a packed microbatch."""
     share_prompt: bool = False
-    """Compute a pair's prompt once for both responses, in packed rows. Not with Transformer Engine, whose attention
-    kernels take no such mask, nor with context parallelism."""
+    """Compute a pair's prompt once for both responses, in packed rows. On a GPU attention is flex-attention's then."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activation recomputation."""
     checkpoint_every_steps: PositiveInt | None = None

@@ -178,7 +178,8 @@ class VllmEngine(Frozen):
     enforce_eager: bool = False
     """Skip CUDA graphs (always so on a CPU)."""
     quantization: Literal["fp8"] | None = None
-    """Quantize the weights for generation only."""
+    """Quantize the weights while generating (GPUs only). Responses are the quantized policy's then, and so are the
+    log-probs of ``train.reference_source=rollout_checked``, whose check rarely passes."""
     extra: dict[str, Any] = {}
     """Further keyword arguments of ``vllm.LLM``."""
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from nemo_sspo.config.cluster import Environment, SlurmEnvironment
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.launch.check_oracle import oracle_package
+from nemo_sspo.launch.check_functions import packages
 
 # Looks packages up without importing them.
 _PROBE = "import importlib.util as u, json, sys; print(json.dumps([n for n in sys.argv[1:] if not u.find_spec(n)]))"
@@ -28,8 +28,8 @@ def check_environments(experiment: Experiment) -> Iterator[str]:
     encoder = experiment.encoder.path
     if encoder.startswith("package:"):
         needed["rollout"].append(encoder.removeprefix("package:"))
-    if package := oracle_package(experiment):
-        needed["rollout"].append(package)
+    needed["train"] += packages(experiment, "train")
+    needed["rollout"] += packages(experiment, "rollout")
     if experiment.oracle.kind == "llm_judge":
         needed["rollout"].append(JUDGE_PACKAGE)
     here = [name for name in needed if _starts_here(getattr(experiment.cluster, name))]

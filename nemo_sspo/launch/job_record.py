@@ -6,7 +6,7 @@ forgets a job minutes after its end, and accounting is not everywhere: this is e
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ class Submission:
     id: str
     """The id that Slurm gave it."""
     shards: tuple[int, ...]
-    """The tasks of the array; (0,) for what is none."""
+    """What its tasks take; (0,) for what is no array."""
     at: float
     """Seconds since the epoch."""
 
@@ -56,17 +56,6 @@ def submissions(place: Place) -> list[Submission]:
 def events(place: Place, step_id: str) -> list[Event]:
     """What happened to a step so far, oldest first."""
     return [Event(**line) for line in _lines(place.attempts(step_id))]
-
-
-def shard_ranges(shards: Sequence[int]) -> str:
-    """Shards as sbatch's --array takes them: ``0-3,7``."""
-    ranges: list[list[int]] = []
-    for shard in sorted(shards):
-        if ranges and shard == ranges[-1][1] + 1:
-            ranges[-1][1] = shard
-        else:
-            ranges.append([shard, shard])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

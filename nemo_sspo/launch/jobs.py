@@ -1,18 +1,21 @@
 """The steps of a run as jobs of a Slurm cluster: what each asks for and what it waits for. Pure.
 
-The shards of a stage are one job array. A shard is scored as soon as it is sampled: where two arrays belong together
-task by task the dependency is ``aftercorr``, everywhere else ``afterok``.
+The shards of a stage are one job array, whose tasks are lanes. What a task has sampled is scored as soon as the task is
+over: where two arrays belong together task by task the dependency is ``aftercorr``, everywhere else ``afterok``.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nemo_sspo.config.cluster import Resources, SlurmCluster, SlurmEnvironment
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.config.cluster import Resources, SlurmCluster, SlurmEnvironment, StageResources
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
+from nemo_sspo.launch.lanes import Lane, lanes
 from nemo_sspo.launch.plan import Step, plan
-from nemo_sspo.stages.registry import STAGES
+from nemo_sspo.launch.report_step import REPORT, REPORT_SPEC, report_step
+from nemo_sspo.stages.registry import STAGES, StageSpec
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Dependency:
     """A job that another one waits for."""
 
     job: str
-    kind: Literal["afterok", "aftercorr"]
+    kind: Literal["afterok", "aftercorr", "afterany"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Job:
     stage: str
     iteration: int
     steps: tuple[Step, ...]
+    lanes: tuple[Lane, ...]
+    """The steps of each task; the first one's shard is the task's number in an array."""
     nodes: int
     tasks_per_node: int
     """Processes that srun starts on each node."""
@@ -43,17 +48,17 @@ class Job:
 
     @property
     def is_array(self) -> bool:
-        """Whether it is submitted as a job array, one task per shard."""
-        return STAGES[self.stage].sharded
+        """Whether it is submitted as a job array, one task per lane."""
+        return _spec(self.stage).sharded
 
     @property
     def has_ranks(self) -> bool:
         """Whether its processes are the ranks of the training layout."""
-        return STAGES[self.stage].ranks
+        return _spec(self.stage).ranks
 
 
 def jobs(experiment: Experiment) -> tuple[Job, ...]:
-    """Every job of a run, each after those it waits for.
+    """Every job of a run, each after those it waits for; the last one draws the report.
 
     Raises:
         UserError: the cluster is no Slurm cluster, or cannot hold a stage.
@@ -62,8 +67,10 @@ def jobs(experiment: Experiment) -> tuple[Job, ...]:
     if problem := next(cluster_problems(experiment), None):
         raise UserError(problem)
     grouped: dict[str, list[Step]] = {}
-    for step in plan(experiment):
+    steps = plan(experiment)
+    for step in steps:
         grouped.setdefault(job_name(step), []).append(step)
+    grouped[REPORT] = [report_step(RunLayout(experiment.run_dir), steps)]
     return tuple(_job(name, tuple(steps), grouped, experiment, cluster) for name, steps in grouped.items())
 
 
@@ -82,6 +89,10 @@ def job_name(step: Step) -> str:
     return step.stage if step.stage == "prepare_prompts" else f"iter_{step.iteration}.{step.stage}"
 
 
+def _spec(stage: str) -> StageSpec:
+    return REPORT_SPEC if stage == REPORT else STAGES[stage]
+
+
 def _job(
     name: str, steps: tuple[Step, ...], grouped: dict[str, list[Step]], experiment: Experiment, cluster: SlurmCluster
 ) -> Job:
@@ -92,32 +103,44 @@ def _job(
         stage=first.stage,
         iteration=first.iteration,
         steps=steps,
+        lanes=_lanes(steps, cluster),
         nodes=nodes,
-        tasks_per_node=per_node if STAGES[first.stage].ranks and cluster.launcher == "srun" else 1,
-        gpus_per_node=0 if not first.gpus else per_node if STAGES[first.stage].ranks else first.gpus,
+        tasks_per_node=per_node if _spec(first.stage).ranks and cluster.launcher == "srun" else 1,
+        gpus_per_node=0 if not first.gpus else per_node if _spec(first.stage).ranks else first.gpus,
         environment=cluster.environment_of(first.stage, first.environment),
         environment_name=first.environment,
         resources=cluster.resources_of(first.stage),
-        after=tuple(_dependencies(steps, grouped)),
+        after=tuple(_dependencies(steps, grouped, cluster)),
     )
+
+
+def _lanes(steps: Sequence[Step], cluster: SlurmCluster) -> tuple[Lane, ...]:
+    return tuple(lanes(steps, lambda step: cluster.resources_of(step.stage).shards_per_task or 1))
 
 
 def _shape(step: Step, experiment: Experiment, cluster: SlurmCluster) -> tuple[int, int]:
     """(nodes, ranks on each): full nodes, or a part of one."""
-    if not STAGES[step.stage].ranks:
+    if not _spec(step.stage).ranks:
         return 1, 1
     per_node = cluster.ranks_per_node or cluster.gpus_per_node or step.ranks
     return (1, step.ranks) if step.ranks <= per_node else (step.ranks // per_node, per_node)
 
 
-def _dependencies(steps: Sequence[Step], grouped: dict[str, list[Step]]) -> Iterator[Dependency]:
+def _dependencies(steps: Sequence[Step], grouped: dict[str, list[Step]], cluster: SlurmCluster) -> Iterator[Dependency]:
+    """Task by task where a task reads what one task of the other array publishes; on the whole job elsewhere."""
     names = {step.step_id: name for name, group in grouped.items() for step in group}
     for parent in dict.fromkeys(names[step_id] for step in steps for step_id in step.depends_on):
         group = grouped[parent]
-        task_by_task = all(STAGES[item.stage].sharded for item in (steps[0], group[0])) and [
-            [step_id for step_id in step.depends_on if names[step_id] == parent] for step in steps
-        ] == [[step.step_id] for step in group]
-        yield Dependency(parent, "aftercorr" if task_by_task else "afterok")
+        read = [
+            {step_id for step in lane for step_id in step.depends_on if names[step_id] == parent}
+            for lane in _lanes(steps, cluster)
+        ]
+        published = [{step.step_id for step in lane} for lane in _lanes(group, cluster)]
+        task_by_task = all(_spec(item.stage).sharded for item in (steps[0], group[0])) and read == published
+        if steps[0].stage == REPORT:  # a run that failed is drawn too
+            yield Dependency(parent, "afterany")
+        else:
+            yield Dependency(parent, "aftercorr" if task_by_task else "afterok")
 
 
 def cluster_problems(experiment: Experiment, seconds_per_step: float | None = None) -> Iterator[str]:
@@ -144,7 +167,7 @@ def cluster_problems(experiment: Experiment, seconds_per_step: float | None = No
 
 
 def _time_problems(experiment: Experiment, cluster: SlurmCluster, seconds_per_step: float | None) -> Iterator[str]:
-    for stage in STAGES:
+    for stage in StageResources.model_fields:
         limit = cluster.resources_of(stage).seconds
         if limit is not None and limit <= cluster.signal_seconds:
             yield (
@@ -178,7 +201,7 @@ def as_data(graph: Sequence[Job]) -> list[dict[str, Any]]:
             "job": job.name,
             "stage": job.stage,
             "iteration": job.iteration,
-            "tasks": len(job.steps),
+            "tasks": len(job.lanes),
             "nodes": job.nodes,
             "tasks_per_node": job.tasks_per_node,
             "gpus_per_node": job.gpus_per_node,

@@ -1,6 +1,7 @@
 """The local runner: the steps of a run as processes of this machine, as many at once as it can carry.
 
-The disk is the queue: a step is done when its artifact is published. Whatever dies can be started again.
+The disk is the queue: a step is done when its artifact is published, and what waits for it starts then, whatever else
+its process has to do. Whatever dies can be started again.
 """
 
 import json
@@ -14,9 +15,11 @@ from typing import Any, Protocol
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.selection import early_stop
+from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.artifacts.store import Artifact, discard_drafts, is_published, open_artifact, refuse_changes
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.guard import guarded
+from nemo_sspo.launch.lanes import Lane, fair_size, lanes
 from nemo_sspo.launch.machine import local_cluster, visible_gpus
 from nemo_sspo.launch.plan import Step, chain_lengths, plan
 from nemo_sspo.stages.registry import stage_inputs, stage_settings
@@ -27,8 +30,8 @@ _TAIL_LINES = 20
 # Ranks of an outer launcher (srun, torchrun) are none of a step's business.
 _OUTER_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
-Command = Callable[[Experiment, Step, str], list[str]]
-"""Command line of a step, from the experiment, the step and the attempt's name."""
+Command = Callable[[Experiment, Lane, str], list[str]]
+"""Command line of a lane, from the experiment, the steps and the attempt's name."""
 
 
 class Display(Protocol):
@@ -62,7 +65,9 @@ class StepFailed(Exception):
     def __str__(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         errors = [line for line in lines if line.startswith("error: ")]
-        if self.exit_code == 2 and errors:
+        # torchrun ends with 1 where its ranks ended with 2.
+        is_refusal = self.exit_code == 2 or (self.exit_code == 1 and self.step.ranks > 1)
+        if is_refusal and errors:
             return f"{errors[-1]}\n  in {self.step.step_id}; its log is {self.log}"
         tail = "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:])
         return (
@@ -73,11 +78,21 @@ class StepFailed(Exception):
 
 @dataclass
 class _Running:
-    step: Step
+    """A process, and the steps that it takes one after another."""
+
+    lane: Lane
     process: subprocess.Popen[bytes]
     gpus: tuple[str, ...]
     log: Path
-    started: float = field(default_factory=time.monotonic)
+    published: int = 0
+    """Steps of the lane, from its first one on."""
+    began: float = field(default_factory=time.monotonic)
+    """When the step under way did."""
+
+    @property
+    def step(self) -> Step | None:
+        """The step under way; None when all are published and the process only has to end."""
+        return self.lane[self.published] if self.published < len(self.lane) else None
 
 
 class LocalRunner:
@@ -102,7 +117,7 @@ class LocalRunner:
         self._steps = tuple(steps or plan(experiment))
         self._urgency = chain_lengths(self._steps)
         self._gpus = list(visible_gpus(self._cluster))
-        self._has_gpus = bool(self._gpus)
+        self._all_gpus = len(self._gpus)
         self._done: set[str] = set()
         self._running: list[_Running] = []
         self._opened: dict[Path, Artifact] = {}
@@ -115,7 +130,7 @@ class LocalRunner:
             UserError: a published artifact was made with other settings or inputs, or is damaged.
         """
         try:
-            while len(self._done) < len(self._steps):
+            while len(self._done) < len(self._steps) or self._running:
                 self._start_what_fits()
                 time.sleep(POLL_SECONDS)
                 self._collect()
@@ -133,10 +148,11 @@ class LocalRunner:
                 self._check_published(step)
                 self._done.add(step.step_id)
                 self._display.skipped(step)
-        for step in sorted(self._ready(), key=lambda step: -self._urgency[step.step_id]):
-            if self._fits(step):
-                self._start(step)
-            elif step.gpus:
+        ready = sorted(self._ready(), key=lambda step: -self._urgency[step.step_id])
+        for lane in lanes(ready, self._lane_size):
+            if self._fits(lane[0]):
+                self._start(lane)
+            elif lane[0].gpus:
                 break
 
     def _leave_out(self) -> None:
@@ -149,7 +165,7 @@ class LocalRunner:
                 self._display.left_out(step, str(stop))
 
     def _ready(self) -> list[Step]:
-        running = {item.step.step_id for item in self._running}
+        running = {step.step_id for item in self._running for step in item.lane}
         return [
             step
             for step in self._steps
@@ -162,6 +178,14 @@ class LocalRunner:
         without_gpus = sum(not item.gpus for item in self._running)
         return without_gpus < self._cluster.parallel_steps
 
+    def _lane_size(self, step: Step) -> int:
+        """A lane's share of the shards like `step`: one lane per engine that the GPUs hold. Where there are none, half
+        of the processes, since the others score what is sampled already."""
+        alike = [other for other in self._steps if (other.stage, other.iteration) == (step.stage, step.iteration)]
+        unfinished = sum(other.step_id not in self._done for other in alike)
+        processes = self._all_gpus // step.gpus if step.gpus else self._cluster.parallel_steps // 2
+        return fair_size(unfinished, processes)
+
     def _check_published(self, step: Step) -> None:
         """A published step must be what this experiment would make of today's inputs."""
         paths = stage_inputs(step.stage, self._experiment, self._layout, step.iteration, step.shard)
@@ -173,51 +197,64 @@ class LocalRunner:
             self._opened[path] = open_artifact(path)
         return self._opened[path]
 
-    def _start(self, step: Step) -> None:
-        discard_drafts(step.output)
-        self._layout.progress(step.step_id).unlink(missing_ok=True)
-        logs = self._layout.log(step.step_id, "1").parent
-        logs.mkdir(parents=True, exist_ok=True)
-        attempt = str(1 + len(list(logs.glob(f"{step.step_id}.*.log"))))
-        log = self._layout.log(step.step_id, attempt)
-        gpus = tuple(self._gpus[: step.gpus])
-        del self._gpus[: step.gpus]
+    def _start(self, lane: Lane) -> None:
+        for step in lane:
+            discard_drafts(step.output)
+            self._layout.progress(step.step_id).unlink(missing_ok=True)
+        first = lane[0]
+        attempt = self._attempt(lane)
+        log = self._layout.log(first.step_id, attempt)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        gpus = tuple(self._gpus[: first.gpus])
+        del self._gpus[: first.gpus]
         with log.open("wb") as file:
             process = subprocess.Popen(
-                guarded(self._command(self._experiment, step, attempt)),
+                guarded(self._command(self._experiment, lane, attempt)),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=self._environment(step, gpus),
+                env=self._environment(first, gpus),
                 start_new_session=True,
                 pass_fds=(self._lock,),
             )
-        self._running.append(_Running(step, process, gpus, log))
-        self._display.started(step)
+        self._running.append(_Running(lane, process, gpus, log))
+        self._display.started(first)
+
+    def _attempt(self, lane: Lane) -> str:
+        """A number that no log of the lane's steps has yet."""
+        names = (name for step in lane for name in self._layout.attempts(step.step_id))
+        return str(1 + max((int(name) for name in names if name.isdigit()), default=0))
 
     def _environment(self, step: Step, gpus: Sequence[str]) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if name not in _OUTER_RANK_VARIABLES}
         environment["PYTHONUNBUFFERED"] = "1"
-        if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        elif not self._has_gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
+        # None for a step that was dealt none: it would take memory of one that another step was dealt, and conversion,
+        # which is the host's, would find CUDA there.
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         return environment | getattr(self._experiment.cluster, step.environment).variables
 
     def _collect(self) -> None:
-        """Report progress; take in what has ended."""
+        """Report progress; take in what is published and what has ended."""
         for item in list(self._running):
-            code = item.process.poll()
+            code = item.process.poll()  # before the look at the disk: what ended has published all that it will
+            self._take_in(item)
             if code is None:
-                if state := read_progress(self._layout.progress(item.step.step_id)):
+                if item.step and (state := read_progress(self._layout.progress(item.step.step_id))):
                     self._display.advanced(item.step, state)
                 continue
             self._running.remove(item)
             self._gpus[:0] = item.gpus
-            if code != 0 or not is_published(item.step.output):
-                raise StepFailed(item.step, code, item.log)
+            if item.step or code != 0:
+                raise StepFailed(item.step or item.lane[-1], code, item.log)
+
+    def _take_in(self, item: _Running) -> None:
+        """The published steps of a lane are done, and the next one is under way."""
+        while item.step and is_published(item.step.output):
             self._done.add(item.step.step_id)
-            self._display.finished(item.step, time.monotonic() - item.started)
+            self._display.finished(item.step, time.monotonic() - item.began)
+            item.published, item.began = item.published + 1, time.monotonic()
+            if item.step:
+                self._display.started(item.step)
 
     def _stop_all(self) -> None:
         """Each guard ends its step and everything that the step started."""
@@ -232,11 +269,12 @@ class LocalRunner:
         self._running.clear()
 
 
-def stage_command(experiment: Experiment, step: Step, attempt: str) -> list[str]:
-    """The real command line of a step; a list, so that no shell ever reads it."""
+def stage_command(experiment: Experiment, lane: Lane, attempt: str) -> list[str]:
+    """The real command line of a lane; a list, so that no shell ever reads it."""
+    step, shards = lane[0], shard_ranges([step.shard for step in lane])
     python = getattr(experiment.cluster, step.environment).python
     stage = ["-m", "nemo_sspo.stages", step.stage, f"--run={experiment.run_dir}"]
-    stage += ["--iteration", str(step.iteration), "--shard", str(step.shard), "--attempt", attempt]
+    stage += ["--iteration", str(step.iteration), "--shard", shards, "--attempt", attempt]
     if step.ranks == 1 or experiment.cluster.launcher == "fork":
         return [python, *stage]
     return [python, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={step.ranks}", *stage]

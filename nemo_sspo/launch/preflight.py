@@ -11,7 +11,9 @@ from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.check_environments import check_environments
+from nemo_sspo.launch.check_functions import check_functions
 from nemo_sspo.launch.check_models import check_encoder, check_policy, policy_bytes
+from nemo_sspo.launch.check_mounts import check_mounts
 from nemo_sspo.launch.check_oracle import check_oracle, oracle_paths
 from nemo_sspo.launch.check_prompts import check_prompts, planned_prompts
 from nemo_sspo.launch.check_responses import check_responses
@@ -81,9 +83,14 @@ def check_gpus(experiment: Experiment) -> Iterator[str]:
 
 
 def check_precision(experiment: Experiment) -> Iterator[str]:
-    """FP8 is trained on GPUs only; whether those can is known to the training stage alone."""
+    """FP8 is trained and sampled on GPUs only; whether those can is known to the stages alone."""
     if experiment.precision.kind == "fp8" and experiment.cluster.launcher == "fork":
         yield "precision=fp8 needs Hopper-class GPUs, and this cluster trains on the CPU; give precision=fp32"
+    if experiment.engine.quantization is not None and not experiment.cluster.has_gpus:
+        yield (
+            f"engine.quantization={experiment.engine.quantization} needs a GPU: vLLM's CPU build has no such kernels; "
+            "leave it out, the policy is sampled as it is then"
+        )
 
 
 def check_candidates(experiment: Experiment) -> Iterator[str]:
@@ -133,10 +140,12 @@ CHECKS: tuple[Check, ...] = (
     check_policy,
     check_oracle,
     check_encoder,
+    check_functions,
     check_gpus,
     check_precision,
     check_candidates,
     check_environments,
+    check_mounts,
     check_run_directory,
     check_stored_experiment,
 )

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
+from nemo_sspo.artifacts.fingerprint import differ
 from nemo_sspo.artifacts.layout import RunLayout, no_run
 from nemo_sspo.artifacts.store import is_published, open_artifact
 from nemo_sspo.config.experiment import Experiment
@@ -152,7 +153,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         before, after = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             lines += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
+        elif differ(before, after):
             lines.append(f"{prefix}{key}: {before!r} -> {after!r}")
     return lines
 

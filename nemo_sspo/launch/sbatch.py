@@ -14,6 +14,7 @@ from pathlib import Path
 from jinja2 import Environment as Templates
 from jinja2 import FileSystemLoader, StrictUndefined, Template
 
+from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.config.cluster import SlurmCluster, SlurmEnvironment
 from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.launch.jobs import Job
@@ -73,6 +74,7 @@ def render(job: Job, cluster: SlurmCluster, place: Place, run_name: str) -> str:
         environment_file=place.environment_file(job.environment_name),
         options=list(options(job, cluster, run_name)),
         launch=launch(job, place),
+        shards=shards_of_task(job),
         stop_signal="USR1" if job.stage in _SAVES_STATE else "TERM",
         interrupted_code=Interrupted.EXIT_CODE,
     )
@@ -90,7 +92,7 @@ def options(job: Job, cluster: SlurmCluster, run_name: str) -> Iterator[str]:
     yield f"--ntasks-per-node={job.tasks_per_node}"
     if job.is_array:
         limit = f"%{wanted.parallel_tasks}" if wanted.parallel_tasks else ""
-        yield f"--array=0-{len(job.steps) - 1}{limit}"
+        yield f"--array={shard_ranges([lane[0].shard for lane in job.lanes])}{limit}"
     if job.gpus_per_node:
         yield _gpu_option(job, cluster)
     for name, value in (
@@ -135,6 +137,12 @@ def launch(job: Job, place: Place) -> list[str]:
         return [*words, *_in_image(job, place)]
     inner = ["apptainer", "exec", *(["--nv"] if job.gpus_per_node else []), f"--pwd={place.workdir}"]
     return [*words, *inner, *(f"--bind={bind}" for bind in binds), image, *_in_image(job, place)]
+
+
+def shards_of_task(job: Job) -> str:
+    """The shards of an array's task, whose number is its first one's, as a word of the shell."""
+    more, last = len(job.lanes[0]) - 1, job.steps[-1].shard
+    return f'"$task-$((task + {more} < {last} ? task + {more} : {last}))"' if more else '"$task"'
 
 
 def _image(image: str, place: Place) -> str:

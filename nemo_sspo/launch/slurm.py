@@ -13,8 +13,8 @@ from nemo_sspo.errors import UserError
 
 _SECONDS = 60.0
 _SEPARATOR = "|"
-_FIELDS = ("%i", "%F", "%K", "%T", "%r", "%k")
-"""Of squeue: id, array's id, array index, state, reason, comment (last: the only free text)."""
+_FIELDS = ("%i", "%F", "%K", "%T", "%r", "%k", "%j")
+"""Of squeue: id, array's id, array index, state, reason, and the free texts: comment and name."""
 # Inside another job these would become options of ours; SLURM_CONF tells where the cluster is.
 _OUTER = re.compile(r"(SLURM|SBATCH|SRUN|SQUEUE|SCANCEL)_(?!CONF$)")
 
@@ -39,7 +39,12 @@ class LiveJob:
 
 def mark(run: Path) -> str:
     """The comment that marks every job of a run. A hash: a path may hold what a comment cannot."""
-    return f"nemo-sspo:{hashlib.sha256(os.fsencode(run.resolve())).hexdigest()[:32]}"
+    return f"nemo-sspo:{_hash(run)[:32]}"
+
+
+def name_in_queue(run: Path, job: str) -> str:
+    """The name of a run's job for Slurm. It tells the run too: some sites write comments of their own over ours."""
+    return f"{run.name}.{job}{_name_end(run)}"
 
 
 def sbatch(script: Path, options: Sequence[str]) -> str:
@@ -56,15 +61,23 @@ def sbatch(script: Path, options: Sequence[str]) -> str:
 
 
 def live_jobs(run: Path) -> list[LiveJob]:
-    """Every job of a run that is not over yet, whoever submitted it."""
-    comment = mark(run)
+    """Every job of a run that is not over yet, whoever submitted it: known by its comment, or else by its name."""
+    comment, name_end = mark(run), _name_end(run)
     text = _call("squeue", "--noheader", "--array", f"--format={_SEPARATOR.join(_FIELDS)}")
     found = []
     for line in text.splitlines():
-        job_id, submission, task, state, reason, marked = (line.strip().split(_SEPARATOR, 5) + [""] * 6)[:6]
-        if marked == comment:
+        job_id, submission, task, state, reason, *texts = line.strip().split(_SEPARATOR) + [""] * len(_FIELDS)
+        if comment in texts or any(text.endswith(name_end) for text in texts):
             found.append(LiveJob(job_id, submission, int(task) if task.isdigit() else 0, state, reason))
     return sorted(found, key=lambda job: (int(job.submission), job.task))
+
+
+def _name_end(run: Path) -> str:
+    return f".{_hash(run)[:12]}"
+
+
+def _hash(run: Path) -> str:
+    return hashlib.sha256(os.fsencode(run.resolve())).hexdigest()
 
 
 def final_state(job_id: str) -> str:

@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.selection import EarlyStop, early_stop
-from nemo_sspo.artifacts.store import is_published
+from nemo_sspo.launch.due import due
 from nemo_sspo.launch.job_record import Event, Submission, events, submissions
 from nemo_sspo.launch.jobs import Job
+from nemo_sspo.launch.lanes import Lane
 from nemo_sspo.launch.local import read_progress
 from nemo_sspo.launch.plan import Step
+from nemo_sspo.launch.report_step import is_done
 from nemo_sspo.launch.sbatch import Place
 from nemo_sspo.launch.slurm import LiveJob
 
@@ -55,14 +57,18 @@ def run_status(
     for item in submissions(place):
         submitted |= {(item.job, shard): item for shard in item.shards}
     alive = {(job.submission, job.task): job for job in live}
-    stop = early_stop(RunLayout(place.run))
-    return [
-        _left_out(step, stop)
-        if stop is not None and stop.leaves_out(job.iteration)
-        else _status(step, submitted.get((job.name, step.shard)), alive, place, final_state)
-        for job in graph
-        for step in job.steps
-    ]
+    still_due, stop = {job.name: job for job in due(graph, place)}, early_stop(RunLayout(place.run))
+    rows: list[StepStatus] = []
+    for name, job in ((job.name, still_due.get(job.name, job)) for job in graph):
+        if stop is not None and name not in still_due:
+            rows += [_left_out(step, stop) for step in job.steps]
+            continue
+        rows += [
+            _status(step, lane, submitted.get((name, step.shard)), alive, place, final_state)
+            for lane in job.lanes
+            for step in lane
+        ]
+    return rows
 
 
 def _left_out(step: Step, stop: EarlyStop) -> StepStatus:
@@ -71,14 +77,17 @@ def _left_out(step: Step, stop: EarlyStop) -> StepStatus:
 
 def _status(
     step: Step,
+    lane: Lane,
     submission: Submission | None,
     alive: Mapping[tuple[str, int], LiveJob],
     place: Place,
     final_state: Callable[[str], str],
 ) -> StepStatus:
-    layout, past = RunLayout(place.run), events(place, step.step_id)
-    job = alive.get((submission.id, step.shard)) if submission else None
-    state = _state(step, job, past, submission)
+    """Of a step in its lane, whose task writes its events under the name of its first step."""
+    layout, past = RunLayout(place.run), events(place, lane[0].step_id)
+    job = alive.get((submission.id, lane[0].shard)) if submission else None
+    begun = next((each for each in lane if not is_done(each)), None)
+    state = _state(step, job, past, submission, waits=step != begun)
     progress = read_progress(layout.progress(step.step_id)) if state == "running" else None
     rate, remaining = _rate(progress or {})
     return StepStatus(
@@ -93,17 +102,20 @@ def _status(
         remaining=remaining,
         detail=f"{_ending(past[-1], final_state)}: {last_log_line(layout, step.step_id)}"
         if state == "failed"
-        else _detail(state, job, layout, step.step_id),
+        else _detail(state, job, layout, step.step_id, begun),
     )
 
 
-def _state(step: Step, job: LiveJob | None, past: Sequence[Event], submission: Submission | None) -> State:
-    if is_published(step.output):
+def _state(
+    step: Step, job: LiveJob | None, past: Sequence[Event], submission: Submission | None, *, waits: bool
+) -> State:
+    """`waits` says that its task has another step to do first."""
+    if is_done(step):
         return "published"
     if job is not None:
-        return "queued" if job.state == "PENDING" else "running"
+        return "queued" if waits or job.state == "PENDING" else "running"
     begun = [event for event in past if submission and event.job.partition("_")[0] == submission.id]
-    return "failed" if begun else "missing"
+    return "failed" if begun and begun[-1].event != "finished" and not waits else "missing"
 
 
 def _rate(progress: Mapping[str, Any]) -> tuple[float | None, float | None]:
@@ -117,8 +129,10 @@ def _rate(progress: Mapping[str, Any]) -> tuple[float | None, float | None]:
     return rate, max(0.0, left)
 
 
-def _detail(state: State, job: LiveJob | None, layout: RunLayout, step_id: str) -> str:
+def _detail(state: State, job: LiveJob | None, layout: RunLayout, step_id: str, begun: Step | None) -> str:
     match state:
+        case "queued" if job is not None and job.state != "PENDING" and begun is not None:
+            return f"after {begun.step_id} in the same task"
         case "queued" if job is not None:
             return job.reason if job.reason != "None" else ""
         case "running":

@@ -6,27 +6,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.selection import early_stop
-from nemo_sspo.artifacts.store import is_published
+from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.job_record import Submission, append_submission, shard_ranges
+from nemo_sspo.launch.due import due
+from nemo_sspo.launch.job_record import Submission, append_submission
 from nemo_sspo.launch.jobs import Job, jobs, slurm_cluster
+from nemo_sspo.launch.report_step import is_done
 from nemo_sspo.launch.run_directory import write_atomically
 from nemo_sspo.launch.sbatch import Place, environment_text, render
-from nemo_sspo.launch.slurm import NoSlurm, live_jobs, mark, sbatch, scancel
+from nemo_sspo.launch.slurm import NoSlurm, live_jobs, mark, name_in_queue, sbatch, scancel
 
 _NAMED = 5
 
 
 @dataclass(frozen=True)
 class Part:
-    """The missing shards of a job that wait for the same things: one call of sbatch."""
+    """The tasks of a job that miss a shard and wait for the same things: one call of sbatch."""
 
     job: Job
-    shards: tuple[int, ...]
+    tasks: tuple[int, ...]
+    """Their numbers in the array; (0,) of what is none."""
     correlated: bool
-    """Whether each shard waits for its own counterpart in the jobs that it depends on task by task."""
+    """Whether each task waits for its own counterpart in the jobs that it depends on task by task."""
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """What the tasks take."""
+        return tuple(step.shard for lane in self.job.lanes if lane[0].shard in self.tasks for step in lane)
 
 
 def place_of(experiment: Experiment) -> Place:
@@ -37,23 +44,17 @@ def place_of(experiment: Experiment) -> Place:
 def missing_parts(graph: Sequence[Job]) -> Iterator[Part]:
     """What has to be submitted, in order; published steps are left out.
 
-    A task of an array can only wait for a task that is submitted too. So the shards of an array fall into those whose
-    counterparts are there already, and those that wait for theirs.
+    A task of an array can only wait for a task that is submitted too. So the tasks of an array fall into those whose
+    counterparts are done already, and those that wait for theirs.
     """
     missing: dict[str, frozenset[int]] = {}
     for job in graph:
-        shards = frozenset(step.shard for step in job.steps if not is_published(step.output))
-        missing[job.name] = shards
+        tasks = frozenset(lane[0].shard for lane in job.lanes if not all(is_done(step) for step in lane))
+        missing[job.name] = tasks
         pending = frozenset[int]().union(*(missing[item.job] for item in job.after if item.kind == "aftercorr"))
-        for chosen, correlated in ((shards - pending, False), (shards & pending, True)):
+        for chosen, correlated in ((tasks - pending, False), (tasks & pending, True)):
             if chosen:
                 yield Part(job, tuple(sorted(chosen)), correlated)
-
-
-def due(graph: Sequence[Job], place: Place) -> list[Job]:
-    """The jobs of a run but those of iterations after an early stop."""
-    stop = early_stop(RunLayout(place.run))
-    return [job for job in graph if stop is None or not stop.leaves_out(job.iteration)]
 
 
 def write_scripts(experiment: Experiment, graph: Sequence[Job], place: Place) -> list[Path]:
@@ -135,8 +136,9 @@ def _take_back(run: Path, done: Sequence[Submission], error: BaseException) -> N
 
 
 def submit_options(part: Part, place: Place, done: Sequence[Submission], begin: str | None) -> Iterator[str]:
-    """Options of sbatch that depend on the moment: where, which shards, after what."""
+    """Options of sbatch that depend on the moment: where, which tasks, after what."""
     yield f"--chdir={place.run}"
+    yield f"--job-name={name_in_queue(place.run, part.job.name)}"
     yield f"--comment={mark(place.run)}"
     yield "--export=ALL"
     yield "--kill-on-invalid-dep=yes"
@@ -144,7 +146,7 @@ def submit_options(part: Part, place: Place, done: Sequence[Submission], begin: 
         yield f"--begin={begin}"
     if part.job.is_array:
         at_once = part.job.resources.parallel_tasks
-        yield f"--array={shard_ranges(part.shards)}{f'%{at_once}' if at_once else ''}"
+        yield f"--array={shard_ranges(part.tasks)}{f'%{at_once}' if at_once else ''}"
     waits = []
     for item in part.job.after:
         task_by_task = item.kind == "aftercorr"

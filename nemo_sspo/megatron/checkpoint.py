@@ -22,7 +22,6 @@ import torch.distributed as dist
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingException, maybe_load_config
 from megatron.core.dist_checkpointing.mapping import ShardedTensor
-from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.dist_checkpointing.validation import StrictHandling
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from megatron.core.transformer.module import MegatronModule
@@ -30,6 +29,7 @@ from torch.distributed.checkpoint.metadata import MetadataIndex
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.cpu_runtime import cpu_runtime
+from nemo_sspo.megatron.writer_queue import forget_writers, serve_writers
 
 WEIGHTS = "weights"
 # How NeMo 2.7 lays out sharded state; recorded in the checkpoint, as NeMo does.
@@ -63,8 +63,7 @@ def _forget_groups() -> None:
         if isinstance(value, dist.ProcessGroup):
             setattr(parallel_state, name, None)
     parallel_state._global_process_group_list = None
-    # The queue that writers answer through: ranks forked from this process would all read from it, and mix up answers.
-    filesystem_async._results_queue = None
+    forget_writers()
 
 
 def _sharded_state(module: MegatronModule) -> dict:
@@ -83,6 +82,7 @@ def save_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
     dist.barrier()
     state = {f"chunk_{index}": _sharded_state(module) for index, module in enumerate(modules)}
+    serve_writers()
     dist_checkpointing.save(state, str(target), content_metadata=LAYOUT_METADATA)
     if dist.get_rank() == 0:
         make_index_canonical(target / ".metadata")

@@ -7,7 +7,6 @@ can do so together: each forks its own ranks, and all meet at the first one's st
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import gc
 import multiprocessing
@@ -33,8 +32,8 @@ import torch
 
 from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.megatron.meeting import THIS_MACHINE, Node, meet
+from nemo_sspo.megatron.parent_death import die_with
 
-_PR_SET_PDEATHSIG = 1
 # A rank that fails leaves the others blocked in a collective: they get this long to fail by themselves and so tell
 # their own story, then they are killed.
 _GRACE_SECONDS = 2.0
@@ -152,7 +151,7 @@ def _start(fn: Callable[[], Any], rank: int, local: range, world_size: int, stac
 def _rank_main(
     fn: Callable[[], Any], environment: dict[str, str], pipe: Connection, stack_file: Path, parent: int
 ) -> None:
-    _die_with(parent)
+    die_with(parent)
     # What the parent left behind is not collected here: a gloo group's destructor waits for threads of the parent.
     gc.freeze()
     host, port = pipe.recv()
@@ -171,14 +170,6 @@ def _rank_main(
         pipe.send_bytes(answer)
         pipe.close()
         faulthandler.disable()
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when the parent ends, however it ends (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before prctl could see it
-            os._exit(1)
 
 
 def _collect(ranks: list[_Rank], timeout: float | None) -> bool:
@@ -231,7 +222,7 @@ def _kill(ranks: list[_Rank]) -> None:
         if rank.process.is_alive():
             helpers = psutil.Process(rank.process.pid).children(recursive=True)
             rank.process.kill()
-            # Megatron's checkpoint writers start a process of their own, which a killed rank cannot end.
+            # Checkpoint writers are processes of their own, which a killed rank cannot end.
             for helper in helpers:
                 with suppress(psutil.NoSuchProcess):
                     helper.kill()

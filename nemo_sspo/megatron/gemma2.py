@@ -2,7 +2,7 @@
 
     norms after attention and feed-forward   `with_sandwich_norms`, where a branch joins the residual stream
     attention logits capped                  `LocalCoreAttention` (layers.py); Transformer Engine has no such kernel
-    final logits capped                      `head.py`, and for whoever asks the model for logits, `finish_gemma2`
+    final logits capped                      `softmax_tile.py`; `finish_gemma2` for whoever asks the model for logits
     embedding times sqrt(H)                  `finish_gemma2`
 
 Norms around 1, GeGLU, the scale of queries and alternating windows are fields of Megatron's config (`families.py`).

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from megatron.core.transformer.transformer_config import TransformerConfig
-
 from nemo_sspo.config.stages import Train
-from nemo_sspo.megatron.gemma2 import final_softcap
 
 Head = Literal["one_pass", "recompute"]
 
 
-def choose_head(train: Train, config: TransformerConfig, *, separable: bool) -> Head:
-    """The one-pass head, unless the loss couples a pair's responses, the model caps its logits, or it is not wanted.
+def choose_head(train: Train, *, separable: bool) -> Head:
+    """The one-pass head, unless the loss couples a pair's responses or it is not wanted.
 
-    `separable`: see `objective/separable.py`. A cap stands between the product and the softmax, and only the
-    recomputing head differentiates it.
+    `separable`: see `objective/separable.py`. A coupled loss could have it in two passes, the first one for the sums
+    (1 product), the second one with the slopes that they give (3 products). `head.py` needs 4 products too, so that
+    there would be nothing to gain.
     """
-    caps = final_softcap(config) is not None
-    return "one_pass" if train.head == "auto" and separable and not caps else "recompute"
+    return "one_pass" if train.head == "auto" and separable else "recompute"

@@ -8,16 +8,16 @@ such as the one that waits for the distributed optimizer's parameter gathering, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from megatron.core.models.gpt import GPTModel
-from megatron.core.packed_seq_params import PackedSeqParams
 from torch import Tensor, nn
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.microbatch import Microbatch
-from nemo_sspo.megatron.prompt_sharing import key_distances, rotary_by_position
+from nemo_sspo.megatron.prompt_sharing import rotary_by_position
+from nemo_sspo.megatron.sight import PackedRow
 
 
 def unwrap(model: nn.Module) -> GPTModel:
@@ -37,9 +37,13 @@ def forward_to_hidden_states(model: nn.Module, microbatch: Microbatch) -> Tensor
     parallelism, in the model's own precision; on earlier stages the activations for the next one.
     """
     gpt = unwrap(model)
-    shares_prompts = microbatch.part_bounds is not None
-    with rotary_by_position(gpt, microbatch.position_ids_BS[0]) if shares_prompts else nullcontext():
-        return _run(model, gpt, model_inputs(microbatch))
+    inputs = model_inputs(microbatch)
+    if microbatch.part_bounds is None:
+        return _run(model, gpt, inputs)
+    row: PackedRow = inputs["packed_seq_params"]
+    _, position_T = row.places(row.max_seqlen_q)
+    with rotary_by_position(gpt, position_T):
+        return _run(model, gpt, inputs)
 
 
 def _run(model: nn.Module, gpt: GPTModel, inputs: dict[str, Any]) -> Tensor:
@@ -69,22 +73,21 @@ def output_weight(model: nn.Module) -> Tensor:
 
 
 def model_inputs(microbatch: Microbatch) -> dict[str, Any]:
-    """Arguments of `GPTModel.forward`. No attention mask (see `microbatch.py`), unless prompts are shared."""
+    """Arguments of `GPTModel.forward`. There is no attention mask: see `microbatch.py` and `sight.py`."""
     inputs: dict[str, Any] = {
         "input_ids": microbatch.tokens_BS,
         "position_ids": microbatch.position_ids_BS,
         "attention_mask": None,
     }
-    if microbatch.part_bounds is not None:
-        inputs["attention_mask"] = key_distances(microbatch.part_bounds, microbatch.position_ids_BS[0])
     if microbatch.cu_seqlens is not None:
-        inputs["packed_seq_params"] = PackedSeqParams(
+        inputs["packed_seq_params"] = PackedRow(
             qkv_format="thd",
             cu_seqlens_q=microbatch.cu_seqlens,
             cu_seqlens_kv=microbatch.cu_seqlens,
             # The true maximum: the rope table's length, from which Megatron also tells how to index it.
             max_seqlen_q=microbatch.max_seqlen,
             max_seqlen_kv=microbatch.max_seqlen,
+            part_bounds=microbatch.part_bounds,
         )
     return inputs
 

@@ -111,7 +111,7 @@ class Microbatch:
     weight_P: Tensor  # float32: 1 / pairs of the global batch, 0 for a filler pair
     cu_seqlens: Tensor | None = None  # int32 [sequences + 1], packed only; of the whole row also under CP
     max_seqlen: int | None = None
-    part_bounds: Tensor | None = None  # int64 [3P + 1], shared prompts only: see `prompt_sharing.py`
+    part_bounds: Tensor | None = None  # int64 [3P + 1], shared prompts only, of the whole row: see `prompt_sharing.py`
 
     @property
     def num_responses(self) -> int:
@@ -149,7 +149,7 @@ def packed_microbatch(pairs: Sequence[PreferencePair], weights: Sequence[float],
 
 
 def shared_prompt_microbatch(pairs: Sequence[PreferencePair], weights: Sequence[float], shape: RowShape) -> Microbatch:
-    """All pairs in one row, each one's prompt once; see `prompt_sharing.py`. Not for context parallelism."""
+    """All pairs in one row, each one's prompt once; see `prompt_sharing.py`. The row is one sequence to Megatron."""
     parts: list[_Sequence] = []
     for number, pair in enumerate(pairs):
         before_last = len(pair.prompt_ids) - 1
@@ -158,17 +158,11 @@ def shared_prompt_microbatch(pairs: Sequence[PreferencePair], weights: Sequence[
             branch = _Sequence.of(pair.prompt_ids[before_last:], response, 2 * number + side)
             parts.append(replace(branch, position_ids_BS=branch.position_ids_BS + before_last))
     bounds = torch.tensor([0, *(part.length for part in parts)]).cumsum(0)
-    rest = _Sequence.padding(shape.row_length(int(bounds[-1])) - int(bounds[-1]))
-    columns = {name: torch.cat([getattr(part, name) for part in (*parts, rest)])[None] for name in _COLUMNS}
-    return replace(_assemble(columns, pairs, weights), part_bounds=bounds)
-
-
-def packed_tokens(pair: PreferencePair, shape: RowShape) -> int:
-    """Tokens of a packed row that a pair takes: what a packing budget counts."""
-    return sum(
-        _round_up(len(pair.prompt_ids) + len(response), shape.sequence_multiple)
-        for response in (pair.chosen_ids, pair.rejected_ids)
-    )
+    length = shape.row_length(int(bounds[-1]))
+    parts.append(_Sequence.padding(length - int(bounds[-1])))
+    columns = {name: torch.cat([getattr(part, name) for part in parts])[None] for name in _COLUMNS}
+    whole = torch.tensor([0, length], dtype=torch.int32)
+    return replace(_assemble(columns, pairs, weights), cu_seqlens=whole, max_seqlen=length, part_bounds=bounds)
 
 
 def context_parallel_slice(microbatch: Microbatch, rank: int, size: int) -> Microbatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,10 @@ def training_config(hf_dir: Path, parallel: Parallel, precision: Precision, trai
     NeMo's strategy enters the parallel sizes themselves.
     """
     require_support(precision)
-    if train.share_prompt and transformer_engine_usable():
-        raise UserError(
-            "train.share_prompt: Transformer Engine's attention kernels cannot hide one response from the other; "
-            "set train.share_prompt=false"
-        )
     dtype = params_dtype(precision)
     config = nemo_config(
         read_hf_config(hf_dir),
-        transformer_layer_spec=layer_spec,
+        transformer_layer_spec=partial(layer_spec, shares_prompts=True) if train.share_prompt else layer_spec,
         # The weights are overwritten at once, but Megatron marks them as tensor-parallel while it initializes them:
         # without the marks the gradient norm, and with it clipping, would leave out all TP ranks but the first.
         perform_initialization=True,

@@ -25,20 +25,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from megatron.core.tensor_parallel.mappings import (
-    copy_to_tensor_model_parallel_region,
-    gather_from_sequence_parallel_region,
-)
 from torch import Tensor
 from torch.distributed import ProcessGroup
+
+from nemo_sspo.megatron.head_parts import add_weight_gradient, logits_tile, response_tokens
+from nemo_sspo.megatron.softmax_tile import Normalizer, to_gradient_, token_logps
 
 Slopes = Callable[[Tensor, Tensor], Tensor]
 """(sums of log-probs, numbers of their responses in [0, R)) -> dL / d sum of each; all of one shape."""
 
 # Of the largest slope: what rounding may put between the slopes of forward and the gradient that backward gets.
 _SLOPE_TOLERANCE = 1e-4
-# Of the weight's gradient: the product of a tile in bf16, before it is added in fp32, is not held for more rows.
-_ROWS_AT_ONCE = 16_384
 
 
 def one_pass_logps(
@@ -53,6 +50,7 @@ def one_pass_logps(
     tp_group: ProcessGroup,
     cp_group: ProcessGroup | None = None,
     sequence_parallel: bool = False,
+    softcap: float | None = None,
     slopes: Slopes | None = None,
 ) -> Tensor:
     """`head.response_logps`, by tiles of whole responses: the same values and, for a loss with these slopes, gradients.
@@ -66,30 +64,28 @@ def one_pass_logps(
     Raises:
         RuntimeError: in backward, the gradient is no multiple of the slopes: the loss is not separable.
     """
-    if hidden_SBH.dtype != output_weight_VH.dtype:
-        raise ValueError(f"hidden states are {hidden_SBH.dtype}, but the output weight is {output_weight_VH.dtype}")
-    if sequence_parallel:
-        hidden_SBH = gather_from_sequence_parallel_region(hidden_SBH, group=tp_group)
-    else:
-        hidden_SBH = copy_to_tensor_model_parallel_region(hidden_SBH, group=tp_group)
-    row_N, position_N = (response_index_BS >= 0).nonzero().unbind(dim=1)
-    response_N, order = response_index_BS[row_N, position_N].sort(stable=True)
-    row_N, position_N = row_N[order], position_N[order]
-    counts_R = torch.bincount(response_N, minlength=num_responses)
-    first_row = dist.get_rank(tp_group) * output_weight_VH.shape[0]
+    tokens = response_tokens(
+        hidden_SBH,
+        output_weight_VH,
+        labels_BS,
+        response_index_BS,
+        vocab_size=vocab_size,
+        tp_group=tp_group,
+        sequence_parallel=sequence_parallel,
+    )
+    counts_R = torch.bincount(tokens.response_N, minlength=num_responses)
     walk = _Walk(
-        labels_N=labels_BS[row_N, position_N] - first_row,
-        response_N=response_N,
+        labels_N=tokens.labels_N,
+        response_N=tokens.response_N,
+        rows=tokens.rows,
         counts=counts_R.tolist(),
         groups=_groups(_most_over(cp_group, counts_R), chunk_tokens),
-        # Rows of vocabulary padding are the last ones: leaving them out of the product leaves them out of the softmax.
-        rows=min(max(vocab_size - first_row, 0), output_weight_VH.shape[0]),
         chunk_tokens=chunk_tokens,
+        softcap=softcap,
         tp_group=tp_group,
         cp_group=cp_group,
     )
-    hidden_NH = hidden_SBH.flatten(0, 1).index_select(0, position_N * hidden_SBH.shape[1] + row_N)
-    return _OnePass.apply(hidden_NH, output_weight_VH, walk, slopes if torch.is_grad_enabled() else None)
+    return _OnePass.apply(tokens.hidden_NH, output_weight_VH, walk, slopes if torch.is_grad_enabled() else None)
 
 
 def _most_over(group: ProcessGroup | None, counts_R: Tensor) -> list[int]:
@@ -117,12 +113,13 @@ def _groups(counts: Sequence[int], budget: int) -> list[range]:
 class _Walk:
     """Which tokens to score, in which order, and who else scores them."""
 
-    labels_N: Tensor  # counted from this rank's first row
+    labels_N: Tensor  # these three as in `ResponseTokens`
     response_N: Tensor
+    rows: int
     counts: list[int]  # this rank's tokens of each response
     groups: list[range]
-    rows: int
     chunk_tokens: int
+    softcap: float | None
     tp_group: ProcessGroup
     cp_group: ProcessGroup | None
 
@@ -133,6 +130,9 @@ class _Walk:
             start, end = end, end + sum(self.counts[response] for response in group)
             starts = range(start, max(end, start + 1), self.chunk_tokens)
             yield group, [slice(first, min(first + self.chunk_tokens, end)) for first in starts]
+
+    def token_logps(self, tile_CV: Tensor, chunk: slice) -> tuple[Tensor, Normalizer]:
+        return token_logps(tile_CV, self.labels_N[chunk], self.softcap, self.tp_group)
 
     def sums(self, logp_N: Tensor, tokens: slice, group: range) -> tuple[Tensor, Tensor]:
         """Sums of the group's log-probs over the context-parallel ranks, and the responses' numbers."""
@@ -184,23 +184,21 @@ def _score(
 ) -> tuple[Tensor, Tensor]:
     """Sums of a group's log-probs and their slopes; adds to the gradients. Its tile is gone when it returns."""
     *early, last = chunks
-    logp, log_z = [], []
+    logp, normalizers = [], []
     for chunk in early:
-        logp_C, log_z_C, _ = _exponentiate(_logits(hidden_NH[chunk], rows_VH), walk.labels_N[chunk], walk.tp_group)
+        logp_C, normalizer = walk.token_logps(logits_tile(hidden_NH[chunk], rows_VH), chunk)
         logp.append(logp_C)
-        log_z.append(log_z_C)
-    tile_CV = _logits(hidden_NH[last], rows_VH)
-    logp_C, _, total_C = _exponentiate(tile_CV, walk.labels_N[last], walk.tp_group)
+        normalizers.append(normalizer)
+    tile_CV = logits_tile(hidden_NH[last], rows_VH)
+    logp_C, normalizer = walk.token_logps(tile_CV, last)
     sums, numbers = walk.sums(torch.cat([*logp, logp_C]), slice(chunks[0].start, last.stop), group)
     if slopes is None or gradients is None:
         return sums, torch.zeros_like(sums)
     slope = slopes(sums, numbers)
-    gradients.add(last, tile_CV, total_C, slope, group)
+    gradients.add(last, tile_CV, normalizer, slope, group)
     del tile_CV
-    for chunk, log_z_C in zip(early, log_z, strict=True):
-        again_CV = _logits(hidden_NH[chunk], rows_VH).sub_(log_z_C[:, None]).exp_()
-        gradients.add(chunk, again_CV, torch.ones_like(log_z_C), slope, group)
-        del again_CV
+    for chunk, normalizer in zip(early, normalizers, strict=True):
+        gradients.add(chunk, logits_tile(hidden_NH[chunk], rows_VH), normalizer, slope, group)
     return sums, slope
 
 
@@ -214,56 +212,14 @@ class _Gradients:
         if of_weight:  # not so for adapters on a frozen model
             self.weight_VH = torch.zeros(weight_VH.shape, dtype=torch.float32, device=weight_VH.device)
 
-    def add(self, chunk: slice, exp_CV: Tensor, total_C: Tensor, slope: Tensor, group: range) -> None:
-        """`exp_CV` over `total_C` is the chunk's softmax; it is overwritten. `slope`: of each response of the group."""
+    def add(self, chunk: slice, tile_CV: Tensor, normalizer: Normalizer, slope: Tensor, group: range) -> None:
+        """`tile_CV`: the chunk's logits, which are overwritten. `slope`: of each response of the group."""
         walk = self._walk
         slope_C = slope[walk.response_N[chunk] - group.start]
-        # slope x d log p(label) / d logits = slope x (onehot(label) - softmax)
-        exp_CV.mul_((-slope_C / total_C)[:, None])
-        if walk.rows:
-            is_local_C, column_C = _local_column(walk.labels_N[chunk], walk.rows)
-            exp_CV.scatter_add_(1, column_C[:, None], torch.where(is_local_C, slope_C, 0.0)[:, None])
-        grad_CV = exp_CV.to(self._rows_VH.dtype)
-        torch.mm(grad_CV, self._rows_VH, out=self.hidden_NH[chunk])
-        if self.weight_VH is None:
-            return
-        for first in range(0, walk.rows, _ROWS_AT_ONCE):
-            part = slice(first, min(first + _ROWS_AT_ONCE, walk.rows))
-            if grad_CV.dtype == torch.float32:
-                sum_VH = self.weight_VH[part]
-                torch.addmm(sum_VH, grad_CV[:, part].t(), self._inputs_NH[chunk], out=sum_VH)
-            else:
-                self.weight_VH[part] += grad_CV[:, part].t() @ self._inputs_NH[chunk]
-
-
-def _logits(hidden_CH: Tensor, weight_VH: Tensor) -> Tensor:
-    return (hidden_CH @ weight_VH.t()).float()
-
-
-def _local_column(labels_C: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Whether a label (counted from this rank's first row) is one of this rank's rows, and a valid column for it."""
-    is_local_C = (labels_C >= 0) & (labels_C < rows)
-    return is_local_C, torch.where(is_local_C, labels_C, 0)
-
-
-def _exponentiate(logits_CV: Tensor, labels_C: Tensor, tp_group: ProcessGroup) -> tuple[Tensor, Tensor, Tensor]:
-    """log p(label), log sum exp over the whole vocabulary, and the sum of what this leaves in `logits_CV`, [C] each.
-
-    That is exp(logits - their maximum), of this rank's columns; the sum is over the columns of all ranks.
-    """
-    tokens, rows = logits_CV.shape
-    maximum_C = logits_CV.amax(dim=-1) if rows else logits_CV.new_full((tokens,), -torch.inf)
-    dist.all_reduce(maximum_C, op=dist.ReduceOp.MAX, group=tp_group)
-    logits_CV.sub_(maximum_C[:, None])
-    target_C = torch.zeros_like(maximum_C)
-    if rows:
-        is_local_C, column_C = _local_column(labels_C, rows)
-        target_C = torch.where(is_local_C, logits_CV.gather(1, column_C[:, None]).squeeze(1), 0.0)
-    sums_2C = torch.stack([logits_CV.exp_().sum(dim=-1), target_C])
-    dist.all_reduce(sums_2C, group=tp_group)
-    total_C, target_C = sums_2C
-    log_total_C = total_C.log()
-    return target_C - log_total_C, log_total_C + maximum_C, total_C
+        to_gradient_(tile_CV, walk.labels_N[chunk], slope_C, normalizer, walk.softcap)
+        torch.mm(tile_CV, self._rows_VH, out=self.hidden_NH[chunk])
+        if self.weight_VH is not None:
+            add_weight_gradient(self.weight_VH, tile_CV, self._inputs_NH[chunk])
 
 
 def _factor(grad_R: Tensor, slope_R: Tensor) -> Tensor:

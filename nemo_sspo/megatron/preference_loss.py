@@ -78,11 +78,7 @@ class HeadLayout:
     one_pass: bool = False
     """Compute gradients while the logits exist (`one_pass_head.py`): for separable losses only."""
     softcap: float | None = None
-    """Bound of the logits (see `head.py`); the one-pass head has none."""
-
-    def __post_init__(self) -> None:
-        if self.one_pass and self.softcap is not None:
-            raise ValueError("the one-pass head does not cap logits")
+    """Bound of the logits (see `softmax_tile.py`)."""
 
     @property
     def sequence_groups(self) -> tuple[ProcessGroup, ...]:
@@ -102,8 +98,7 @@ def microbatch_logps(
 
     A one-pass head needs `loss_slopes` to give them a gradient.
     """
-    one_pass, recompute = partial(one_pass_logps, slopes=loss_slopes), partial(response_logps, softcap=layout.softcap)
-    head = one_pass if layout.one_pass else recompute
+    head = partial(one_pass_logps, slopes=loss_slopes) if layout.one_pass else response_logps
     logps_R = head(
         hidden_SBH,
         weight_VH,
@@ -115,6 +110,7 @@ def microbatch_logps(
         tp_group=layout.tp_group,
         cp_group=layout.cp_group,
         sequence_parallel=layout.sequence_parallel,
+        softcap=layout.softcap,
     )
     return logps_R.view(-1, 2)
 

@@ -1,6 +1,6 @@
-"""A pair's prompt computed once for both of its responses: who sees whom, and at which position.
+"""A pair's prompt computed once for both of its responses: which parts a row has, and at which positions they stand.
 
-Legend: S positions of the one packed row.
+Legend: T tokens of the one packed row.
 
 A pair takes three parts of the row, and the prompt's last token stands in each response's part, because it predicts
 another token there:
@@ -8,10 +8,10 @@ another token there:
     p_1 ... p_{n-1}  |  p_n c_1 c_2 ...  |  p_n r_1 r_2 ...
     positions 0 ...  |  n-1 ...          |  n-1 ...
 
-Both responses see the first part, and neither the other's. What a token attends to, and at which distance, is then
-what it is in a row of its own; so are its hidden state, every log-prob and, summed over both responses, the gradients.
-It needs an attention that takes any mask, which the local layers' does (`layers.py`), and rotary embeddings taken by
-position rather than by place in the row.
+Both responses see the first part, and neither the other's (`sight.py`). What a token attends to, and at which distance,
+is then what it is in a row of its own; so are its hidden state, every log-prob and, summed over both responses, the
+gradients. It needs an attention that takes such a mask (`core_attention.py`, `flex_attention.py`), and rotary
+embeddings taken by position rather than by place in the row. Context parallelism cuts the row as one sequence.
 """
 
 from __future__ import annotations
@@ -27,26 +27,27 @@ from torch import Tensor
 
 from nemo_sspo.errors import UserError
 
-_PARTS = 3
-HIDDEN = -1
+PARTS = 3
+"""Of a pair; the first one is its prompt's."""
 
 
-def key_distances(part_bounds: Tensor, position_ids_S: Tensor) -> Tensor:
-    """[S, S] int32: how many positions before a query (row) a key (column) stands, or HIDDEN where it is not seen.
+def shared_places(part_bounds: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Part and position of each of the `length` tokens of a row, [T] int32 each.
 
-    `part_bounds` as in `Microbatch`. What follows the last part is padding, which sees itself only.
+    `part_bounds` as in `Microbatch`. What follows the last part is padding: a part of its own, which nobody else sees.
     """
-    row_S = torch.arange(position_ids_S.numel(), device=position_ids_S.device)
-    part_S = torch.bucketize(row_S, part_bounds[1:].long(), right=True)
-    pair_S, branch_S = part_S // _PARTS, part_S % _PARTS
-    is_shared_or_own = (branch_S[None] == 0) | (branch_S[None] == branch_S[:, None])
-    is_seen = (pair_S[None] == pair_S[:, None]) & is_shared_or_own & (row_S[None] <= row_S[:, None])
-    return torch.where(is_seen, position_ids_S[:, None] - position_ids_S[None], HIDDEN).to(torch.int32)
+    token_T = torch.arange(length, device=part_bounds.device)
+    part_T = torch.bucketize(token_T, part_bounds[1:], right=True)
+    root_T = part_T - part_T % PARTS
+    # A response goes on where its prompt's part ends.
+    bounds = torch.cat([part_bounds, part_bounds[-1:]])
+    prompt_T = torch.where(part_T == root_T, 0, bounds[root_T + 1] - bounds[root_T])
+    return part_T.int(), (token_T - bounds[part_T] + prompt_T).int()
 
 
 @contextmanager
-def rotary_by_position(gpt: GPTModel, position_ids_S: Tensor) -> Iterator[None]:
-    """Have the model's rotary embeddings of one forward pass follow `position_ids_S`.
+def rotary_by_position(gpt: GPTModel, position_T: Tensor) -> Iterator[None]:
+    """Have the model's rotary embeddings of one forward pass follow the positions of the whole row.
 
     Raises:
         UserError: the model's positions are not plain rotary embeddings.
@@ -60,7 +61,8 @@ def rotary_by_position(gpt: GPTModel, position_ids_S: Tensor) -> Iterator[None]:
     table = rotary.forward
 
     def by_position(length: int, *_args: object, **_kwargs: object) -> Tensor:
-        return table(length)[position_ids_S]
+        # Packed: the whole row's, of which Megatron takes this context-parallel rank's.
+        return table(length, packed_seq=True)[position_T]
 
     rotary.forward = by_position  # shadows the class's method on this instance
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch.distributed import TCPStore
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.forked_ranks import run_forked
@@ -19,12 +20,13 @@ T = TypeVar("T")
 def on_every_rank(fn: Callable[[], T], world_size: int) -> T | None:
     """Call `fn` on `world_size` ranks and return rank 0's result; None on the other ranks.
 
-    Under torchrun or srun (RANK is set) this process is one of the ranks. Otherwise, on machines without a GPU, the
-    ranks are forked from this process, which has imported everything already; where stages/slurm_task.py found several
-    nodes, each forks its share. Raises UserError when the number of ranks that were started is not `world_size`.
+    Under torchrun or srun (RANK is set) this process is one of the ranks; where one GPU is all that is asked for, it is
+    the only one. On machines without a GPU the ranks are forked from this process, which has imported everything
+    already; where stages/slurm_task.py found several nodes, each forks its share. Raises UserError when the number of
+    ranks that were started is not `world_size`.
     """
     if "RANK" not in os.environ:
-        return _fork(fn, world_size)
+        return _alone(fn) if world_size == 1 and torch.cuda.is_available() else _fork(fn, world_size)
     started = int(os.environ["WORLD_SIZE"])
     if started != world_size:
         raise UserError(
@@ -34,14 +36,29 @@ def on_every_rank(fn: Callable[[], T], world_size: int) -> T | None:
     rank = int(os.environ["RANK"])
     store = None
     if meeting := os.environ.get("NEMO_SSPO_RENDEZVOUS"):  # torchrun has a store of its own
-        store, host, port = meet(Node(rank, world_size, Path(meeting)))
-        # The last name is torch's for "the store is already served": rank 0 must not try to listen there.
-        os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+        store = _meet_at(Node(rank, world_size, Path(meeting)))
     try:
         result = fn()
     finally:
         del store  # served until here
     return result if rank == 0 else None
+
+
+def _meet_at(node: Node) -> TCPStore | None:
+    """Tell torch where the ranks meet. The store is served as long as the first node keeps it."""
+    store, host, port = meet(node)
+    # The last name is torch's for "the store is already served": rank 0 must not try to listen there.
+    os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    return store
+
+
+def _alone(fn: Callable[[], T]) -> T:
+    store = _meet_at(THIS_MACHINE)
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "NODE_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    try:
+        return fn()
+    finally:
+        del store  # served until here
 
 
 def _fork(fn: Callable[[], T], world_size: int) -> T | None:

@@ -93,7 +93,7 @@ def reference_rank(job: ReferenceJob) -> Tensor:
             read_hf_config(job.hf_dir).require("vocab_size"),
             train.head_chunk_tokens,
             # Without a gradient every loss is separable: the tiles are those of a training with such a loss.
-            choose_head(train, config, separable=True),
+            choose_head(train, separable=True),
         )
         collect = _Collect(len(job.pairs), len(batches), job.progress)
         test = trainer(job.parallel, job.precision, max_steps=None, callbacks=[collect])

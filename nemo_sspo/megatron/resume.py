@@ -24,6 +24,7 @@ from nemo.utils.callbacks.dist_ckpt_io import AsyncFinalizableCheckpointIO
 from typing_extensions import override
 
 from nemo_sspo.errors import Interrupted
+from nemo_sspo.megatron.writer_queue import serve_writers
 
 _PREFIX = "step_"
 _STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
@@ -115,6 +116,7 @@ class SaveState(pl.Callback):
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
         dist.barrier()
+        serve_writers()
         publish = partial(self._publish, trainer, draft, step)
         if _background_writer(trainer) is not None:
             trainer.save_checkpoint(draft, storage_options={"finalize_fn": publish})

@@ -146,7 +146,7 @@ def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
             job.weights,
             read_hf_config(job.hf_dir).require("vocab_size"),
             train.head_chunk_tokens,
-            choose_head(train, config, separable=job.objective.separable),
+            choose_head(train, separable=job.objective.separable),
             job.objective,
             partial(_at_step, job.repulsion_weight, len(batches)),
             optimizer(train, job.precision, job.parallel, steps_per_epoch(len(job.pairs), train.global_batch_size)),

@@ -53,11 +53,6 @@ REPULSIONS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def pair_repulsion(h_chosen_BH: Tensor, h_rejected_BH: Tensor, form: Callable[..., Tensor]) -> Tensor:
-    """Repulsion of pooled hidden states, normalized in fp32. Returns [B]."""
-    return form(unit(h_chosen_BH.float()), unit(h_rejected_BH.float()))
-
-
 def repulsion_weight(step: int, total_steps: int, *, weight: float, schedule: str) -> float:
     """lambda at an optimizer step (0-based): ``constant``, or a ``linear`` or ``cosine`` decay from `weight` to 0."""
     progress = min(max(step / max(total_steps, 1), 0.0), 1.0)

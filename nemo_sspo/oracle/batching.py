@@ -22,3 +22,8 @@ def torch_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" else "float32"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+def token_budget(batch_tokens: int | None, device: torch.device) -> int:
+    """Token budget of a ``batch_tokens`` setting: what fills a GPU, or what stays in a processor's cache."""
+    return batch_tokens or (16384 if device.type == "cuda" else 2048)

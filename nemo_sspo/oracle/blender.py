@@ -19,15 +19,24 @@ def load_blender(checkpoint: Path, device: str = "cpu") -> Any:
     return blender
 
 
-def blender_logits(blender: Any, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> NDArray[np.float32]:
-    """Raw logits [N, K, K] as llm-blender computes them, one prompt a batch, K (K - 1) forward passes each."""
+def blender_logits(
+    blender: Any, prompts: Sequence[str], responses: Sequence[Sequence[str]], batch_size: int = 1
+) -> NDArray[np.float32]:
+    """Raw logits [N, K, K] as llm-blender computes them, in K (K - 1) forward passes per batch of prompts.
+
+    Its results depend on the batch where something is cut; one prompt a batch is what its users' published data has.
+    """
+    device = next(blender.ranker.parameters()).device
     logits = []
-    for prompt, candidates in zip(prompts, responses, strict=True):
-        batch = blender.ranker_collator([{"source": prompt, "candidates": list(candidates)}])
-        tensors = {name: tensor for name, tensor in batch.items() if tensor is not None}
+    for start in range(0, len(prompts), batch_size):
+        batch = slice(start, start + batch_size)
+        pairs = zip(prompts[batch], responses[batch], strict=True)
+        items = [{"source": prompt, "candidates": list(candidates)} for prompt, candidates in pairs]
+        collated = blender.ranker_collator(items)
+        tensors = {name: tensor.to(device) for name, tensor in collated.items() if tensor is not None}
         with torch.inference_mode():
-            logits.append(blender.ranker._full_predict(**tensors)["logits"][0].float().cpu().numpy())
-    return np.stack(logits)
+            logits.append(blender.ranker._full_predict(**tensors)["logits"].float().cpu().numpy())
+    return np.concatenate(logits)
 
 
 def _serve_transformers_4() -> None:

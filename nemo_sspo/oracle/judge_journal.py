@@ -1,9 +1,7 @@
-"""What a paid judge has answered, and what the run has paid. No answer is asked for or paid for twice.
+"""What a paid judge has answered: no answer is asked for or paid for twice.
 
 One file of JSON lines per step, appended to as answers arrive; it holds digests and numbers, never a text or a key. A
-step that was killed reads its own file back. The files of one folder together are what a run has paid: every step looks
-at the others' while it works, so that a cap holds for the run. Steps under way at once may overshoot it by the requests
-that were already sent.
+step that was killed reads its own file back.
 """
 
 import hashlib
@@ -29,6 +27,11 @@ class Judgement:
     input_tokens: int
     output_tokens: int
 
+    @property
+    def cost(self) -> "Spending":
+        """What it has cost."""
+        return Spending(1, self.input_tokens, self.output_tokens)
+
 
 @dataclass(frozen=True, slots=True)
 class Spending:
@@ -44,6 +47,9 @@ class Spending:
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
         )
+
+    def __sub__(self, other: "Spending") -> "Spending":
+        return self + Spending(-other.requests, -other.input_tokens, -other.output_tokens)
 
     def over(self, settings: LlmJudgeOracle) -> str | None:
         """The first cap that this is over, in words."""
@@ -70,8 +76,8 @@ class Journal:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._answers: dict[str, Judgement] = {}
-        self._spent = Spending()
-        self._others: dict[Path, tuple[int, Spending]] = {}
+        self.spent = Spending()
+        """What this step has paid."""
         self._file: Any = None
 
     def __enter__(self) -> Self:
@@ -100,22 +106,9 @@ class Journal:
             self._file.flush()
         self._add(key, judgement)
 
-    @property
-    def spent(self) -> Spending:
-        """What this step has paid, and all others of the run when they were last looked at."""
-        return sum((spent for _, spent in self._others.values()), start=self._spent)
-
-    def look_at_others(self) -> None:
-        """Read what the other steps of the run have paid since the last look."""
-        if self._path is None:
-            return
-        for path in self._path.parent.glob("*.jsonl"):
-            if path != self._path:
-                self._others[path] = self._spent_by(path)
-
     def _add(self, key: str, judgement: Judgement) -> None:
         self._answers[key] = judgement
-        self._spent += Spending(1, judgement.input_tokens, judgement.output_tokens)
+        self.spent += judgement.cost
 
     def _read_back(self) -> None:
         """Read what an earlier attempt left; a last line that was cut short is removed."""
@@ -129,18 +122,16 @@ class Journal:
             self._add(record.pop("key"), Judgement(**record))
         self._file.truncate(whole)
 
-    def _spent_by(self, path: Path) -> tuple[int, Spending]:
-        """How far the file of another step has been read, and the spending so far; only what is new is read."""
-        start, spent = self._others.get(path, (0, Spending()))
-        with path.open("rb") as file:
-            file.seek(start)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                start += len(line)
+
+def spent_by(path: Path) -> Spending:
+    """What the answers of a journal have cost; a last line that was cut short does not count."""
+    spent = Spending()
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
                 record = _record(path, line)
                 spent += Spending(1, record["input_tokens"], record["output_tokens"])
-        return start, spent
+    return spent
 
 
 def question_key(asked: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ equal questions are asked once; equal responses are a tie that costs nothing.
 import asyncio
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -20,6 +20,7 @@ from nemo_sspo.config.oracles import LlmJudgeOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.judge_endpoint import NO_KEY, api_key, check_endpoint
 from nemo_sspo.oracle.judge_journal import Journal, Judgement, Spending, question_key
+from nemo_sspo.oracle.judge_ledger import Ledger
 from nemo_sspo.oracle.judge_question import cut_row, first_token_logit, parse_verdict, question, read_template
 from nemo_sspo.oracle.protocol import OnProgress, Preferences, Row, Workplace, silent
 from nemo_sspo.oracle.unique import Unique
@@ -27,8 +28,6 @@ from nemo_sspo.oracle.unique import Unique
 _TOP_LOGPROBS = 20
 _BYTES_PER_TOKEN = 4
 """Rough size of a token, for the plan and for endpoints that do not say what they used."""
-_LOOK_EVERY = 64
-"""Answers between two looks at what the run's other steps have paid."""
 _GARBLED_WAIT_SECONDS = 0.5
 
 
@@ -42,6 +41,7 @@ class LlmJudge:
         self._template = read_template(settings.template)
         self._key = api_key(settings)
         self._journal = Journal(workplace.journal if workplace else None)
+        self._ledger = Ledger(workplace.journal if workplace else None, settings)
         self._asked = {"template": self._template} | settings.model_dump(
             include={"endpoint", "model", "logprobs", "verdict_logit", "max_answer_tokens", "extra"}
         )
@@ -57,6 +57,7 @@ class LlmJudge:
         unique = Unique([row for row in cut if row.first != row.second])
         keys = [question_key(self._asked | row._asdict()) for row in unique.items]
         with self._journal as journal:
+            self._ledger.open(journal.spent)
             pending = [pair for pair in zip(keys, unique.items, strict=True) if not self._is_answered(pair[0])]
             if pending:
                 self._refuse_plan([row for _, row in pending])
@@ -78,9 +79,7 @@ class LlmJudge:
 
     def _refuse_plan(self, pending: Sequence[Row]) -> None:
         """Refuse before the first request what would pass a cap; tokens are estimated from the texts."""
-        self._journal.look_at_others()
-        planned = sum((self._estimate(row) for row in pending), start=self._journal.spent)
-        if over := planned.over(self._settings):
+        if over := self._ledger.over(sum((self._estimate(row) for row in pending), start=Spending())):
             raise UserError(
                 f"oracle: with {len(pending)} more questions the run would pay for {over}; raise the cap, or score "
                 "fewer prompts or responses"
@@ -93,24 +92,17 @@ class LlmJudge:
     async def _ask_all(self, pending: Sequence[tuple[str, Row]], on_answer: OnProgress) -> None:
         """Ask with bounded concurrency. After a failure what is under way is waited for and kept; no more is asked."""
         failures: list[UserError] = []
-        under_way: dict[str, Spending] = {}
         questions, answers = iter(pending), count(1)
 
         async def work(client: openai.AsyncOpenAI) -> None:
             for key, row in questions:
                 if failures:
                     return
-                under_way[key] = self._estimate(row)
                 try:
-                    self._stop_at_cap(under_way.values())
-                    self._journal.append(key, await self._ask(client, row))
-                    on_answer(answered := next(answers))
-                    if answered % _LOOK_EVERY == 0:
-                        self._journal.look_at_others()
+                    await self._ask_and_keep(client, key, row)
+                    on_answer(next(answers))
                 except UserError as failure:
                     failures.append(failure)
-                finally:
-                    del under_way[key]
 
         settings = self._settings
         async with openai.AsyncOpenAI(
@@ -123,12 +115,20 @@ class LlmJudge:
         if failures:
             raise failures[0]
 
-    def _stop_at_cap(self, under_way: Iterable[Spending]) -> None:
-        if over := sum(under_way, start=self._journal.spent).over(self._settings):
+    async def _ask_and_keep(self, client: openai.AsyncOpenAI, key: str, row: Row) -> None:
+        """Ask one question that no cap forbids; its answer is in the journal when this returns."""
+        likely, paid = self._estimate(row), Spending()
+        if over := self._ledger.enter(likely):
             raise UserError(
                 f"oracle: stopped before the run would have paid for {over}; what was answered is kept: raise the cap "
                 "and run again"
             )
+        try:
+            judgement = await self._ask(client, row)
+            self._journal.append(key, judgement)
+            paid = judgement.cost
+        finally:
+            self._ledger.correct(likely, paid)
 
     async def _ask(self, client: openai.AsyncOpenAI, row: Row) -> Judgement:
         text = question(self._template, row)

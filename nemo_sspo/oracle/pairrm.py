@@ -1,7 +1,8 @@
 """PairRM (Jiang et al., 2023, LLM-Blender): a DeBERTa-v2 that reads a prompt and two responses and prefers one.
 
 Legend: R rows of a batch, S padded length, H hidden size. Where llm-blender runs K (K - 1) forward passes per prompt,
-this scorer pools all rows it is given, computes equal ones once, and packs them by length.
+this scorer pools the rows it is given, computes equal ones once, and packs them by length, in windows, so that its
+memory does not grow with their number.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from nemo_sspo.config.variants import PairRMOracle
 from nemo_sspo.errors import UserError
-from nemo_sspo.oracle.batching import pack, torch_dtype
+from nemo_sspo.oracle.batching import pack, token_budget, torch_dtype
 from nemo_sspo.oracle.deberta_attention import WantedStates
 from nemo_sspo.oracle.pairrm_checkpoint import (
     BACKBONE_PREFIX,
@@ -34,6 +35,9 @@ from nemo_sspo.oracle.unique import Unique
 
 if TYPE_CHECKING:
     from transformers import DebertaV2Model, PreTrainedTokenizerBase
+
+_WINDOW_ROWS = 4096
+"""Rows whose tokens are held at once: enough for batches of one length, few enough to take no memory to speak of."""
 
 
 class PairRMModel(nn.Module):
@@ -92,20 +96,22 @@ class PairRM:
         self._model = model.to(self._device).eval()
         if self._device.type == "cpu":
             self._model.compute_on_cpu()
-        self._batch_tokens = settings.batch_tokens
+        self._batch_tokens = token_budget(settings.batch_tokens, self._device)
 
     def compare(self, rows: Sequence[Row], on_progress: OnProgress = silent) -> Preferences:
         """See `PreferenceOracle.compare`."""
         unique = Unique(rows)
-        encoded = list(self._encoder.encode(unique.items))
         logits_U = np.empty(len(unique), dtype=np.float32)
-        lengths_U = np.fromiter((row.length for row in encoded), dtype=np.int64, count=len(encoded))
-        done = 0
-        for batch in pack(lengths_U, self._batch_tokens):
-            logits_U[batch] = self._forward([encoded[index] for index in batch])
-            done += len(batch)
-            on_progress(done * len(rows) // len(unique))
-        truncated_U = np.fromiter((row.truncated for row in encoded), dtype=np.bool_, count=len(encoded))
+        truncated_U = np.empty(len(unique), dtype=np.bool_)
+        for start in range(0, len(unique), _WINDOW_ROWS):
+            encoded = list(self._encoder.encode(unique.items[start : start + _WINDOW_ROWS]))
+            window = slice(start, start + len(encoded))
+            truncated_U[window] = [row.truncated for row in encoded]
+            done = start
+            for batch in pack(np.array([row.length for row in encoded]), self._batch_tokens):
+                logits_U[window][batch] = self._forward([encoded[index] for index in batch])
+                done += len(batch)
+                on_progress(done * len(rows) // len(unique))
         places_R = unique.places(rows)
         return Preferences(logits_U[places_R], truncated_U[places_R], len(unique))
 

@@ -26,6 +26,8 @@ TokenIds = NDArray[np.int32]
 Batch = NDArray[np.int64]
 
 _ENVELOPE = 2  # [CLS] and [SEP]
+_TEXTS_AT_ONCE = 64
+"""A tokenizer's own account of a token (its text, offsets, masks) is a hundred times the four bytes that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +111,19 @@ class RowEncoder:
     def _tokenize(self, marker: str, texts: set[str]) -> dict[str, TokenIds]:
         """Marker and text as token ids, uncut and without [CLS] and [SEP]."""
         ordered = sorted(texts)
-        cleaned = [marker + self._forbidden.sub(" ", text) for text in ordered]
-        encoded = self._tokenizer(cleaned, add_special_tokens=False, verbose=False)["input_ids"]
-        return {text: np.array(ids, dtype=np.int32) for text, ids in zip(ordered, encoded, strict=True)}
+        tokenized: dict[str, TokenIds] = {}
+        for start in range(0, len(ordered), _TEXTS_AT_ONCE):
+            part = ordered[start : start + _TEXTS_AT_ONCE]
+            cleaned = [marker + self._forbidden.sub(" ", text) for text in part]
+            encoded = self._tokenizer(
+                cleaned,
+                add_special_tokens=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+            )["input_ids"]
+            tokenized |= {text: np.array(ids, dtype=np.int32) for text, ids in zip(part, encoded, strict=True)}
+        return tokenized
 
     def _cut(self, source: TokenIds, first: TokenIds, second: TokenIds) -> EncodedRow:
         kept = source[: self._source_max - _ENVELOPE]

@@ -1,9 +1,11 @@
 """The page of several runs."""
 
-from nemo_sspo.report.blocks import Block, Findings, Missing, Note, Page, PlotGrid, Section, Table
+from nemo_sspo.report.blocks import Block, Cell, Findings, Missing, Note, Page, PlotGrid, Section, Table
 from nemo_sspo.report.facts.comparison import Comparison, verdicts
 from nemo_sspo.report.facts.run_facts import RunFacts
 from nemo_sspo.report.figures.comparison import advantage_plot, fact_plots, seconds_plot, sweep_plot, win_rate_plots
+
+_UNKNOWN = "-"
 
 
 def compare_page(comparison: Comparison) -> Page:
@@ -32,38 +34,36 @@ def compare_page(comparison: Comparison) -> Page:
 
 
 def _results(comparison: Comparison) -> list[Block]:
-    rows = [_result(label, run) for label, run in zip(comparison.labels, comparison.runs, strict=True)]
-    headings = (
-        "run",
-        "iterations",
-        "win rate vs base",
-        "vs previous",
-        "tokens",
-        "loss",
-        "seconds",
-        "GPU-hours",
-        "warnings",
-    )
+    results = [_result(run) for run in comparison.runs]
+    headings = [heading for heading in results[0] if any(result[heading] != _UNKNOWN for result in results)]
+    rows = [
+        (label, *(result[heading] for heading in headings))
+        for label, result in zip(comparison.labels, results, strict=True)
+    ]
     said: list[Block] = [Findings(found)] if (found := verdicts(comparison)) else []
-    return [*said, Table(headings, rows, note="Win rates, tokens and loss are of the last iteration that has them.")]
+    note = "Win rates, tokens and loss are of the last iteration that has them."
+    return [*said, Table(("run", *headings), rows, note=note)]
 
 
-def _result(label: str, run: RunFacts) -> tuple[str | int | float | None, ...]:
+def _result(run: RunFacts) -> dict[str, Cell]:
+    """A run's line of the table, by heading; what no run knows is left out of it."""
     last = run.evaluations[-1] if run.evaluations else None
     curve = run.curves[-1] if run.curves else None
     tokens = last.tokens.get("new") if last else None
     hours = sum(cost.gpu_hours for cost in run.costs)
-    return (
-        label,
-        f"{len(run.evaluations)} of {run.iterations_planned}",
-        str(last.wins.get("base", "-")) if last else "-",
-        str(last.wins.get("previous", "-")) if last else "-",
-        "-" if tokens is None else f"{tokens:.1f}",
-        f"{curve.first('loss'):.4g} → {curve.last('loss'):.4g}" if curve else "-",
-        f"{sum(cost.seconds for cost in run.costs):,.0f}",
-        f"{hours:.2f}" if hours else "-",
-        sum(finding.state != "good" for finding in run.findings),
-    )
+    best = last.best_of_n if last else None
+    return {
+        "iterations": f"{len(run.evaluations)} of {run.iterations_planned}",
+        "win rate vs base": str(last.wins.get("base", _UNKNOWN)) if last else _UNKNOWN,
+        "at equal length": str(last.at_equal_length or _UNKNOWN) if last else _UNKNOWN,
+        "best of n": f"{best.win} (n = {best.n})" if best else _UNKNOWN,
+        "vs previous": str(last.wins.get("previous", _UNKNOWN)) if last else _UNKNOWN,
+        "tokens": _UNKNOWN if tokens is None else f"{tokens:.1f}",
+        "loss": f"{curve.first('loss'):.4g} → {curve.last('loss'):.4g}" if curve else _UNKNOWN,
+        "seconds": f"{sum(cost.seconds for cost in run.costs):,.0f}",
+        "GPU-hours": f"{hours:.2f}" if hours else _UNKNOWN,
+        "warnings": sum(finding.state != "good" for finding in run.findings),
+    }
 
 
 def _win_rates(comparison: Comparison) -> list[Block]:

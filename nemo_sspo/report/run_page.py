@@ -20,7 +20,7 @@ from nemo_sspo.report.blocks import (
 from nemo_sspo.report.facts.evaluation import win_matrix
 from nemo_sspo.report.facts.run_facts import RunFacts
 from nemo_sspo.report.figures.diagnosis import calibration_plot, diversity_plots, oracle_table
-from nemo_sspo.report.figures.evaluation import collapse_plots, length_plot, matrix_plot, win_rate_plot
+from nemo_sspo.report.figures.evaluation import collapse_plots, length_plot, matrix_plot, win_rate_plots
 from nemo_sspo.report.figures.selection import selection_plot
 from nemo_sspo.report.figures.supervision import around_the_gate, gate_panels, gate_plot, target_plot
 from nemo_sspo.report.figures.timing import cost_table, iteration_cost_table, running_table, timeline_plot
@@ -85,7 +85,7 @@ def _verdict(facts: RunFacts) -> list[Block]:
 def _win_rates(facts: RunFacts) -> list[Block]:
     if not facts.evaluations:
         return [Missing("No checkpoint has been evaluated yet: `evaluate` follows the training of an iteration.")]
-    return [PlotGrid([win_rate_plot(facts.evaluations), matrix_plot(win_matrix(facts.evaluations))])]
+    return [PlotGrid([*win_rate_plots(facts.evaluations), matrix_plot(win_matrix(facts.evaluations))])]
 
 
 def _iterations(facts: RunFacts) -> list[Block]:
@@ -120,7 +120,12 @@ def _card(facts: RunFacts, iteration: int) -> Card:
         steps = [candidate.step for candidate in selection.candidates]
         rows.append(("checkpoint taken", f"step {steps[selection.chosen]} of {steps[-1]}"))
     evaluated = [e for e in facts.evaluations if e.iteration == iteration]
-    rows += [(f"win rate vs {name}", str(win)) for each in evaluated for name, win in each.wins.items()]
+    for each in evaluated:
+        rows += [(f"win rate vs {name}", str(win)) for name, win in each.wins.items()]
+        if each.at_equal_length is not None:
+            rows.append(("vs base at equal length", str(each.at_equal_length)))
+        if (best := each.best_of_n) is not None:
+            rows.append((f"best of {best.n} vs base", str(best.win)))
     seconds = sum(cost.seconds for cost in facts.costs if cost.iteration == iteration)
     rows.append(("work", duration(seconds)))
     return Card(f"Iteration {iteration}", "evaluated" if evaluated else "under way", rows)

@@ -24,6 +24,7 @@ class PolicyChoices:
         self._tokenizer = load_policy_tokenizer(policy)
         self._spellings = [self._single_tokens(policy, answer) for answer in answers]
         processed = settings.model_copy(update={"extra": settings.extra | {"logprobs_mode": "processed_logprobs"}})
+        self._seed = seed
         self._engine = VllmEngine(policy, processed, seed=seed, max_model_len=longest + 1, stop_token_ids=[])
 
     def token_ids(self, question: str) -> list[int]:
@@ -32,6 +33,7 @@ class PolicyChoices:
 
     def choice_logprobs(self, questions: Sequence[list[int]], on_progress: OnProgress) -> NDArray[np.float64]:
         """Log-probs [Q, C] of each answer as the first token, normalized over the answers; spellings are summed."""
+        self._engine.begin(self._seed)  # an answer does not depend on what was asked before
         allowed = [token for tokens in self._spellings for token in tokens]
         logprobs_QT = self._engine.first_token_logprobs(questions, allowed, on_progress)
         ends = np.cumsum([len(tokens) for tokens in self._spellings])[:-1]

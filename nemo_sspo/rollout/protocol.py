@@ -33,7 +33,11 @@ class Completion:
 
 
 class RolloutEngine(Protocol):
-    """Samples from one policy. Equal seed, prompts and sampling give equal completions."""
+    """Samples from one policy. After `begin`, equal seed, prompts and sampling give equal completions."""
+
+    def begin(self, seed: int) -> None:
+        """Draw from `seed` from now on, as an engine does that has generated nothing yet."""
+        ...
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, on_progress: OnProgress

@@ -2,6 +2,7 @@
 
 import io
 import os
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +16,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.protocol import Completion, OnProgress, Sampling
 
 if TYPE_CHECKING:
+    from vllm import RequestOutput, SamplingParams
     from vllm.logprobs import FlatLogprobs, Logprob
     from vllm.outputs import CompletionOutput
 
@@ -29,7 +31,8 @@ class VllmEngine:
     """vLLM behind the `RolloutEngine` protocol.
 
     One request per prompt asks for all K responses, so that they share the prompt's prefill. Randomness comes from the
-    engine's seed alone: a seed per request would force a slow sampling loop on a GPU.
+    engine's seed alone: a seed per request would force a slow sampling loop on a GPU. An engine may outlive a shard:
+    `begin` sets its workers' generators and empties its prefix cache, whose hits would change how sums are rounded.
     """
 
     def __init__(
@@ -47,12 +50,17 @@ class VllmEngine:
             raise UserError(f"policy={policy}: vLLM refuses it ({_first_line(error)})") from error
         self._stop_token_ids = list(stop_token_ids)
 
+    def begin(self, seed: int) -> None:
+        """See `RolloutEngine.begin`. No request may be under way."""
+        self._llm.collective_rpc("reseed", args=(seed,))
+        if self._llm.reset_prefix_cache() is False:  # some versions return None
+            raise RuntimeError("vLLM did not empty its prefix cache: requests hold blocks of it")
+
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, on_progress: OnProgress
     ) -> list[list[Completion]]:
         """See `RolloutEngine.generate`. All prompts are in the scheduler at once."""
         from vllm import SamplingParams
-        from vllm.inputs import TokensPrompt
 
         parameters = SamplingParams(
             n=sampling.samples,
@@ -64,8 +72,7 @@ class VllmEngine:
             flat_logprobs=True,
             detokenize=False,
         )
-        requests = [TokensPrompt(prompt_token_ids=list(token_ids)) for token_ids in prompts]
-        outputs = self._llm.generate(requests, parameters, use_tqdm=_reporter(on_progress, sampling.samples))
+        outputs = self._outputs(prompts, parameters, _reporter(on_progress, sampling.samples))
         return [[_completion(completion) for completion in output.outputs] for output in outputs]
 
     def first_token_logprobs(
@@ -77,15 +84,37 @@ class VllmEngine:
         likeliest tokens of the whole vocabulary, among which the allowed ones may be missing.
         """
         from vllm import SamplingParams
-        from vllm.inputs import TokensPrompt
 
         parameters = SamplingParams(
             temperature=0.0, max_tokens=1, allowed_token_ids=list(allowed), logprobs=len(allowed), detokenize=False
         )
-        requests = [TokensPrompt(prompt_token_ids=list(token_ids)) for token_ids in prompts]
-        outputs = self._llm.generate(requests, parameters, use_tqdm=_reporter(on_progress, samples=1))
+        outputs = self._outputs(prompts, parameters, _reporter(on_progress, samples=1))
         listed = [cast("list[dict[int, Logprob]]", output.outputs[0].logprobs)[0] for output in outputs]
         return np.array([[tokens[token].logprob for token in allowed] for tokens in listed])
+
+    def _outputs(
+        self, prompts: Sequence[Sequence[int]], parameters: "SamplingParams", bar: type
+    ) -> "list[RequestOutput]":
+        """What became of each prompt, in the order of `prompts`. The longest are sent first: no large prefill is left
+        for the end, when few sequences keep the machine busy."""
+        from vllm.inputs import TokensPrompt
+
+        order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+        requests = [TokensPrompt(prompt_token_ids=list(prompts[place])) for place in order]
+        found = dict(zip(order, self._llm.generate(requests, parameters, use_tqdm=bar), strict=True))
+        return [found[place] for place in range(len(prompts))]
+
+
+class Reseeding:
+    """What vLLM adds to its workers (``worker_extension_cls``), by name: no code travels between processes."""
+
+    def reseed(self, seed: int) -> None:
+        """Set every generator that sampling draws from, as the worker's start does."""
+        import torch
+
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)  # all devices
 
 
 def has_gpu() -> bool:
@@ -113,6 +142,7 @@ def _arguments(directory: Path, settings: VllmSettings, on_cpu: bool) -> dict[st
         "enable_prefix_caching": True,
         "logprobs_mode": "raw_logprobs",
         "disable_log_stats": True,
+        "worker_extension_cls": f"{__name__}.{Reseeding.__name__}",
     }
     if on_cpu:
         # vLLM's "auto" would round a float32 policy to bfloat16, which a CPU does not even compute faster.

@@ -1,4 +1,8 @@
-"""Run one step of a run: ``python -m nemo_sspo.stages train --run runs/demo --iteration 1``."""
+"""Run a step of a run: ``python -m nemo_sspo.stages train --run runs/demo --iteration 1``.
+
+Of a sharded stage several steps can be named, ``--shard 0-3,8``: they run one after another, each published when it is
+done, with their model loaded once.
+"""
 
 import argparse
 import importlib
@@ -14,6 +18,7 @@ from uuid import uuid4
 from nemo_sspo.artifacts.layout import RunLayout, step_id
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.selection import early_stop
+from nemo_sspo.artifacts.shard_ranges import shards_in
 from nemo_sspo.artifacts.store import (
     Draft,
     discard_drafts,
@@ -25,25 +30,28 @@ from nemo_sspo.artifacts.store import (
 )
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import Interrupted, UserError
-from nemo_sspo.stages.context import StageContext
+from nemo_sspo.stages.context import Kept, StageContext
 from nemo_sspo.stages.registry import STAGES, stage_inputs, stage_settings
 from nemo_sspo.stages.slurm_task import adopt, is_leader
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a step; 0 when it is published, 2 when its input is wrong, 85 when it saved its state and is to go on."""
+    """Run steps; 0 when they are published, 2 when an input is wrong, 85 when one saved its state and is to go on."""
     parser = argparse.ArgumentParser(prog="python -m nemo_sspo.stages", description=__doc__)
     parser.add_argument("stage", choices=sorted(STAGES))
     parser.add_argument("--run", type=Path, required=True, help="run directory, with experiment.json")
     parser.add_argument("--iteration", type=int, default=0)
-    parser.add_argument("--shard", type=int, default=0)
-    parser.add_argument("--attempt", default="", help="shared by the ranks of one attempt at the step")
-    parser.add_argument("--alone", action="store_true", help="no other attempt at the step lives: remove their drafts")
+    parser.add_argument("--shard", type=shards_in, default=(0,), help="one or several: 3, or 0-3,8")
+    parser.add_argument("--attempt", default="", help="shared by the ranks of one attempt at the steps")
+    parser.add_argument("--alone", action="store_true", help="no other attempt at the steps lives: remove their drafts")
     options = parser.parse_args(arguments)
     adopt()
-    step = (options.run, options.stage, options.iteration, options.shard)
+    attempt, kept = options.attempt or uuid4().hex, Kept()
     try:
-        run_step(*step, options.attempt or uuid4().hex, alone=options.alone)
+        for shard in options.shard:
+            if len(options.shard) > 1:
+                _begin(options.run, options.stage, options.iteration, (options.shard[0], shard), attempt)
+            run_step(options.run, options.stage, options.iteration, shard, attempt, alone=options.alone, kept=kept)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         # Of several tasks srun tells the highest exit code alone, that of one that was killed: this one is not lost.
@@ -56,11 +64,24 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run_step(run: Path, stage: str, iteration: int, shard: int, attempt: str, *, alone: bool = False) -> None:
+def _begin(run: Path, stage: str, iteration: int, shards: tuple[int, int], attempt: str) -> None:
+    """Say which step of several begins; the log is named after the first one, and found under its own name too."""
+    first, own = (step_id(stage, iteration, shard) for shard in shards)
+    print(f"begin {own}", flush=True)
+    log, link = (RunLayout(run).log(name, attempt) for name in (first, own))
+    if log.exists() and not link.exists():
+        link.symlink_to(log.name)
+
+
+def run_step(
+    run: Path, stage: str, iteration: int, shard: int, attempt: str, *, alone: bool = False, kept: Kept | None = None
+) -> None:
     """Run one step and publish its artifact; a no-op when it is published with the same settings and inputs, or
     when the run has ended in an earlier iteration.
 
-    `alone` says that no other attempt at the step lives, so that what killed ones left behind can go.
+    Args:
+        alone: no other attempt at the step lives, so that what killed ones left behind can go.
+        kept: what the steps of this process share.
     """
     spec, layout = STAGES[stage], RunLayout(run)
     experiment = Experiment.model_validate_json(layout.experiment.read_bytes())
@@ -94,8 +115,9 @@ def run_step(run: Path, stage: str, iteration: int, shard: int, attempt: str, *,
         if leader
         else _join(draft_path(final, attempt))
     )
+    held = kept if kept is not None and spec.one_model else Kept()
     with destination as draft:
-        module.run(StageContext(stage, iteration, shard, experiment, layout, inputs, draft, progress, scratch))
+        module.run(StageContext(stage, iteration, shard, experiment, layout, inputs, draft, progress, scratch, held))
         draft.timings["peak_memory_gib"] = _peak_memory_gib()
     if leader:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nemo_sspo.artifacts.layout import DROPPED as DROPPED_FILE
 from nemo_sspo.artifacts.layout import PAIRS as PAIRS_FILE
 from nemo_sspo.artifacts.schema import DROPPED, PAIRS, content_id
+from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.config.binding import bind
 from nemo_sspo.config.stages import Pairs
 from nemo_sspo.config.variants import Gate
@@ -31,32 +32,87 @@ REASONS = ("tie", "identical_texts", "empty", "unfinished", "too_long")
 MOVED = 0.1
 """A pair counts as moved by the gate when one of its targets differs from its win rate by more than this."""
 
+_UNIT = 2.0**-40
+
+
+@dataclass
+class Tally:
+    """Facts of the pairs over all shards, as sums: they take no memory of a run's size."""
+
+    prompts: int = 0
+    pairs: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    sums: Counter[str] = field(default_factory=Counter)
+    """Over the pairs, of what is told as a mean, in units of `_UNIT`: whole numbers sum to the same in any order."""
+
+    def add(self, supervision: PairSupervision, reasons: NDArray[np.str_]) -> None:
+        """Count a shard."""
+        keep = reasons == ""
+        self.prompts += len(reasons)
+        self.pairs += int(keep.sum())
+        self.dropped.update(reasons[~keep].tolist())
+        moved = np.maximum(
+            np.abs(supervision.target_chosen - supervision.p_chosen),
+            np.abs(supervision.target_rejected - supervision.p_rejected),
+        )
+        facts = {
+            "margin_before": supervision.margin_before,
+            "margin_after": supervision.margin_after,
+            "similarity_mean": supervision.similarity,
+            "gate_moved_share": moved > MOVED,
+        }
+        for name, values in facts.items():
+            self.sums[name] += int(np.rint(values[keep] / _UNIT).astype(np.int64).sum())
+
+    def counts(self) -> dict[str, int | float | str | None]:
+        """Counts and means for the summary; means are None without pairs."""
+        return {
+            "prompts": self.prompts,
+            "pairs": self.pairs,
+            **{f"dropped_{reason}": self.dropped[reason] for reason in REASONS},
+            **{name: total * _UNIT / self.pairs if self.pairs else None for name, total in self.sums.items()},
+        }
+
 
 def run(context: StageContext) -> None:
     """Publish pairs.parquet and dropped.parquet of all shards."""
-    settings, gate = context.experiment.pairs, context.experiment.gate
-    weight = bind(gate, GATE_WEIGHTS, exclude={"form"})
     shards = list(zip(context.inputs["rollout"], context.inputs["score"], context.inputs["embed"], strict=True))
-    tally, path, seen = Tally(), context.output.path, []
+    tally, path, prompt_ids = Tally(), context.output.path, []
     with (
         pq.ParquetWriter(path / PAIRS_FILE, PAIRS, compression="zstd") as pairs,
         pq.ParquetWriter(path / DROPPED_FILE, DROPPED, compression="zstd") as dropped,
     ):
-        for done, (rollout, score, embed) in enumerate(shards):
+        for done, shard in enumerate(shards):
             context.progress.update(done, len(shards), unit="shards")
-            shard = join_shard(rollout, score, embed)
-            seen.append(shard.prompt_ids)
-            supervision = supervise(shard, settings, gate, weight)
-            reasons = drop_reasons(shard, supervision, settings)
-            tally.add(supervision, reasons)
-            pairs.write_table(pair_table(shard, supervision, np.flatnonzero(reasons == "")))
-            dropped.write_table(dropped_table(shard, reasons))
-    _refuse_repeated(seen)
+            prompt_ids.append(_write_shard(context, shard, pairs, dropped, tally))
+            pa.default_memory_pool().release_unused()
+    _refuse_repeated(prompt_ids)
     context.progress.update(len(shards), len(shards), unit="shards")
     context.output.rows = tally.pairs
     context.output.counts |= tally.counts()
     if not tally.pairs:
         raise UserError(f"build_pairs: no pair is left of {tally.prompts} prompts ({dict(tally.dropped)})")
+
+
+def _write_shard(
+    context: StageContext,
+    artifacts: tuple[Artifact, Artifact, Artifact],
+    pairs: pq.ParquetWriter,
+    dropped: pq.ParquetWriter,
+    tally: Tally,
+) -> pa.Array:
+    """Append a shard's pairs and dropped prompts, and return its prompt ids.
+
+    A function of its own: what it read is let go before the next shard is read.
+    """
+    settings, gate = context.experiment.pairs, context.experiment.gate
+    shard = join_shard(*artifacts)
+    supervision = supervise(shard, settings, gate, bind(gate, GATE_WEIGHTS, exclude={"form"}))
+    reasons = drop_reasons(shard, supervision, settings)
+    tally.add(supervision, reasons)
+    pairs.write_table(pair_table(shard, supervision, np.flatnonzero(reasons == "")))
+    dropped.write_table(dropped_table(shard, reasons))
+    return shard.prompt_ids
 
 
 def supervise(
@@ -123,49 +179,6 @@ def dropped_table(shard: JoinedShard, reasons: NDArray[np.str_]) -> pa.Table:
     """Prompts without a pair."""
     positions = np.flatnonzero(reasons != "")
     return pa.table({"prompt_id": shard.prompt_ids.take(positions), "reason": reasons[positions]}, schema=DROPPED)
-
-
-@dataclass
-class Tally:
-    """Facts of the pairs over all shards."""
-
-    prompts: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    kept: list[NDArray[np.float64]] = field(default_factory=list)
-    """Per shard: margin before, margin after, similarity, largest move of a target; [4, pairs]."""
-
-    @property
-    def pairs(self) -> int:
-        """Pairs kept so far."""
-        return sum(block.shape[1] for block in self.kept)
-
-    def add(self, supervision: PairSupervision, reasons: NDArray[np.str_]) -> None:
-        """Count a shard."""
-        keep = reasons == ""
-        self.prompts += len(reasons)
-        self.dropped.update(reasons[~keep].tolist())
-        moved = np.maximum(
-            np.abs(supervision.target_chosen - supervision.p_chosen),
-            np.abs(supervision.target_rejected - supervision.p_rejected),
-        )
-        facts = (supervision.margin_before, supervision.margin_after, supervision.similarity, moved)
-        self.kept.append(np.stack(facts)[:, keep])
-
-    def counts(self) -> dict[str, int | float | str | None]:
-        """Counts and means for the summary; means are None without pairs."""
-        before, after, similarity, moved = np.concatenate(self.kept, axis=1)
-        means = {
-            "margin_before": before,
-            "margin_after": after,
-            "similarity_mean": similarity,
-            "gate_moved_share": moved > MOVED,
-        }
-        return {
-            "prompts": self.prompts,
-            "pairs": self.pairs,
-            **{f"dropped_{reason}": self.dropped[reason] for reason in REASONS},
-            **{name: float(values.mean()) if self.pairs else None for name, values in means.items()},
-        }
 
 
 def _sides(shard: JoinedShard, supervision: PairSupervision) -> tuple[pa.Array, pa.Array]:

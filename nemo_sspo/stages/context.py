@@ -1,13 +1,25 @@
 """What a stage is given to run."""
 
 import hashlib
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.store import Artifact, Draft
 from nemo_sspo.config.experiment import Experiment
+
+Model = TypeVar("Model")
+
+
+@dataclass
+class Kept:
+    """What outlives a step in its process: the model that the steps of a lane have in common."""
+
+    model: Any = None
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,7 @@ class StageContext:
     progress: Progress
     scratch: Path
     """Mutable directory that outlives an attempt; removed once the step is published."""
+    kept: Kept = field(default_factory=Kept)
 
     @property
     def seed(self) -> int:
@@ -36,6 +49,18 @@ class StageContext:
         """The Hugging Face directory or hub id of the policy this step samples from."""
         exported = self.inputs.get("policy")
         return str(exported[0].file(HF_MODEL)) if exported else self.experiment.policy
+
+    def load_once(self, load: Callable[[], Model]) -> Model:
+        """What `load` returned to the first step of this process that came here.
+
+        The steps of a process are shards of one stage and iteration: what they load is the same. The step that loads
+        tells how long it took.
+        """
+        if self.kept.model is None:
+            started = time.monotonic()
+            self.kept.model = load()
+            self.output.timings["loading_seconds"] = time.monotonic() - started
+        return cast(Model, self.kept.model)
 
     def input(self, name: str) -> Artifact:
         """The only artifact under an input name."""

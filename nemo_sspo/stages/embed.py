@@ -25,7 +25,7 @@ def run(context: StageContext) -> None:
     by_id = dict(zip(ids, texts, strict=True))  # equal responses to a prompt share an id
     context.progress.update(0, len(by_id), unit="responses", note="loading the encoder")
 
-    encoder = load_encoder(context.experiment.encoder)
+    encoder = context.load_once(lambda: load_encoder(context.experiment.encoder))
     started = time.monotonic()
     embeddings = encoder.encode(
         list(by_id.values()), lambda done: context.progress.update(done, len(by_id), unit="responses")

@@ -4,9 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nemo_sspo.artifacts.layout import step_id
-from nemo_sspo.oracle.protocol import ChoiceModel, Row, Turn, Workplace
+from nemo_sspo.oracle.protocol import ChoiceModel, PreferenceOracle, Row, Turn, Workplace
+from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.registry import STAGES
+
+
+def oracle_of(context: StageContext) -> PreferenceOracle:
+    """The oracle of a step: loaded once for all steps of a process, unless it keeps a journal, which is one step's."""
+    settings = context.experiment.oracle
+    if settings.kind == "llm_judge":
+        return load_oracle(settings, workplace(context))
+    return context.load_once(lambda: load_oracle(settings, workplace(context)))
 
 
 def workplace(context: StageContext) -> Workplace:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nemo_sspo.artifacts.fingerprint import fingerprint
+from nemo_sspo.artifacts.fingerprint import UNSEEN, fingerprint
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.config.binding import module_file
 from nemo_sspo.config.experiment import Experiment
 
 Inputs = dict[str, list[Path]]
@@ -26,6 +27,8 @@ class StageSpec:
     """Runs under one process per rank of the training layout."""
     gpu: bool = False
     """Needs an accelerator where there is one."""
+    one_model: bool = True
+    """Its shards load the same model, so that one process may take several of them with it loaded once."""
 
 
 _SOURCES = {
@@ -39,9 +42,13 @@ _SOURCES = {
     "encoder.path",
 }
 """Settings that name files outside the run, whose content matters as much as their name."""
+_FUNCTIONS = {"oracle.function", "gate.function", "loss.function"}
+"""Settings that name code of the user's by its import path: the module's own file counts, not what it imports."""
 CONTENT = "content of "
 """Prefix of a setting's key: the fingerprint of the files that the setting names."""
-_WITHOUT_EFFECT = {
+_WITHOUT_EFFECT = frozenset({"train.loggers", "train.checkpoint_every_steps"})
+"""Who is told of a training and how often its state is saved: the same is trained, so both may change in its middle."""
+_JUDGE_WITHOUT_EFFECT = frozenset(
     f"oracle.{name}"
     for name in (
         "api_key_variable",
@@ -54,7 +61,7 @@ _WITHOUT_EFFECT = {
         "dollars_per_million_input_tokens",
         "dollars_per_million_output_tokens",
     )
-}
+)
 """How a judge at an endpoint is reached and paid: no answer depends on it, so a cap may be raised in the middle."""
 _SAMPLING = ("policy", "rollout", "engine", "seed")
 _MODEL = ("parallel", "precision")
@@ -105,8 +112,8 @@ STAGES: Mapping[str, StageSpec] = {
         gpu=True,
     ),
     "train": StageSpec("train", "train", ("train", "loss", "repulsion", "seed", *_MODEL), ranks=True, gpu=True),
-    "export_candidate": StageSpec("export", "train", ("policy",), sharded=True),
-    "rollout_selection": StageSpec("rollout", "rollout", _SAMPLING, sharded=True, gpu=True),
+    "export_candidate": StageSpec("export", "train", ("policy",), sharded=True, one_model=False),
+    "rollout_selection": StageSpec("rollout", "rollout", _SAMPLING, sharded=True, gpu=True, one_model=False),
     "select_model": StageSpec("select_model", "rollout", ("oracle", *_INTERVALS, "seed"), gpu=True),
     "export": StageSpec("export", "train", ("policy",)),
     "evaluate": StageSpec("evaluate", "rollout", ("oracle", "evaluation", "seed"), gpu=True),
@@ -211,12 +218,20 @@ def _selection_inputs(experiment: Experiment, layout: RunLayout, iteration: int)
 
 def stage_settings(experiment: Experiment, stage: str) -> dict[str, Any]:
     """The resolved settings a stage's artifact depends on, by dotted key."""
-    selecting = _OF_SELECTION.get(stage, ()) if experiment.selection.is_on else ()
-    settings = _settings(experiment, (*STAGES[stage].settings, *selecting, *_judging_settings(experiment, stage)))
-    for key in _SOURCES & settings.keys():
-        if settings[key] is not None and Path(settings[key]).exists():
-            settings[f"{CONTENT}{key}"] = fingerprint(Path(settings[key]))
+    settings = _settings_of(experiment, stage)
+    for key, source in source_settings(experiment, stage).items():
+        if Path(source).exists():
+            settings[f"{CONTENT}{key}"] = fingerprint(Path(source))
+    for key in _FUNCTIONS & settings.keys():
+        file = module_file(settings[key])
+        settings[f"{CONTENT}{key}"] = UNSEEN if file is None else fingerprint(file)
     return settings
+
+
+def source_settings(experiment: Experiment, stage: str) -> dict[str, str]:
+    """The settings of a stage that name files outside the run, or ids in their place, by dotted key."""
+    settings = _settings_of(experiment, stage)
+    return {key: settings[key] for key in sorted(_SOURCES & settings.keys()) if settings[key] is not None}
 
 
 def recipe_settings(experiment: Experiment) -> dict[str, Any]:
@@ -224,6 +239,11 @@ def recipe_settings(experiment: Experiment) -> dict[str, Any]:
     # Intervals decide whether a run ends early, and so which policies there are.
     selecting = ("selection", *_INTERVALS) if experiment.selection.is_on else ()
     return _settings(experiment, (*_RECIPE, *selecting))
+
+
+def _settings_of(experiment: Experiment, stage: str) -> dict[str, Any]:
+    selecting = _OF_SELECTION.get(stage, ()) if experiment.selection.is_on else ()
+    return _settings(experiment, (*STAGES[stage].settings, *selecting, *_judging_settings(experiment, stage)))
 
 
 def _settings(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
@@ -234,9 +254,9 @@ def _settings(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
         for part in key.split("."):
             value = value[part]
         settings.update(_flatten(key, value))
-    if experiment.oracle.kind == "llm_judge":
-        settings = {key: value for key, value in settings.items() if key not in _WITHOUT_EFFECT}
-    return settings
+    judged = experiment.oracle.kind == "llm_judge"
+    without_effect = _WITHOUT_EFFECT | (_JUDGE_WITHOUT_EFFECT if judged else frozenset())
+    return {key: value for key, value in settings.items() if key not in without_effect}
 
 
 def _judging_settings(experiment: Experiment, stage: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS
 from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
@@ -17,16 +18,20 @@ from nemo_sspo.artifacts.prompt_source import Message
 from nemo_sspo.artifacts.schema import PROMPTS, ROLLOUTS, content_id
 from nemo_sspo.artifacts.store import read_table, write_table
 from nemo_sspo.errors import UserError
-from nemo_sspo.rollout.protocol import Completion, Sampling
+from nemo_sspo.rollout.protocol import Completion, RolloutEngine, Sampling
 from nemo_sspo.stages.context import StageContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_WHOLE = {"rollout_held_out": HELD_OUT, "rollout_selection": SELECTION_PROMPTS}
+"""Prompts of the stages that do not cut them into shards."""
+
 
 def run(context: StageContext) -> None:
     """Publish rollouts.parquet of one shard."""
-    prompts = _shard_prompts(context)
+    portion = _portion(context)
+    prompts = _shard_of(context, portion)
     settings = context.experiment.rollout
     if settings.source is not None and context.stage == "rollout" and context.iteration == 1:
         from nemo_sspo.stages.given_responses import take_given
@@ -36,18 +41,12 @@ def run(context: StageContext) -> None:
     sampling = _sampling(context)
     context.progress.update(0, len(prompts), unit="prompts", note="loading the policy")
 
-    from nemo_sspo.rollout.tokenizer import stop_token_ids
-    from nemo_sspo.rollout.vllm_engine import VllmEngine
-
     tokenizer = same_tokenizer(context)
+    # The longest prompt of all shards: an engine that serves several is not made for one of them.
+    longest = pc.max(pc.list_value_length(portion.column("prompt_token_ids"))).as_py() + sampling.max_tokens
+    engine = context.load_once(lambda: _engine(context, tokenizer, longest))
+    engine.begin(context.seed)
     token_ids = prompts.column("prompt_token_ids").to_pylist()
-    engine = VllmEngine(
-        context.policy,
-        context.experiment.engine,
-        seed=context.seed,
-        max_model_len=max(map(len, token_ids)) + sampling.max_tokens,
-        stop_token_ids=stop_token_ids(context.policy, tokenizer),
-    )
     started = time.monotonic()
     completions = engine.generate(
         token_ids, sampling, lambda done: context.progress.update(done, len(prompts), unit="prompts")
@@ -60,6 +59,20 @@ def run(context: StageContext) -> None:
     context.output.counts |= counts
     context.output.rows = table.num_rows
     context.output.timings |= {"generation_seconds": seconds, "tokens_per_second": counts["tokens"] / seconds}
+
+
+def _engine(context: StageContext, tokenizer: "PreTrainedTokenizerBase", longest: int) -> RolloutEngine:
+    """The policy in vLLM, for sequences of up to `longest` tokens."""
+    from nemo_sspo.rollout.tokenizer import stop_token_ids
+    from nemo_sspo.rollout.vllm_engine import VllmEngine
+
+    return VllmEngine(
+        context.policy,
+        context.experiment.engine,
+        seed=context.seed,
+        max_model_len=longest,
+        stop_token_ids=stop_token_ids(context.policy, tokenizer),
+    )
 
 
 def same_tokenizer(context: StageContext) -> "PreTrainedTokenizerBase":
@@ -101,18 +114,24 @@ def _samples(context: StageContext) -> int:
     return max(usual, context.experiment.evaluation.best_of_n or 0)
 
 
-def _shard_prompts(context: StageContext) -> pa.Table:
-    """The prompts, sorted by id: of a portion the contiguous slice that this shard samples, else all."""
-    whole = {"rollout_held_out": HELD_OUT, "rollout_selection": SELECTION_PROMPTS}
-    name = whole.get(context.stage, PORTION.format(iteration=context.iteration))
-    table = read_table(context.input("prompts").file(name), PROMPTS).sort_by("prompt_id")
-    if context.stage in whole:
-        return table
+def _portion(context: StageContext) -> pa.Table:
+    """The prompts that all shards together sample, sorted by id; each candidate answers all of them."""
+    name = _WHOLE.get(context.stage, PORTION.format(iteration=context.iteration))
+    return read_table(context.input("prompts").file(name), PROMPTS).sort_by("prompt_id")
+
+
+def _shard_of(context: StageContext, portion: pa.Table) -> pa.Table:
+    """The contiguous slice of the prompts that this shard samples."""
+    if context.stage in _WHOLE:
+        return portion
     shards = context.experiment.rollout.shards
-    start, stop = (table.num_rows * shard // shards for shard in (context.shard, context.shard + 1))
+    start, stop = (portion.num_rows * shard // shards for shard in (context.shard, context.shard + 1))
     if start == stop:
-        raise UserError(f"rollout.shards={shards} is more than the {table.num_rows} prompts of {name}; lower it")
-    return table.slice(start, stop - start)
+        raise UserError(
+            f"rollout.shards={shards} is more than the {portion.num_rows} prompts of "
+            f"{PORTION.format(iteration=context.iteration)}; lower it"
+        )
+    return portion.slice(start, stop - start)
 
 
 def conversation_text(messages: Sequence[Message]) -> str:

@@ -18,9 +18,8 @@ from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
 from nemo_sspo.artifacts.schema import SCORES
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.protocol import PreferenceOracle, Row
-from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.context import StageContext
-from nemo_sspo.stages.judging import turns, workplace
+from nemo_sspo.stages.judging import oracle_of, turns
 
 _WINDOW_PROMPTS = 1024
 
@@ -30,7 +29,7 @@ def run(context: StageContext) -> None:
     rollouts = pq.ParquetFile(context.input("rollout").file(ROLLOUTS_FILE))
     total = rollouts.metadata.num_rows
     context.progress.update(0, total, unit="prompts", note="loading the oracle")
-    oracle = load_oracle(context.experiment.oracle, workplace(context))
+    oracle = oracle_of(context)
 
     tally = Tally()
     started = time.monotonic()

@@ -42,7 +42,7 @@ def run(context: StageContext) -> None:
     job = _job(context)
     refuse_too_many_candidates(job)
     # What is wrong with the policy or the layout shall be one line, not every rank's traceback.
-    config = training_config(job.hf_dir, job.parallel, job.precision, job.train)
+    training_config(job.hf_dir, job.parallel, job.precision, job.train)
     metrics = on_every_rank(lambda: train_rank(job), job.parallel.world_size)
     # The weights are on disk: told to stop now, what is left to publish is done in the time that remains.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -57,7 +57,7 @@ def run(context: StageContext) -> None:
     shutil.copyfile(job.timings_file, job.logs / job.timings_file.name)
     output.rows = len(job.pairs)
     output.counts |= _facts(metrics) | {"pairs": len(job.pairs)} | _step1_identity(context, job, metrics[0])
-    output.counts["head"] = choose_head(job.train, config, separable=job.objective.separable)
+    output.counts["head"] = choose_head(job.train, separable=job.objective.separable)
     output.timings |= _timings(read_log(job.timings_file))
 
 

@@ -2,7 +2,7 @@
 
 import os
 
-from nemo_sspo.artifacts.fingerprint import fingerprint
+from nemo_sspo.artifacts.fingerprint import UNSEEN, differ, fingerprint
 
 MIB = 2**20
 
@@ -28,3 +28,11 @@ def test_of_a_large_file_both_ends_and_the_size_count(tmp_path):
         path.write_bytes(content)
         seen.add(fingerprint(path))
     assert len(seen) == 4
+
+
+def test_what_cannot_be_seen_is_not_known_to_differ():
+    assert differ("a", "b")
+    assert differ("a", None)
+    assert not differ("a", "a")
+    assert not differ("a", UNSEEN)
+    assert not differ(UNSEEN, "a")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -13,12 +14,11 @@ import torch.distributed as dist
 
 from benchmarks.head import HEADS, Problem, Sizes, backward, counted, truth
 from benchmarks.measure import error
-from nemo_sspo.megatron import one_pass_head
+from nemo_sspo.megatron import head_parts, tile_torch
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="bytes are counted as the CPU's allocator sees them")
 
 SIZES = Sizes(rows=4, prompt=24, response=40, hidden=64, vocab=2000, chunk=48, dtype=torch.float32)
-IN_BF16 = Sizes(rows=4, prompt=24, response=40, hidden=64, vocab=2000, chunk=48, dtype=torch.bfloat16)
 TOKENS = sum(SIZES.lengths)
 
 
@@ -54,26 +54,55 @@ def test_flops(costs: dict[str, tuple[int, int]]) -> None:
     assert {name: flops for name, (flops, _) in costs.items()} == {n: per_token * p for n, p in products.items()}
 
 
-ROWS_AT_ONCE = 250
+ELEMENTS_AT_ONCE = 2 * 2048
+"""Two rows of a tile, which lie 2048 elements apart."""
 
 
-def allowed_bytes(sizes: Sizes) -> int:
-    """Forward holds the response tokens' states and their gradient, the weight's gradient in fp32 and a tile's logits
-    in fp32; [C] vectors and indices: 2 %. In bf16 the logits are there a second time, and so are some rows of the
-    weight's gradient, which a CPU casts to fp32 to add them; and its products may copy the weight, as its kernels
-    like. A tile more, or all rows of the gradient at once, are above that."""
-    width, is_fp32 = sizes.dtype.itemsize, sizes.dtype == torch.float32
-    states = 2 * sum(sizes.lengths) * sizes.hidden * width
-    logits = max(sizes.lengths) * sizes.vocab * (4 if is_fp32 else 4 + width)
-    in_bf16 = ROWS_AT_ONCE * sizes.hidden * (width + 4) + sizes.vocab * sizes.hidden * width
-    return int(1.02 * (states + 4 * sizes.vocab * sizes.hidden + logits + (0 if is_fp32 else in_bf16)))
+@pytest.fixture
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As small against these sizes as the real ones are against a model's."""
+    monkeypatch.setattr(tile_torch, "_ELEMENTS_ON_CPU", ELEMENTS_AT_ONCE)
 
 
-@pytest.mark.parametrize("sizes", [SIZES, IN_BF16], ids=["fp32", "bf16"])
-def test_peak_of_the_one_pass_head(group: None, sizes: Sizes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_pass_head, "_ROWS_AT_ONCE", ROWS_AT_ONCE)
-    _, peak = counted(sizes)["ours, one pass"]
-    assert 0.8 * allowed_bytes(sizes) < peak <= allowed_bytes(sizes)
+def allowed_bytes(sizes: Sizes, tile: int) -> int:
+    """A head holds the response tokens' states and their gradient, the weight's gradient and a tile's logits, of which
+    two rows are there again; [C] vectors and indices: 3 %. A tile more is above that. All in fp32."""
+    states, weight = 2 * sum(sizes.lengths) * sizes.hidden, sizes.vocab * sizes.hidden
+    return int(1.03 * 4 * (states + weight + tile * 2048 + ELEMENTS_AT_ONCE))
+
+
+@pytest.mark.usefixtures("_small_parts")
+@pytest.mark.parametrize("head", ["ours, one pass", "ours, recompute"])
+def test_peak_of_our_heads(group: None, head: str) -> None:
+    """The one-pass head's tile is the longest response; the other's is a chunk, never two of them."""
+    _, peak = counted(SIZES)[head]
+    allowed = allowed_bytes(SIZES, max(SIZES.lengths) if head == "ours, one pass" else SIZES.chunk)
+    assert 0.8 * allowed < peak <= allowed
+
+
+@pytest.mark.usefixtures("_small_parts")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_tile_is_held_once_and_in_its_own_precision(group: None, dtype: torch.dtype) -> None:
+    """Of the peak only the logits grow with a tile: once, and in bf16 without a copy in fp32."""
+    small = replace(SIZES, dtype=dtype, chunk=max(SIZES.lengths))
+    large = replace(small, chunk=sum(SIZES.lengths[:2]))  # two responses in one tile
+    more = (large.chunk - small.chunk) * 2048 * dtype.itemsize
+    peaks = [{name: peak for name, (_, peak) in counted(sizes).items()} for sizes in (small, large)]
+    for head in ("ours, one pass", "ours, recompute"):
+        assert peaks[1][head] - peaks[0][head] == pytest.approx(more, rel=0.03)
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_the_weights_gradient_is_added_in_bf16_some_rows_at_a_time(
+    group: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A product is rounded to bf16 before it is added in fp32: of all rows it would be half a gradient more."""
+    peaks = []
+    for rows in (250, SIZES.vocab):
+        monkeypatch.setattr(head_parts, "_ROWS_AT_ONCE", rows)
+        peaks.append(counted(replace(SIZES, dtype=torch.bfloat16)))
+    for head in ("ours, one pass", "ours, recompute"):
+        assert peaks[1][head][1] - peaks[0][head][1] >= 2 * (SIZES.vocab - 250) * SIZES.hidden
 
 
 def test_peak_of_the_others_grows_with_their_tokens(costs: dict[str, tuple[int, int]]) -> None:

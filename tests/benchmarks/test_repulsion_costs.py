@@ -11,7 +11,7 @@ pytest.importorskip("megatron.core")
 import torch
 import torch.distributed as dist
 
-from benchmarks.measure import error
+from benchmarks.measure import error, traffic
 from benchmarks.repulsion import Sizes, Step, counted
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="bytes are counted as the CPU's allocator sees them")
@@ -29,10 +29,18 @@ def group() -> Iterator[None]:
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 def test_no_product_and_no_peak_more(pooling: str) -> None:
     costs = counted(SIZES, pooling=pooling)
-    flops, peak = costs["SPPO alone"]
-    for name in ("lambda = 0", "lambda = 1"):
-        assert costs[name][0] == flops, name
-        assert costs[name][1] <= 1.005 * peak, name
+    sppo, off, on = costs["SPPO alone"], costs["lambda = 0"], costs["lambda = 1"]
+    assert on.flops == off.flops == sppo.flops
+    assert max(on.peak, off.peak) <= 1.005 * sppo.peak
+    assert on.traffic == off.traffic
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_what_is_timed_beside_the_head_has_all_that_repulsion_adds(pooling: str) -> None:
+    """Every byte that S-SPPO moves and SPPO does not, and few others."""
+    costs, step = counted(SIZES, pooling=pooling), Step.draw(SIZES, "cpu", pooling)
+    added = costs["lambda = 1"].traffic - costs["SPPO alone"].traffic
+    assert added <= traffic(step.beside_the_head) < 1.5 * added
 
 
 def test_the_baseline_is_sppo() -> None:

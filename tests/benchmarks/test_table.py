@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.table import Benchmark, Goal, page
+from benchmarks.table import ON_A_GPU, PAGE, RESULTS, Benchmark, Goal, page
 
 FOUND = Benchmark(
     name="mill",
@@ -57,3 +57,26 @@ def test_page_has_every_result_in_order_of_names(tmp_path: Path) -> None:
 def test_a_row_with_a_cell_too_few_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="2 cells"):
         replace(FOUND, rows=[("ours", 1)]).publish(tmp_path)
+
+
+def test_the_page_of_the_repository_is_made_from_its_results() -> None:
+    assert len(list(RESULTS.glob("*.json"))) >= 6
+    assert PAGE.read_text() == page(), "docs/benchmarks.md: run `python -m benchmarks.table`"
+
+
+def test_every_result_names_a_benchmark_that_can_be_run() -> None:
+    for path in RESULTS.glob("*.json"):
+        assert Benchmark.read(path).name == path.stem
+        assert (RESULTS.parent / f"{path.stem.replace('.', '/')}.py").exists()
+
+
+def test_what_needs_a_gpu_stands_last_or_is_told_to_be_missing(tmp_path: Path) -> None:
+    for name in ("zebra", "gpu.head"):
+        replace(FOUND, name=name).publish(tmp_path)
+    before, after = page(tmp_path).split("# On a GPU\n")
+    assert "benchmarks.zebra`" in before
+    assert "benchmarks.gpu.head`" in after
+    assert after.splitlines()[1].startswith("Not yet run: `gpu.gemm`, `gpu.train_step`, `gpu.precision`, `gpu.pairrm`.")
+    for name in ON_A_GPU:
+        replace(FOUND, name=name).publish(tmp_path)
+    assert "Not yet run" not in page(tmp_path)

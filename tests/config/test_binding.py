@@ -1,11 +1,14 @@
 """A variant binds to the function of its name; a custom one to its import path."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from nemo_sspo.config.binding import bind
+from nemo_sspo.config.binding import bind, module_file
 from nemo_sspo.config.variants import CustomGate, PowerGate
 from nemo_sspo.errors import UserError
+from nemo_sspo.objective import gates
 from nemo_sspo.objective.gates import GATE_WEIGHTS
 
 
@@ -17,6 +20,29 @@ def test_parameters_of_the_variant_reach_the_function():
 def test_an_import_path_is_a_function_too():
     gate = CustomGate(function="nemo_sspo.objective.gates:power", arguments={"exponent": 1.0})
     assert bind(gate, GATE_WEIGHTS)(np.float64(0.25)) == pytest.approx(0.75)
+
+
+def test_the_file_of_a_path_is_found_and_nothing_of_it_is_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    package = tmp_path / "their_package"
+    (package / "inner").mkdir(parents=True)  # a namespace, without an __init__.py
+    (package / "__init__.py").write_text("raise RuntimeError('was run')")
+    (package / "inner" / "gates.py").write_text("import torch_that_is_not_here")
+    assert module_file("their_package.inner.gates:weight") == package / "inner" / "gates.py"
+    assert module_file("their_package:weight") == package / "__init__.py"
+    (tmp_path / "their_file.py").write_text("")
+    assert module_file("their_file:weight") == tmp_path / "their_file.py"
+    assert module_file("nemo_sspo.objective.gates:power") == Path(gates.__file__)
+    for absent in (
+        "their_package.outer:f",
+        "their_file.inner:f",
+        "no_such_package.x:f",
+        "",
+        ".",
+        "json:loads",
+        "numpy:exp",
+    ):
+        assert module_file(absent) is None, absent  # the last two are the environment's
 
 
 @pytest.mark.parametrize(

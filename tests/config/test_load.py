@@ -216,7 +216,6 @@ def test_a_prefix_is_named_once():
     [
         (["train.reference_source=rollout_checked", "train.reference=base"], "train.reference=previous"),
         (["train.share_prompt=true"], "train.packing=true"),
-        (["train.share_prompt=true", "train.packing=true", "parallel.context=2"], "parallel.context=2"),
     ],
 )
 def test_training_settings_that_exclude_each_other(overrides, message):

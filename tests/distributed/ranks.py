@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,6 +22,7 @@ from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from torch import Tensor
 
 from nemo_sspo.megatron import preference_loss as losses
+from nemo_sspo.megatron.core_attention import CoreAttention, LocalCoreAttention
 from nemo_sspo.megatron.cpu_runtime import cpu_runtime
 from nemo_sspo.megatron.forked_ranks import run_forked
 from nemo_sspo.megatron.hidden_states import forward_to_hidden_states, output_weight, unwrap
@@ -68,6 +70,7 @@ class Case:
     """The head that computes gradients while the logits exist."""
     shared: bool = False
     """Packed, each prompt once for both responses."""
+    attention: type[CoreAttention] = LocalCoreAttention
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,13 @@ def _rank(layout: Layout, cases: Sequence[Case]) -> list[_RankResult]:
             context_parallel_size=layout.context,
         )
         model_parallel_cuda_manual_seed(1)
-        models: dict[tuple[Architecture, bool, float], list[DistributedDataParallel]] = {}
+        models: dict[tuple[Any, ...], list[DistributedDataParallel]] = {}
         results = []
         for case in cases:
-            key = (case.architecture, case.tied, case.dropout)
+            key = (case.architecture, case.tied, case.dropout, case.attention)
             if key not in models:
-                models[key] = build(layout, tied=case.tied, dropout=case.dropout, architecture=case.architecture)
+                architecture, tied, dropout, attention = key
+                models[key] = build(layout, tied=tied, dropout=dropout, architecture=architecture, attention=attention)
             with case.fault():
                 results.append(Step(layout, case, models[key]).run())
         dist.destroy_process_group()

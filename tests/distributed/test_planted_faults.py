@@ -19,13 +19,15 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
-from nemo_sspo.megatron import head, hidden_states, layers, one_pass_head, pooling, preference_loss
+from nemo_sspo.megatron import flex_attention, hidden_states, one_pass_head, pooling, preference_loss, sight, tile_torch
+from nemo_sspo.megatron.flex_attention import FlexCoreAttention
 from nemo_sspo.megatron.microbatch import Microbatch
 from tests.distributed import ranks, world
 from tests.distributed.architectures import GEMMA2
 from tests.distributed.compare import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Deviation, deviation, truth_of
 from tests.distributed.ranks import Case, run_cases
 from tests.distributed.world import BY_NAME
+from tests.megatron.flex_on_cpu import flex_on_cpu
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="Megatron over gloo runs only where CUDA is absent")
 
@@ -75,30 +77,53 @@ def gradient_of_the_forward_pass_as_it_is() -> AbstractContextManager:
 
 
 def cap_left_out_of_the_backward() -> AbstractContextManager:
-    return mock.patch.object(head, "_softcap_slope", lambda capped_CV, _cap: torch.ones_like(capped_CV))
+    return mock.patch.object(tile_torch, "_softcap_derivative", torch.ones_like)
 
 
 def window_off_by_one() -> AbstractContextManager:
     """It reaches one token further, as where the query is not counted as one of its keys."""
-    right = layers.LocalCoreAttention._mask
+    right = sight.Sight.of
 
-    def wrong(self: layers.LocalCoreAttention, *args: Any) -> Tensor:
-        if self.window is None:
-            return right(self, *args)
-        with mock.patch.object(self, "window", self.window + 1):
-            return right(self, *args)
+    def wrong(part_T: Tensor, position_T: Tensor, window: int | None, *args: Any) -> sight.Sight:
+        return right(part_T, position_T, None if window is None else window + 1, *args)
 
-    return mock.patch.object(layers.LocalCoreAttention, "_mask", wrong)
+    return mock.patch.object(sight.Sight, "of", wrong)
 
 
 def rejected_sees_chosen() -> AbstractContextManager:
     """A shared prompt's two responses under the plain causal mask of their pair."""
-    right = hidden_states.key_distances
+    right = sight.shared_places
 
-    def wrong(part_bounds: Tensor, position_ids_S: Tensor) -> Tensor:
-        return right(part_bounds[::3].repeat_interleave(3)[2:], position_ids_S)
+    def wrong(part_bounds: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        part_T, position_T = right(part_bounds, length)
+        return torch.where(part_T % 3 == 2, part_T - 1, part_T), position_T
 
-    return mock.patch.object(hidden_states, "key_distances", wrong)
+    return mock.patch.object(sight, "shared_places", wrong)
+
+
+def last_token_of_the_prompt_one_too_far() -> AbstractContextManager:
+    """It stands where the response begins, as if the prompt's part held all of the prompt."""
+    right = sight.shared_places
+
+    def wrong(part_bounds: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        part_T, position_T = right(part_bounds, length)
+        begins_T = (part_T % 3 > 0) & (part_T != part_T.roll(1))
+        return part_T, position_T + begins_T.int()
+
+    return mock.patch.object(sight, "shared_places", wrong)
+
+
+@contextmanager
+def on_cpu(fault: Callable[[], AbstractContextManager] = nullcontext) -> Iterator[None]:
+    with flex_on_cpu(), fault():
+        yield
+
+
+def attention_cap_left_out_of_the_backward() -> AbstractContextManager:
+    def straight(x: Tensor, cap: float) -> Tensor:
+        return x + (cap * torch.tanh(x / cap) - x).detach()
+
+    return mock.patch.object(flex_attention, "soft_cap", straight)
 
 
 def positions_run_on() -> AbstractContextManager:
@@ -182,9 +207,30 @@ FAULTS = [
     ("DP2", Case("one-pass gradient unscaled", one_pass=True, fault=gradient_of_the_forward_pass_as_it_is)),
     ("TP2", Case("rejected sees chosen", packed=True, shared=True, fault=rejected_sees_chosen)),
     ("TP2", Case("positions run on", packed=True, shared=True, fault=positions_run_on)),
+    ("CP2", Case("last token too far", packed=True, shared=True, fault=last_token_of_the_prompt_one_too_far)),
     ("PP2", Case("another reference", at_reference=True, reference_fault=another_checkpoint)),
     ("TP2", Case("cap not differentiated", architecture=GEMMA2, tied=True, fault=cap_left_out_of_the_backward)),
+    (
+        "TP2",
+        Case("the same in one pass", architecture=GEMMA2, tied=True, one_pass=True, fault=cap_left_out_of_the_backward),
+    ),
     ("CP2", Case("window off by one", architecture=GEMMA2, tied=True, packed=True, fault=window_off_by_one)),
+    *[
+        (
+            "one rank",
+            Case(
+                f"flex: {fault.__name__}",
+                architecture=GEMMA2,
+                tied=True,
+                packed=True,
+                shared=True,
+                micro_batch_size=8,
+                attention=FlexCoreAttention,
+                fault=partial(on_cpu, fault),
+            ),
+        )
+        for fault in (window_off_by_one, rejected_sees_chosen, attention_cap_left_out_of_the_backward)
+    ],
     ("TP2", Case("dropout left on", dropout=0.1, at_reference=True)),
 ]
 

@@ -17,6 +17,7 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
+from nemo_sspo.megatron.core_attention import CoreAttention, LocalCoreAttention
 from nemo_sspo.megatron.gemma2 import finish_gemma2, gelu_tanh
 from nemo_sspo.megatron.layers import local_layer_spec
 from tests.distributed import world
@@ -83,7 +84,12 @@ def _config(layout: Layout, dropout: float, architecture: Architecture) -> Trans
 
 
 def build(
-    layout: Layout, *, tied: bool, dropout: float, architecture: Architecture = LLAMA
+    layout: Layout,
+    *,
+    tied: bool,
+    dropout: float,
+    architecture: Architecture = LLAMA,
+    attention: type[CoreAttention] = LocalCoreAttention,
 ) -> list[DistributedDataParallel]:
     """This rank's model chunks, filled with its shards of `world.weights`."""
     config = _config(layout, dropout, architecture)
@@ -95,7 +101,7 @@ def build(
         where = {"ignore_virtual": False, "vp_stage": vp_stage}
         model = GPTModel(
             config,
-            local_layer_spec(config, vp_stage),
+            local_layer_spec(config, vp_stage, attention),
             world.PADDED_VOCAB,
             world.PADDED_ROW,
             pre_process=parallel_state.is_pipeline_first_stage(**where),

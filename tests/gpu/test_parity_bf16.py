@@ -38,10 +38,11 @@ def test_loss_and_gradients_are_the_truths(
     assert gradient < GRADIENT_BOUND
 
 
+@pytest.mark.parametrize("one_pass", [False, True], ids=["recompute", "one pass"])
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
-def test_gemma_2s_loss_and_gradients_are_the_truths(one_gpu: dist.ProcessGroup, packed: bool) -> None:
+def test_gemma_2s_loss_and_gradients_are_the_truths(one_gpu: dist.ProcessGroup, packed: bool, one_pass: bool) -> None:
     model = build(tied=True, architecture=GEMMA2)
-    found = measure(model, world.pairs(), micro_batch_size=4, packed=packed)
+    found = measure(model, world.pairs(), micro_batch_size=4, packed=packed, one_pass=one_pass)
     weights = bf16_weights(tied=True, architecture=GEMMA2)
     expected = truth(weights, world.pairs(), architecture=GEMMA2, dtype=torch.float64)
     loss, gradient = distance(found, expected.loss, expected.grads)

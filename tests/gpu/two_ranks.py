@@ -25,9 +25,10 @@ def main() -> None:
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("highest")  # NGC's containers have TF32 on
     with cpu_runtime():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        for name in ("recompute", "recompute capped", "one pass"):
+        for name in ("recompute", "recompute capped", "one pass", "one pass capped"):
             _check(name, device)
         dist.barrier()
         dist.destroy_process_group()
@@ -46,9 +47,9 @@ def _check(name: str, device: torch.device) -> None:
     # Sequence parallelism: each rank has half of the positions, and gets their gradient.
     own_hidden, own_weight = (whole.chunk(2)[dist.get_rank()].clone().requires_grad_() for whole in (hidden, weight))
     one_pass = partial(one_pass_logps, slopes=lambda _, numbers: upstream_R[numbers])
-    head = one_pass if name == "one pass" else partial(response_logps, softcap=cap)
+    head = one_pass if "one pass" in name else response_logps
     layout = {"vocab_size": VOCAB, "chunk_tokens": 40, "tp_group": dist.group.WORLD, "sequence_parallel": True}
-    got_R = head(own_hidden, own_weight, labels_BS, index_BS, ROWS, **layout)
+    got_R = head(own_hidden, own_weight, labels_BS, index_BS, ROWS, softcap=cap, **layout)
     got_R.backward(upstream_R)
 
     hidden, weight = (whole.double().requires_grad_() for whole in (hidden, weight))

@@ -22,8 +22,8 @@ def driver():
     """Start `tests.launch.fake_run` as a process; it and what is left of it end with the test."""
     started = []
 
-    def start(runs: Path, name: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tests.launch.fake_run", str(runs), name]
+    def start(runs: Path, name: str, *overrides: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.launch.fake_run", str(runs), name, *overrides]
         started.append(subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE))
         return started[-1]
 

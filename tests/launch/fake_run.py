@@ -1,17 +1,20 @@
-"""Run an experiment over the fake stages: in this process, or as ``python -m tests.launch.fake_run <runs> <name>``."""
+"""Run an experiment over the fake stages: here, or as ``python -m tests.launch.fake_run <runs> <name> ...``."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.artifacts.store import open_artifact
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
+from nemo_sspo.launch.lanes import Lane
 from nemo_sspo.launch.local import LocalRunner
-from nemo_sspo.launch.plan import Step
+from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.run_directory import bind, hold
+from nemo_sspo.stages.registry import STAGES
 
 
 class Recorder:
@@ -50,18 +53,20 @@ def tiny_experiment(runs: Path, name: str, *overrides: str) -> Experiment:
     )
 
 
-def fake_command(experiment: Experiment, step: Step, attempt: str) -> list[str]:
-    """The command line of a fake step."""
-    place = ["--run", str(experiment.run_dir), "--iteration", str(step.iteration), "--shard", str(step.shard)]
+def fake_command(experiment: Experiment, lane: Lane, attempt: str) -> list[str]:
+    """The command line of fake steps."""
+    step, shards = lane[0], shard_ranges([step.shard for step in lane])
+    place = ["--run", str(experiment.run_dir), "--iteration", str(step.iteration), "--shard", shards]
     return [sys.executable, "-m", "tests.launch.fake_stages", step.stage, *place, "--attempt", attempt]
 
 
-def drive(experiment: Experiment, display: Recorder | None = None) -> Recorder:
-    """Hold, bind and run."""
+def drive(experiment: Experiment, display: Recorder | None = None, stages: Container[str] = STAGES) -> Recorder:
+    """Hold, bind and run the steps of some stages, which depend on no others."""
     display, layout = display or Recorder(), RunLayout(experiment.run_dir)
+    steps = [step for step in plan(experiment) if step.stage in stages]
     with hold(layout) as lock:
         bind(experiment, layout)
-        LocalRunner(experiment, display, lock=lock, command=fake_command).run()
+        LocalRunner(experiment, display, lock=lock, command=fake_command, steps=steps).run()
     return display
 
 
@@ -72,4 +77,4 @@ def digests(run: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    drive(tiny_experiment(Path(sys.argv[1]), sys.argv[2]))
+    drive(tiny_experiment(Path(sys.argv[1]), *sys.argv[2:]))

@@ -10,10 +10,11 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import publish
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.launch import local
+from nemo_sspo.launch.due import due
 from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.launch.status import run_status
-from nemo_sspo.launch.submit import due, missing_parts, place_of
+from nemo_sspo.launch.submit import missing_parts, place_of
 from tests.launch.fake_run import digests, drive, fake_command, tiny_experiment
 from tests.launch.test_submit import slurm  # noqa: F401 - a fixture
 
@@ -31,7 +32,7 @@ def test_the_local_runner_ends_after_the_iteration_and_stays_ended(tmp_path, mon
     assert sorted(shown.of("left out")) == sorted(step.step_id for step in steps if step.iteration >= 2)
     assert not RunLayout(experiment.run_dir).artifact("rollout", 2).parent.exists()
     later = next(step for step in steps if step.step_id == "iter_2.rollout.00000")
-    done = subprocess.run(fake_command(experiment, later, "1"), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(fake_command(experiment, (later,), "1"), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr  # a Slurm job that waited: those after it go on, and do nothing too
     assert done.stdout.startswith("left out: the run has stopped after iteration 1: nobody wins")
     before = digests(experiment.run_dir)

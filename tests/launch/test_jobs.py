@@ -22,7 +22,9 @@ def waits(job):
 def test_every_step_is_in_one_job_and_jobs_come_after_what_they_wait_for():
     experiment = load_experiment(EIGHT_B)
     made = jobs(experiment)
-    assert [step for job in made for step in job.steps] == list(plan(experiment))
+    *steps, report = (step for job in made for step in job.steps)
+    assert steps == list(plan(experiment))
+    assert report.step_id == "report"
     seen = set()
     for job in made:
         assert {item.job for item in job.after} <= seen
@@ -38,9 +40,20 @@ def test_a_shard_waits_for_its_own_rollout_and_everything_else_for_whole_jobs():
     assert all(
         kind == "afterok"
         for name, job in made.items()
+        if name != "report"
         for _, kind in waits(job)
         if name.split(".")[-1] not in ("score", "embed")
     )
+
+
+def test_the_last_job_draws_the_page_however_the_others_ended():
+    made = graph(*EIGHT_B)
+    report = made["report"]
+    assert list(made)[-1] == "report"
+    ends = ["iter_1.diagnose", "iter_1.evaluate", "iter_2.diagnose", "iter_2.evaluate"]
+    assert sorted(waits(report)) == [(job, "afterany") for job in ends]  # what nobody else waits for
+    assert (report.nodes, report.tasks_per_node, report.gpus_per_node, report.is_array) == (1, 1, 0, False)
+    assert graph(*EIGHT_B, "+cluster.stages.report.partition=cpu")["report"].resources.partition == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +71,16 @@ def test_a_shard_waits_for_its_own_rollout_and_everything_else_for_whole_jobs():
 def test_nodes_tasks_and_gpus_of_training(overrides, shape):
     job = graph(*overrides, *(() if "quick" in overrides[0] else ("prompts=p",)))["iter_1.train"]
     assert (job.nodes, job.tasks_per_node, job.gpus_per_node) == shape
+
+
+def test_lanes_of_equal_length_wait_task_by_task_and_others_for_the_whole_array():
+    four = graph(*EIGHT_B, "cluster.shards_per_task=4")
+    assert [[step.shard for step in lane] for lane in four["iter_1.rollout"].lanes] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert waits(four["iter_1.score"]) == waits(four["iter_1.embed"]) == [("iter_1.rollout", "aftercorr")]
+    assert [len(lane) for lane in four["iter_1.train"].lanes] == [1]
+    own = graph(*EIGHT_B, "cluster.shards_per_task=4", "cluster.stages.score.shards_per_task=8")
+    assert waits(own["iter_1.score"]) == [("iter_1.rollout", "afterok")]
+    assert waits(own["iter_1.embed"]) == [("iter_1.rollout", "aftercorr")]
 
 
 def test_an_engine_takes_one_task_with_its_gpus():

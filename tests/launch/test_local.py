@@ -86,6 +86,16 @@ def test_bad_input_of_a_stage_is_its_one_line(tmp_path, monkeypatch):
     assert str(caught.value).startswith("error: prompts.jsonl line 3: not JSON\n  in iter_1.score.00000; its log is ")
 
 
+@pytest.mark.parametrize(("stage", "is_one_line"), [("train", True), ("export", False)])
+def test_torchrun_ends_with_1_where_its_ranks_refused_their_input(tmp_path, stage, is_one_line):
+    step = next(step for step in plan(EXPERIMENT) if step.stage == stage)
+    log = tmp_path / "log"
+    log.write_text("error: the policy has 3 layers\nChildFailedError: exitcode: 2\n")
+    text = str(StepFailed(step, 1, log))
+    assert text.startswith("error: the policy has 3 layers\n") == is_one_line
+    assert ("ChildFailedError" in text) != is_one_line
+
+
 def test_a_crash_shows_the_end_of_the_log_and_the_run_continues_later(tmp_path, monkeypatch, finished):
     experiment = tiny_experiment(tmp_path, "undisturbed")
     behave(monkeypatch, **{"iter_1.build_pairs": "crash"})
@@ -173,7 +183,7 @@ def test_a_published_step_with_changed_inputs_is_refused(tmp_path, finished):
 
 
 def test_gpus_are_dealt_out_and_returned(tmp_path, monkeypatch):
-    """Two engines on two GPUs, one each; training on both; nothing beside it; outer ranks are not passed on."""
+    """Two engines on two GPUs, one each; training on both; none for conversion; outer ranks are not passed on."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     monkeypatch.setenv("RANK", "3")
     overrides = ("cluster.gpus=null", "rollout.shards=2", "parallel.tensor=2", "parallel.pipeline=1")
@@ -186,6 +196,7 @@ def test_gpus_are_dealt_out_and_returned(tmp_path, monkeypatch):
 
     assert devices("rollout", 0) in ("5", "7")
     assert {*devices("train").split(",")} == {"5", "7"}
+    assert devices("export") == devices("build_pairs") == ""
     assert all(is_published(step.output) for step in plan(experiment))
 
 
@@ -199,10 +210,10 @@ def test_only_training_stages_go_through_torchrun(tmp_path):
     experiment = tiny_experiment(tmp_path, "run", "cluster.launcher=torchrun")
     steps = {step.stage: step for step in plan(experiment)}
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", "-m", "nemo_sspo.stages"]
-    assert stage_command(experiment, steps["train"], "1")[1:7] == launcher
-    assert stage_command(experiment, steps["export"], "1")[1:3] == ["-m", "nemo_sspo.stages"]
+    assert stage_command(experiment, (steps["train"],), "1")[1:7] == launcher
+    assert stage_command(experiment, (steps["export"],), "1")[1:3] == ["-m", "nemo_sspo.stages"]
     forked = tiny_experiment(tmp_path, "run")
-    assert stage_command(forked, steps["train"], "1")[1:3] == ["-m", "nemo_sspo.stages"]
+    assert stage_command(forked, (steps["train"],), "1")[1:3] == ["-m", "nemo_sspo.stages"]
 
 
 @settings(max_examples=10_000, deadline=None)
@@ -214,8 +225,8 @@ def test_a_configured_string_is_one_argument_whatever_it_holds(text):
     environment = EXPERIMENT.cluster.train.model_copy(update={"python": text})
     cluster = EXPERIMENT.cluster.model_copy(update={"train": environment, "rollout": environment})
     experiment = EXPERIMENT.model_copy(update={"runs_dir": text, "cluster": cluster})
-    command = guarded(stage_command(experiment, STEP, "1"))
-    plain = guarded(stage_command(EXPERIMENT, STEP, "1"))
+    command = guarded(stage_command(experiment, (STEP,), "1"))
+    plain = guarded(stage_command(EXPERIMENT, (STEP,), "1"))
     assert len(command) == len(plain)
     differing = [got for got, expected in zip(command, plain, strict=True) if got != expected]
     assert set(differing) <= {text, f"--run={experiment.run_dir}"}

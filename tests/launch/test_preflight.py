@@ -223,6 +223,7 @@ def test_encoder_and_environments(place):
 def test_fp8_on_a_cpu(place):
     assert only("precision=fp8").startswith("precision=fp8 needs Hopper-class GPUs")
     assert found("precision=bf16") == []
+    assert only("engine.quantization=fp8").startswith("engine.quantization=fp8 needs a GPU")
 
 
 def test_gpus(place, monkeypatch):

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from nemo_sspo.artifacts.shard_ranges import shards_in
 from nemo_sspo.config.cluster import SCRIPT_VARIABLES, Resources, SlurmEnvironment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
@@ -29,7 +30,7 @@ EXPERIMENTS = {
     "llama3-8b": ["experiment=llama3-8b", "cluster=slurm_modules", "prompts=p.jsonl"],
     "llama3-70b": ["experiment=llama3-70b", "cluster=slurm_pyxis", "prompts=p.jsonl"],
 }
-SHOWN = ("iter_1.rollout", "iter_1.build_pairs", "iter_1.train")
+SHOWN = ("iter_1.rollout", "iter_1.build_pairs", "iter_1.train", "report")
 
 
 def scripts(name: str, *overrides: str) -> dict[str, str]:
@@ -57,7 +58,12 @@ def test_golden(name):
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 @pytest.mark.parametrize("name", EXPERIMENTS)
 @pytest.mark.parametrize(
-    "overrides", [(), ("cluster.train.container=apptainer", "cluster.train.image='a b.sif'", "cluster.restarts=0")]
+    "overrides",
+    [
+        (),
+        ("cluster.train.container=apptainer", "cluster.train.image='a b.sif'", "cluster.restarts=0"),
+        ("cluster.shards_per_task=2",),
+    ],
 )
 def test_shellcheck_finds_nothing(tmp_path, name, overrides):
     for job, text in scripts(name, *overrides).items():
@@ -82,6 +88,18 @@ def test_the_resources_are_the_stages_own_then_the_clusters():
     assert "#SBATCH --qos=low\n" in texts["iter_1.score"]
     assert "#SBATCH --constraint=h100\n" in texts["iter_1.score"]
     assert "constraint" not in texts["iter_1.train"]
+
+
+def test_a_task_of_several_shards_names_them_all_and_none_too_many(tmp_path):
+    """Seven shards by threes: what bash makes of each task's number."""
+    text = scripts("quickstart", "rollout.shards=7", "cluster.stages.rollout.shards_per_task=3")["iter_1.rollout"]
+    assert "#SBATCH --array=0,3,6\n" in text
+    word = re.search(r"--shard (\S.*?) \\\n", text)[1]
+    seen = [
+        subprocess.run(["bash", "-c", f"task={task}; echo {word}"], capture_output=True, text=True).stdout.strip()
+        for task in (0, 3, 6)
+    ]
+    assert [shards_in(shards) for shards in seen] == [(0, 1, 2), (3, 4, 5), (6,)]
 
 
 def test_the_scripts_own_variables_are_reserved():

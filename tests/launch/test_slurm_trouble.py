@@ -6,8 +6,8 @@ import pytest
 
 from nemo_sspo import cli
 from nemo_sspo.commands import slurm as commands
-from nemo_sspo.launch.slurm import mark
-from tests.launch.test_submit import calls, slurm, stand_in  # noqa: F401
+from nemo_sspo.launch.slurm import live_jobs, mark, name_in_queue
+from tests.launch.test_submit import calls, queue, slurm, stand_in  # noqa: F401
 
 _DIES = """printf '%s\\0' "$@" >>calls; printf '\\n' >>calls
 [[ ! -e queue ]] || { echo "sbatch: error: Socket timed out" >&2; exit 1; }
@@ -64,3 +64,30 @@ def test_a_run_is_known_by_all_of_its_paths(slurm, tmp_path):  # noqa: F811
     (tmp_path / "link").symlink_to(tmp_path / "runs")
     for path in ("runs/quickstart", "link/quickstart", "runs/../runs/quickstart/"):
         assert cli.main(["status", path]) == 0
+
+
+def test_a_site_that_writes_its_own_comments_hides_no_job(slurm, tmp_path, capsys):  # noqa: F811
+    """The job's name tells the run: of the same name elsewhere, another."""
+    assert cli.main(["submit", *slurm]) == 0
+    run = tmp_path / "runs" / "quickstart"
+    ours = [name_in_queue(run, job) for job in ("iter_1.rollout", "iter_1.train")]
+    theirs = name_in_queue(tmp_path / "elsewhere" / "quickstart", "iter_1.train")
+    comment = "billed to|project 7"
+    lines = [f"101_2|101|2|RUNNING|None|{comment}|{ours[0]}", f"102|102|N/A|PENDING|None|{comment}|{ours[1]}"]
+    (tmp_path / "queue").write_text("\n".join([*lines, f"9|9|N/A|PENDING|None|{comment}|{theirs}", "8|8|N/A|RUNNING|"]))
+    assert [(job.id, job.task) for job in live_jobs(run)] == [("101_2", 2), ("102", 0)]
+    assert cli.main(["submit", *slurm]) == 2
+    assert "Slurm jobs 101, 102 of this run are queued or running" in capsys.readouterr().err
+
+
+def test_a_run_is_cancelled_whose_settings_cannot_be_read(slurm, tmp_path, capsys):  # noqa: F811
+    assert cli.main(["submit", *slurm]) == 0
+    run = tmp_path / "runs" / "quickstart"
+    for trouble in (lambda: (run / "experiment.json").write_text("{"), (run / "experiment.json").unlink):
+        trouble()
+        queue(run, "104|104|N/A|RUNNING|None|{}")
+        assert cli.main(["cancel", "runs/quickstart"]) == 0
+        assert "cancelled 1 jobs" in capsys.readouterr().out
+    assert (tmp_path / "cancelled").read_text() == "--quiet 104\n" * 2
+    assert cli.main(["cancel", "runs"]) == 2
+    assert "no run lies there" in capsys.readouterr().err

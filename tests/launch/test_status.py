@@ -13,7 +13,7 @@ from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.slurm import final_state, live_jobs
 from nemo_sspo.launch.status import run_status
 from nemo_sspo.launch.submit import place_of
-from tests.launch.test_submit import queue, slurm, stand_in  # noqa: F401 - a fixture
+from tests.launch.test_submit import publish, queue, slurm, stand_in  # noqa: F401 - a fixture
 
 
 def test_progress_rate_and_what_is_left(slurm):  # noqa: F811
@@ -42,6 +42,31 @@ def test_progress_rate_and_what_is_left(slurm):  # noqa: F811
     assert row.detail == "step 60 [loss]"
     assert rows["iter_1.export"].state == "missing"
     assert cli.main(["status", *slurm]) == 0  # brackets in a log line are no markup
+
+
+def test_a_task_works_on_one_of_its_shards_at_a_time(slurm):  # noqa: F811
+    """Published, under way, waiting for it; then the task is over and the one that was under way has failed."""
+    slurm = [*slurm, "cluster.shards_per_task=3"]
+    experiment = load_experiment(slurm)
+    place, layout = place_of(experiment), RunLayout(experiment.run_dir)
+    assert cli.main(["submit", *slurm]) == 0
+    array = {item.job: item.id for item in submissions(place)}["iter_1.rollout"]
+    publish(experiment, "iter_1.rollout.00000")
+    queue(place.run, f"{array}_0|{array}|0|RUNNING|None|{{}}")
+    begun = {"event": "start", "job": f"{array}_0", "restart": 0, "code": 0, "at": 5}
+    place.attempts("iter_1.rollout.00000").write_text(json.dumps(begun) + "\n")
+    progress = {"done": 3, "total": 9, "unit": "prompts", "note": "", "updated": 1.0, "first": 0, "started": 0.0}
+    layout.progress("iter_1.rollout.00001").parent.mkdir()
+    layout.progress("iter_1.rollout.00001").write_text(json.dumps(progress))
+
+    def rows() -> list:
+        found = run_status(jobs(experiment), place, live_jobs(place.run), lambda job: "timeout")
+        return [row for row in found if row.step.startswith("iter_1.rollout.")]
+
+    assert [(row.state, row.done) for row in rows()] == [("published", None), ("running", 3), ("queued", None)]
+    assert rows()[2].detail == "after iter_1.rollout.00001 in the same task"
+    queue(place.run)
+    assert [row.state for row in rows()] == ["published", "failed", "missing"]
 
 
 def test_a_job_that_did_not_live_to_tell_is_asked_about(slurm, tmp_path):  # noqa: F811

@@ -15,10 +15,10 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch import check_environments
-from nemo_sspo.launch.job_record import Submission, append_submission, events, shard_ranges, submissions
+from nemo_sspo.launch.job_record import Submission, append_submission, events, submissions
 from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.run_directory import bind
-from nemo_sspo.launch.slurm import live_jobs, mark
+from nemo_sspo.launch.slurm import live_jobs, mark, name_in_queue
 from nemo_sspo.launch.submit import missing_parts, place_of, submit
 from tests.launch.test_preflight import write_prompts
 from tests.launch.tiny_models import write_oracle, write_policy
@@ -99,6 +99,7 @@ def test_the_chain(slurm, tmp_path):
         assert "--kill-on-invalid-dep=yes" in call
         assert option(call, "export") == "ALL"
         assert option(call, "comment") == mark(run)
+        assert option(call, "job-name") == name_in_queue(run, os.path.basename(call[-1]).removesuffix(".sbatch"))
     ids = {name.removesuffix(".sbatch"): str(101 + place) for place, name in enumerate(made)}
     rollout, score, embed = (ids[f"iter_1.{stage}"] for stage in ("rollout", "score", "embed"))
     assert option(made["prepare_prompts.sbatch"], "dependency") is None
@@ -135,6 +136,21 @@ def test_only_what_is_missing_is_submitted(slurm):
     (pairs,) = [call for call in lines if call[-1].endswith("iter_1.build_pairs.sbatch")]
     assert option(pairs, "dependency").count("afterok") == 3
     assert option(pairs, "dependency").count(":") == 5  # both parts of score and of embed
+
+
+def test_a_task_that_misses_one_of_its_shards_is_submitted_again(slurm):
+    """Shards 0 and 1 are one task, 2 another: its number is its first shard's."""
+    slurm = [*slurm, "cluster.shards_per_task=2"]
+    experiment = load_experiment(slurm)
+    early = ("prepare_prompts", "iter_0.import_policy", "iter_0.rollout_held_out", "iter_1.rollout.00002")
+    publish(experiment, *early, "iter_1.rollout.00000", "iter_1.score.00002")
+    parts = [(part.job.name, part.tasks, part.shards, part.correlated) for part in missing_parts(jobs(experiment))]
+    assert parts[:4] == [
+        ("iter_1.rollout", (0,), (0, 1), False),
+        ("iter_1.score", (0,), (0, 1), True),
+        ("iter_1.embed", (2,), (2,), False),
+        ("iter_1.embed", (0,), (0, 1), True),
+    ]
 
 
 def test_a_refused_job_takes_back_those_before_it(slurm, tmp_path, monkeypatch, capsys):
@@ -234,11 +250,6 @@ def test_records_survive_a_torn_line(tmp_path):
     line = {"event": "start", "job": "7_0", "restart": 1, "code": 0, "at": 5}
     place.attempts("x").write_text(json.dumps(line) + "\n\0\0\n" + json.dumps(line | {"event": "finished"}))
     assert [event.event for event in events(place, "x")] == ["start"]
-
-
-@pytest.mark.parametrize(("shards", "text"), [((0,), "0"), ((0, 1, 2), "0-2"), ((7, 0, 1, 3, 4), "0-1,3-4,7")])
-def test_shards_as_sbatch_takes_them(shards, text):
-    assert shard_ranges(shards) == text
 
 
 def test_planning_for_slurm_takes_under_a_second_and_imports_nothing_heavy():

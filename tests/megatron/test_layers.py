@@ -18,7 +18,6 @@ from megatron.core import parallel_state
 from megatron.core.extensions.transformer_engine import TENorm
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
-from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from megatron.core.transformer.dot_product_attention import DotProductAttention
 from megatron.core.transformer.enums import AttnMaskType
@@ -30,6 +29,7 @@ from nemo_sspo.megatron import layers
 from nemo_sspo.megatron.cpu_runtime import cpu_runtime
 from nemo_sspo.megatron.forked_ranks import run_forked
 from nemo_sspo.megatron.gemma2 import NormThenAdd
+from nemo_sspo.megatron.sight import PackedRow
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="local layers are for machines without CUDA")
 
@@ -108,7 +108,7 @@ def test_packed_sequences_do_not_see_each_other() -> None:
     def both() -> tuple[Tensor, Tensor]:
         local = attention(layers.LocalCoreAttention)
         rows = [x[:, 0] for x in inputs()]
-        packing = PackedSeqParams(qkv_format="thd", cu_seqlens_q=torch.tensor(bounds, dtype=torch.int32))
+        packing = PackedRow(qkv_format="thd", cu_seqlens_q=torch.tensor(bounds, dtype=torch.int32))
         alone = [local(*(x[a:b, None] for x in rows))[:, 0] for a, b in pairwise(bounds)]
         return local(*rows, packed_seq_params=packing), torch.cat(alone)
 
@@ -175,9 +175,9 @@ def test_without_a_gpu_the_local_layers_are_chosen_and_the_log_says_so() -> None
     assert any("local" in message for message in messages)
 
 
-@pytest.mark.parametrize("cap", [None, 50.0])
-def test_on_a_gpu_only_capped_attention_is_not_transformer_engines(
-    cap: float | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("cap", "shares_prompts"), [(None, False), (50.0, False), (None, True)])
+def test_on_a_gpu_only_capped_attention_and_shared_prompts_are_not_transformer_engines(
+    cap: float | None, shares_prompts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Transformer Engine is not installed here: Megatron's local spec stands for its one."""
     monkeypatch.setattr(layers, "transformer_engine_usable", lambda: True)
@@ -188,9 +188,19 @@ def test_on_a_gpu_only_capped_attention_is_not_transformer_engines(
     )
     gemma = config()
     gemma.sandwich_norms, gemma.attn_logit_softcapping = True, cap
-    spec = layers.layer_spec(gemma).submodules
-    expected = DotProductAttention if cap is None else layers.LocalCoreAttention
+    spec = layers.layer_spec(gemma, shares_prompts=shares_prompts).submodules
+    expected = layers.FlexCoreAttention if cap or shares_prompts else DotProductAttention
     assert spec.self_attention.submodules.core_attention is expected
     assert {spec.self_attn_bda.module, spec.mlp_bda.module} == {NormThenAdd}
     assert spec.self_attn_bda.params["norm"] is TENorm
     assert layers.layer_spec(config()).submodules.self_attn_bda is get_bias_dropout_add
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_local_layers_attend_in_plain_torch_without_a_gpu_only(has_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen() -> type:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+        spec, *_ = layers.local_layer_spec(config()).layer_specs
+        return spec.submodules.self_attention.submodules.core_attention
+
+    assert in_one_rank(chosen) is (layers.FlexCoreAttention if has_gpu else layers.LocalCoreAttention)

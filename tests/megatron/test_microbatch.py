@@ -19,7 +19,6 @@ from nemo_sspo.megatron.microbatch import (
     RowShape,
     context_parallel_slice,
     packed_microbatch,
-    packed_tokens,
     padded_microbatch,
     zigzag_indices,
 )
@@ -106,8 +105,10 @@ def test_packed_sequences_hold_a_prompt_and_its_response_from_position_0(
         assert m.tokens_BS[0, start:end].tolist()[: len(prompt + response)] == prompt + response
         assert m.position_ids_BS[0, start:end].tolist() == list(range(end - start))
         assert (end - start) % shape.sequence_multiple == 0
-    tokens = sum(packed_tokens(one, shape) for one in all_pairs)
-    assert tokens == bounds[len(prompts)]
+    lengths = [len(prompt + response) for prompt, response in zip(prompts, responses_of(all_pairs), strict=True)]
+    assert bounds[len(prompts)] == sum(-(-length // shape.sequence_multiple) for length in lengths) * (
+        shape.sequence_multiple  # no sequence is padded to more than its multiple
+    )
 
 
 @BUILDERS

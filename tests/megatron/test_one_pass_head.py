@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from nemo_sspo.megatron import one_pass_head
+from nemo_sspo.megatron import head_parts, one_pass_head
 from nemo_sspo.megatron.cpu_runtime import cpu_runtime
 from nemo_sspo.megatron.forked_ranks import run_forked
 from nemo_sspo.megatron.head import response_logps
@@ -46,10 +46,12 @@ def head(hidden: Tensor, weight: Tensor, labels: Tensor, index: Tensor, *, chunk
     return one_pass_logps(hidden, weight, labels, index, ROWS, chunk_tokens=chunk, **options)
 
 
-def truth(hidden: Tensor, weight: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def truth(
+    hidden: Tensor, weight: Tensor, labels: Tensor, index: Tensor, softcap: float | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probs, and the gradients of the regression for hidden states and weight, in double precision."""
     inputs = hidden.double().requires_grad_(), weight.double().requires_grad_()
-    logps = by_log_softmax(*inputs, labels, index)
+    logps = by_log_softmax(*inputs, labels, index, softcap)
     (0.5 * (logps - 10.0 * UPSTREAM).square()).sum().backward()
     return logps.detach(), inputs[0].grad, inputs[1].grad
 
@@ -59,14 +61,17 @@ def distance(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected).abs().max() / expected.abs().max())
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0])  # logits are of size 3: cut hard
 @pytest.mark.parametrize("chunk", [1, 5, 8, 17, 1000])
-def test_values_and_gradients_are_those_of_log_softmax(one_rank: dist.ProcessGroup, chunk: int) -> None:
+def test_values_and_gradients_are_those_of_log_softmax(
+    one_rank: dist.ProcessGroup, chunk: int, softcap: float | None
+) -> None:
     """A tile of one token, part of a response, exactly one, two together, everything."""
     hidden, weight, labels, index = problem()
-    logps, grad_hidden, grad_weight = truth(hidden, weight, labels, index)
+    logps, grad_hidden, grad_weight = truth(hidden, weight, labels, index, softcap)
     hidden.requires_grad_()
     weight.requires_grad_()
-    got = head(hidden, weight, labels, index, chunk=chunk, slopes=regression_slopes)
+    got = head(hidden, weight, labels, index, chunk=chunk, softcap=softcap, slopes=regression_slopes)
     torch.testing.assert_close(got.double(), logps, rtol=1e-6, atol=1e-6)
     scale = 3.0  # what a schedule may multiply the loss by
     (scale * 0.5 * (got - 10.0 * UPSTREAM).square()).sum().backward()
@@ -155,7 +160,7 @@ def test_a_rows_block_of_the_weights_gradient_is_as_good_as_all_rows(one_rank: d
     for rows in (10_000, 10):
         hidden, weight, labels, index = problem()
         weight.requires_grad_()
-        with mock.patch.object(one_pass_head, "_ROWS_AT_ONCE", rows):
+        with mock.patch.object(head_parts, "_ROWS_AT_ONCE", rows):
             head(hidden, weight, labels, index).backward(UPSTREAM)
         grads.append(weight.grad)
     torch.testing.assert_close(*grads, rtol=1e-6, atol=1e-6)

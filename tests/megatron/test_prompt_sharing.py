@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron import layers
+from nemo_sspo.megatron.hidden_states import model_inputs
 from nemo_sspo.megatron.microbatch import (
     Microbatch,
     PreferencePair,
@@ -21,7 +22,8 @@ from nemo_sspo.megatron.microbatch import (
     packed_microbatch,
     shared_prompt_microbatch,
 )
-from nemo_sspo.megatron.prompt_sharing import HIDDEN, key_distances, rotary_by_position
+from nemo_sspo.megatron.prompt_sharing import rotary_by_position
+from nemo_sspo.megatron.sight import PackedRow
 from tests.megatron.test_layers import attention, config, in_one_rank
 from tests.megatron.test_microbatch import pair, pairs
 
@@ -42,31 +44,44 @@ def test_row_by_hand() -> None:
     assert row.token_response_index_BS.tolist() == [[-1, -1, 0, 0, 0, -1, 1, 1, -1, -1]]
     assert row.last_token_index_BS.tolist() == [[-1, -1, -1, -1, 0, -1, -1, 1, -1, -1]]
     assert row.part_bounds.tolist() == [0, 1, 5, 8]
-    assert key_distances(row.part_bounds, row.position_ids_BS[0]).tolist() == [
-        [0, -1, -1, -1, -1, -1, -1, -1, -1, -1],
-        [1, 0, -1, -1, -1, -1, -1, -1, -1, -1],
-        [2, 1, 0, -1, -1, -1, -1, -1, -1, -1],
-        [3, 2, 1, 0, -1, -1, -1, -1, -1, -1],
-        [4, 3, 2, 1, 0, -1, -1, -1, -1, -1],
-        [1, -1, -1, -1, -1, 0, -1, -1, -1, -1],
-        [2, -1, -1, -1, -1, 1, 0, -1, -1, -1],
-        [3, -1, -1, -1, -1, 2, 1, 0, -1, -1],
-        [-1, -1, -1, -1, -1, -1, -1, -1, 0, -1],
-        [-1, -1, -1, -1, -1, -1, -1, -1, 1, 0],
+    assert (row.cu_seqlens.tolist(), row.max_seqlen) == ([0, 10], 10)
+    part, position = described(row).places(10)
+    assert part.tolist() == [0, 1, 1, 1, 1, 2, 2, 2, 3, 3]
+    assert torch.equal(position, row.position_ids_BS[0].int())
+    assert sees(row).int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 0, 0, 0, 0, 1, 0, 0, 0, 0],
+        [1, 0, 0, 0, 0, 1, 1, 0, 0, 0],
+        [1, 0, 0, 0, 0, 1, 1, 1, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 1, 1],
     ]
 
 
-def seen(row: Microbatch, distances: Tensor, query: int) -> list[tuple[int, int]]:
+def described(row: Microbatch) -> PackedRow:
+    return model_inputs(row)["packed_seq_params"]
+
+
+def sees(row: Microbatch) -> Tensor:
+    return described(row).sight(row.max_seqlen, None, 0, 1).dense()
+
+
+def seen(row: Microbatch, is_seen: Tensor, query: int) -> list[tuple[int, int]]:
     """(token, distance) of all keys that a query sees, the farthest first."""
-    keys = (distances[query] != HIDDEN).nonzero().flatten()
-    return sorted(((int(row.tokens_BS[0, k]), int(distances[query, k])) for k in keys), key=lambda key: -key[1])
+    position = row.position_ids_BS[0]
+    keys = is_seen[query].nonzero().flatten()
+    return sorted(((int(row.tokens_BS[0, k]), int(position[query] - position[k])) for k in keys), key=lambda k: -k[1])
 
 
 @settings(max_examples=40, deadline=None)
 @given(made=pairs)
 def test_every_scored_token_sees_what_it_sees_in_a_row_of_its_own(made: list[PreferencePair]) -> None:
     row = shared(made)
-    distances = key_distances(row.part_bounds, row.position_ids_BS[0])
+    is_seen = sees(row)
     for number, one in enumerate(made):
         for side, response in enumerate((one.chosen_ids, one.rejected_ids)):
             text = [*one.prompt_ids, *response]
@@ -74,7 +89,7 @@ def test_every_scored_token_sees_what_it_sees_in_a_row_of_its_own(made: list[Pre
             assert row.labels_BS[0, queries].tolist() == list(response)
             for nth, query in enumerate(queries):
                 before = text[: len(one.prompt_ids) + nth]
-                assert seen(row, distances, query) == [(t, len(before) - 1 - i) for i, t in enumerate(before)]
+                assert seen(row, is_seen, query) == [(t, len(before) - 1 - i) for i, t in enumerate(before)]
 
 
 @settings(max_examples=40, deadline=None)
@@ -86,7 +101,7 @@ def test_a_row_is_shorter_by_the_prompts_but_a_token(made: list[PreferencePair])
 
 
 @pytest.mark.parametrize("window", [None, (2, 0)])
-def test_attention_by_distance_is_that_of_rows_of_their_own(window: tuple[int, int] | None) -> None:
+def test_attention_by_position_is_that_of_rows_of_their_own(window: tuple[int, int] | None) -> None:
     """With a window, which counts positions: the rejected response's prompt is no further away than the chosen's."""
     one = pair(prompt_ids=[5, 6, 3], chosen_ids=[7, 8, 4, 2], rejected_ids=[9, 2])
     row = shared([one], length=12)
@@ -95,10 +110,9 @@ def test_attention_by_distance_is_that_of_rows_of_their_own(window: tuple[int, i
     def both() -> list[tuple[Tensor, Tensor]]:
         local = attention(layers.LocalCoreAttention, **({} if window is None else {"window_size": window}))
         draw = torch.Generator().manual_seed(2)
-        q, k, v = (torch.randn(12, 1, heads, 8, generator=draw) for heads in (4, 2, 2))
-        distances = key_distances(row.part_bounds, row.position_ids_BS[0])
-        together = local(q, k, v, attention_mask=distances)
-        return [(together[places], local(q[places], k[places], v[places])) for places in whole]
+        q, k, v = (torch.randn(12, heads, 8, generator=draw) for heads in (4, 2, 2))
+        together = local(q, k, v, packed_seq_params=described(row))
+        return [(together[places], local(*(x[places, None] for x in (q, k, v)))[:, 0]) for places in whole]
 
     for found, expected in in_one_rank(both):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)

@@ -41,6 +41,22 @@ def test_tasks_of_srun_are_the_ranks(tmp_path: Path) -> None:
     assert printed == ["('1111', '0', '0', '4', '2', '0')", "None", "None", "None"]
 
 
+_ALONE = """
+import torch
+torch.cuda.is_available = lambda: True
+from nemo_sspo.megatron.ranks import on_every_rank
+from tests.megatron.test_forked_ranks import sum_over_all_ranks
+print(on_every_rank(sum_over_all_ranks, 1))
+"""
+
+
+def test_one_gpu_needs_no_launcher() -> None:
+    """A machine that says it has one: a CUDA context is not forked, so this process is the rank."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "NODE_RANK")}
+    done = subprocess.run([sys.executable, "-c", _ALONE], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "('1', '0', '0', '1', '1', '0')", done.stderr
+
+
 def test_another_number_of_ranks_than_the_layout_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -14,7 +14,6 @@ from nemo_sspo.config.load import load_experiment
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import Bf16Precision, Fp8Precision, Fp32Precision, Precision
 from nemo_sspo.errors import UserError
-from nemo_sspo.megatron import model_config
 from nemo_sspo.megatron.batch_plan import shuffled
 from nemo_sspo.megatron.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.model_config import training_config
@@ -93,14 +92,11 @@ def test_fp8_is_refused_before_anything_is_loaded(
         training_config(imported / "hf", Parallel(), Fp8Precision(), Train())
 
 
-def test_shared_prompts_are_refused_where_transformer_engine_attends(
-    imported: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train = Train(packing=True, share_prompt=True)
-    training_config(imported / "hf", Parallel(), Fp32Precision(), train)
-    monkeypatch.setattr(model_config, "transformer_engine_usable", lambda: True)
-    with pytest.raises(UserError, match=r"train\.share_prompt=false"):
-        training_config(imported / "hf", Parallel(), Fp32Precision(), train)
+@pytest.mark.parametrize("shared", [False, True])
+def test_shared_prompts_ask_for_layers_that_take_them(imported: Path, shared: bool) -> None:
+    made = training_config(imported / "hf", Parallel(), Fp32Precision(), Train(packing=True, share_prompt=shared))
+    asked = getattr(made.transformer_layer_spec, "keywords", {})
+    assert asked == ({"shares_prompts": True} if shared else {})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

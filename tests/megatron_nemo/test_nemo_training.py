@@ -74,9 +74,9 @@ def test_both_heads_train_alike(supervised: PairTable, imported: Path, alone: An
     [
         (Parallel(tensor=2, pipeline=2, sequence=True), False),
         (Parallel(data=2, context=2), False),
-        (Parallel(tensor=2, data=2), True),
+        (Parallel(context=2, data=2), True),
     ],
-    ids=["TP2 PP2 SP", "DP2 CP2", "TP2 DP2, shared prompts"],
+    ids=["TP2 PP2 SP", "DP2 CP2", "CP2 DP2, shared prompts"],
 )
 def test_packed_rows_train_alike(
     supervised: PairTable, imported: Path, alone: Any, tmp_path: Path, parallel: Parallel, shared: bool
@@ -176,7 +176,9 @@ def test_resuming_continues_bit_equal(
     expected = train(whole)
     killed = job(supervised, imported, tmp_path / "killed", parallel, checkpoint_every_steps=3)
     killed_after_a_state(killed, monkeypatch)
-    assert train(killed) == expected
+    # Who is told and when states are saved may change before it continues: no result depends on them.
+    changed = killed.train.model_copy(update={"checkpoint_every_steps": 1, "loggers": ()})
+    assert train(replace(killed, train=changed)) == expected
     weights = [_exported(one.output, imported, tmp_path / one.output.parent.name) for one in (whole, killed)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 

@@ -1,14 +1,15 @@
 """Only the wanted tokens, in little memory: the numbers are those of transformers' DeBERTa-v2."""
 
 import copy
-import itertools
 
 import pytest
 import torch
 
 pytest.importorskip("transformers")
 
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import DebertaV2Config, DebertaV2Model
+from transformers.models.deberta_v2.modeling_deberta_v2 import build_relative_position
 
 from nemo_sspo.oracle import deberta_attention
 from nemo_sspo.oracle.deberta_attention import WantedStates
@@ -63,6 +64,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 @torch.inference_mode()
 def test_states_are_those_of_transformers(monkeypatch: pytest.MonkeyPatch, changes: dict, at_once: int) -> None:
     monkeypatch.setattr(deberta_attention, "_SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr(deberta_attention, "_PRODUCTS_AT_ONCE", at_once)
     model = make_model(**changes)
     ids, mask = batch()
     states = model(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -83,7 +85,7 @@ def test_padding_and_neighbours_change_nothing() -> None:
 
 @torch.inference_mode()
 def test_scores_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No tensor of scores is larger than a head's, however many rows and heads there are."""
+    """However many rows, heads and queries there are, a block of scores is no larger than was asked for."""
     sizes = []
     softmax = torch.softmax
 
@@ -92,16 +94,39 @@ def test_scores_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
         return softmax(scores, dim)
 
     monkeypatch.setattr(torch, "softmax", watched)
-    monkeypatch.setattr(deberta_attention, "_SCORES_AT_ONCE", 2 * 70 * 70)
-    ids, mask = batch()
-    WantedStates(make_model())(ids, mask, WANTED)
-    first, last = sizes[: 2 * 2 * 3], sizes[2 * 2 * 3 :]
-    assert set(first) == {(2, 70, 70), (1, 70, 70)}  # three heads in twos, two layers, three rows
-    assert set(last) == {(3, 3, 70)}  # the last layer attends from three tokens
+    monkeypatch.setattr(deberta_attention, "_SCORES_AT_ONCE", 2 * 30 * 70)
+    monkeypatch.setattr(deberta_attention, "_PRODUCTS_AT_ONCE", 2 * 70 * 16)  # two rows by the 16 places of the table
+    WantedStates(make_model())(*batch(), WANTED)
+    whole, wanted = sizes[: 2 * 3 * (3 + 2)], sizes[2 * 3 * (3 + 2) :]
+    # Two layers of three heads: two rows, 30 of 70 queries at a time; then the third row, 60 at a time.
+    assert whole == [(2, 30, 70), (2, 30, 70), (2, 10, 70), (1, 60, 70), (1, 10, 70)] * 6
+    assert wanted == [(2, 3, 70), (1, 3, 70)] * 3  # the last layer attends from three tokens
 
 
-def test_every_pair_has_the_value_of_its_distance() -> None:
-    by_distance = torch.tensor([30, 20, 10, 0, -10, -20, -30])  # of distances 3, 2, ..., -3
-    found = deberta_attention._by_pair(by_distance)
-    for i, j in itertools.product(range(4), range(4)):
-        assert found[i, j] == 10 * (i - j)
+@pytest.mark.parametrize("changes", [{}, {"position_buckets": -1, "max_relative_positions": 12}])
+def test_places_of_keys_from_the_end_are_those_of_their_distances(changes: dict) -> None:
+    model = make_model(**changes)
+    span, length = (8 if not changes else 12), 70
+    truth = build_relative_position(
+        torch.zeros(1, length, 1), torch.zeros(1, length, 1), model.config.position_buckets, 64 if not changes else 12
+    )[0]
+    found = WantedStates(model)._places(length, torch.device("cpu")).unfold(0, length, 1)
+    torch.testing.assert_close(found.flip(1), (truth + span).clamp(0, 2 * span - 1))
+
+
+@torch.inference_mode()
+def test_short_rows_reach_few_places_of_the_table() -> None:
+    """The FLOPs of content x table, counted: 2S - 1 places of 64, from both sides, in every layer but the last."""
+    model = make_model(position_buckets=32, num_hidden_layers=2)
+    ids, length = torch.arange(1, 11)[None], 10
+    states = WantedStates(model)
+    with FlopCounterMode(display=False) as counter:
+        states(ids, torch.ones_like(ids), torch.tensor([[1, 2, 3]]))
+    hidden, inner, near = 36, 32, 2 * length - 1
+    keys, content = 2 * length * 2 * hidden * hidden, 2 * length * near * hidden
+
+    def rest(tokens: int) -> int:
+        """Queries, output and inner layer; context; queries x table. torch counts no baddbmm_, the scores."""
+        return 2 * tokens * (hidden * (2 * hidden + 2 * inner) + length * hidden + near * hidden)
+
+    assert counter.get_total_flops() == 2 * (keys + content) + rest(length) + rest(3)

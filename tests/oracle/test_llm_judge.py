@@ -3,8 +3,10 @@
 import json
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +199,53 @@ def test_a_cap_holds_for_all_steps_of_a_run(judge, server: JudgeServer) -> None:
         judge("two", max_requests=5).compare([Row("other", "a", "bb"), Row("other", "bb", "a")])
     judge("two", max_requests=5).compare([Row("other", "a", "bb")])
     assert len(server.asked) == 5
+
+
+def test_a_cap_holds_for_steps_that_ask_side_by_side(judge, server: JudgeServer) -> None:
+    """Eight steps of four questions each start at once under a cap of ten; every question waits for the others."""
+    server.faults = [0.05] * 40
+    start = threading.Barrier(8)
+
+    def step(number: int) -> str:
+        judging = judge(f"step_{number}", max_requests=10, concurrency=4)
+        rows = [Row(f"q{number}", "a", "b" * length) for length in range(2, 6)]
+        start.wait()
+        try:
+            judging.compare(rows)
+        except UserError as refusal:
+            return str(refusal)
+        return "all answered"
+
+    with ThreadPoolExecutor(8) as pool:
+        ends = list(pool.map(step, range(8)))
+    assert len(server.bodies) == 10, "no request beyond the cap, and none refused below it"
+    assert any("stopped before the run would have paid for 11 requests" in end for end in ends)
+    assert judge("late", max_requests=10).compare([Row("q", "x", "x")]).unique_rows == 1, "equal responses cost nothing"
+
+
+def test_questions_of_a_killed_step_count_until_it_runs_again(judge, server: JudgeServer, tmp_path: Path) -> None:
+    """They may have been paid for; its own journal then says what was."""
+    judge("killed").compare(ROWS[:2])
+    ledger = tmp_path / "judgements" / "spending.json"
+    entries = json.loads(ledger.read_text())
+    assert entries == {"killed": [2, 2 * USAGE["prompt_tokens"], 2 * USAGE["completion_tokens"]]}
+    ledger.write_text(json.dumps({"killed": [5, 500, 10]}))  # three more were under way
+    with pytest.raises(UserError, match="would pay for 6 requests"):
+        judge("other", max_requests=5).compare([Row("other", "a", "bb")])
+    judge("killed", max_requests=5).compare(ROWS)
+    assert json.loads(ledger.read_text())["killed"] == [4, 400, 8]
+    judge("other", max_requests=5).compare([Row("other", "a", "bb")])
+
+
+def test_a_ledger_that_is_gone_is_made_of_the_journals(judge, server: JudgeServer, tmp_path: Path) -> None:
+    judge("one").compare(ROWS)
+    ledger = tmp_path / "judgements" / "spending.json"
+    ledger.unlink()
+    with pytest.raises(UserError, match="would pay for 5 requests"):
+        judge("two", max_requests=4).compare([Row("other", "a", "bb")])
+    ledger.write_text("[1]")
+    with pytest.raises(UserError, match=r"spending\.json: not what a judge's steps have paid; delete it"):
+        judge("two").compare(ROWS)
 
 
 def test_extra_fields_change_the_request(judge, server: JudgeServer) -> None:

@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save_file
 from nemo_sspo.config.variants import PairRMOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.targets import build_targets
-from nemo_sspo.oracle.batching import pack
+from nemo_sspo.oracle import pairrm, pairrm_rows
+from nemo_sspo.oracle.batching import pack, token_budget
 from nemo_sspo.oracle.pairrm import PairRM
 from nemo_sspo.oracle.pairrm_checkpoint import HEAD_OUTPUT, MARKERS
 from nemo_sspo.oracle.protocol import Row
@@ -137,6 +138,27 @@ def test_equal_rows_are_computed_once(checkpoints: dict[str, Path]) -> None:
     assert done == sorted(done)
 
 
+def test_rows_and_texts_are_held_in_windows(checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """So memory does not grow with the rows of a call; the numbers and the progress are those of one window."""
+    rows = all_rows()
+    scorer = oracle(checkpoints["hf"])
+    whole, done = scorer.compare(rows), []
+    monkeypatch.setattr(pairrm, "_WINDOW_ROWS", 7)
+    monkeypatch.setattr(pairrm_rows, "_TEXTS_AT_ONCE", 3)
+    encoded, tokenized = [], []
+    encode, tokenize = scorer._encoder.encode, scorer._encoder._tokenizer
+    monkeypatch.setattr(scorer._encoder, "encode", lambda part: encoded.append(len(part)) or encode(part))
+    monkeypatch.setattr(
+        scorer._encoder, "_tokenizer", lambda texts, **named: tokenized.append(len(texts)) or tokenize(texts, **named)
+    )
+    windows = scorer.compare(rows, done.append)
+    np.testing.assert_allclose(windows.logits_R, whole.logits_R, atol=1e-6, rtol=0)
+    np.testing.assert_array_equal(windows.truncated_R, whole.truncated_R)
+    assert (max(encoded), sum(encoded), max(tokenized)) == (7, len(set(rows)), 3)
+    assert done == sorted(done)
+    assert done[-1] == len(rows)
+
+
 def test_room_that_the_prompt_leaves_goes_to_the_responses(checkpoints: dict[str, Path]) -> None:
     """A prompt of n tokens, marker counted, leaves each response 24 + (48 - n - 2) // 2 with its [CLS] and [SEP]."""
     scorer = oracle(checkpoints["hf"])
@@ -169,6 +191,11 @@ def test_packing_is_a_partition_within_the_budget(lengths: list[int], budget: in
     assert all(len(batch) == 1 or len(batch) * array[batch].max() <= budget for batch in batches)
     longest = [int(array[batch].max()) for batch in batches]
     assert longest == sorted(longest, reverse=True)
+
+
+def test_a_processor_is_given_smaller_batches_than_a_gpu_unless_told() -> None:
+    assert [token_budget(None, torch.device(name)) for name in ("cpu", "cuda")] == [2048, 16384]
+    assert token_budget(100, torch.device("cpu")) == 100
 
 
 def copy(checkpoints: dict[str, Path], layout: str, to: Path) -> Path:

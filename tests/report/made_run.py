@@ -16,6 +16,7 @@ from nemo_sspo.artifacts.schema import EVALUATION, REFERENCE, ROLLOUTS
 from nemo_sspo.artifacts.store import publish, write_table
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.plan import plan
+from nemo_sspo.report.blocks import Page, Plot, PlotGrid
 from nemo_sspo.report.facts.record import RunRecord, read_run
 from nemo_sspo.stages.registry import stage_settings
 from tests.stages.runs import (
@@ -39,6 +40,14 @@ EVALUATED = {
     "win_vs_previous": 0.7,
     "win_vs_previous_low": 0.65,
     "win_vs_previous_high": 0.75,
+    "length_controlled_win_vs_base": 0.6,
+    "length_controlled_win_vs_base_low": 0.45,
+    "length_controlled_win_vs_base_high": 0.7,
+    "best_of_n": 16,
+    "best_of_n_win_vs_base": 0.9,
+    "best_of_n_win_vs_base_low": 0.85,
+    "best_of_n_win_vs_base_high": 0.95,
+    "best_of_n_mean_tokens": 40.0,
     "new_mean_tokens": 30.0,
     "previous_mean_tokens": 20.0,
     "base_mean_tokens": 20.0,
@@ -165,3 +174,9 @@ def _train(layout: RunLayout, iteration: int, kept: int) -> None:
 def record(settings: Experiment) -> RunRecord:
     """As the command line reads it."""
     return read_run(RunLayout(settings.run_dir), plan(settings))
+
+
+def plots_of(page: Page) -> list[Plot]:
+    """Every figure of a page."""
+    blocks = [block for section in page.sections for block in section.blocks]
+    return [p for b in blocks for p in ([b] if isinstance(b, Plot) else b.plots if isinstance(b, PlotGrid) else [])]

@@ -13,13 +13,11 @@ from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.config.cluster import Environment, LocalCluster
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import UserError
-from nemo_sspo.report.facts.evaluation import WinRate, evaluations, win_matrix
+from nemo_sspo.report.facts.evaluation import BestOfN, WinRate, evaluations, win_matrix
 from nemo_sspo.report.facts.gate_view import binned
 from nemo_sspo.report.facts.record import read_run
 from nemo_sspo.report.facts.run_facts import gather
 from nemo_sspo.report.facts.samples import TEXT_CHARACTERS, sample_prompts
-from nemo_sspo.report.facts.training import Step1Identity, TrainingCurve
-from nemo_sspo.report.facts.verdict import Evidence, findings
 from tests.report.made_run import HOSTILE, LOSSES, PROMPTS, half_finished_run, metric_lines, put, record
 from tests.stages.runs import experiment
 
@@ -143,6 +141,8 @@ def test_gpu_hours_count_the_gpus_a_step_occupies(tmp_path):
 def test_evaluation_and_responses(facts):
     (evaluated,) = facts.evaluations
     assert evaluated.wins["base"] == WinRate(0.7, 0.65, 0.75)
+    assert evaluated.at_equal_length == WinRate(0.6, 0.45, 0.7)
+    assert evaluated.best_of_n == BestOfN(16, WinRate(0.9, 0.85, 0.95), 40.0)
     assert evaluated.tokens == {"new": 30.0, "previous": 20.0, "base": 20.0}
     (second,) = facts.sampled  # the first iteration's rollouts carry no counts here
     assert (second.iteration, second.responses, second.tokens, second.unfinished) == (2, 36, 25.0, 6)
@@ -205,38 +205,6 @@ def test_long_texts_are_cut(tmp_path, monkeypatch):
     assert pair.responses[1].cut > 3000
 
 
-def test_findings_follow_their_rules(facts):
-    states = {finding.text.split(":")[0]: finding.state for finding in facts.findings}
-    assert states["Iteration 1 beats the base policy"] == "good"
-    assert states["Iteration 1"] == "good"  # the loss fell
-    assert any(f.state == "warn" and "20.0 to 30.0 tokens (+50%)" in f.text for f in facts.findings)
-    assert any(f.state == "warn" and "17% of the responses are cut" in f.text for f in facts.findings)
-    outcomes = [finding.state for finding in facts.findings]
-    assert outcomes == sorted(outcomes, key=["bad", "warn", "good"].index)
-
-
-def test_findings_of_a_run_that_went_wrong():
-    metrics = {"loss": [1.0, 2.0], "effective_rank": [50.0, 20.0], "pairs": [4.0, 4.0]}
-    curve = TrainingCurve(1, True, [1, 2], metrics)
-    evidence = Evidence([], [], [curve], [Step1Identity(1, 40.0, 41.0)], {}, {})
-    outcomes = [(finding.state, finding.text) for finding in findings(evidence)]
-    assert [state for state, _ in outcomes] == ["bad", "warn", "warn"]
-    assert "differs from its closed form" in outcomes[0][1]
-    assert any("ended above its start, 1 → 2" in text for _, text in outcomes)
-    assert any("(-60%)" in text for _, text in outcomes)
-
-
-@pytest.mark.parametrize(
-    ("win", "state"),
-    [(WinRate(0.52, 0.48, 0.56), "warn"), (WinRate(0.4, 0.35, 0.45), "bad"), (WinRate(0.6, 0.55, 0.65), "good")],
-)
-def test_a_win_rate_is_judged_by_its_interval(facts, win, state):
-    evaluated = facts.evaluations[0]
-    changed = replace(evaluated, wins={"base": win}, tokens={})
-    (finding,) = findings(Evidence([changed], [], [], [], {}, {}))
-    assert finding.state == state
-
-
 def test_progress_of_the_steps_under_way(settings, tmp_path):
     layout = RunLayout(settings.run_dir)
     Progress(layout.progress("iter_2.score.00000")).update(3, 12, unit="prompts", note="loss [3]")
@@ -279,16 +247,3 @@ def test_settings_carry_their_meaning(facts):
     assert by_key["train.learning_rate"].is_default
     assert "learning rate" in by_key["train.learning_rate"].meaning
     assert json.loads(json.dumps([setting.value for setting in facts.settings]))
-
-
-def test_findings_on_the_oracle_and_diversity(facts):
-    first = facts.diagnosed[1]
-    oracle = first.oracle.model_copy(update={"order_flip_share": 0.25, "length_correlation": 0.4})
-    later = first.model_copy(
-        update={"oracle": oracle, "collapse": first.collapse.model_copy(update={"distinct_2": 0.1})}
-    )
-    outcomes = [(f.state, f.text) for f in findings(Evidence([], [], [], [], {}, {1: first, 2: later}))]
-    assert [state for state, _ in outcomes] == ["warn"] * 3
-    assert any("in 25% of the response pairs" in text for _, text in outcomes)
-    assert any("correlation +0.40" in text for _, text in outcomes)
-    assert any("0.10 in iteration 2" in text for _, text in outcomes)

@@ -14,12 +14,12 @@ from nemo_sspo.artifacts.diagnostics import Calibration, ReliabilityBin
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.errors import UserError
 from nemo_sspo.report import theme
-from nemo_sspo.report.blocks import Page, Plot, PlotGrid, Section, Table
+from nemo_sspo.report.blocks import Page, Plot, Section, Table
 from nemo_sspo.report.facts.run_facts import gather
 from nemo_sspo.report.figures.base import figure
 from nemo_sspo.report.render import render, safe_json, write_page
 from nemo_sspo.report.run_page import run_page
-from tests.report.made_run import HOSTILE, half_finished_run, put, record
+from tests.report.made_run import HOSTILE, half_finished_run, plots_of, put, record
 from tests.stages.runs import experiment
 
 
@@ -74,11 +74,6 @@ def html(page):
 @pytest.fixture(scope="module")
 def parsed(html):
     return Parsed(html)
-
-
-def plots_of(page):
-    blocks = [block for section in page.sections for block in section.blocks]
-    return [p for b in blocks for p in ([b] if isinstance(b, Plot) else b.plots if isinstance(b, PlotGrid) else [])]
 
 
 def test_nothing_is_fetched(parsed):

@@ -101,6 +101,39 @@ def test_samples_follow_the_policy(
     assert np.mean([completion.logprobs[0] for completion in responses]) == pytest.approx(mean, abs=4 * sigma)
 
 
+def test_a_shard_is_sampled_alike_whatever_its_engine_sampled_before(
+    engine: VllmEngine, prompts: list[list[int]], completions: list[list[Completion]]
+) -> None:
+    """`completions` are what a new engine gave; every token and log-prob is equal to the last bit."""
+    other = [[*prompt[:-1], 7, prompt[-1]] for prompt in prompts]
+    engine.begin(8)
+    shard = engine.generate(other, WARM, ignore)
+    engine.begin(7)
+    assert engine.generate(prompts, WARM, ignore) == completions
+    assert engine.generate(prompts, WARM, ignore) != completions, "generators go on, and the cache has hits"
+    engine.begin(8)
+    assert engine.generate(other, WARM, ignore) == shard
+
+
+def test_a_prompt_is_one_request_the_longest_first(
+    engine: VllmEngine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = []
+    generate = engine._llm.generate
+
+    def record(requests, parameters, **options):
+        sent.append(([len(request["prompt_token_ids"]) for request in requests], parameters))
+        return generate(requests, parameters, **options)
+
+    monkeypatch.setattr(engine._llm, "generate", record)
+    found = engine.generate(prompts, WARM, ignore)
+    ((lengths, parameters),) = sent
+    assert lengths == sorted(map(len, prompts), reverse=True)
+    assert (parameters.n, parameters.seed) == (WARM.samples, None)
+    assert [len(responses) for responses in found] == [WARM.samples] * len(prompts)
+    assert engine._llm.llm_engine.vllm_config.cache_config.enable_prefix_caching
+
+
 def test_text_has_no_special_tokens(policy: Path) -> None:
     tokenizer = load_policy_tokenizer(str(policy))
     ids = tokenizer("sort a list", add_special_tokens=False)["input_ids"]

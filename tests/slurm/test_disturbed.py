@@ -27,6 +27,7 @@ ALL_JOBS = [
     "iter_1.rollout_held_out",
     "iter_1.evaluate",
     "iter_1.diagnose",
+    "report",
 ]
 TRAIN, SHARD_0, SHARD_1 = "iter_1.train", "iter_1.rollout.00000", "iter_1.rollout.00001"
 
@@ -49,6 +50,9 @@ def test_undisturbed_then_submitted_again(fake, expected, capsys):
     assert fake.submitted() == ALL_JOBS
     assert fake.history(SHARD_1) == fake.history(TRAIN) == ["start", "finished"]
     assert {row["state"] for row in fake.status(capsys).values()} == {"published"}
+    assert fake.history("report") == ["start", "finished"]
+    page = fake.layout.report.read_text()
+    assert "Finished: all 16 steps are published" in page
     assert fake.command("resume") == 0
     assert "every step is published" in capsys.readouterr().out
     assert fake.submitted() == ALL_JOBS
@@ -102,6 +106,7 @@ def test_a_second_submission_is_refused_and_a_cancelled_run_is_resumed(fake, exp
     fake.behave(iter_1__build_pairs="wait")
     assert fake.submit() == 0
     job = fake.wait_for("iter_1.build_pairs")
+    fake.slurm.run("scontrol", "update", f"jobid={job}", "comment=the site's own")
     for again in (fake.submit, lambda: fake.command("resume")):
         capsys.readouterr()
         assert again() == 2
@@ -141,6 +146,9 @@ def test_a_failing_step_cancels_what_depends_on_it_and_says_what_to_do(fake, exp
     assert fake.history("iter_1.score.00000") == fake.history("iter_1.embed.00000") == []
     assert fake.history("iter_1.score.00001") == ["start", "crashed", "start", "gave_up"]
     assert fake.history("iter_1.build_pairs") == fake.history(TRAIN) == []
+    assert fake.history("report") == ["start", "finished"]
+    assert "Not finished" in fake.layout.report.read_text()  # a run that failed is drawn too, and once more at its end
+    assert fake.status(capsys)["report"]["state"] == "missing"
     assert fake.is_published("embed", 1, 1)
     log = fake.log(SHARD_0)
     assert "error: prompts.jsonl line 3: not JSON" in log

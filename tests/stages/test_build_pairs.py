@@ -1,5 +1,6 @@
 """Pairs from rollouts, scores and embeddings with known content: values by hand, invariants, and planted faults."""
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from nemo_sspo.artifacts.layout import DROPPED, PAIRS
+from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Pairs, Rollout
 from nemo_sspo.config.variants import CustomGate, NoGate
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import sigmoid
+from nemo_sspo.stages import build_pairs
+from nemo_sspo.stages.join import JoinedShard
 from tests.stages import runs
 
 TEXTS = [["best one", "middle", "worst"], ["x", "yy", "zzz"]]
@@ -117,6 +121,22 @@ def test_shards_together_equal_one(tmp_path: Path) -> None:
     one, two = (runs.run_stage(settings, "build_pairs") for settings in (whole, cut))
     assert pq.read_table(one.file(PAIRS)).equals(pq.read_table(two.file(PAIRS)))
     assert one.manifest.counts == two.manifest.counts
+
+
+def test_a_shard_is_let_go_before_the_next_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = runs.experiment(tmp_path, rollout=Rollout(shards=3))
+    for shard, row in enumerate(runs.rollout_rows([[f"{n}{c}" for c in "abc"] for n in range(3)])):
+        publish_all(settings, [row], logits_for([[0.0, 1.0, 2.0]]), shard)
+    read: list[weakref.ref] = []
+    join = build_pairs.join_shard
+
+    def watched(*artifacts: Artifact) -> JoinedShard:
+        assert not any(shard() for shard in read)
+        read.append(weakref.ref(shard := join(*artifacts)))
+        return shard
+
+    monkeypatch.setattr(build_pairs, "join_shard", watched)
+    assert runs.run_stage(settings, "build_pairs").manifest.rows == len(read) == 3
 
 
 def test_every_reason_to_drop_and_their_order(tmp_path: Path) -> None:

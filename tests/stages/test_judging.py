@@ -13,9 +13,11 @@ import pytest
 
 from nemo_sspo.artifacts.layout import SCORES, RunLayout
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.oracles import LlmJudgeOracle, PolicyJudgeOracle
-from nemo_sspo.oracle.protocol import Turn
-from nemo_sspo.stages import score
+from nemo_sspo.config.oracles import LlmJudgeOracle, Oracle, PolicyJudgeOracle
+from nemo_sspo.config.stages import Rollout
+from nemo_sspo.oracle.protocol import Turn, Workplace
+from nemo_sspo.stages import judging
+from nemo_sspo.stages.__main__ import main
 from nemo_sspo.stages.registry import stage_inputs, stage_settings
 from tests.oracle.judge_server import TEMPLATE, JudgeServer, with_logprobs
 from tests.stages import runs
@@ -72,7 +74,7 @@ def test_a_killed_step_asks_nothing_twice(server: JudgeServer, tmp_path: Path, m
 
 def test_the_oracle_is_shown_every_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     oracle = FormulaOracle(lambda row: 0.0)
-    monkeypatch.setattr(score, "load_oracle", lambda *_: oracle)
+    monkeypatch.setattr(judging, "load_oracle", lambda *_: oracle)
     settings, rows = runs.experiment(tmp_path), runs.rollout_rows(TEXTS)
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     rows[1]["messages"] = turns
@@ -94,6 +96,27 @@ def test_the_policy_that_an_iteration_starts_from_judges_it(tmp_path: Path) -> N
     base = settings.model_copy(update={"oracle": PolicyJudgeOracle(judge="base")})
     assert "policy" not in stage_inputs("score", base, layout, 2, 0)
     assert "policy" not in stage_settings(runs.experiment(tmp_path), "score")
+
+
+@pytest.mark.parametrize(("oracle", "loads"), [(PolicyJudgeOracle(), 1), (LlmJudgeOracle(model="m"), 2)])
+def test_shards_of_one_process_share_a_model_and_no_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, oracle: Oracle, loads: int
+) -> None:
+    """What an endpoint answered belongs to the step that paid for it, also when the next step has the same process."""
+    journals = []
+
+    def load(_: object, workplace: Workplace) -> FormulaOracle:
+        journals.append(workplace.journal)
+        return FormulaOracle(lambda row: 0.0)
+
+    monkeypatch.setattr(judging, "load_oracle", load)
+    settings = runs.experiment(tmp_path, oracle=oracle, rollout=Rollout(shards=2))
+    for shard in range(2):
+        runs.publish_rollout(settings, runs.rollout_rows(TEXTS, name=str(shard)), shard=shard)
+    layout = RunLayout(settings.run_dir)
+    layout.experiment.write_text(settings.model_dump_json())
+    assert main(["score", "--run", str(layout.root), "--iteration", "1", "--shard", "0-1"]) == 0
+    assert journals == [layout.judgements(f"iter_1.score.0000{shard}") for shard in range(loads)]
 
 
 def test_an_edited_question_is_another_question(tmp_path: Path) -> None:

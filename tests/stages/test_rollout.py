@@ -4,6 +4,7 @@ import itertools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.rollout import vllm_engine
 from nemo_sspo.rollout.protocol import Completion, OnProgress, Sampling
 from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, tokenizer_identity
+from nemo_sspo.stages.__main__ import main
 from nemo_sspo.stages.rollout import conversation_text
 from tests.stages import runs
 
@@ -29,16 +31,22 @@ END = 5
 class EchoEngine:
     """Answers a prompt with its own last text token: once stopped, once cut, then repeated."""
 
+    begun: ClassVar[list[tuple[int, int]]] = []
+    """Of every `begin`, which engine it was and the seed."""
+
     def __init__(
         self, policy: str, settings: object, *, seed: int, max_model_len: int, stop_token_ids: list[int]
     ) -> None:
         self.limit = max_model_len
         assert stop_token_ids == [2, END]
 
+    def begin(self, seed: int) -> None:
+        self.begun.append((id(self), seed))
+
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, on_progress: OnProgress
     ) -> list[list[Completion]]:
-        assert self.limit == max(map(len, prompts)) + sampling.max_tokens
+        assert self.limit >= max(map(len, prompts)) + sampling.max_tokens
         on_progress(len(prompts))
         return [
             [
@@ -133,6 +141,38 @@ def test_a_candidate_answers_all_selection_prompts(
         artifact = runs.run_stage(settings, "rollout_selection", iteration, shard)
         assert (artifact.manifest.counts["prompts"], artifact.manifest.counts["responses"]) == (3, 6)
     assert asked == [str(policy), str(exported / HF_MODEL)]
+    # Taken by one process all the same, each loads its own.
+    shutil.rmtree(layout.artifact("rollout_selection", 1, 1))
+    shutil.copytree(exported, exported.with_name("shard_00000"))
+    assert main(["rollout_selection", "--run", str(layout.root), "--iteration", "1", "--shard", "0-1"]) == 0
+    assert asked[2:] == [str(exported.with_name("shard_00000") / HF_MODEL), str(exported / HF_MODEL)]
+
+
+def test_shards_of_one_process_share_an_engine_and_are_what_they_are_alone(
+    tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One engine, which begins each shard with that shard's seed; a published shard of the lane is left as it is."""
+    monkeypatch.setattr(vllm_engine, "VllmEngine", EchoEngine)
+    monkeypatch.setattr(EchoEngine, "begun", [])
+    alone, together = (settings_with_prompts(tmp_path / name, policy, 8, shards=4) for name in ("alone", "together"))
+    expected = [runs.run_stage(alone, "rollout", shard=shard) for shard in range(4)]
+    seeds = [seed for _, seed in EchoEngine.begun]
+    assert len(set(seeds)) == 4
+    EchoEngine.begun.clear()
+    runs.run_stage(together, "rollout", shard=1)
+    layout = RunLayout(together.run_dir)
+    layout.log("iter_1.rollout.00000", "5").parent.mkdir()
+    layout.log("iter_1.rollout.00000", "5").write_text("of the process")
+    command = ["rollout", "--run", str(layout.root), "--iteration", "1", "--shard", "0-1,3", "--attempt", "5"]
+    assert main(command) == 0
+    _, *lane = EchoEngine.begun
+    assert len({engine for engine, _ in lane}) == 1
+    assert [seed for _, seed in lane] == [seeds[0], seeds[3]]
+    made = [open_artifact(layout.artifact("rollout", 1, shard)) for shard in (0, 1, 3)]
+    assert [artifact.manifest.digest for artifact in made] == [expected[n].manifest.digest for n in (0, 1, 3)]
+    assert ["loading_seconds" in artifact.manifest.timings for artifact in made] == [True, True, False]
+    assert capsys.readouterr().out.splitlines() == [f"begin iter_1.rollout.{shard:05d}" for shard in (0, 1, 3)]
+    assert layout.log("iter_1.rollout.00003", "5").read_text() == "of the process"
 
 
 def test_more_shards_than_prompts(tmp_path: Path, policy: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from nemo_sspo.artifacts.layout import SCORES
 from nemo_sspo.errors import UserError
-from nemo_sspo.stages import score
+from nemo_sspo.stages import judging, score
 from tests.stages import runs
 from tests.stages.fake_oracle import FormulaOracle
 
@@ -21,7 +21,7 @@ def biased(row) -> float:
 
 def test_logits_lie_at_first_and_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     oracle = FormulaOracle(biased)
-    monkeypatch.setattr(score, "load_oracle", lambda *_: oracle)
+    monkeypatch.setattr(judging, "load_oracle", lambda *_: oracle)
     monkeypatch.setattr(score, "_WINDOW_PROMPTS", 2)  # so that the shard needs two windows
     settings, rows = runs.experiment(tmp_path), runs.rollout_rows(TEXTS)
     runs.publish_rollout(settings, rows)
@@ -47,7 +47,7 @@ def test_a_logit_that_is_not_finite_names_its_prompt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: float
 ) -> None:
     oracle = FormulaOracle(lambda row: broken if "gg" in row else 1.0)
-    monkeypatch.setattr(score, "load_oracle", lambda *_: oracle)
+    monkeypatch.setattr(judging, "load_oracle", lambda *_: oracle)
     settings, rows = runs.experiment(tmp_path), runs.rollout_rows(TEXTS)
     runs.publish_rollout(settings, rows)
     with pytest.raises(UserError, match=f"prompt {rows[2]['prompt_id']}: the oracle's logits are not finite"):

@@ -35,6 +35,16 @@ class WinRate:
 
 
 @dataclass(frozen=True)
+class BestOfN:
+    """The best of n samples, as the oracle picks it, against the base."""
+
+    n: int
+    win: WinRate
+    tokens: float | None
+    """Mean tokens of a response that was picked."""
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """One iteration's policy on the held-out prompts."""
 
@@ -42,6 +52,9 @@ class Evaluated:
     prompts: int | None
     wins: dict[str, WinRate]
     """By opponent: ``base``, ``previous``, and ``iter_k`` between them."""
+    at_equal_length: WinRate | None
+    """Against the base, with the advantage of longer answers taken out."""
+    best_of_n: BestOfN | None
     tokens: dict[str, float]
     """Mean tokens of a response by policy: ``new``, ``previous``, ``base``."""
     distinct: dict[str, float]
@@ -74,10 +87,10 @@ def evaluations(run: RunRecord) -> list[Evaluated]:
             iteration=iteration,
             prompts=counts.get("prompts"),
             wins={
-                name: WinRate(counts[key], counts.get(f"{key}_low"), counts.get(f"{key}_high"))
-                for name in opponents(iteration)
-                if counts.get(key := f"win_vs_{name}") is not None
+                name: win for name in opponents(iteration) if (win := _win_rate(counts, f"win_vs_{name}")) is not None
             },
+            at_equal_length=_win_rate(counts, "length_controlled_win_vs_base"),
+            best_of_n=_best_of_n(counts),
             tokens=_by_policy(counts, "mean_tokens"),
             distinct=_by_policy(counts, "distinct"),
             unfinished={name: int(value) for name, value in _by_policy(counts, "unfinished").items()},
@@ -106,6 +119,16 @@ def sampled(run: RunRecord) -> list[Sampled]:
             )
         )
     return facts
+
+
+def _win_rate(counts: dict, key: str) -> WinRate | None:
+    mean = counts.get(key)
+    return None if mean is None else WinRate(mean, counts.get(f"{key}_low"), counts.get(f"{key}_high"))
+
+
+def _best_of_n(counts: dict) -> BestOfN | None:
+    win = _win_rate(counts, "best_of_n_win_vs_base")
+    return None if win is None else BestOfN(int(counts["best_of_n"]), win, counts.get("best_of_n_mean_tokens"))
 
 
 def _by_policy(counts: dict, name: str) -> dict[str, float]:

@@ -36,7 +36,10 @@ _RATES = {
     "score": ("pairs_per_second", "comparisons/s"),
     "embed": ("responses_per_second", "responses/s"),
 }
+LOADING = "loading_seconds"
 STEP_TIMINGS = "steps.jsonl"
+_SAMPLING = ("rollout",)
+_JUDGING = ("score", "embed")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class StageCost:
     seconds: float
     """Work of all shards added up, without the start of their processes."""
     gpu_hours: float
+    loads: int
+    """Times that a process loaded the model of the stage; 0 where no step tells."""
+    loading_seconds: float
+    """Seconds of these loads, a part of `seconds`."""
     rate: float | None
     """Mean rate of a shard."""
     rate_unit: str
@@ -103,6 +110,34 @@ def spans(run: RunRecord) -> list[Span]:
     ]
 
 
+@dataclass(frozen=True)
+class Overlap:
+    """How far an iteration's responses were scored and embedded while others were still sampled."""
+
+    beside: float
+    """Seconds of `judging` during which responses were sampled too."""
+    judging: float
+    """Seconds during which something was scored or embedded."""
+
+
+def overlap(spans: Sequence[Span]) -> Overlap:
+    """Over all iterations, on the clock: what runs at once counts once."""
+    sampled, judged = (_busy([s for s in spans if s.stage in stages]) for stages in (_SAMPLING, _JUDGING))
+    beside = sum(max(0.0, min(a[1], b[1]) - max(a[0], b[0])) for a in sampled for b in judged)
+    return Overlap(beside, sum(end - begin for begin, end in judged))
+
+
+def _busy(spans: Sequence[Span]) -> list[tuple[float, float]]:
+    """The union of spans, as stretches (begin, end) in seconds since the epoch that do not touch each other."""
+    stretches: list[tuple[float, float]] = []
+    for begin, end in sorted((span.started.timestamp(), span.ended.timestamp()) for span in spans):
+        if stretches and begin <= stretches[-1][1]:
+            begin, last = stretches.pop()
+            end = max(end, last)
+        stretches.append((begin, end))
+    return stretches
+
+
 def stage_costs(run: RunRecord) -> list[StageCost]:
     """Cost and rate of every stage of every iteration."""
     gpus = {step.step_id: step.gpus for step in run.plan}
@@ -112,6 +147,7 @@ def stage_costs(run: RunRecord) -> list[StageCost]:
         steps = run.of(stage, iteration)
         rate, unit = _rate(run, stage, iteration)
         training = _training_timings(run, iteration) if stage == "train" else []
+        loading = [timings[LOADING] for step in steps if LOADING in (timings := step.manifest.timings)]
         costs.append(
             StageCost(
                 stage=stage,
@@ -119,6 +155,8 @@ def stage_costs(run: RunRecord) -> list[StageCost]:
                 shards=len(steps),
                 seconds=sum(step.seconds for step in steps),
                 gpu_hours=sum(step.seconds * gpus.get(step.step_id, 0) for step in steps) / 3600,
+                loads=len(loading),
+                loading_seconds=sum(loading),
                 rate=rate,
                 rate_unit=unit,
                 peak_memory_gib=_peak_memory(training or [step.manifest.timings for step in steps]),

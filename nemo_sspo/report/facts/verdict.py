@@ -54,6 +54,7 @@ def findings(evidence: Evidence) -> list[Finding]:
     found = [
         *_early_stop(evidence.stopped),
         *_win_rates(evidence.evaluations),
+        *_equal_length(evidence.evaluations),
         *_identities(evidence.identities),
         *_losses(evidence.curves),
         *_ranks(evidence.curves),
@@ -96,6 +97,22 @@ def _win_rates(evaluations: Sequence[Evaluated]) -> Iterator[Finding]:
             f"Iteration {last.iteration} {outcome} {name}: win rate {win}.",
             "a warning when the interval includes ½, a failure when it lies below",
         )
+
+
+def _equal_length(evaluations: Sequence[Evaluated]) -> Iterator[Finding]:
+    """Only where the policy beats the base at all."""
+    if not evaluations or (controlled := evaluations[-1].at_equal_length) is None:
+        return
+    win = evaluations[-1].wins.get("base")
+    if win is None or win.includes_half or win.mean < 0.5:
+        return
+    lost = controlled.includes_half or controlled.mean < 0.5
+    outcome = "no longer beats" if lost else "beats"
+    yield Finding(
+        "warn" if lost else "good",
+        f"Iteration {evaluations[-1].iteration} {outcome} the base policy at equal length: win rate {controlled}.",
+        "a warning when the interval at equal length includes ½ or lies below: longer answers are what wins",
+    )
 
 
 def _identities(identities: Sequence[Step1Identity]) -> Iterator[Finding]:

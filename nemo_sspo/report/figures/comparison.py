@@ -9,16 +9,39 @@ from nemo_sspo.report.facts.comparison import Comparison, sweep
 from nemo_sspo.report.facts.evaluation import OPPONENTS
 from nemo_sspo.report.facts.run_facts import RunFacts
 from nemo_sspo.report.facts.training import full_batches
-from nemo_sspo.report.figures.base import error_bars, figure, half_line, late_mean, rounded, whole_ticks
-from nemo_sspo.report.figures.evaluation import OPPONENT_NAMES, by_iteration
+from nemo_sspo.report.figures.base import error_bars, figure, half_line, late_mean, rounded
+from nemo_sspo.report.figures.evaluation import (
+    AT_EQUAL_LENGTH,
+    OPPONENT_NAMES,
+    against_base,
+    best_of_n_lines,
+    by_iteration,
+)
+from nemo_sspo.report.figures.wins import win_lines
 from nemo_sspo.report.theme import LIGHT, series
-
-_SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x")
 
 
 def win_rate_plots(comparison: Comparison) -> list[Plot]:
-    """Win rates with intervals, one plot per opponent."""
-    plots = [_win_rates(comparison, opponent) for opponent in OPPONENTS]
+    """Win rates with intervals, one plot per opponent and measure."""
+    runs = list(zip(comparison.labels, comparison.runs, strict=True))
+    plots = [
+        win_lines(
+            f"compare-win-{opponent}",
+            f"Win rate {OPPONENT_NAMES[opponent]}",
+            "run",
+            {
+                label: {e.iteration: e.wins[opponent] for e in run.evaluations if opponent in e.wins}
+                for label, run in runs
+            },
+        )
+        for opponent in OPPONENTS
+    ]
+    at_equal_length = {label: against_base(run.evaluations)[AT_EQUAL_LENGTH] for label, run in runs}
+    plots.append(win_lines("compare-win-equal-length", "Against the base at equal length", "run", at_equal_length))
+    best_of_n = {
+        f"{label}, {n}": points for label, run in runs for n, points in best_of_n_lines(run.evaluations).items()
+    }
+    plots.append(win_lines("compare-best-of-n", "Best of n against the base", "run", best_of_n))
     return [plot for plot in plots if plot is not None]
 
 
@@ -152,48 +175,6 @@ def seconds_plot(comparison: Comparison) -> Plot:
         table=Table(("stage", *comparison.labels), [*rows, ("all", *(rounded(total, 5) for total in totals))]),
         note="Without the start of processes; shards added up.",
         height=200 + 44 * len(comparison.labels),
-    )
-
-
-def _win_rates(comparison: Comparison, opponent: str) -> Plot | None:
-    name = OPPONENT_NAMES[opponent]
-    traces, rows = [], []
-    for position, (label, run) in enumerate(zip(comparison.labels, comparison.runs, strict=True)):
-        found = [(e.iteration, e.wins[opponent]) for e in run.evaluations if opponent in e.wins]
-        wins = [win for _, win in found]
-        offset = (position - (len(comparison.runs) - 1) / 2) * 0.06
-        traces.append(
-            go.Scatter(
-                x=[iteration + offset for iteration, _ in found],
-                y=[win.mean for win in wins],
-                error_y=error_bars(wins),
-                name=label,
-                mode="lines+markers",
-                marker={"size": 9, "symbol": _SYMBOLS[position % len(_SYMBOLS)]},
-                line={"color": series(position), "width": 2},
-                text=[str(win) for win in wins],
-                hovertemplate=f"{label}: %{{text}}<extra></extra>",
-            )
-        )
-        rows += [(label, i, rounded(win.mean), rounded(win.low), rounded(win.high)) for i, win in found]
-    if not rows:
-        return None
-    iterations = sorted({row[1] for row in rows})
-    return Plot(
-        key=f"compare-win-{opponent}",
-        title=f"Win rate {name}",
-        figure=figure(
-            traces,
-            xaxis={"title": {"text": "iteration"}, "range": [iterations[0] - 0.5, iterations[-1] + 0.5]}
-            | whole_ticks(iterations),
-            yaxis={"title": {"text": "win rate"}},
-            shapes=[half_line()],
-        ),
-        description=f"Win rates {name}: "
-        + "; ".join(f"{label}, iteration {i}: {mean} [{low}, {high}]" for label, i, mean, low, high in rows)
-        + ".",
-        table=Table(("run", "iteration", "win rate", "low", "high"), rows),
-        note="Bars: bootstrap intervals over the held-out prompts. Dotted: ½.",
     )
 
 

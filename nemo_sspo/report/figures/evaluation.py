@@ -8,52 +8,47 @@ from nemo_sspo.report.blocks import Plot, Table
 from nemo_sspo.report.facts.evaluation import OPPONENTS, Evaluated, Sampled, WinMatrix, WinRate
 from nemo_sspo.report.facts.supervision import Supervision
 from nemo_sspo.report.facts.training import TrainingCurve, full_batches
-from nemo_sspo.report.figures.base import error_bars, figure, half_line, late_mean, rounded, whole_ticks
+from nemo_sspo.report.figures.base import figure, late_mean, rounded, whole_ticks
+from nemo_sspo.report.figures.wins import win_lines
 from nemo_sspo.report.theme import DIVERGING, LIGHT, series
 
 _DISTINCT = "share of the responses to a prompt that differ from each other, held-out prompts"
+AT_EQUAL_LENGTH = "at equal length"
+_MEASURES = (
+    "At equal length: with the advantage of longer answers taken out. Best of n: the oracle that judges picks the "
+    "answer too, so that it is no independent measurement."
+)
 OPPONENT_NAMES = {"base": "against the base", "previous": "against the previous iteration"}
 
 
-def win_rate_plot(evaluations: Sequence[Evaluated]) -> Plot:
-    """Held-out win rates of each iteration with their intervals."""
-    traces, rows, said = [], [], []
-    for position, opponent in enumerate(OPPONENTS):
-        found = [(e.iteration, e.wins[opponent]) for e in evaluations if opponent in e.wins]
-        if not found:
-            continue
-        wins = [win for _, win in found]
-        name = OPPONENT_NAMES[opponent]
-        traces.append(
-            go.Scatter(
-                x=[iteration + (position - 0.5) * 0.06 for iteration, _ in found],
-                y=[win.mean for win in wins],
-                error_y=error_bars(wins),
-                name=name,
-                mode="lines+markers",
-                marker={"size": 9, "symbol": ("circle", "square")[position]},
-                line={"color": series(position), "width": 2},
-                text=[str(win) for win in wins],
-                hovertemplate=f"{name}: %{{text}}<extra></extra>",
-            )
-        )
-        rows += [(f"iteration {i}", name, rounded(w.mean), rounded(w.low), rounded(w.high)) for i, w in found]
-        said += [f"iteration {i} {name} {w}" for i, w in found]
-    iterations = [e.iteration for e in evaluations]
-    return Plot(
-        key="win-rates",
-        title="Oracle win rate on held-out prompts",
-        figure=figure(
-            traces,
-            xaxis={"title": {"text": "iteration"}, "range": [min(iterations) - 0.5, max(iterations) + 0.5]}
-            | whole_ticks(iterations),
-            yaxis={"title": {"text": "win rate"}},
-            shapes=[half_line()],
-        ),
-        description=f"Win rates with bootstrap intervals: {'; '.join(said)}.",
-        table=Table(("policy", "opponent", "win rate", "low", "high"), rows),
-        note="Bars: bootstrap intervals over the held-out prompts. Dotted: ½, where neither wins.",
-    )
+def win_rate_plots(evaluations: Sequence[Evaluated]) -> list[Plot]:
+    """Held-out win rates of each iteration with their intervals, and three measures of the one against the base."""
+    by_opponent = {
+        OPPONENT_NAMES[name]: {e.iteration: e.wins[name] for e in evaluations if name in e.wins} for name in OPPONENTS
+    }
+    plots = [win_lines("win-rates", "Oracle win rate on held-out prompts", "opponent", by_opponent)]
+    measured = {name: points for name, points in against_base(evaluations).items() if points}
+    if len(measured) > 1:
+        plots.append(win_lines("win-measures", "Against the base, measured otherwise", "answers", measured, _MEASURES))
+    return [plot for plot in plots if plot is not None]
+
+
+def against_base(evaluations: Sequence[Evaluated]) -> dict[str, dict[int, WinRate]]:
+    """Win rates against the base by measure and iteration."""
+    return {
+        "as sampled": {e.iteration: e.wins["base"] for e in evaluations if "base" in e.wins},
+        AT_EQUAL_LENGTH: {e.iteration: e.at_equal_length for e in evaluations if e.at_equal_length is not None},
+        **best_of_n_lines(evaluations),
+    }
+
+
+def best_of_n_lines(evaluations: Sequence[Evaluated]) -> dict[str, dict[int, WinRate]]:
+    """Win rates of the best of n by n and iteration; empty where it was not asked for."""
+    lines: dict[str, dict[int, WinRate]] = {}
+    for evaluated in evaluations:
+        if (best := evaluated.best_of_n) is not None:
+            lines.setdefault(f"best of {best.n}", {})[evaluated.iteration] = best.win
+    return lines
 
 
 def matrix_plot(matrix: WinMatrix) -> Plot:

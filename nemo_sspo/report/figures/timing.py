@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from nemo_sspo.report.blocks import Plot, Table
-from nemo_sspo.report.facts.timing import Running, Span, StageCost, stage_rank
+from nemo_sspo.report.facts.timing import Running, Span, StageCost, overlap, stage_rank
 from nemo_sspo.report.figures.base import figure, rounded
 from nemo_sspo.report.theme import series
 
@@ -59,7 +59,7 @@ def timeline_plot(spans: Sequence[Span]) -> Plot:
         ),
         description=(
             f"{len(spans)} steps over {total:.0f} seconds from the first start to the last end; the longest was "
-            f"{longest.step_id} with {_seconds(longest):.1f} seconds."
+            f"{longest.step_id} with {_seconds(longest):.1f} seconds.{_overlap(spans)}"
         ),
         table=Table(
             ("step", "began (s)", "seconds"),
@@ -68,6 +68,17 @@ def timeline_plot(spans: Sequence[Span]) -> Plot:
         ),
         note="A bar is a step's work, without the start of its process. Gaps: starts, waits, or a stopped run.",
         height=110 + _ROW_PIXELS * len(rows),
+    )
+
+
+def _overlap(spans: Sequence[Span]) -> str:
+    """A sentence; none where nothing has been scored yet."""
+    found = overlap(spans)
+    if not found.judging:
+        return ""
+    return (
+        f" Of the {found.judging:.1f} seconds in which responses were scored or embedded, others were sampled "
+        f"during {found.beside:.1f}."
     )
 
 
@@ -89,6 +100,7 @@ def cost_table(costs: Sequence[StageCost]) -> Table:
             cost.shards,
             f"{cost.seconds:,.1f}",
             f"{cost.gpu_hours:.3f}" if cost.gpu_hours else "-",
+            f"{cost.loads} in {cost.loading_seconds:,.1f} s" if cost.loads else "-",
             f"{cost.rate:,.0f} {cost.rate_unit}" if cost.rate is not None else "-",
             f"{cost.peak_memory_gib:.2f} GiB" if cost.peak_memory_gib is not None else "-",
             f"{cost.mfu:.1%}" if cost.mfu is not None else "-",
@@ -96,13 +108,14 @@ def cost_table(costs: Sequence[StageCost]) -> Table:
         for cost in costs
     ]
     return Table(
-        ("iteration", "stage", "tasks", "seconds", "GPU-hours", "rate of a task", "peak memory", "MFU"),
+        ("iteration", "stage", "tasks", "seconds", "GPU-hours", "model loads", "rate of a task", "peak memory", "MFU"),
         rows,
         title="Efficiency",
         note=(
             "Seconds are the work of all shards added up, without the start of their processes; GPU-hours are these "
             "seconds times the GPUs that a task occupied (none on a machine without GPUs). Memory: of training "
-            "the most that one rank held, on its GPU where it has one; else main memory of the largest task."
+            "the most that one rank held, on its GPU where it has one; else main memory of the largest task. A process "
+            "loads its model once, however many shards it takes, imports included; the rate is without it."
         ),
     )
 

@@ -1,0 +1,37 @@
+"""Checks of what is named by an import path: its form, and the packages that its environment must have."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.oracles import FunctionOracle
+from nemo_sspo.config.variants import CustomGate, CustomLoss
+
+
+def check_functions(experiment: Experiment) -> Iterator[str]:
+    """Import paths that are none; whether the package is there is asked of its environment."""
+    for key, path in _functions(experiment).items():
+        if not _is_import_path(path):
+            yield f"{key}={path}: write it as package.module:function"
+
+
+def packages(experiment: Experiment, environment: Literal["train", "rollout"]) -> list[str]:
+    """Packages from which the stages of an environment import functions of the user's."""
+    used = {"train": ("loss.function",), "rollout": ("gate.function", "oracle.function")}[environment]
+    functions = _functions(experiment)
+    paths = [functions[key] for key in used if key in functions]
+    return [path.partition(":")[0].partition(".")[0] for path in paths if _is_import_path(path)]
+
+
+def _functions(experiment: Experiment) -> dict[str, str]:
+    parts = {"gate": experiment.gate, "loss": experiment.loss, "oracle": experiment.oracle}
+    return {
+        f"{name}.function": part.function
+        for name, part in parts.items()
+        if isinstance(part, CustomGate | CustomLoss | FunctionOracle)
+    }
+
+
+def _is_import_path(path: str) -> bool:
+    module, colon, name = path.partition(":")
+    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))

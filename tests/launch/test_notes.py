@@ -1,0 +1,29 @@
+"""What a run does without, and its user may not know of, is told before it starts."""
+
+import pytest
+
+from nemo_sspo import cli
+from nemo_sspo.config.load import load_experiment
+from nemo_sspo.launch.notes import notes
+
+
+@pytest.mark.parametrize("loss", ["dpo", "ipo", "kto_pair", "sppo_hard"])
+def test_a_gate_that_the_loss_does_not_read_is_told(loss: str) -> None:
+    (note,) = notes(load_experiment(["experiment=quickstart", f"loss={loss}", "gate=linear"]))
+    assert note.startswith(f"loss={loss} does not read win-rate targets: gate=linear has no effect on what is trained")
+    assert notes(load_experiment(["experiment=quickstart", f"loss={loss}", "gate=none"])) == []
+
+
+@pytest.mark.parametrize("loss", ["sppo", "sppo_single"])
+def test_a_gate_that_the_loss_reads_is_not(loss: str) -> None:
+    assert notes(load_experiment(["experiment=quickstart", f"loss={loss}", "gate=power"])) == []
+
+
+def test_it_is_printed_and_changes_no_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with_gate, without = (
+        (cli.main(["run", "experiment=quickstart", "loss=dpo", f"gate={gate}", "--dry-run"]), capsys.readouterr().err)
+        for gate in ("linear", "none")
+    )
+    assert with_gate[0] == without[0]
+    assert "note: loss=dpo does not read win-rate targets: gate=linear has no effect" in with_gate[1]
+    assert "note:" not in without[1]
