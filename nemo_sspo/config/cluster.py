@@ -67,7 +67,7 @@ class LocalCluster(Frozen):
     launcher: Literal["fork", "torchrun"] = "torchrun"
     """How the ranks of a training stage start on one machine: forked from one import (CPU), or torchrun (GPU)."""
     parallel_steps: PositiveInt = 1
-    """Steps that may run at once on a machine without GPUs."""
+    """Processes that may run at once on a machine without GPUs; half of them sample while the others score."""
     gpus: NonNegativeInt | None = None
     """GPUs of the machine; without it, those that are visible."""
 

@@ -37,7 +37,8 @@ class Rollout(Frozen):
     """Responses that iteration 1 takes instead of sampling: a JSONL or Parquet file, a directory of such files or a
     data set id, with a prompt and `responses`, or `chosen` and `rejected`. Their number is K of that iteration."""
     shards: PositiveInt = 1
-    """Parts into which the prompts are cut; each is sampled, scored and embedded by a task of its own."""
+    """Parts into which the prompts are cut; each is sampled, scored and embedded by steps of its own. One process takes
+    several, with its model loaded once."""
 
 
 class Pairs(Frozen):

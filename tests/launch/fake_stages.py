@@ -1,8 +1,10 @@
 """Stand-ins for the stages, behind the real step runner: what they publish depends on their inputs alone.
 
 FAKE_STAGES is a JSON object ``{step id: behaviour}``: ``refuse`` (bad input), ``crash``, ``silent`` (ends without an
-artifact), ``hang`` (never ends, with a grandchild in a session of its own), ``stop`` (the run ends after this
-iteration) or seconds to sleep.
+    how = json.loads(os.environ.get("FAKE_STAGES", "{}")).get(name)
+    _behave(how, context.layout.root)
+    if how == "stop":
+        context.output.counts["stop"] = "nobody wins"
 """
 
 import importlib
@@ -11,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 from nemo_sspo.artifacts.layout import step_id
@@ -26,7 +29,7 @@ def run(context: StageContext) -> None:
     name = step_id(context.stage, context.iteration, shard)
     context.progress.update(1, 2, unit="halves", note="working")
     how = json.loads(os.environ.get("FAKE_STAGES", "{}")).get(name)
-    _behave(how)
+    _behave(how, context.layout.root)
     if how == "stop":
         context.output.counts["stop"] = "nobody wins"
     inputs = sorted(artifact.manifest.digest for group in context.inputs.values() for artifact in group)
@@ -37,7 +40,7 @@ def run(context: StageContext) -> None:
     context.output.rows = 1
 
 
-def _behave(how: str | float | None) -> None:
+def _behave(how: str | float | None, run: Path) -> None:
     if how == "refuse":
         raise UserError("prompts.jsonl line 3: not JSON")
     if how == "crash":
@@ -49,6 +52,9 @@ def _behave(how: str | float | None) -> None:
         grandchild = ["sleep", "300"]
         subprocess.Popen(grandchild, start_new_session=True)
         time.sleep(300)
+    if isinstance(how, str) and how.startswith("after "):
+        while not (run / how.removeprefix("after ")).exists():
+            time.sleep(0.02)
     elif isinstance(how, int | float):
         time.sleep(how)
 
