@@ -39,7 +39,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The imported policy with 1 added to every weight."""
     directory = tmp_path_factory.mktemp("other")
     policy = write_policy(directory / "policy", "llama")
-    tensors = {name: tensor + 1 for name, tensor in SafetensorsDirectory(policy)}
+    tensors = {name: tensor + 1 for name, tensor in dict(SafetensorsDirectory(policy)).items()}
     save_file(tensors, policy / "model.safetensors")
     import_policy(policy, directory / "nemo", directory / "hf", torch.float32)
     return directory
