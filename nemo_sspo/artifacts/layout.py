@@ -75,6 +75,7 @@ def step_id(stage: str, iteration: int = 0, shard: int | None = None) -> str:
 
 PORTION = "portion_{iteration}.parquet"
 HELD_OUT = "held_out.parquet"
+SELECTION_PROMPTS = "selection.parquet"
 ROLLOUTS = "rollouts.parquet"
 SCORES = "scores.parquet"
 VECTORS = "vectors.zarr"
@@ -86,6 +87,8 @@ METRICS = "metrics.jsonl"
 EVALUATION = "evaluation.parquet"
 MATCHUPS = "matchups.parquet"
 BEST_OF_N = "best_of_n.parquet"
+SELECTION = "selection.json"
+CANDIDATES = "candidates.parquet"
 DIAGNOSTICS = "diagnostics.json"
 COMPARISONS = "comparisons.parquet"
 LABELLED = "labelled.parquet"
@@ -93,6 +96,11 @@ NEMO_CHECKPOINT = "nemo"
 HF_MODEL = "hf"
 VOLATILE = "volatile"
 """Subfolder of an artifact for logs and timings; it is kept but is no part of the identity."""
+
+
+def candidate_checkpoint(candidate: int, candidates: int) -> str:
+    """Where a training's artifact holds the checkpoint of a candidate, counted from 0; the last is its end."""
+    return NEMO_CHECKPOINT if candidate == candidates - 1 else f"candidates/{candidate:05d}"
 
 
 def no_run(layout: RunLayout) -> UserError:

@@ -98,6 +98,16 @@ MATCHUPS = pa.schema(
 )
 """The same against every earlier policy (0: the base), and how many tokens longer the new policy's responses are."""
 
+CANDIDATES = pa.schema(
+    [
+        ("candidate", pa.int32()),
+        ("prompt_id", pa.string()),
+        ("win", pa.float64()),
+        ("length_difference", pa.float64()),
+    ]
+)
+"""The same of every candidate of an iteration against the policy that it started from, on one selection prompt."""
+
 BEST_OF_N = pa.schema([("prompt_id", pa.string()), ("response_id", pa.string()), ("win_vs_base", pa.float64())])
 """The sample that the oracle kept of a held-out prompt, and its mean win probability against the base."""
 

@@ -173,6 +173,18 @@ def refuse_changes(artifact: Artifact, config: Mapping[str, Any], inputs: Mappin
         )
 
 
+def link_tree(source: Path, target: Path) -> None:
+    """A copy of a directory of finished files that shares their blocks where the file system can do that."""
+    shutil.copytree(source, target, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Write one Parquet file, deterministic for equal content."""
     pq.write_table(table, path, compression="zstd")

@@ -44,7 +44,7 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """The arguments that every benchmark takes."""
     parser.add_argument("run", type=Path, help="directory of a run")
-    parser.add_argument("--iteration", type=int, help="whose policy, 0 the base's (default: the last exported)")
+    parser.add_argument("--iteration", type=int, help="whose policy, 0 the base's (default: the result of the run)")
     parser.add_argument("--output", type=Path, help="directory to make (default: in the run's, benchmarks/iter_T/NAME)")
     parser.add_argument("--python", help="interpreter with vLLM (default: the run's rollout environment)")
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.selection import EarlyStop, early_stop
 from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.artifacts.store import is_published, open_artifact
 from nemo_sspo.commands.plan import plain, print_wide, show_jobs, show_notes
@@ -22,6 +23,7 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.config.mistakes import validation_message
 from nemo_sspo.errors import UserError
+from nemo_sspo.launch.due import due
 from nemo_sspo.launch.job_record import Submission
 from nemo_sspo.launch.jobs import Job, cluster_problems, jobs, slurm_cluster
 from nemo_sspo.launch.preflight import problems
@@ -43,6 +45,8 @@ _CANCEL_SECONDS = 90.0
 _POLL_SECONDS = 0.5
 _SETTINGS = ("account", "partition", "qos", "reservation", "time")
 """Options of submit that are settings of the cluster."""
+_ENDED = {"published", "left out"}
+"""States of steps with which nothing is left to do."""
 
 
 def register(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -91,7 +95,7 @@ def show_submit(options: argparse.Namespace) -> int:
         for change in bind(experiment, layout):
             console.print(f"changed since the last start: {change}", markup=False, highlight=False)
         done = submit(experiment, begin=options.begin)
-    _show_submitted(done, console)
+    _show_submitted(done, early_stop(layout), console)
     return 0
 
 
@@ -100,7 +104,7 @@ def _rehearse(experiment: Experiment, graph: Sequence[Job], place: Place, begin:
     refuse_beside_jobs(place.run)  # jobs that wait read the environment's file when they start
     write_scripts(experiment, graph, place)
     done: list[Submission] = []
-    for part in missing_parts(graph):
+    for part in missing_parts(due(graph, place)):
         print(shlex.join(["sbatch", *submit_options(part, place, done, begin), str(place.script(part.job))]))
         done.append(Submission(part.job.name, f"<{part.job.name}>", part.shards, 0.0))
 
@@ -124,7 +128,7 @@ def show_status(options: argparse.Namespace) -> int:
             print_wide(_status_table(rows))
             if advice := _advice(rows, place.run):
                 print(advice)
-        if options.watch is None or all(row.state == "published" for row in rows):
+        if options.watch is None or all(row.state in _ENDED for row in rows):
             return 0
         time.sleep(max(1.0, options.watch))
 
@@ -198,11 +202,12 @@ def _measured_seconds_per_step(experiment: Experiment) -> float | None:
     return open_artifact(published[-1]).manifest.timings.get("seconds_per_step") if published else None
 
 
-def _show_submitted(done: Sequence[Submission], console: Console) -> None:
+def _show_submitted(done: Sequence[Submission], stop: EarlyStop | None, console: Console) -> None:
     for item in done:
         shards = f" shards {shard_ranges(item.shards)}" if len(item.shards) > 1 else ""
         console.print(f"{item.id:>8}  {item.job}{shards}", markup=False, highlight=False)
-    console.print(f"{len(done)} jobs submitted" if done else "every step is published", highlight=False)
+    nothing = f"nothing is missing: the run has {stop}" if stop else "every step is published"
+    console.print(f"{len(done)} jobs submitted" if done else nothing, markup=False, highlight=False)
 
 
 def _status_table(rows: Sequence[StepStatus]) -> Table:
@@ -227,7 +232,7 @@ def _duration(seconds: float) -> str:
 def _advice(rows: Sequence[StepStatus], run: Path) -> str:
     """What to do about a run that has come to a halt."""
     states = {row.state for row in rows}
-    if states & {"running", "queued"} or states == {"published"}:
+    if states & {"running", "queued"} or states <= _ENDED:
         return ""
     failed = next((row.step for row in rows if row.state == "failed"), None)
     cause = f"{failed} failed (its logs: {run}/logs/{failed}.*.log); once the cause is gone, " if failed else ""

@@ -7,7 +7,7 @@ from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validat
 
 from nemo_sspo.config.base import Frozen
 from nemo_sspo.config.cluster import Cluster
-from nemo_sspo.config.stages import Data, Evaluation, Pairs, Parallel, Rollout, Train
+from nemo_sspo.config.stages import Data, Evaluation, Pairs, Parallel, Rollout, Selection, Train
 from nemo_sspo.config.variants import Encoder, Engine, Gate, Loss, Oracle, Precision, Repulsion
 
 
@@ -36,6 +36,7 @@ class Experiment(Frozen):
     train: Train = Train()
     parallel: Parallel = Parallel()
     precision: Precision
+    selection: Selection = Selection()
     evaluation: Evaluation = Evaluation()
     cluster: Cluster
 

@@ -161,3 +161,23 @@ class Evaluation(Frozen):
     labelled_pairs: str | None = None
     """Comparisons with known outcomes, to measure the oracle's calibration once: JSONL, Parquet or a data set id with
     `prompt`, `response_a`, `response_b` and `label`, the probability in [0, 1] that a is better."""
+
+
+class Selection(Frozen):
+    candidates: PositiveInt = 1
+    """Checkpoints of an iteration that the oracle chooses from, evenly spaced over its optimizer steps, the last one
+    included. As many as `train.train_epochs` are the ends of the epochs: with 3 of either, the best of three epochs."""
+    prompts: PositiveInt = 200
+    """Prompts split off to choose by, where there is a choice. Not those of the evaluation, whose win rate of a policy
+    that was chosen by them would be too high."""
+    criterion: Literal["win_rate", "length_controlled"] = "win_rate"
+    """What is best: the oracle win rate against the policy that the iteration started from, or the same at equal
+    length."""
+    early_stop: bool = False
+    """End the run after an iteration in which no candidate's interval (`evaluation.confidence`) lies above 1/2; its
+    result is then the policy that this iteration started from."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is anything to decide after a training."""
+        return self.candidates > 1 or self.early_stop

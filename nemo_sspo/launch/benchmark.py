@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.selection import early_stop
 from nemo_sspo.artifacts.store import is_published, open_artifact, refuse_changes
 from nemo_sspo.config.benchmarks import BenchmarkRequest
 from nemo_sspo.config.experiment import Experiment
@@ -37,7 +38,8 @@ class GenerationFailed(Exception):
 
 
 def run_and_iteration(run: Path, iteration: int | None) -> tuple[Experiment, int]:
-    """The experiment of a run, and the iteration given or the last that has an exported policy.
+    """The experiment of a run, and the iteration given or that of its result: the last that has an exported policy, or,
+    of a run that has stopped early, the one before its end.
 
     Raises:
         UserError: there is no run, or no such policy.
@@ -50,7 +52,8 @@ def run_and_iteration(run: Path, iteration: int | None) -> tuple[Experiment, int
     if iteration is None:
         if not exported:
             raise UserError(f"{run}: no policy has been exported yet; --iteration 0 takes the base policy")
-        return experiment, exported[-1]
+        stop = early_stop(layout)
+        return experiment, exported[-1] if stop is None else stop.result
     if iteration != 0 and iteration not in exported:
         there = ", ".join(map(str, [0, *exported]))
         raise UserError(f"--iteration {iteration}: {run} holds the policies of iterations {there} (0 is the base)")

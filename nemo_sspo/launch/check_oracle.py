@@ -33,13 +33,14 @@ def planned_comparisons(experiment: Experiment) -> int | None:
     prompts = planned_prompts(experiment)
     if prompts is None:
         return None
-    trained, held_out = prompts
+    trained, held_out, selecting = prompts
     k, held_out_k = experiment.rollout.samples_per_prompt, experiment.rollout.held_out_samples_per_prompt
     meetings = experiment.iterations * (experiment.iterations + 1) // 2  # iteration t's policy meets 0, ..., t - 1
     evaluated = meetings * held_out * held_out_k**2 * _ORDERS
+    selected = experiment.iterations * experiment.selection.candidates * selecting * held_out_k**2 * _ORDERS
     if (n := experiment.evaluation.best_of_n) is not None:
         evaluated += experiment.iterations * held_out * (n * (n - 1) + held_out_k * _ORDERS)
-    return trained * k * (k - 1) + evaluated
+    return trained * k * (k - 1) + evaluated + selected
 
 
 def _pairrm(experiment: Experiment, oracle: PairRMOracle) -> Iterator[str]:

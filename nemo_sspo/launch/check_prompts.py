@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from nemo_sspo.artifacts.prompt_source import Conversation, PromptRead, read_prompts
 from nemo_sspo.artifacts.records import is_on_disk
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Data
+from nemo_sspo.stages.prepare_prompts import too_few_prompts
 
 _TOKENIZED_AT_MOST = 2000
 
@@ -25,8 +26,19 @@ def check_prompts(experiment: Experiment) -> Iterator[str]:
         yield from _too_few(experiment, read, _available(experiment, read, held_out))
 
 
-def planned_prompts(experiment: Experiment) -> tuple[int, int] | None:
-    """At most how many prompts a run trains on in all iterations, and evaluates on in each; None for a data set id."""
+class PlannedPrompts(NamedTuple):
+    """At most how many prompts a run takes."""
+
+    trained: int
+    """In all iterations together."""
+    held_out: int
+    """In each evaluation."""
+    selecting: int
+    """In each selection; 0 where there is none."""
+
+
+def planned_prompts(experiment: Experiment) -> PlannedPrompts | None:
+    """How many prompts go where; None for a data set id."""
     data = experiment.data
     read = _read(experiment.prompts, data.duplicate_prompts)
     held_out = _read_held_out(data)
@@ -34,17 +46,23 @@ def planned_prompts(experiment: Experiment) -> tuple[int, int] | None:
         return None
     available = _available(experiment, read, held_out)
     trained = min(available, experiment.iterations * (data.prompts_per_iteration or available))
-    return trained, min(data.held_out_count, len(held_out.conversations) if held_out else data.held_out_count)
+    evaluated = min(data.held_out_count, len(held_out.conversations) if held_out else data.held_out_count)
+    return PlannedPrompts(trained, evaluated, _selecting(experiment))
+
+
+def _selecting(experiment: Experiment) -> int:
+    return experiment.selection.prompts if experiment.selection.is_on else 0
 
 
 def _available(experiment: Experiment, read: PromptRead, held_out: PromptRead | None) -> int:
-    """Prompts that are not kept for evaluation."""
+    """Prompts that are kept neither for evaluation nor for selection."""
+    kept = _selecting(experiment)
     if held_out is not None:
         reserved = {conversation.key for conversation in held_out.conversations}
-        return sum(conversation.key not in reserved for conversation in read.conversations)
+        return sum(conversation.key not in reserved for conversation in read.conversations) - kept
     if experiment.data.held_out_prompts is None:
-        return len(read.conversations) - experiment.data.held_out_count
-    return len(read.conversations)
+        kept += experiment.data.held_out_count
+    return len(read.conversations) - kept
 
 
 def _read(source: str, duplicates: Literal["error", "drop"], setting: str = "prompts") -> PromptRead | None:
@@ -62,11 +80,7 @@ def _too_few(experiment: Experiment, read: PromptRead, available: int) -> Iterat
     iterations, shards = experiment.iterations, experiment.rollout.shards
     total = len(read.conversations)
     if available < iterations:
-        held = "" if experiment.data.held_out_prompts else f"data.held_out_count={experiment.data.held_out_count} and "
-        yield (
-            f"{read.source}: {total} prompts are too few for {held}iterations={iterations}; "
-            "give more prompts or lower these"
-        )
+        yield too_few_prompts(experiment, total)
         return
     portion = min(available // iterations, experiment.data.prompts_per_iteration or available)
     if portion < shards:

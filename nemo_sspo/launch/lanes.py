@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from math import ceil
 
 from nemo_sspo.launch.plan import Step
+from nemo_sspo.stages.registry import STAGES
 
 Lane = tuple[Step, ...]
 """Steps of one process, in the order in which it takes them."""
 
 
 def lanes(steps: Sequence[Step], size: Callable[[Step], int]) -> list[Lane]:
-    """Cut steps into lanes: at most `size` of a stage and iteration, which are its shards.
+    """Cut steps into lanes: at most `size` of a stage and iteration, which are its shards; one where each shard has a
+    model of its own.
 
     Lanes and the steps in them keep the order of `steps`. `size` is asked once for each stage and iteration.
     """
@@ -23,9 +25,13 @@ def lanes(steps: Sequence[Step], size: Callable[[Step], int]) -> list[Lane]:
         grouped.setdefault((step.stage, step.iteration), []).append(step)
     cut = []
     for group in grouped.values():
-        length = max(1, size(group[0]))
+        length = max(1, size(group[0])) if _one_model(group[0]) else 1
         cut += [tuple(group[start : start + length]) for start in range(0, len(group), length)]
     return cut
+
+
+def _one_model(step: Step) -> bool:
+    return step.stage not in STAGES or STAGES[step.stage].one_model
 
 
 def fair_size(unfinished: int, processes: int) -> int:

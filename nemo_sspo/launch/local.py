@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.selection import early_stop
 from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.artifacts.store import Artifact, discard_drafts, is_published, open_artifact, refuse_changes
 from nemo_sspo.config.experiment import Experiment
@@ -38,6 +39,9 @@ class Display(Protocol):
 
     def skipped(self, step: Step) -> None:
         """The step's artifact is there already."""
+
+    def left_out(self, step: Step, reason: str) -> None:
+        """The run has ended before the step."""
 
     def started(self, step: Step) -> None:
         """A process works on the step."""
@@ -119,7 +123,7 @@ class LocalRunner:
         self._opened: dict[Path, Artifact] = {}
 
     def run(self) -> None:
-        """Run until every step is published.
+        """Run until every step is published, or left out after an early stop.
 
         Raises:
             StepFailed: a step failed; the others have been stopped.
@@ -138,6 +142,7 @@ class LocalRunner:
 
         A step that has to wait for GPUs keeps later ones from taking them: training on all of them would starve.
         """
+        self._leave_out()
         while skipped := [step for step in self._ready() if is_published(step.output)]:
             for step in skipped:
                 self._check_published(step)
@@ -149,6 +154,15 @@ class LocalRunner:
                 self._start(lane)
             elif lane[0].gpus:
                 break
+
+    def _leave_out(self) -> None:
+        """What comes after an early stop is done with."""
+        if (stop := early_stop(self._layout)) is None:
+            return
+        for step in self._steps:
+            if stop.leaves_out(step.iteration) and step.step_id not in self._done:
+                self._done.add(step.step_id)
+                self._display.left_out(step, str(stop))
 
     def _ready(self) -> list[Step]:
         running = {step.step_id for item in self._running for step in item.lane}

@@ -74,16 +74,23 @@ def as_data(steps: Sequence[Step]) -> list[dict[str, Any]]:
 def _order(experiment: Experiment) -> Iterator[tuple[str, int, int]]:
     """(stage, iteration, shard) of every step; iteration 0 prepares the base policy and its held-out responses."""
     shards = range(experiment.rollout.shards)
+    selecting, candidates = experiment.selection.is_on, range(experiment.selection.candidates)
     yield "prepare_prompts", 0, 0
     yield "import_policy", 0, 0
     yield "rollout_held_out", 0, 0
+    if selecting:
+        yield "rollout_selection", 0, 0
     if experiment.evaluation.labelled_pairs is not None:
         yield "score_labelled", 0, 0
     for iteration in range(1, experiment.iterations + 1):
         for stage in ("rollout", "score", "embed"):
             yield from ((stage, iteration, shard) for shard in shards)
-        for stage in ("build_pairs", "reference_logps", "train", "export", "rollout_held_out", "evaluate", "diagnose"):
-            yield stage, iteration, 0
+        yield from ((stage, iteration, 0) for stage in ("build_pairs", "reference_logps", "train"))
+        if selecting:
+            for stage in ("export_candidate", "rollout_selection"):
+                yield from ((stage, iteration, candidate) for candidate in candidates)
+            yield "select_model", iteration, 0
+        yield from ((stage, iteration, 0) for stage in ("export", "rollout_held_out", "evaluate", "diagnose"))
 
 
 def _step(

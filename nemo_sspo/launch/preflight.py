@@ -15,12 +15,13 @@ from nemo_sspo.launch.check_functions import check_functions
 from nemo_sspo.launch.check_models import check_encoder, check_policy, policy_bytes
 from nemo_sspo.launch.check_mounts import check_mounts
 from nemo_sspo.launch.check_oracle import check_oracle, oracle_paths
-from nemo_sspo.launch.check_prompts import check_prompts
+from nemo_sspo.launch.check_prompts import check_prompts, planned_prompts
 from nemo_sspo.launch.check_responses import check_responses
 from nemo_sspo.launch.jobs import cluster_problems
 from nemo_sspo.launch.machine import visible_gpus
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.run_directory import refuse_other_settings
+from nemo_sspo.megatron.batch_plan import steps_per_epoch
 
 Check = Callable[[Experiment], Iterator[str]]
 
@@ -62,9 +63,9 @@ def check_run_directory(experiment: Experiment) -> Iterator[str]:
 
 def bytes_to_publish(experiment: Experiment) -> int:
     """A lower bound of what is still to be written: one copy of the weights per checkpoint and per export."""
-    weights = ("import_policy", "train", "export")
-    missing = [step for step in plan(experiment) if step.stage in weights and not is_published(step.output)]
-    return policy_bytes(experiment) * len(missing)
+    copies = {"import_policy": 1, "train": experiment.selection.candidates, "export_candidate": 1, "export": 1}
+    missing = [copies.get(step.stage, 0) for step in plan(experiment) if not is_published(step.output)]
+    return policy_bytes(experiment) * sum(missing)
 
 
 def check_gpus(experiment: Experiment) -> Iterator[str]:
@@ -89,6 +90,26 @@ def check_precision(experiment: Experiment) -> Iterator[str]:
         yield (
             f"engine.quantization={experiment.engine.quantization} needs a GPU: vLLM's CPU build has no such kernels; "
             "leave it out, the policy is sampled as it is then"
+        )
+
+
+def check_candidates(experiment: Experiment) -> Iterator[str]:
+    """Every candidate of an iteration is another checkpoint, as far as that is known before pairs are built."""
+    candidates, train = experiment.selection.candidates, experiment.train
+    if candidates == 1:
+        return
+    try:
+        planned = planned_prompts(experiment)
+    except UserError:
+        return  # the prompts cannot be read, which their own check says
+    if planned is None or planned.trained < experiment.iterations:
+        return
+    pairs = -(-planned.trained // experiment.iterations)
+    steps = steps_per_epoch(pairs, train.global_batch_size) * train.train_epochs
+    if candidates > steps:
+        yield (
+            f"selection.candidates={candidates} is more than the {steps} optimizer steps of an iteration of {pairs} "
+            "prompts; lower it or train.global_batch_size, or raise train.train_epochs"
         )
 
 
@@ -122,6 +143,7 @@ CHECKS: tuple[Check, ...] = (
     check_functions,
     check_gpus,
     check_precision,
+    check_candidates,
     check_environments,
     check_mounts,
     check_run_directory,

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.selection import EarlyStop, early_stop
+from nemo_sspo.launch.due import due
 from nemo_sspo.launch.job_record import Event, Submission, events, submissions
 from nemo_sspo.launch.jobs import Job
 from nemo_sspo.launch.lanes import Lane
@@ -16,7 +18,7 @@ from nemo_sspo.launch.report_step import is_done
 from nemo_sspo.launch.sbatch import Place
 from nemo_sspo.launch.slurm import LiveJob
 
-State = Literal["published", "running", "queued", "failed", "missing"]
+State = Literal["published", "running", "queued", "failed", "missing", "left out"]
 _TAIL_BYTES = 8192
 
 
@@ -39,7 +41,7 @@ class StepStatus:
     remaining: float | None
     """Seconds until it is done, at that rate."""
     detail: str
-    """Why it waits or failed, or the last line of its log."""
+    """Why it waits, failed or is left out, or the last line of its log."""
 
 
 def run_status(
@@ -55,12 +57,22 @@ def run_status(
     for item in submissions(place):
         submitted |= {(item.job, shard): item for shard in item.shards}
     alive = {(job.submission, job.task): job for job in live}
-    return [
-        _status(step, lane, submitted.get((job.name, step.shard)), alive, place, final_state)
-        for job in graph
-        for lane in job.lanes
-        for step in lane
-    ]
+    still_due, stop = {job.name: job for job in due(graph, place)}, early_stop(RunLayout(place.run))
+    rows: list[StepStatus] = []
+    for name, job in ((job.name, still_due.get(job.name, job)) for job in graph):
+        if stop is not None and name not in still_due:
+            rows += [_left_out(step, stop) for step in job.steps]
+            continue
+        rows += [
+            _status(step, lane, submitted.get((name, step.shard)), alive, place, final_state)
+            for lane in job.lanes
+            for step in lane
+        ]
+    return rows
+
+
+def _left_out(step: Step, stop: EarlyStop) -> StepStatus:
+    return StepStatus(step.step_id, "left out", "", 0, None, None, "", None, None, str(stop))
 
 
 def _status(

@@ -87,5 +87,13 @@ def steps_per_epoch(num_pairs: int, global_batch_size: int) -> int:
     return -(-num_pairs // global_batch_size)
 
 
+def candidate_steps(steps: int, candidates: int) -> list[int]:
+    """After which of `steps` optimizer steps the policy is kept: `candidates` numbers, evenly spaced, `steps` the last.
+
+    With as many candidates as epochs these are the epochs' ends. At most `steps` candidates differ from each other.
+    """
+    return [number * steps // candidates for number in range(1, candidates + 1)]
+
+
 def _cut(order: list[int], size: int) -> list[GlobalBatch]:
     return [GlobalBatch(tuple(order[start : start + size])) for start in range(0, len(order), size)]

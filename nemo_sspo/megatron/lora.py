@@ -1,4 +1,4 @@
-"""Low-rank adapters on the layers' matrices: NeMo's, put on before training and merged into the weights after it.
+"""Low-rank adapters on the layers' matrices: NeMo's, put on before training and merged into what is published.
 
     y = W x + alpha / rank  B A x,    A [rank, in] random, B [out, rank] zero at the start (arXiv:2106.09685, 4.1)
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,18 +79,27 @@ def add_adapters(model: GPTModel, adapters: Adapters) -> None:
         model.embedding.register_forward_hook(lambda _module, _inputs, output: output.requires_grad_())
 
 
-def merge_adapters(model: GPTModel) -> None:
-    """Add each adapter to its matrix, W + alpha / rank B A in fp32, and take it off. Collective over TP.
+@contextmanager
+def merged_adapters(model: GPTModel) -> Iterator[None]:
+    """Inside the block each adapter is added to its matrix, W + alpha / rank B A in fp32, and taken off.
 
-    Without adapters there is nothing to do.
+    Afterwards the model is what it was, bit for bit: W waits on the host. Collective over TP. Without adapters there is
+    nothing to do.
     """
-    for parent, name, _ in _targets(model):
-        adapted = getattr(parent, name)
-        if isinstance(adapted, AdaptedLinear):
-            weight = adapted.to_wrap.weight
-            with torch.no_grad():
-                weight.copy_(weight.float() + _product(adapted.adapter))
-            setattr(parent, name, adapted.to_wrap)
+    places = [(parent, name, getattr(parent, name)) for parent, name, _ in _targets(model)]
+    adapted = [place for place in places if isinstance(place[-1], AdaptedLinear)]
+    before = [linear.to_wrap.weight.detach().to("cpu", copy=True) for _, _, linear in adapted]
+    with torch.no_grad():
+        for parent, name, linear in adapted:
+            weight = linear.to_wrap.weight
+            weight.copy_(weight.float() + _product(linear.adapter))
+            setattr(parent, name, linear.to_wrap)
+        try:
+            yield
+        finally:
+            for (parent, name, linear), weight in zip(adapted, before, strict=True):
+                linear.to_wrap.weight.copy_(weight)
+                setattr(parent, name, linear)
 
 
 def _targets(model: GPTModel) -> Iterator[tuple[nn.Module, str, int]]:

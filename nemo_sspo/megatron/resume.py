@@ -94,7 +94,7 @@ class SaveState(pl.Callback):
         if stop or (self._every is not None and step % self._every == 0):
             self._save(trainer, step)
         if stop:
-            _finish_saving(trainer)
+            finish_saving(trainer)
             raise Interrupted(f"told to stop; saved after step {step} of {trainer.max_steps}")
 
     @override
@@ -110,7 +110,7 @@ class SaveState(pl.Callback):
         return bool(told)
 
     def _save(self, trainer: pl.Trainer, step: int) -> None:
-        _finish_saving(trainer)
+        finish_saving(trainer)
         draft = self._scratch / f".{_PREFIX}{step}.{self._attempt}.partial"
         if trainer.is_global_zero:
             shutil.rmtree(draft, ignore_errors=True)
@@ -140,7 +140,7 @@ def _background_writer(trainer: pl.Trainer) -> AsyncFinalizableCheckpointIO | No
     return io if isinstance(io, AsyncFinalizableCheckpointIO) else None
 
 
-def _finish_saving(trainer: pl.Trainer) -> None:
+def finish_saving(trainer: pl.Trainer) -> None:
     """Wait for a state that is being written, if there is one, and publish it. Collective.
 
     Raises CheckpointException when a rank's writer has failed.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from nemo_sspo.artifacts.manifest import digest_of
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import Precision
-from nemo_sspo.megatron.batch_plan import GlobalBatch, shuffled, steps_per_epoch
+from nemo_sspo.megatron.batch_plan import GlobalBatch, candidate_steps, shuffled, steps_per_epoch
 from nemo_sspo.megatron.checkpoint import save_weights
 from nemo_sspo.megatron.data import PairDataModule
 from nemo_sspo.megatron.families import read_hf_config
@@ -25,7 +27,7 @@ from nemo_sspo.megatron.flops import ModelFlops, peak_flops_here
 from nemo_sspo.megatron.head_choice import choose_head
 from nemo_sspo.megatron.hidden_states import unwrap
 from nemo_sspo.megatron.loggers import build_loggers
-from nemo_sspo.megatron.lora import Adapters, merge_adapters
+from nemo_sspo.megatron.lora import Adapters, merged_adapters
 from nemo_sspo.megatron.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.model import SSPOModel
 from nemo_sspo.megatron.model_config import training_config
@@ -34,7 +36,7 @@ from nemo_sspo.megatron.pairs import PairTable
 from nemo_sspo.megatron.precision import token_multiple
 from nemo_sspo.megatron.preference_loss import PreferenceObjective
 from nemo_sspo.megatron.recipe import optimizer, trainer
-from nemo_sspo.megatron.resume import HoldScratch, SaveState, latest_state
+from nemo_sspo.megatron.resume import HoldScratch, SaveState, finish_saving, latest_state
 from nemo_sspo.megatron.step_log import StepLog, read_log
 
 
@@ -62,6 +64,8 @@ class TrainingJob:
     """lambda at (0-based step, total steps)."""
     seed: int
     progress: Progress
+    candidates: int = 1
+    """Checkpoints to keep, evenly spaced over the steps; the last one is `output`."""
 
     @property
     def batches(self) -> list[GlobalBatch]:
@@ -70,6 +74,12 @@ class TrainingJob:
         return shuffled(
             len(self.pairs), global_batch_size=train.global_batch_size, epochs=train.train_epochs, seed=self.seed
         )
+
+    @property
+    def earlier_candidates(self) -> dict[int, Path]:
+        """Where the candidates but the last go, by the step after which they are kept. They outlive an attempt."""
+        steps = candidate_steps(len(self.batches), self.candidates)[:-1]
+        return {step: self.scratch / f"candidate_{step}" for step in steps}
 
     @property
     def attempt(self) -> str:
@@ -88,22 +98,39 @@ class TrainingJob:
 
 
 class _SaveWeights(pl.Callback):
-    """Saves the policy at the end of ``fit``, while its process groups still stand; adapters are merged first."""
+    """Saves the policy after the steps that are asked for, and at the end of ``fit``, while its process groups still
+    stand; adapters are merged. Training goes on as if nothing had been saved.
 
-    def __init__(self, directory: Path) -> None:
+    It comes before `SaveState`: a run that resumes after a step finds what was saved in it.
+    """
+
+    def __init__(self, directory: Path, after_steps: Mapping[int, Path]) -> None:
         self._directory = directory
+        self._after_steps = after_steps
+
+    @override
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        if (directory := self._after_steps.get(trainer.global_step)) is not None:
+            finish_saving(trainer)  # one writer at a time: all of a rank's answer through one queue
+            if trainer.is_global_zero:
+                shutil.rmtree(directory, ignore_errors=True)  # a killed attempt's, or that of steps taken again
+            self._save(trainer, directory)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer, self._directory)
+
+    def _save(self, trainer: pl.Trainer, directory: Path) -> None:
         strategy = cast(MegatronStrategy, trainer.strategy)
         chunks = strategy.megatron_parallel
         if strategy.ddp_config.overlap_param_gather:
             # What other data-parallel ranks learnt in the last step arrives with the next forward pass only.
             chunks.force_param_sync()
         modules = [unwrap(chunk) for chunk in chunks]
-        for module in modules:
-            merge_adapters(module)
-        save_weights(modules, self._directory)
+        with ExitStack() as stack:
+            for module in modules:
+                stack.enter_context(merged_adapters(module))
+            save_weights(modules, directory)
 
 
 def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
@@ -146,8 +173,8 @@ def _callbacks(job: TrainingJob, model: SSPOModel, batches: list[GlobalBatch]) -
     return [
         HoldScratch(job.scratch, job.attempt),
         StepLog(job.metrics_file, job.timings_file, work, peak_flops_here(), job.progress, loggers),
+        _SaveWeights(job.output, job.earlier_candidates),
         SaveState(job.scratch, job.train.checkpoint_every_steps, job.attempt),
-        _SaveWeights(job.output),
     ]
 
 

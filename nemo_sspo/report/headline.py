@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from nemo_sspo.artifacts.selection import EarlyStop, policy_name
 from nemo_sspo.report.blocks import Tile
 from nemo_sspo.report.facts.evaluation import Evaluated
 from nemo_sspo.report.facts.run_facts import RunFacts
@@ -15,6 +16,7 @@ def headline(facts: RunFacts) -> list[Tile]:
         _identity_tile(facts),
         _length_tile(facts.evaluations),
         _time_tile(facts),
+        *([_stop_tile(facts.stopped)] if facts.stopped else []),
     ]
 
 
@@ -58,6 +60,10 @@ def _length_tile(evaluations: Sequence[Evaluated]) -> Tile:
     new, base = (evaluations[-1].tokens[name] for name in ("new", "base"))
     change = f"{new / base - 1:+.0%} against the base" if base else ""
     return Tile("Length of a response", f"{new:.1f}", f"tokens, {change}")
+
+
+def _stop_tile(stopped: EarlyStop) -> Tile:
+    return Tile("Stopped early", f"iteration {stopped.iteration}", f"result: {policy_name(stopped.result)}", "warn")
 
 
 def _time_tile(facts: RunFacts) -> Tile:

@@ -26,6 +26,7 @@ class Lines:
         self._total = total
         self._done = 0
         self._skipped = 0
+        self._stopped = False
         self._begun = time.monotonic()
 
     def __enter__(self) -> "Lines":
@@ -38,6 +39,13 @@ class Lines:
         """Count it; the first start says how many there were."""
         self._done += 1
         self._skipped += 1
+
+    def left_out(self, step: NamedStep, reason: str) -> None:
+        """Count it; the first one says why."""
+        self._done += 1
+        if not self._stopped:
+            self._say(reason)
+        self._stopped = True
 
     def started(self, step: NamedStep) -> None:
         """Announce the step."""
@@ -74,6 +82,7 @@ class Bars:
             transient=True,
         )
         self._run = self._progress.add_task("run", total=total, unit="steps", note="")
+        self._stopped = False
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Bars":
@@ -88,6 +97,13 @@ class Bars:
     def skipped(self, step: NamedStep) -> None:
         """Advance the run's bar."""
         self._progress.advance(self._run)
+
+    def left_out(self, step: NamedStep, reason: str) -> None:
+        """Advance the run's bar; the first one says why."""
+        self._progress.advance(self._run)
+        if not self._stopped:
+            self._progress.console.print(f"  {reason}", markup=False, highlight=False)
+        self._stopped = True
 
     def started(self, step: NamedStep) -> None:
         """Add a bar that pulses until the step reports a total."""

@@ -21,6 +21,7 @@ from nemo_sspo.report.facts.evaluation import win_matrix
 from nemo_sspo.report.facts.run_facts import RunFacts
 from nemo_sspo.report.figures.diagnosis import calibration_plot, diversity_plots, oracle_table
 from nemo_sspo.report.figures.evaluation import collapse_plots, length_plot, matrix_plot, win_rate_plots
+from nemo_sspo.report.figures.selection import selection_plot
 from nemo_sspo.report.figures.supervision import around_the_gate, gate_panels, gate_plot, target_plot
 from nemo_sspo.report.figures.timing import cost_table, iteration_cost_table, running_table, timeline_plot
 from nemo_sspo.report.figures.training import identity_table, training_plots
@@ -50,6 +51,7 @@ def run_page(facts: RunFacts) -> Page:
             Section("win-rates", "Win rates", _win_rates(facts)),
             Section("iterations", "Iterations", _iterations(facts)),
             Section("training", "Training", _training(facts)),
+            *([Section("selection", "Choice of the checkpoint", _selection(facts))] if facts.selects else []),
             Section("gate", "The semantic gate", _gate(facts)),
             Section("collapse", "Length and collapse", _collapse(facts)),
             Section("oracle", "The oracle", _oracle(facts)),
@@ -62,6 +64,8 @@ def run_page(facts: RunFacts) -> Page:
 
 
 def _status(facts: RunFacts) -> str:
+    if facts.finished and facts.stopped:
+        return f"Finished: the run has {facts.stopped}. Drawn {_clock(facts.gathered_at)}."
     if facts.finished:
         return f"Finished: all {facts.planned} steps are published. Drawn {_clock(facts.gathered_at)}."
     if not facts.planned:
@@ -89,7 +93,8 @@ def _iterations(facts: RunFacts) -> list[Block]:
         return [Missing("No iteration has begun.")]
     cards = [_card(facts, iteration) for iteration in facts.iterations]
     waiting = facts.iterations_planned - len(cards)
-    note = [Note(f"{waiting} of {facts.iterations_planned} iterations have not begun.")] if waiting > 0 else []
+    why = f"are left out: the run has {facts.stopped}" if facts.stopped else "have not begun"
+    note = [Note(f"{waiting} of {facts.iterations_planned} iterations {why}.")] if waiting > 0 else []
     return [Cards(cards), *note]
 
 
@@ -111,6 +116,9 @@ def _card(facts: RunFacts, iteration: int) -> Card:
         ends = (curve.last("d_chosen"), curve.last("d_rejected"))
         if None not in ends:
             rows.append(("d_w, d_l at the end", f"{ends[0]:+.2f}, {ends[1]:+.2f}"))
+    if (selection := facts.selections.get(iteration)) is not None:
+        steps = [candidate.step for candidate in selection.candidates]
+        rows.append(("checkpoint taken", f"step {steps[selection.chosen]} of {steps[-1]}"))
     evaluated = [e for e in facts.evaluations if e.iteration == iteration]
     for each in evaluated:
         rows += [(f"win rate vs {name}", str(win)) for name, win in each.wins.items()]
@@ -132,6 +140,18 @@ def _training(facts: RunFacts) -> list[Block]:
     if facts.identities:
         blocks.append(identity_table(facts.identities))
     return blocks
+
+
+def _selection(facts: RunFacts) -> list[Block]:
+    if not facts.selections:
+        return [Missing("No checkpoint has been chosen yet: `select_model` follows the training of an iteration.")]
+    return [
+        Note(
+            "The best of several estimates leans upwards: what the chosen checkpoint is worth, the win rates on the "
+            "held-out prompts say, which no choice has seen."
+        ),
+        PlotGrid([selection_plot(each) for each in facts.selections.values()]),
+    ]
 
 
 def _gate(facts: RunFacts) -> list[Block]:

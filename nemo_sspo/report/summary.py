@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from nemo_sspo.artifacts.layout import RunLayout, no_run
 from nemo_sspo.artifacts.manifest import Manifest
 from nemo_sspo.artifacts.published import read_manifest
+from nemo_sspo.artifacts.selection import EarlyStop, early_stop
 
 Facts = dict[str, Any]
 
@@ -19,6 +21,7 @@ _CAPTION = "seconds: the work of a stage, summed over its shards, without the st
 _DROPPED = "dropped_"
 _ENDS = ("", "_low", "_high")
 _LENGTH_CONTROLLED = tuple(f"length_controlled_win_vs_base{end}" for end in _ENDS)
+_SELECTED = ("candidates", "chosen_step", "last_step", "criterion", *(f"win{end}" for end in _ENDS), "reason")
 _BEST_OF_N = ("best_of_n", *(f"best_of_n_win_vs_base{end}" for end in _ENDS))
 _STAGES = (
     "rollout",
@@ -27,10 +30,16 @@ _STAGES = (
     "build_pairs",
     "reference_logps",
     "train",
+    "export_candidate",
+    "rollout_selection",
+    "select_model",
     "export",
     "rollout_held_out",
     "evaluate",
 )
+_OF_SELECTION = {"export_candidate", "rollout_selection", "select_model"}
+"""Stages that a run has only where it chooses among checkpoints."""
+_PREPARATION = ("prepare_prompts", "import_policy", "rollout_held_out", "rollout_selection")
 
 
 def summarize(layout: RunLayout) -> Facts:
@@ -42,13 +51,20 @@ def summarize(layout: RunLayout) -> Facts:
     if not layout.root.is_dir():
         raise no_run(layout)
     iterations = sorted(int(path.name.removeprefix("iter_")) for path in layout.root.glob("iter_[0-9]*"))
-    prompts = read_manifest(layout.artifact("prepare_prompts"))
+    prompts, stop = read_manifest(layout.artifact("prepare_prompts")), early_stop(layout)
     return {
         "run": layout.root.name,
         "prompts": prompts.counts if prompts else {},
-        "preparation_seconds": _seconds(layout, 0, ("prepare_prompts", "import_policy", "rollout_held_out")),
+        "preparation_seconds": _seconds(layout, 0, _PREPARATION),
         "iterations": [_iteration(layout, iteration) for iteration in iterations if iteration > 0],
+        "stopped": None if stop is None else {"after_iteration": stop.iteration, "reason": stop.reason},
+        "result": _result(layout, iterations) if stop is None else stop.result,
     }
+
+
+def _result(layout: RunLayout, iterations: Sequence[int]) -> int:
+    """The newest policy that is exported; 0 is the base."""
+    return max((i for i in iterations if read_manifest(layout.artifact("export", i)) is not None), default=0)
 
 
 def write_summary(layout: RunLayout, facts: Facts) -> Path:
@@ -62,10 +78,12 @@ def write_summary(layout: RunLayout, facts: Facts) -> Path:
 def summary_table(facts: Facts) -> Table:
     """One column per iteration; facts that are not there yet are left blank."""
     iterations: Sequence[Facts] = facts["iterations"]
+    stopped = facts["stopped"]
+    end = EarlyStop(stopped["after_iteration"], stopped["reason"]) if stopped else None
     table = Table(
         title=f"{facts['run']}: {len(iterations)} iterations",
         title_justify="left",
-        caption=_CAPTION,
+        caption=_CAPTION if end is None else Text(f"{end}\n{_CAPTION}"),
         caption_justify="left",
     )
     table.add_column("")
@@ -77,7 +95,9 @@ def summary_table(facts: Facts) -> Table:
             table.add_row(label, *cells)
     table.add_section()
     for stage in _STAGES:
-        table.add_row(f"{stage} (s)", *[_number(iteration["seconds"].get(stage), ".1f") for iteration in iterations])
+        cells = [_number(iteration["seconds"].get(stage), ".1f") for iteration in iterations]
+        if any(cells) or stage not in _OF_SELECTION:
+            table.add_row(f"{stage} (s)", *cells)
     table.add_row("all stages (s)", *[f"{sum(iteration['seconds'].values()):.1f}" for iteration in iterations])
     return table
 
@@ -86,6 +106,7 @@ def _iteration(layout: RunLayout, iteration: int) -> Facts:
     pairs = _counts(layout, "build_pairs", iteration)
     train = _counts(layout, "train", iteration)
     reference = _counts(layout, "reference_logps", iteration)
+    selection = _counts(layout, "select_model", iteration)
     evaluation = _counts(layout, "evaluate", iteration)
     rollouts = [manifest.counts for manifest in _manifests(layout, "rollout", iteration)]
     return {
@@ -107,6 +128,7 @@ def _iteration(layout: RunLayout, iteration: int) -> Facts:
         "step1_loss": train.get("step1_loss"),
         "step1_closed_form": train.get("step1_closed_form"),
         "step1_relative_error": _relative_error(train.get("step1_loss"), train.get("step1_closed_form")),
+        **{f"selection_{name}": selection.get(name) for name in _SELECTED},
         **{
             f"win_vs_{name}{end}": evaluation.get(f"win_vs_{name}{end}")
             for name in ("base", "previous")
@@ -183,6 +205,12 @@ def _win_rate(fact: str) -> Callable[[Facts], str]:
     return cell
 
 
+def _chosen(facts: Facts) -> str:
+    """Empty where an iteration has no choice."""
+    step, last = facts["selection_chosen_step"], facts["selection_last_step"]
+    return "" if step is None else f"step {step} of {last}, of {facts['selection_candidates']}"
+
+
 _ROWS: tuple[tuple[str, Callable[[Facts], str]], ...] = (
     ("prompts", lambda facts: str(facts["prompts"] or "")),
     ("pairs", lambda facts: _number(facts["pairs"], "d")),
@@ -195,6 +223,8 @@ _ROWS: tuple[tuple[str, Callable[[Facts], str]], ...] = (
     ("preference loss at step 1", lambda facts: _number(facts["step1_loss"], ".7g")),
     ("its closed form", lambda facts: _number(facts["step1_closed_form"], ".7g")),
     ("relative difference", lambda facts: _number(facts["step1_relative_error"], ".1e")),
+    ("checkpoint chosen", _chosen),
+    ("its win rate by which it was chosen", _win_rate("selection_win")),
     ("win rate vs base", _win_rate("win_vs_base")),
     ("the same at equal length", _win_rate("length_controlled_win_vs_base")),
     ("win rate vs previous", _win_rate("win_vs_previous")),

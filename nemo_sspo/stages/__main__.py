@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from nemo_sspo.artifacts.layout import RunLayout, step_id
 from nemo_sspo.artifacts.progress import Progress
+from nemo_sspo.artifacts.selection import early_stop
 from nemo_sspo.artifacts.shard_ranges import shards_in
 from nemo_sspo.artifacts.store import (
     Draft,
@@ -75,7 +76,8 @@ def _begin(run: Path, stage: str, iteration: int, shards: tuple[int, int], attem
 def run_step(
     run: Path, stage: str, iteration: int, shard: int, attempt: str, *, alone: bool = False, kept: Kept | None = None
 ) -> None:
-    """Run one step and publish its artifact; a no-op when it is published with the same settings and inputs.
+    """Run one step and publish its artifact; a no-op when it is published with the same settings and inputs, or
+    when the run has ended in an earlier iteration.
 
     Args:
         alone: no other attempt at the step lives, so that what killed ones left behind can go.
@@ -83,6 +85,9 @@ def run_step(
     """
     spec, layout = STAGES[stage], RunLayout(run)
     experiment = Experiment.model_validate_json(layout.experiment.read_bytes())
+    if (stop := early_stop(layout)) is not None and stop.leaves_out(iteration):
+        print(f"left out: the run has {stop}")
+        return
     paths = stage_inputs(stage, experiment, layout, iteration, shard)
     inputs = {name: [open_artifact(path) for path in group] for name, group in paths.items()}
     settings = stage_settings(experiment, stage)
@@ -110,10 +115,9 @@ def run_step(
         if leader
         else _join(draft_path(final, attempt))
     )
+    held = kept if kept is not None and spec.one_model else Kept()
     with destination as draft:
-        module.run(
-            StageContext(stage, iteration, shard, experiment, layout, inputs, draft, progress, scratch, kept or Kept())
-        )
+        module.run(StageContext(stage, iteration, shard, experiment, layout, inputs, draft, progress, scratch, held))
         draft.timings["peak_memory_gib"] = _peak_memory_gib()
     if leader:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -15,6 +15,8 @@ class Interval(NamedTuple):
     high: float
 
 
+Statistic = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+"""Numbers of rows [S, N] to values [S]."""
 _DRAWS_AT_ONCE = 1 << 22
 
 
@@ -26,14 +28,14 @@ def bootstrap_mean(values: NDArray[np.float64], *, samples: int, confidence: flo
 
 
 def bootstrap(
-    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    statistic: Statistic,
     count: int,
     *,
     samples: int,
     confidence: float,
     seed: int,
 ) -> Interval:
-    """Percentile bootstrap of a statistic of N = `count` independent rows: numbers of rows [S, N] to values [S]."""
+    """Percentile bootstrap of a statistic of N = `count` independent rows."""
     generator = np.random.default_rng(seed)
     at_once = max(1, _DRAWS_AT_ONCE // count)
     values = np.concatenate(

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.layout import PORTION
 from nemo_sspo.artifacts.manifest import Manifest, digest_of
+from nemo_sspo.artifacts.selection import Candidate, Selection
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.stages.registry import CONTENT, recipe_settings
 
@@ -25,13 +26,22 @@ _TEMPLATES = Path(__file__).parent / "templates"
 Facts = list[tuple[str, Any]]
 
 
-def model_card(experiment: Experiment, iteration: int, *, prompts: Manifest, pairs: Manifest, train: Manifest) -> str:
+def model_card(
+    experiment: Experiment,
+    iteration: int,
+    *,
+    prompts: Manifest,
+    pairs: Manifest,
+    train: Manifest,
+    selection: Selection | None = None,
+) -> str:
     """The card as Markdown with YAML in front, as the Hugging Face hub reads it.
 
     Args:
         prompts: manifest of prepare_prompts.
         pairs: manifest of this iteration's build_pairs.
         train: manifest of this iteration's training.
+        selection: how this policy was chosen among the iteration's checkpoints, where there was a choice.
     """
     settings = recipe_settings(experiment)
     environment = Environment(
@@ -50,6 +60,7 @@ def model_card(experiment: Experiment, iteration: int, *, prompts: Manifest, pai
         recipe=_recipe(experiment),
         data=_data(experiment, iteration, prompts, pairs),
         training=_training(train),
+        selection=[] if selection is None else _selection(selection),
         digest=digest_of(settings),
         settings=_yaml(_repeatable(settings)),
         software=_software(train, pairs),
@@ -141,6 +152,18 @@ def _training(train: Manifest) -> Facts:
         for name, value in known.items()
         if value is not None
     ]
+
+
+def _selection(selection: Selection) -> Facts:
+    """Every candidate's figures, and why this one was taken."""
+    facts: Facts = [("prompts to choose by, held out from training and evaluation", selection.prompts)]
+    facts += [(f"candidate after step {each.step}", _candidate(each)) for each in selection.candidates]
+    facts += [("chosen", f"step {selection.candidates[selection.chosen].step}"), ("reason", selection.reason)]
+    return [*facts, ("the run ended here", selection.stop)] if selection.stop else facts
+
+
+def _candidate(candidate: Candidate) -> str:
+    return f"win rate {candidate.win_rate}, at equal length {candidate.length_controlled}"
 
 
 def _software(train: Manifest, pairs: Manifest) -> Facts:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from nemo_sspo.artifacts.layout import HELD_OUT, PORTION
+from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS
 from nemo_sspo.artifacts.prompt_source import Message, PromptRead, read_prompts
 from nemo_sspo.artifacts.schema import PROMPTS, content_id
 from nemo_sspo.artifacts.store import write_table
@@ -35,7 +35,7 @@ class Prompt:
 
 
 def run(context: StageContext) -> None:
-    """Publish portion_1..T.parquet and held_out.parquet."""
+    """Publish portion_1..T.parquet, held_out.parquet and, where checkpoints are chosen, selection.parquet."""
     from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, tokenizer_identity
 
     experiment, counts = context.experiment, context.output.counts
@@ -53,10 +53,15 @@ def run(context: StageContext) -> None:
         held_ids = {prompt.prompt_id for prompt in held_out}
         rest = [p for p in by_hash(prompts, experiment.seed) if p.prompt_id not in held_ids]
         counts["also_held_out"] = len(prompts) - len(rest)
+    selecting = experiment.selection.is_on
+    to_select_by, rest = _split(rest, experiment.selection.prompts if selecting else 0)
     portions = divide(rest, experiment.iterations, data.prompts_per_iteration)
     _refuse_empty(experiment, held_out, portions, len(prompts), int(counts["dropped_too_long"] or 0))
 
     write_table(context.output.path / HELD_OUT, _table(held_out))
+    if selecting:
+        write_table(context.output.path / SELECTION_PROMPTS, _table(to_select_by))
+        counts["selection"] = len(to_select_by)
     for iteration, portion in enumerate(portions, start=1):
         write_table(context.output.path / PORTION.format(iteration=iteration), _table(portion))
     used = sum(map(len, portions))
@@ -68,7 +73,7 @@ def run(context: StageContext) -> None:
         "mean_prompt_tokens": sum(len(p.token_ids) for portion in portions for p in portion) / used,
         "tokenizer": tokenizer_identity(tokenizer),
     }
-    context.output.rows = used + len(held_out)
+    context.output.rows = used + len(held_out) + len(to_select_by)
 
 
 def by_hash(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:
@@ -120,12 +125,18 @@ def _refuse_empty(
 ) -> None:
     if held_out and all(portions):
         return
-    data = experiment.data
-    asked = "" if data.held_out_prompts else f"data.held_out_count={data.held_out_count} and "
+    raise UserError(too_few_prompts(experiment, total, too_long))
+
+
+def too_few_prompts(experiment: Experiment, total: int, too_long: int = 0) -> str:
+    """What is said when not every set would have a prompt; `too_long` are dropped already."""
+    data, selection = experiment.data, experiment.selection
+    asked = [] if data.held_out_prompts else [f"data.held_out_count={data.held_out_count}"]
+    asked += [f"selection.prompts={selection.prompts}"] if selection.is_on else []
     lost = f" ({too_long} are over data.max_prompt_tokens={data.max_prompt_tokens})" if too_long else ""
-    raise UserError(
-        f"{experiment.prompts}: {total} prompts{lost} are too few for {asked}iterations={experiment.iterations}; "
-        "give more prompts or lower these"
+    return (
+        f"{experiment.prompts}: {total} prompts{lost} are too few for "
+        f"{' and '.join([*asked, f'iterations={experiment.iterations}'])}; give more prompts or lower these"
     )
 
 

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import torch
 
-from nemo_sspo.artifacts.layout import HF_MODEL, NEMO_CHECKPOINT, PAIRS, REFERENCE
+from nemo_sspo.artifacts.layout import HF_MODEL, PAIRS, REFERENCE
 from nemo_sspo.artifacts.schema import PAIRS as PAIRS_SCHEMA
 from nemo_sspo.artifacts.schema import REFERENCE as REFERENCE_SCHEMA
 from nemo_sspo.artifacts.store import read_table, write_table
@@ -11,6 +11,7 @@ from nemo_sspo.megatron.checked_reference import RolloutLogps, reference_logps, 
 from nemo_sspo.megatron.pairs import PairTable
 from nemo_sspo.megatron.ranks import on_every_rank
 from nemo_sspo.megatron.reference import ReferenceJob
+from nemo_sspo.stages.chosen import policy_checkpoint
 from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.rollout_logps import rollout_logps
 
@@ -22,7 +23,7 @@ def run(context: StageContext) -> None:
     rollout = _rollout(context, len(pairs)) if experiment.train.reference_source == "rollout_checked" else None
     job = ReferenceJob(
         pairs,
-        checkpoint.file(NEMO_CHECKPOINT),
+        policy_checkpoint(context),
         checkpoint.file(HF_MODEL),
         experiment.train,
         experiment.parallel,

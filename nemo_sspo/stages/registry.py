@@ -27,6 +27,8 @@ class StageSpec:
     """Runs under one process per rank of the training layout."""
     gpu: bool = False
     """Needs an accelerator where there is one."""
+    one_model: bool = True
+    """Its shards load the same model, so that one process may take several of them with it loaded once."""
 
 
 _SOURCES = {
@@ -78,6 +80,13 @@ _RECIPE = (
     *_MODEL,
 )
 """All that a trained policy depends on, through the stages before its export."""
+_INTERVALS = ("evaluation.bootstrap_samples", "evaluation.confidence")
+_OF_SELECTION: Mapping[str, tuple[str, ...]] = {
+    "prepare_prompts": ("selection.prompts",),
+    "train": ("selection.candidates",),
+    "select_model": ("selection",),
+}
+"""Settings that stages depend on where an iteration has a choice of checkpoints; elsewhere they have no effect."""
 _REFERENCE = (
     "train.reference",
     "train.reference_source",
@@ -103,10 +112,14 @@ STAGES: Mapping[str, StageSpec] = {
         gpu=True,
     ),
     "train": StageSpec("train", "train", ("train", "loss", "repulsion", "seed", *_MODEL), ranks=True, gpu=True),
+    "export_candidate": StageSpec("export", "train", ("policy",), sharded=True, one_model=False),
+    "rollout_selection": StageSpec("rollout", "rollout", _SAMPLING, sharded=True, gpu=True, one_model=False),
+    "select_model": StageSpec("select_model", "rollout", ("oracle", *_INTERVALS, "seed"), gpu=True),
     "export": StageSpec("export", "train", ("policy",)),
     "evaluate": StageSpec("evaluate", "rollout", ("oracle", "evaluation", "seed"), gpu=True),
 }
-"""Every stage of the loop. Held-out rollouts are one shard: they are few, and an evaluation reads them whole."""
+"""Every stage of the loop. Held-out rollouts are one shard: they are few, and an evaluation reads them whole. A shard
+of export_candidate and of rollout_selection is a candidate; the base policy is one alone."""
 
 
 def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteration: int, shard: int) -> Inputs:
@@ -116,6 +129,9 @@ def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteratio
             return _sampling_inputs(layout, policy=iteration - 1)
         case "rollout_held_out":
             return _sampling_inputs(layout, policy=iteration)
+        case "rollout_selection":
+            sampling = {} if iteration == 0 else {"policy": [layout.artifact("export_candidate", iteration, shard)]}
+            return {"prompts": [layout.artifact("prepare_prompts")], **sampling}
         case "score":
             rollout = {"rollout": [layout.artifact("rollout", iteration, shard)]}
             return rollout | _judging_inputs(experiment, layout, iteration)
@@ -136,7 +152,7 @@ def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteratio
             reference = 0 if experiment.train.reference == "base" else iteration - 1
             inputs = {
                 "build_pairs": [layout.artifact("build_pairs", iteration)],
-                "checkpoint": [_checkpoint(layout, reference)],
+                **_policy_inputs(experiment, layout, reference),
             }
             if experiment.train.reference_source == "rollout_checked":
                 shards = range(experiment.rollout.shards)
@@ -146,11 +162,15 @@ def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteratio
             return {
                 "build_pairs": [layout.artifact("build_pairs", iteration)],
                 "reference_logps": [layout.artifact("reference_logps", iteration)],
-                "checkpoint": [_checkpoint(layout, iteration - 1)],
+                **_policy_inputs(experiment, layout, iteration - 1),
             }
+        case "export_candidate":
+            return {"checkpoint": [layout.artifact("train", iteration)]}
+        case "select_model":
+            return _selection_inputs(experiment, layout, iteration) | _judging_inputs(experiment, layout, iteration)
         case "export":
             return {
-                "train": [layout.artifact("train", iteration)],
+                **_policy_inputs(experiment, layout, iteration),
                 "build_pairs": [layout.artifact("build_pairs", iteration)],
                 "prompts": [layout.artifact("prepare_prompts")],
             }
@@ -175,9 +195,25 @@ def _judging_inputs(experiment: Experiment, layout: RunLayout, iteration: int) -
     return {"policy": [layout.artifact("export", iteration - 1)]}
 
 
-def _checkpoint(layout: RunLayout, policy: int) -> Path:
-    """The NeMo checkpoint of policy `policy`."""
-    return layout.artifact("train", policy) if policy > 0 else layout.artifact("import_policy", 0)
+def _policy_inputs(experiment: Experiment, layout: RunLayout, policy: int) -> Inputs:
+    """Where the NeMo checkpoint of a policy lies, and the choice among several (`chosen.policy_checkpoint`)."""
+    if policy == 0:
+        return {"checkpoint": [layout.artifact("import_policy", 0)]}
+    trained = {"checkpoint": [layout.artifact("train", policy)]}
+    return trained | ({"selection": [layout.artifact("select_model", policy)]} if experiment.selection.is_on else {})
+
+
+def _selection_inputs(experiment: Experiment, layout: RunLayout, iteration: int) -> Inputs:
+    """Responses of the candidates, and of those before them, one of which the iteration started from."""
+    shards = range(experiment.selection.candidates)
+    inputs = {
+        "train": [layout.artifact("train", iteration)],
+        "candidates": [layout.artifact("rollout_selection", iteration, shard) for shard in shards],
+    }
+    if iteration == 1:
+        return inputs | {"before": [layout.artifact("rollout_selection", 0, 0)]}
+    before = [layout.artifact("rollout_selection", iteration - 1, shard) for shard in shards]
+    return inputs | {"before": before, "selection": [layout.artifact("select_model", iteration - 1)]}
 
 
 def stage_settings(experiment: Experiment, stage: str) -> dict[str, Any]:
@@ -200,11 +236,14 @@ def source_settings(experiment: Experiment, stage: str) -> dict[str, str]:
 
 def recipe_settings(experiment: Experiment) -> dict[str, Any]:
     """The resolved settings that a trained policy depends on, by dotted key. No file is looked at."""
-    return _settings(experiment, _RECIPE)
+    # Intervals decide whether a run ends early, and so which policies there are.
+    selecting = ("selection", *_INTERVALS) if experiment.selection.is_on else ()
+    return _settings(experiment, (*_RECIPE, *selecting))
 
 
 def _settings_of(experiment: Experiment, stage: str) -> dict[str, Any]:
-    return _settings(experiment, (*STAGES[stage].settings, *_judging_settings(experiment, stage)))
+    selecting = _OF_SELECTION.get(stage, ()) if experiment.selection.is_on else ()
+    return _settings(experiment, (*STAGES[stage].settings, *selecting, *_judging_settings(experiment, stage)))
 
 
 def _settings(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:

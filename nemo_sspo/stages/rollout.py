@@ -1,7 +1,8 @@
 """Sample K responses per prompt from the iteration's policy, one shard of the prompts at a time.
 
-The verbs ``rollout`` (an iteration's portion) and ``rollout_held_out`` (the evaluation prompts, one shard) are both
-this one; they differ in the prompts and in K.
+The verbs ``rollout`` (an iteration's portion), ``rollout_held_out`` (the evaluation prompts, one shard) and
+``rollout_selection`` (the selection prompts, a shard for each candidate) are all this one; they differ in the prompts
+and in K.
 """
 
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nemo_sspo.artifacts.layout import HELD_OUT, PORTION
+from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS
 from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
 from nemo_sspo.artifacts.prompt_source import Message
 from nemo_sspo.artifacts.schema import PROMPTS, ROLLOUTS, content_id
@@ -22,6 +23,9 @@ from nemo_sspo.stages.context import StageContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_WHOLE = {"rollout_held_out": HELD_OUT, "rollout_selection": SELECTION_PROMPTS}
+"""Prompts of the stages that do not cut them into shards."""
 
 
 def run(context: StageContext) -> None:
@@ -92,30 +96,35 @@ def same_tokenizer(context: StageContext) -> "PreTrainedTokenizerBase":
 def _sampling(context: StageContext) -> Sampling:
     settings = context.experiment.rollout
     return Sampling(
-        samples=_held_out_samples(context) if context.stage == "rollout_held_out" else settings.samples_per_prompt,
+        samples=_samples(context),
         temperature=settings.temperature,
         top_p=settings.top_p,
         max_tokens=settings.max_response_tokens,
     )
 
 
-def _held_out_samples(context: StageContext) -> int:
-    """What an evaluation takes of a policy; of the base no best is looked for."""
-    best_of = context.experiment.evaluation.best_of_n or 0
-    usual = context.experiment.rollout.held_out_samples_per_prompt
-    return max(usual, best_of) if context.iteration > 0 else usual
+def _samples(context: StageContext) -> int:
+    """Responses per prompt. Only of a new policy an evaluation looks for the best of n."""
+    settings = context.experiment.rollout
+    if context.stage == "rollout":
+        return settings.samples_per_prompt
+    usual = settings.held_out_samples_per_prompt
+    if context.stage == "rollout_selection" or context.iteration == 0:
+        return usual
+    return max(usual, context.experiment.evaluation.best_of_n or 0)
 
 
 def _portion(context: StageContext) -> pa.Table:
-    """The prompts that all shards together sample, sorted by id."""
-    held_out = context.stage == "rollout_held_out"
-    name = HELD_OUT if held_out else PORTION.format(iteration=context.iteration)
+    """The prompts that all shards together sample, sorted by id; each candidate answers all of them."""
+    name = _WHOLE.get(context.stage, PORTION.format(iteration=context.iteration))
     return read_table(context.input("prompts").file(name), PROMPTS).sort_by("prompt_id")
 
 
 def _shard_of(context: StageContext, portion: pa.Table) -> pa.Table:
     """The contiguous slice of the prompts that this shard samples."""
-    shards = 1 if context.stage == "rollout_held_out" else context.experiment.rollout.shards
+    if context.stage in _WHOLE:
+        return portion
+    shards = context.experiment.rollout.shards
     start, stop = (portion.num_rows * shard // shards for shard in (context.shard, context.shard + 1))
     if start == stop:
         raise UserError(

@@ -10,11 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
-from nemo_sspo.artifacts.layout import HF_MODEL, METRICS, NEMO_CHECKPOINT, VOLATILE
+from nemo_sspo.artifacts.layout import HF_MODEL, METRICS, NEMO_CHECKPOINT, VOLATILE, candidate_checkpoint
 from nemo_sspo.artifacts.manifest import digest_of
+from nemo_sspo.artifacts.store import link_tree
 from nemo_sspo.config.binding import bind
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.variants import Loss, Repulsion, SppoHardLoss, SppoLoss, SppoSingleLoss
+from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.head_choice import choose_head
 from nemo_sspo.megatron.hf_files import copy_side_files
 from nemo_sspo.megatron.model_config import training_config
@@ -26,6 +28,7 @@ from nemo_sspo.megatron.training import TrainingJob, train_rank
 from nemo_sspo.objective.losses import LOSSES, PairTargets, loss_at_start
 from nemo_sspo.objective.repulsion import REPULSIONS, repulsion_weight
 from nemo_sspo.objective.separable import SEPARABLE
+from nemo_sspo.stages.chosen import policy_checkpoint
 from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.registry import stage_settings
 
@@ -37,6 +40,7 @@ STEP1_ROUNDING = 1e-6
 def run(context: StageContext) -> None:
     """Train on all ranks; rank 0 publishes the checkpoint, the Hugging Face files beside it, and the step metrics."""
     job = _job(context)
+    refuse_too_many_candidates(job)
     # What is wrong with the policy or the layout shall be one line, not every rank's traceback.
     training_config(job.hf_dir, job.parallel, job.precision, job.train)
     metrics = on_every_rank(lambda: train_rank(job), job.parallel.world_size)
@@ -46,6 +50,8 @@ def run(context: StageContext) -> None:
         return
     output = context.output
     copy_side_files(job.hf_dir, output.path / HF_MODEL)
+    for number, directory in enumerate(job.earlier_candidates.values()):
+        link_tree(directory, output.path / candidate_checkpoint(number, job.candidates))
     job.logs.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(job.metrics_file, output.path / METRICS)
     shutil.copyfile(job.timings_file, job.logs / job.timings_file.name)
@@ -59,7 +65,7 @@ def _job(context: StageContext) -> TrainingJob:
     experiment, checkpoint = context.experiment, context.input("checkpoint")
     return TrainingJob(
         pairs=PairTable.read(context.input("build_pairs").path, context.input("reference_logps").path),
-        weights=checkpoint.file(NEMO_CHECKPOINT),
+        weights=policy_checkpoint(context),
         hf_dir=checkpoint.file(HF_MODEL),
         output=context.output.path / NEMO_CHECKPOINT,
         scratch=_scratch(context),
@@ -72,7 +78,17 @@ def _job(context: StageContext) -> TrainingJob:
         repulsion_weight=_repulsion_weight(experiment.repulsion),
         seed=context.seed,
         progress=context.progress,
+        candidates=experiment.selection.candidates,
     )
+
+
+def refuse_too_many_candidates(job: TrainingJob) -> None:
+    """Raise a UserError when two candidates would be the same checkpoint."""
+    if job.candidates > (steps := len(job.batches)):
+        raise UserError(
+            f"selection.candidates={job.candidates} is more than the {steps} optimizer steps of {len(job.pairs)} "
+            "pairs; lower it or train.global_batch_size, or raise train.train_epochs"
+        )
 
 
 def _scratch(context: StageContext) -> Path:

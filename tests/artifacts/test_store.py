@@ -17,6 +17,7 @@ from nemo_sspo.artifacts.store import (
     changes,
     discard_drafts,
     is_published,
+    link_tree,
     open_artifact,
     publish,
     read_table,
@@ -166,3 +167,18 @@ def test_tables_are_deterministic_and_keep_their_schema(tmp_path):
     (tmp_path / "c").write_bytes(b"no parquet")
     with pytest.raises(UserError, match="not a readable Parquet file"):
         read_table(tmp_path / "c", schema)
+
+
+def test_a_tree_is_copied_where_files_cannot_be_shared(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").write_text("content")
+    link_tree(tmp_path / "a", tmp_path / "linked")
+    assert (tmp_path / "linked" / "b" / "file").samefile(tmp_path / "a" / "b" / "file")
+
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    link_tree(tmp_path / "a", tmp_path / "copied")
+    assert (tmp_path / "copied" / "b" / "file").read_text() == "content"
+    assert not (tmp_path / "copied" / "b" / "file").samefile(tmp_path / "a" / "b" / "file")

@@ -100,6 +100,16 @@ def test_what_is_given_wins(run, answers) -> None:
     assert (request.sampling.temperature_for("math"), request.sampling.max_tokens) == (0.3, 9)
 
 
+@pytest.mark.parametrize(("last", "result"), [(1, 0), (2, 1)])
+def test_of_a_run_that_has_stopped_the_result_is_asked(run, answers, last, result) -> None:
+    for iteration in range(1, last + 1):
+        with publish(run.artifact("select_model", iteration), stage="select_model", config={}, inputs={}) as draft:
+            draft.counts["stop"] = "nobody wins" if iteration == last else None
+    for given in ([], ["--iteration", "2"]):
+        assert call("mt-bench", "runs/run", "--questions", "asked.jsonl", *given) == 0
+    assert [request.iteration for request in answers] == [result, 2]
+
+
 def test_published_answers_of_other_questions_are_refused(run, answers, capsys) -> None:
     assert call("mt-bench", "runs/run", "--questions", "asked.jsonl") == 0
     Path("asked.jsonl").write_text(json.dumps(QUESTION | {"question_id": 8}) + "\n")

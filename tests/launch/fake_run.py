@@ -27,6 +27,9 @@ class Recorder:
     def skipped(self, step: Step) -> None:
         self.events.append(("skipped", step.step_id))
 
+    def left_out(self, step: Step, reason: str) -> None:
+        self.events.append(("left out", step.step_id))
+
     def started(self, step: Step) -> None:
         self.events.append(("started", step.step_id))
 

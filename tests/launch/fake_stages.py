@@ -1,8 +1,10 @@
 """Stand-ins for the stages, behind the real step runner: what they publish depends on their inputs alone.
 
 FAKE_STAGES is a JSON object ``{step id: behaviour}``: ``refuse`` (bad input), ``crash``, ``silent`` (ends without an
-artifact), ``hang`` (never ends, with a grandchild in a session of its own), ``after <path>`` (waits until that is there
-in the run's directory) or seconds to sleep.
+    how = json.loads(os.environ.get("FAKE_STAGES", "{}")).get(name)
+    _behave(how, context.layout.root)
+    if how == "stop":
+        context.output.counts["stop"] = "nobody wins"
 """
 
 import importlib
@@ -26,7 +28,10 @@ def run(context: StageContext) -> None:
     shard = context.shard if STAGES[context.stage].sharded else None
     name = step_id(context.stage, context.iteration, shard)
     context.progress.update(1, 2, unit="halves", note="working")
-    _behave(json.loads(os.environ.get("FAKE_STAGES", "{}")).get(name), context.layout.root)
+    how = json.loads(os.environ.get("FAKE_STAGES", "{}")).get(name)
+    _behave(how, context.layout.root)
+    if how == "stop":
+        context.output.counts["stop"] = "nobody wins"
     inputs = sorted(artifact.manifest.digest for group in context.inputs.values() for artifact in group)
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
     (context.output.path / "content.txt").write_text(f"{name} {context.seed} {' '.join(inputs)}\n")

@@ -48,6 +48,14 @@ def test_every_step_is_in_one_lane_and_keeps_its_place(shards, iterations, size,
             assert len(own) == ceil(len(alike) / size), "no more processes than needed"
 
 
+def test_candidates_have_models_of_their_own_and_never_share_a_process(tmp_path):
+    selecting = tiny_experiment(tmp_path, "run", "selection.candidates=3", "rollout.shards=3")
+    cut = lanes(plan(selecting), lambda step: 3)
+    sizes = {(lane[0].stage, lane[0].iteration): len(lane) for lane in cut}
+    assert (sizes["export_candidate", 1], sizes["rollout_selection", 1]) == (1, 1)
+    assert (sizes["rollout", 1], sizes["score", 1]) == (3, 3)
+
+
 @given(unfinished=st.integers(1, 200), processes=st.integers(0, 40))
 def test_a_fair_share_keeps_every_process_busy_and_needs_no_second_load(unfinished, processes):
     size, width = fair_size(unfinished, processes), max(1, processes)

@@ -12,6 +12,12 @@ from nemo_sspo.launch.plan import as_data, chain_lengths, plan
 GOLDEN = Path(__file__).parents[1] / "golden" / "plan"
 EXPERIMENTS = {
     "quickstart": ["experiment=quickstart"],
+    "selection": [
+        "experiment=quickstart",
+        "selection.candidates=3",
+        "train.train_epochs=3",
+        "selection.early_stop=true",
+    ],
     "llama3-8b": ["experiment=llama3-8b", "prompts=p.jsonl", "iterations=2", "rollout.shards=2"],
     "llama3-70b": ["experiment=llama3-70b", "prompts=p.jsonl", "iterations=1", "rollout.shards=1"],
 }
@@ -45,6 +51,38 @@ def test_every_input_is_made_by_a_step_before_and_every_artifact_is_used(iterati
     ends = ("evaluate", "diagnose")
     assert unused == {f"iter_{iteration}.{end}" for iteration in range(1, iterations + 1) for end in ends}
     assert len(steps) == 3 + iterations * (3 * shards + 7)
+
+
+@pytest.mark.parametrize(("selection", "candidates"), [("candidates=3", 3), ("early_stop=true", 1)])
+def test_a_choice_is_made_before_anybody_needs_the_policy(selection, candidates):
+    steps = plan(load_experiment(["experiment=quickstart", f"selection.{selection}"]))
+    by_id = {step.step_id: step for step in steps}
+    assert len(steps) == 4 + 2 * (3 + 7 + 2 * candidates + 1)
+    assert by_id["iter_0.rollout_selection.00000"].depends_on == ("prepare_prompts",)
+    for t in (1, 2):
+        for number in range(candidates):
+            export = by_id[f"iter_{t}.export_candidate.{number:05d}"]
+            assert export.depends_on == (f"iter_{t}.train",)
+            assert by_id[f"iter_{t}.rollout_selection.{number:05d}"].depends_on == ("prepare_prompts", export.step_id)
+    of_second = {f"iter_2.rollout_selection.{number:05d}" for number in range(candidates)}
+    of_first = {f"iter_1.rollout_selection.{number:05d}" for number in range(candidates)}
+    assert set(by_id["iter_1.select_model"].depends_on) == {"iter_1.train", "iter_0.rollout_selection.00000", *of_first}
+    assert set(by_id["iter_2.select_model"].depends_on) == {
+        "iter_2.train",
+        "iter_1.select_model",
+        *of_first,
+        *of_second,
+    }
+    # Whoever takes the weights of policy 1 takes the choice with them, and who samples from it waits for its export.
+    for reader in ("iter_1.export", "iter_2.reference_logps", "iter_2.train"):
+        assert {"iter_1.train", "iter_1.select_model"} <= set(by_id[reader].depends_on), reader
+    assert "iter_1.export" in by_id["iter_2.rollout.00000"].depends_on
+
+
+def test_the_base_is_no_choice():
+    overrides = ["experiment=quickstart", "selection.candidates=2", "train.reference=base"]
+    steps = {step.step_id: step for step in plan(load_experiment(overrides))}
+    assert steps["iter_2.reference_logps"].depends_on == ("iter_2.build_pairs", "iter_0.import_policy")
 
 
 def test_a_shard_is_scored_as_soon_as_it_is_sampled():
@@ -93,3 +131,6 @@ def test_a_judging_policy_is_waited_for():
     assert steps["iter_1.score.00000"].depends_on == ("iter_1.rollout.00000",)
     assert steps["iter_2.score.00000"].depends_on == ("iter_2.rollout.00000", "iter_1.export")
     assert "iter_1.export" in steps["iter_2.evaluate"].depends_on
+    overrides = ["experiment=quickstart", "oracle=policy_judge", "selection.candidates=2"]
+    steps = {step.step_id: step for step in plan(load_experiment(overrides))}
+    assert "iter_1.export" in steps["iter_2.select_model"].depends_on

@@ -96,6 +96,20 @@ def test_too_few_prompts(place):
         "give more prompts or lower these"
     )
     assert found("data.held_out_count=28") == []
+    assert only("selection.candidates=2", "selection.prompts=24") == (
+        "prompts.jsonl: 30 prompts are too few for data.held_out_count=5 and selection.prompts=24 and iterations=2; "
+        "give more prompts or lower these"
+    )
+
+
+def test_more_candidates_than_steps(place):
+    """30 prompts, of which 5 are kept to evaluate and 5 to choose by: 10 an iteration, 3 steps of 4 twice over."""
+    small = ("selection.prompts=5", "train.global_batch_size=4", "train.micro_batch_size=1", "train.train_epochs=2")
+    assert found("selection.candidates=6", *small) == []
+    assert only("selection.candidates=7", *small) == (
+        "selection.candidates=7 is more than the 6 optimizer steps of an iteration of 10 prompts; lower it or "
+        "train.global_batch_size, or raise train.train_epochs"
+    )
     assert "rollout.shards=13 is more than the 12 prompts" in only("rollout.shards=13")
     assert found("rollout.shards=12") == []
     # held-out prompts from a file of their own are taken out of the training prompts

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import shutil
 
 import pytest
 
@@ -46,6 +47,35 @@ def test_a_setting_may_change_until_something_published_depends_on_it(tmp_path):
             "depends on: give this run another name=..., or the settings it had"
         )
         assert stored_experiment(layout) == faster
+
+
+def test_what_a_selection_is_made_with_may_change_until_it_is_made(tmp_path):
+    layout = RunLayout(tmp_path / "run")
+
+    def selecting(*settings):
+        return tiny_experiment(tmp_path, "run", *(f"selection.{setting}" for setting in settings))
+
+    def refusal(*settings):
+        with pytest.raises(UserError) as caught:
+            bind(selecting(*settings), layout)
+        return str(caught.value)
+
+    with hold(layout):
+        bind(selecting(), layout)
+        assert bind(selecting("prompts=9"), layout) == ["selection.prompts: 200 -> 9"]
+        two = selecting("candidates=2")
+        publish_step(selecting("prompts=9"), "prepare_prompts")
+        assert "selection.prompts: None -> 200), which prepare_prompts depends on" in refusal("candidates=2")
+        shutil.rmtree(layout.artifact("prepare_prompts"))
+        bind(two, layout)
+        for step in ("prepare_prompts", "iter_1.train"):
+            publish_step(two, step)
+        assert "selection.candidates: 2 -> 3), which iter_1.train depends on" in refusal("candidates=3")
+        by_length = selecting("candidates=2", "criterion=length_controlled")
+        assert bind(by_length, layout) == ["selection.criterion: 'win_rate' -> 'length_controlled'"]
+        publish_step(by_length, "iter_1.select_model")
+        changed = "selection.criterion: 'length_controlled' -> 'win_rate'), which iter_1.select_model depends on"
+        assert changed in refusal("candidates=2")
 
 
 def test_the_lock_is_free_again_after_a_runner_that_died(tmp_path):

@@ -133,7 +133,7 @@ class _LargeAdapters(pl.Callback):
     """Gives B numbers that matter, and saves the merged model after the log-probs were computed."""
 
     def __init__(self, directory: Path) -> None:
-        self._save = training._SaveWeights(directory)
+        self._save = training._SaveWeights(directory, {})
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         torch.manual_seed(trainer.global_rank)

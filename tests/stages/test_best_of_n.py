@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_sspo.artifacts.layout import BEST_OF_N
-from nemo_sspo.config.stages import Evaluation, Rollout
+from nemo_sspo.config.stages import Evaluation, Rollout, Selection
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.check_oracle import planned_comparisons
 from nemo_sspo.objective.win_rates import sigmoid
@@ -161,3 +161,17 @@ def test_the_price_of_an_oracle_counts_every_earlier_policy(tmp_path: Path, iter
         rollout=Rollout(samples_per_prompt=2, held_out_samples_per_prompt=3),
     )
     assert planned_comparisons(settings) == 6 * 2 + meetings * 200 * 3 * 3 * 2
+
+
+def test_the_price_of_an_oracle_counts_the_choice_of_the_checkpoint(tmp_path: Path) -> None:
+    """Of 216 prompts 200 are held out and 10 to choose by: in both iterations 3 candidates meet one policy there."""
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(f'{{"prompt": "p{n}"}}\n' for n in range(216)))
+    settings = runs.experiment(
+        tmp_path,
+        prompts=str(prompts),
+        iterations=2,
+        rollout=Rollout(samples_per_prompt=2, held_out_samples_per_prompt=3),
+        selection=Selection(candidates=3, prompts=10),
+    )
+    assert planned_comparisons(settings) == 6 * 2 + 3 * 200 * 3 * 3 * 2 + 2 * 3 * 10 * 3 * 3 * 2

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from nemo_sspo.artifacts.manifest import FileRecord, Manifest
+from nemo_sspo.artifacts.selection import Selection as Selected
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
-from nemo_sspo.config.stages import Train
+from nemo_sspo.config.stages import Selection, Train
 from nemo_sspo.config.variants import DpoLoss, NoGate, Repulsion, SppoLoss
 from nemo_sspo.stages.model_card import code, model_card
 from nemo_sspo.stages.registry import STAGES, recipe_settings, stage_settings
+from tests.report.made_selection import SELECTION
 from tests.stages import runs
 
 HOSTILE = "mo`del: \"a\" 'b'\n---\n# pwned <img src=x> ``${seed}`` \\${x} é\u2028| {{ 7 * 7 }}"
@@ -38,7 +40,13 @@ def manifest(stage: str, **changes) -> Manifest:
     return Manifest(stage=stage, **(facts | changes))
 
 
-def made(settings: Experiment, iteration: int = 2, content: dict | None = None, **train) -> str:
+def made(
+    settings: Experiment,
+    iteration: int = 2,
+    content: dict | None = None,
+    selection: Selected | None = None,
+    **train,
+) -> str:
     files = {f"portion_{n}.parquet": FileRecord(sha256=str(n) * 64, size=1) for n in (1, 2, 3)}
     counts = {"steps": 20, "loss_first": 40.14263153, "loss_last": 16.544105, "step1_loss": 40.563171, "pairs": 300}
     return model_card(
@@ -49,6 +57,7 @@ def made(settings: Experiment, iteration: int = 2, content: dict | None = None, 
         ),
         pairs=manifest("build_pairs", counts={"pairs": 287}, software={"vllm": "0.99"}),
         train=manifest("train", counts=counts | train, software={"torch": "2.99"}),
+        selection=selection,
     )
 
 
@@ -151,9 +160,19 @@ def test_its_settings_repeat_the_run(tmp_path: Path, policy: str) -> None:
     assert recipe_settings(repeated) == recipe_settings(settings)
 
 
-def test_every_setting_that_made_the_policy_is_told(tmp_path: Path) -> None:
-    settings = runs.experiment(tmp_path)
-    later = ("evaluate", "diagnose", "score_labelled", "rollout_held_out")
+def test_it_tells_how_the_checkpoint_was_chosen(tmp_path: Path) -> None:
+    assert "Choice of the checkpoint" not in made(runs.experiment(tmp_path))
+    told = facts(made(runs.experiment(tmp_path), selection=SELECTION))
+    assert told["candidate after step 10"] == "win rate 0.600 [0.550, 0.650], at equal length 0.580 [0.530, 0.630]"
+    assert (told["chosen"], told["reason"]) == ("step 10", SELECTION.reason)
+    assert told["prompts to choose by, held out from training and evaluation"] == "200"
+    assert told["the run ended here"] == SELECTION.stop
+
+
+@pytest.mark.parametrize("selects", [False, True])
+def test_every_setting_that_made_the_policy_is_told(tmp_path: Path, selects: bool) -> None:
+    settings = runs.experiment(tmp_path, selection=Selection(early_stop=selects))
+    later = ("evaluate", "diagnose", "score_labelled", "rollout_held_out", *(() if selects else ("select_model",)))
     made_of = {key for stage in STAGES if stage not in later for key in stage_settings(settings, stage)}
     assert {key for key in made_of if not key.startswith("content of ")} == recipe_settings(settings).keys()
 

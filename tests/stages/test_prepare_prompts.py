@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from nemo_sspo.artifacts.layout import HELD_OUT, PORTION
+from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS
 from nemo_sspo.artifacts.store import Artifact
-from nemo_sspo.config.stages import Data
+from nemo_sspo.config.stages import Data, Selection
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.tokenizer import load_policy_tokenizer
 from tests.stages import runs
@@ -40,6 +40,26 @@ def test_portions_and_held_out_are_a_partition(tmp_path: Path, policy: Path) -> 
     assert [len(part) for part in parts] == [10, 13, 12, 12]
     assert set().union(*parts) == set(QUESTIONS)
     assert artifact.manifest.rows == 47
+
+
+def test_prompts_to_choose_by_are_a_part_of_their_own_and_leave_the_held_out_ones_alone(
+    tmp_path: Path, policy: Path
+) -> None:
+    source = write(tmp_path / "p.jsonl", QUESTIONS)
+    plain = prepare(tmp_path / "plain", policy, source, Data(held_out_count=10), iterations=3)
+    chosen_by = Selection(candidates=2, prompts=7)
+    artifact = prepare(tmp_path, policy, source, Data(held_out_count=10), iterations=3, selection=chosen_by)
+    names = (HELD_OUT, SELECTION_PROMPTS, *(PORTION.format(iteration=t) for t in (1, 2, 3)))
+    parts = [texts(artifact, name) for name in names]
+    assert [len(part) for part in parts] == [10, 7, 10, 10, 10]
+    assert set().union(*parts) == set(QUESTIONS)
+    assert parts[0] == texts(plain, HELD_OUT)
+    assert not (plain.path / SELECTION_PROMPTS).exists()
+    assert "selection.prompts" not in plain.manifest.config
+    given = write(tmp_path / "held.jsonl", QUESTIONS[:5])
+    other = prepare(tmp_path / "given", policy, source, Data(held_out_prompts=given), selection=chosen_by)
+    assert texts(other, HELD_OUT) == set(QUESTIONS[:5])
+    assert not texts(other, SELECTION_PROMPTS) & set(QUESTIONS[:5])
 
 
 def test_order_of_the_file_is_of_no_consequence_but_the_seed_is(tmp_path: Path, policy: Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from nemo_sspo.artifacts.layout import PORTION, ROLLOUTS, RunLayout
+from nemo_sspo.artifacts.layout import HF_MODEL, PORTION, ROLLOUTS, SELECTION_PROMPTS, RunLayout
 from nemo_sspo.artifacts.schema import PROMPTS, content_id
 from nemo_sspo.artifacts.store import open_artifact, publish, write_table
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.stages import Rollout
+from nemo_sspo.config.stages import Rollout, Selection
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout import vllm_engine
 from nemo_sspo.rollout.protocol import Completion, OnProgress, Sampling
@@ -109,6 +109,43 @@ def test_shards_are_a_partition(tmp_path: Path, policy: Path, monkeypatch: pytes
     ]
     assert [len(shard) for shard in shards] == [2, 3, 3]
     assert sorted(itertools.chain(*shards)) == [f"question {letter}" for letter in "ABCDEFGH"]
+
+
+def test_a_candidate_answers_all_selection_prompts(
+    tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shard 1 is the second candidate, not the second half of the prompts; its own weights answer."""
+    asked = []
+
+    class Engine(EchoEngine):
+        def __init__(self, policy: str, settings: object, **more: object) -> None:
+            asked.append(policy)
+            super().__init__(policy, settings, **more)
+
+    monkeypatch.setattr(vllm_engine, "VllmEngine", Engine)
+    settings = settings_with_prompts(tmp_path, policy, 3, held_out_samples_per_prompt=2, shards=3)
+    settings = settings.model_copy(update={"selection": Selection(candidates=2)})
+    layout = RunLayout(settings.run_dir)
+    prompts = layout.artifact("prepare_prompts")
+    counts = open_artifact(prompts).manifest.counts
+    shutil.move(prompts / PORTION.format(iteration=1), tmp_path / "kept")
+    shutil.rmtree(prompts)
+    with publish(prompts, stage="prepare_prompts", config={}, inputs={}) as draft:
+        draft.counts |= counts
+        shutil.move(tmp_path / "kept", draft.path / SELECTION_PROMPTS)
+    exported = layout.artifact("export_candidate", 1, 1)
+    exported.parent.mkdir(parents=True)
+    with publish(exported, stage="export_candidate", iteration=1, shard=1, config={}, inputs={}) as draft:
+        shutil.copytree(policy, draft.path / HF_MODEL)
+    for iteration, shard in ((0, 0), (1, 1)):
+        artifact = runs.run_stage(settings, "rollout_selection", iteration, shard)
+        assert (artifact.manifest.counts["prompts"], artifact.manifest.counts["responses"]) == (3, 6)
+    assert asked == [str(policy), str(exported / HF_MODEL)]
+    # Taken by one process all the same, each loads its own.
+    shutil.rmtree(layout.artifact("rollout_selection", 1, 1))
+    shutil.copytree(exported, exported.with_name("shard_00000"))
+    assert main(["rollout_selection", "--run", str(layout.root), "--iteration", "1", "--shard", "0-1"]) == 0
+    assert asked[2:] == [str(exported.with_name("shard_00000") / HF_MODEL), str(exported / HF_MODEL)]
 
 
 def test_shards_of_one_process_share_an_engine_and_are_what_they_are_alone(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from nemo_sspo.artifacts.layout import RunLayout, no_run
 from nemo_sspo.artifacts.published import PublishedStep, published_steps
+from nemo_sspo.artifacts.selection import EarlyStop, early_stop
 from nemo_sspo.errors import UserError
 
 _BATCH_ROWS = 2048
@@ -63,11 +65,17 @@ class RunRecord:
         """Iterations that have published something."""
         return sorted({step.manifest.iteration for step in self.steps if step.manifest.iteration > 0})
 
+    @cached_property
+    def stopped(self) -> EarlyStop | None:
+        """Where the run has ended before its last iteration."""
+        return early_stop(self.layout)
+
     @property
     def pending(self) -> list[str]:
-        """Planned steps without an artifact."""
-        published = {step.step_id for step in self.steps}
-        return [step.step_id for step in self.plan if step.step_id not in published]
+        """Planned steps without an artifact, but those that an early stop has left out."""
+        published, stop = {step.step_id for step in self.steps}, self.stopped
+        left = [step for step in self.plan if stop is None or not stop.leaves_out(step.iteration)]
+        return [step.step_id for step in left if step.step_id not in published]
 
     def of(self, stage: str, iteration: int) -> list[PublishedStep]:
         """Published shards of a stage; one element for a stage without shards."""

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from nemo_sspo.artifacts.diagnostics import Diagnostics
+from nemo_sspo.artifacts.selection import EarlyStop, Selection
 from nemo_sspo.report.facts.evaluation import Evaluated, Sampled, evaluations, sampled
 from nemo_sspo.report.facts.gate_view import GateView, diagnostics, gate_view
 from nemo_sspo.report.facts.record import RunRecord
 from nemo_sspo.report.facts.samples import SamplePrompt, sample_prompts
+from nemo_sspo.report.facts.selection import selection
 from nemo_sspo.report.facts.settings import Digest, Setting, digests, settings, software
 from nemo_sspo.report.facts.supervision import Supervision, dropped_reasons, supervision
 from nemo_sspo.report.facts.timing import Running, Span, StageCost, running_steps, spans, stage_costs, wall_seconds
@@ -41,6 +43,10 @@ class RunFacts:
     curves: list[TrainingCurve]
     identities: list[Step1Identity]
     evaluations: list[Evaluated]
+    selections: dict[int, Selection]
+    """By iteration."""
+    stopped: EarlyStop | None
+    """Where the run has ended before its last iteration."""
     sampled: list[Sampled]
     supervisions: list[Supervision]
     gate_views: list[GateView]
@@ -57,8 +63,13 @@ class RunFacts:
     unreadable: list[str]
 
     @property
+    def selects(self) -> bool:
+        """Whether checkpoints are chosen in this run."""
+        return bool(self.selections) or any("select_model" in name for name in self.pending)
+
+    @property
     def finished(self) -> bool:
-        """Whether every planned step is published."""
+        """Whether every planned step is published, or left out after an early stop."""
         return bool(self.planned) and not self.pending
 
 
@@ -70,7 +81,7 @@ def gather(run: RunRecord, *, sample_count: int = SAMPLE_PROMPTS) -> RunFacts:
     reasons = {i: dropped for i in iterations if (dropped := dropped_reasons(run, i)) is not None}
     diagnosed = {i: diagnosis for i in iterations if (diagnosis := diagnostics(run, i)) is not None}
     totals = {i: sum(counts.values()) for i, counts in reasons.items()}
-    evidence = Evidence(evaluated, samples, curves, identities, totals, diagnosed)
+    evidence = Evidence(evaluated, samples, curves, identities, totals, diagnosed, run.stopped)
     return RunFacts(
         name=run.name,
         gathered_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -87,6 +98,8 @@ def gather(run: RunRecord, *, sample_count: int = SAMPLE_PROMPTS) -> RunFacts:
         curves=curves,
         identities=identities,
         evaluations=evaluated,
+        selections={i: chosen for i in iterations if (chosen := selection(run, i)) is not None},
+        stopped=run.stopped,
         sampled=samples,
         supervisions=[found for i in iterations if (found := supervision(run, i)) is not None],
         gate_views=[view for i in iterations if (view := gate_view(run, i, diagnosed.get(i))) is not None],

@@ -20,16 +20,19 @@ STAGE_ORDER = (
     "diagnose",
     "reference_logps",
     "train",
+    "export_candidate",
+    "rollout_selection",
+    "select_model",
     "export",
     "rollout_held_out",
     "evaluate",
-    "select_model",
 )
 """The order of the loop; stages that are not named here come last."""
 
 _RATES = {
     "rollout": ("tokens_per_second", "tokens/s"),
     "rollout_held_out": ("tokens_per_second", "tokens/s"),
+    "rollout_selection": ("tokens_per_second", "tokens/s"),
     "score": ("pairs_per_second", "comparisons/s"),
     "embed": ("responses_per_second", "responses/s"),
 }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nemo_sspo.artifacts.diagnostics import Diagnostics
+from nemo_sspo.artifacts.selection import EarlyStop
 from nemo_sspo.report.facts.evaluation import Evaluated, Sampled
 from nemo_sspo.report.facts.training import Step1Identity, TrainingCurve, full_batches
 
@@ -45,11 +46,13 @@ class Evidence:
     """Prompts without a pair by iteration."""
     diagnosed: Mapping[int, Diagnostics]
     """By iteration."""
+    stopped: EarlyStop | None = None
 
 
 def findings(evidence: Evidence) -> list[Finding]:
     """Every rule that has something to look at; the gravest first."""
     found = [
+        *_early_stop(evidence.stopped),
         *_win_rates(evidence.evaluations),
         *_equal_length(evidence.evaluations),
         *_identities(evidence.identities),
@@ -63,6 +66,15 @@ def findings(evidence: Evidence) -> list[Finding]:
     ]
     order = {"bad": 0, "warn": 1, "good": 2}
     return sorted(found, key=lambda finding: order[finding.state])
+
+
+def _early_stop(stopped: EarlyStop | None) -> Iterator[Finding]:
+    if stopped is not None:
+        yield Finding(
+            "warn",
+            f"The run has {stopped}.",
+            "a warning when no candidate of an iteration wins for sure against the policy that it started from",
+        )
 
 
 def _win_rates(evaluations: Sequence[Evaluated]) -> Iterator[Finding]:

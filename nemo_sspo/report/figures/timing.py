@@ -12,9 +12,9 @@ from nemo_sspo.report.theme import series
 _ROW_PIXELS = 26
 _LISTED_STEPS = 500
 _KINDS = (
-    ("sampling", ("rollout", "rollout_held_out")),
-    ("scoring and embedding", ("score", "score_labelled", "embed", "evaluate")),
-    ("pairs", ("build_pairs", "diagnose", "select_model")),
+    ("sampling", ("rollout", "rollout_held_out", "rollout_selection")),
+    ("scoring and embedding", ("score", "score_labelled", "embed", "select_model", "evaluate")),
+    ("pairs", ("build_pairs", "diagnose")),
     ("training", ("rollout_logps", "reference_logps", "train")),
     ("conversion and preparation", ()),
 )
