@@ -36,8 +36,7 @@ FP8 = ("fp8, delayed", "fp8, tensorwise")
 WARM_UP = 2
 """Steps that are not timed: they allocate, compile, and fill FP8's history."""
 _PEAK = "peak_memory_gib"  # since the process started: the same in every line
-_TOLD = re.compile(r"^error: |^\S*(Error|Exception)\b")
-"""Lines of a log that say what went wrong."""
+_RAISED = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception): \S")
 
 
 @dataclass(frozen=True)
@@ -124,9 +123,15 @@ def _train_in_a_process(name: str, world: World, folder: Path, place: Place) -> 
         check=False,
     )
     if ended.returncode:
-        lines = ended.stdout.splitlines()
-        told = [line for line in lines if _TOLD.search(line)]
-        raise UserError((told or lines or ["no output"])[-1].strip())
+        raise UserError(reason(ended.stdout))
+
+
+def reason(log: str) -> str:
+    """What a rank said last before it ended, out of all that it and torchrun printed."""
+    lines = [line for line in log.splitlines() if re.search(r"\w", line)]
+    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    raised = [line for line in lines if _RAISED.match(line)]
+    return (told or raised or lines or ["no output"])[-1]
 
 
 def table(found: dict[str, Steps]) -> list[tuple[Cell, ...]]:

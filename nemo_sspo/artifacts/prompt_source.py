@@ -47,13 +47,15 @@ class PromptRead:
         return f"{self.source} line {conversation.line}"
 
 
-def read_prompts(source: str, *, duplicates: Literal["error", "drop"] = "error") -> PromptRead:
-    """Read every prompt of a file or of a data set ``owner/name`` or ``owner/name:split``.
+def read_prompts(
+    source: str, *, duplicates: Literal["error", "drop"] = "error", setting: str = "prompts"
+) -> PromptRead:
+    """Read every prompt of a file or of a data set ``owner/name`` or ``owner/name:split``, named by `setting`.
 
     Raises:
         UserError: there is no such source, it holds no prompt, or a line cannot be read; file and line are named.
     """
-    records = read_records(source, COLUMNS, setting="prompts")
+    records = read_records(source, COLUMNS, setting=setting)
     return collect(
         source,
         (conversation_of(f"{source} line {line}", record, line, repaired) for line, record, repaired in records),

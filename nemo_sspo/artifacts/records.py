@@ -6,6 +6,7 @@ Importing this module is cheap, so that the command line can check every line be
 import codecs
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,8 @@ def _dataset_records(source: str) -> Iterator[Record]:
         from datasets import load_dataset
     except ImportError:
         raise UserError(
-            f"{source}: no such file, and reading it as a Hugging Face data set needs `pip install datasets`"
+            f"{source}: no such file, and reading it as a Hugging Face data set needs the package datasets: "
+            f"{sys.executable} -m pip install datasets"
         ) from None
     name, _, split = source.partition(":")
     try:

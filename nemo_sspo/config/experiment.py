@@ -1,8 +1,9 @@
 """The whole configuration tree on one screen."""
 
+import re
 from pathlib import Path
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from nemo_sspo.config.base import Frozen
 from nemo_sspo.config.cluster import Cluster
@@ -11,7 +12,7 @@ from nemo_sspo.config.variants import Encoder, Engine, Gate, Loss, Oracle, Preci
 
 
 class Experiment(Frozen):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    name: str
     """Name of the run: its directory under `runs_dir`."""
     runs_dir: str = "runs"
     """Directory that holds the runs."""
@@ -37,6 +38,17 @@ class Experiment(Frozen):
     precision: Precision
     evaluation: Evaluation = Evaluation()
     cluster: Cluster
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_directory_and_a_word(cls, name: str) -> str:
+        """It is also part of Slurm's job names."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError(
+                f"{name!r} is no name of a run: up to 100 letters, digits and . _ -, the first a letter or digit; a "
+                "directory is given with runs_dir=..."
+            )
+        return name
 
     @property
     def run_dir(self) -> Path:

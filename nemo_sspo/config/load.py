@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
+from yaml import MarkedYAMLError
 
 from nemo_sspo.config.describe import FieldMeaning, describe_settings, kinds_of_keys
 from nemo_sspo.config.experiment import Experiment
@@ -61,6 +62,8 @@ def compose_settings(overrides: Sequence[str], config_dir: Path | None = None) -
             settings = OmegaConf.to_container(composed, resolve=True)
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ~=1 is a ValueError
             raise UserError(_one_line(error)) from None
+        except MarkedYAMLError as error:
+            raise UserError(_yaml_mistake(error)) from None
     assert isinstance(settings, dict)
     if isinstance(cluster := settings.get("cluster"), dict):
         cluster.setdefault("kind", "local")  # files written before there were kinds
@@ -123,6 +126,8 @@ def _quoting_advice(text: str) -> str:
         return f"write {group}={'value' if group == 'key' else text}"
     if not text.isprintable():
         return "it holds characters that cannot be printed"
+    if value.startswith("~"):
+        return f'no shell puts your home directory in there: write {key}="$HOME{value[1:]}"'
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     quoted = shlex.quote(f'{key}="{escaped}"')
     return f"a value with special characters needs quotes of its own: {quoted}"
@@ -155,6 +160,12 @@ def _whole_experiments(error: ValidationError, config_dir: Path | None) -> str:
         return ""
     *others, last = choices("experiment", config_dir)
     return f", or start from experiment={', '.join(others)} or {last}"
+
+
+def _yaml_mistake(error: MarkedYAMLError) -> str:
+    mark, reason = error.problem_mark, error.problem or "it cannot be read"
+    where = f"{mark.name} line {mark.line + 1}" if mark else "a YAML file of the configuration"
+    return f"{where}: not YAML ({reason}); names and their settings must be indented alike"
 
 
 def _one_line(error: Exception) -> str:

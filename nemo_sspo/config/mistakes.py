@@ -89,7 +89,7 @@ def closest(name: str, candidates: Iterable[str]) -> str:
 
 def shown(value: object) -> str:
     """A value as it was typed, or escaped where it would break the line."""
-    text = str(value)
+    text = "null" if value is None else str(value)
     return text if text.isprintable() else repr(text)
 
 
@@ -132,6 +132,8 @@ def _wrong_value(problem: ErrorDetails, settings: Mapping[str, Any]) -> str:
         return f"{path}.kind is missing: choose one with {path}=<kind>"
     if kind == "string_pattern_mismatch":
         return f"{path}={shown(problem['input'])}: expected text that matches {context['pattern']}"
+    if kind == "tuple_type" and isinstance(problem["input"], str):
+        return f"{path}={shown(problem['input'])}: expected a list, which is written {path}=[{problem['input']}]"
     expected = _EXPECTED.get(kind) or problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return f"{path}={shown(problem['input'])}: expected {expected}"
 

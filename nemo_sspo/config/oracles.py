@@ -65,9 +65,10 @@ class LlmJudgeOracle(Frozen):
     timeout_seconds: PositiveFloat = 60.0
     """Longest wait for one answer in seconds."""
     max_requests: PositiveInt = 10_000
-    """Cap of the whole run: comparisons that are paid for. A run whose plan is over it does not start."""
+    """Cap of the whole run: comparisons that are paid for, by all steps together. A step whose plan is over it does not
+    start."""
     max_tokens: PositiveInt | None = None
-    """Cap of the whole run: input and output tokens."""
+    """Cap of the whole run: input and output tokens; of a question under way they are estimated."""
     max_dollars: PositiveFloat | None = None
     """Cap of the whole run: what the tokens cost at the prices below."""
     dollars_per_million_input_tokens: NonNegativeFloat | None = None

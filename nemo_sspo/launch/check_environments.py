@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from nemo_sspo.artifacts.records import is_on_disk
 from nemo_sspo.config.cluster import Environment, SlurmEnvironment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.check_functions import packages
@@ -20,6 +21,8 @@ _NEEDED = {
 
 JUDGE_PACKAGE = "openai"
 """What oracle=llm_judge needs besides."""
+DATA_SET_PACKAGE = "datasets"
+"""What reads a data set id; the environments for the CPU come without it."""
 
 
 def check_environments(experiment: Experiment) -> Iterator[str]:
@@ -32,10 +35,23 @@ def check_environments(experiment: Experiment) -> Iterator[str]:
     needed["rollout"] += packages(experiment, "rollout")
     if experiment.oracle.kind == "llm_judge":
         needed["rollout"].append(JUDGE_PACKAGE)
+    if any(not is_on_disk(source) for source in record_sources(experiment)):
+        needed["rollout"].append(DATA_SET_PACKAGE)
     here = [name for name in needed if _starts_here(getattr(experiment.cluster, name))]
     with ThreadPoolExecutor() as pool:
         answers = pool.map(lambda name: _problem(name, getattr(experiment.cluster, name), needed[name]), here)
         yield from (answer for answer in answers if answer is not None)
+
+
+def record_sources(experiment: Experiment) -> list[str]:
+    """What is read record by record: files, directories or data set ids. All of it in the rollout environment."""
+    given = (
+        experiment.prompts,
+        experiment.data.held_out_prompts,
+        experiment.rollout.source,
+        experiment.evaluation.labelled_pairs,
+    )
+    return [source for source in given if source is not None]
 
 
 def _starts_here(environment: Environment) -> bool:
@@ -61,4 +77,9 @@ def _problem(name: str, environment: Environment, packages: Sequence[str]) -> st
         missing = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return f"{setting}: does not start as a Python interpreter ({type(error).__name__}); {advice}"
-    return f"{setting}: lacks {', '.join(missing)}; {advice}" if missing else None
+    if not missing:
+        return None
+    if not set(missing) & set(_NEEDED[name]):  # an environment of this project, and something of this run's besides
+        install = f"{environment.python} -m pip install {' '.join(missing)}"
+        advice = f"{install}, or PYTHONPATH for code of your own"
+    return f"{setting}: lacks {', '.join(missing)}; {advice}"

@@ -7,6 +7,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment as Templates
+from jinja2 import TemplateSyntaxError
+
 from nemo_sspo.artifacts.model_source import is_hub_id
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Parallel
@@ -20,6 +23,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.j
 _INDEX = "model.safetensors.index.json"
 _VOCABULARY_MULTIPLE = 128
 _MAX_HEADER_BYTES = 128 * 2**20
+_JINJA = Templates(extensions=["jinja2.ext.loopcontrols"], autoescape=True)  # nothing is rendered
 _DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
@@ -39,11 +43,10 @@ def check_policy(experiment: Experiment) -> Iterator[str]:
     yield from incomplete_weights("policy", directory)
     if not any((directory / name).is_file() for name in TOKENIZER_FILES):
         yield f"policy={directory}: no tokenizer (none of {', '.join(TOKENIZER_FILES)})"
-    elif not _has_chat_template(directory):
-        yield (
-            f"policy={directory}: no chat template in tokenizer_config.json and no chat_template.jinja; add one, or "
-            "take the instruction-tuned model"
-        )
+    else:
+        if (tokenizer := directory / "tokenizer.json").is_file():
+            json_object(tokenizer, "")
+        yield from _chat_template_problems(directory)
 
 
 def check_encoder(experiment: Experiment) -> Iterator[str]:
@@ -84,6 +87,8 @@ def local_directory(setting: str, path: str) -> Path | None:
         return directory
     if is_hub_id(path):
         return None
+    if directory.is_file():
+        raise UserError(f"{setting}={path}: is a file; give the directory of a model")
     raise UserError(f"{setting}={path}: no such directory, and not a hub id (owner/name)")
 
 
@@ -165,8 +170,29 @@ def _damage(path: Path) -> str | None:
     return None
 
 
-def _has_chat_template(directory: Path) -> bool:
-    if (directory / "chat_template.jinja").is_file() or (directory / "chat_template.json").is_file():
-        return True
-    path = directory / "tokenizer_config.json"
-    return path.is_file() and bool(json_object(path, "").get("chat_template"))
+def _chat_template_problems(directory: Path) -> Iterator[str]:
+    """It has a chat template, and every one that it has can be read."""
+    templates = list(_chat_templates(directory))
+    if not templates:
+        yield (
+            f"policy={directory}: no chat template in tokenizer_config.json and no chat_template.jinja; add one, or "
+            "take the instruction-tuned model"
+        )
+    for file, text in templates:
+        try:
+            _JINJA.parse(text)
+        except TemplateSyntaxError as error:
+            if "unknown tag" not in str(error.message):  # transformers adds tags of its own
+                yield f"{file}: the chat template cannot be read ({error.message}, its line {error.lineno}); correct it"
+
+
+def _chat_templates(directory: Path) -> Iterator[tuple[Path, str]]:
+    """The file and the text of every template that lies beside a tokenizer."""
+    if (file := directory / "chat_template.jinja").is_file():
+        yield file, file.read_text(encoding="utf-8", errors="replace")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if not (file := directory / name).is_file():
+            continue
+        found = json_object(file, "").get("chat_template") or []
+        named = [{"template": found}] if isinstance(found, str) else found  # several have names
+        yield from ((file, str(each.get("template", ""))) for each in named if isinstance(each, dict))

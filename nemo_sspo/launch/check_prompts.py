@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from nemo_sspo.artifacts.prompt_source import Conversation, PromptRead, read_prompts
 from nemo_sspo.artifacts.records import is_on_disk
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.stages import Data
 
 _TOKENIZED_AT_MOST = 2000
 
@@ -14,7 +16,7 @@ def check_prompts(experiment: Experiment) -> Iterator[str]:
     """The files can be read, no prompt is over the length limit, and there are enough of them."""
     data = experiment.data
     read = _read(experiment.prompts, data.duplicate_prompts)
-    held_out = _read(data.held_out_prompts, data.duplicate_prompts) if data.held_out_prompts else None
+    held_out = _read_held_out(data)
     if data.overlong_prompts == "error":
         for source in (read, held_out):
             if source is not None:
@@ -27,7 +29,7 @@ def planned_prompts(experiment: Experiment) -> tuple[int, int] | None:
     """At most how many prompts a run trains on in all iterations, and evaluates on in each; None for a data set id."""
     data = experiment.data
     read = _read(experiment.prompts, data.duplicate_prompts)
-    held_out = _read(data.held_out_prompts, data.duplicate_prompts) if data.held_out_prompts else None
+    held_out = _read_held_out(data)
     if read is None:
         return None
     available = _available(experiment, read, held_out)
@@ -45,11 +47,14 @@ def _available(experiment: Experiment, read: PromptRead, held_out: PromptRead | 
     return len(read.conversations)
 
 
-def _read(source: str, duplicates: str) -> PromptRead | None:
+def _read(source: str, duplicates: Literal["error", "drop"], setting: str = "prompts") -> PromptRead | None:
     """A local file; a data set of the hub is left to the stage."""
-    if not is_on_disk(source):
-        return None
-    return read_prompts(source, duplicates="drop" if duplicates == "drop" else "error")
+    return read_prompts(source, duplicates=duplicates, setting=setting) if is_on_disk(source) else None
+
+
+def _read_held_out(data: Data) -> PromptRead | None:
+    source = data.held_out_prompts
+    return None if source is None else _read(source, data.duplicate_prompts, "data.held_out_prompts")
 
 
 def _too_few(experiment: Experiment, read: PromptRead, available: int) -> Iterator[str]:

@@ -25,6 +25,8 @@ from nemo_sspo.megatron.sight import Sight, padded_length
 
 _MOST_KERNELS = 64
 """Lengths (`padded_length`) x with and without a gradient; torch gives up at 8."""
+_LEAST_CHANNELS = 16
+"""torch has no kernel for smaller heads. Zeros beside their channels change no score."""
 
 
 class FlexCoreAttention(CoreAttention):
@@ -37,7 +39,7 @@ class FlexCoreAttention(CoreAttention):
 
     @override
     def attend(self, q_BNSD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, sight: Sight) -> Tensor:
-        length = q_BNSD.shape[2]
+        length, channels = q_BNSD.shape[2:]
         o_BNSD = _run(
             *(_padded(x) for x in (q_BNSD, k_BGTD, v_BGTD)),
             score_mod=None if self.softcap is None else _capping(self.softcap),
@@ -45,14 +47,14 @@ class FlexCoreAttention(CoreAttention):
             scale=self.scale,
             enable_gqa=True,
         )
-        return o_BNSD[:, :, :length]
+        return o_BNSD[:, :, :length, :channels]
 
 
 def _padded(x_BNSD: Tensor) -> Tensor:
     """Contiguous also where nothing is added: torch compiles anew for other strides."""
-    length = x_BNSD.shape[2]
-    rest = padded_length(length) - length
-    return F.pad(x_BNSD, (0, 0, 0, rest)) if rest else x_BNSD.contiguous()
+    length, channels = x_BNSD.shape[2:]
+    rest, beside = padded_length(length) - length, max(0, _LEAST_CHANNELS - channels)
+    return F.pad(x_BNSD, (0, beside, 0, rest)) if rest or beside else x_BNSD.contiguous()
 
 
 @cache

@@ -2,7 +2,9 @@
 
 A multiply-add counts as two FLOPs, and only products that the model itself needs are counted: no padding, no
 recomputed activations, no second pass over the head's logits, no norms or softmax. Attention counts the keys that a
-query may see, and the head the response tokens, because nothing else is computed there.
+query may see, and the head the response tokens, because nothing else is computed there. Where a pair's responses share
+their prompt it is counted once, as it is computed: sharing shows as fewer seconds, not as more tokens a second or as a
+larger share of the peak.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class StepWork:
     """One optimizer step over the global batch."""
 
     tokens: int
-    """Of prompts and responses, without padding."""
+    """Of prompts and responses as they are computed, without padding."""
     flops: float
     """Forward and backward."""
 
@@ -84,11 +86,19 @@ class ModelFlops:
         keys = self.windowed_layers * near + (self.layers - self.windowed_layers) * all_
         return self.weight_passes * weights + 3 * self.per_visible_key * keys
 
-    def of_step(self, sequences: Iterable[tuple[int, int]]) -> StepWork:
-        """The work of a global batch, given the (prompt, response) tokens of each of its responses."""
-        lengths = list(sequences)
-        flops = sum(self.of_sequence(prompt, response) for prompt, response in lengths)
-        return StepWork(sum(prompt + response for prompt, response in lengths), float(flops))
+    def of_step(self, pairs: Iterable[tuple[int, int, int]], *, shares_prompts: bool) -> StepWork:
+        """The work of a global batch, given each pair's tokens of prompt, chosen and rejected response.
+
+        A shared prompt is computed once but for its last token, which each response begins with (`prompt_sharing.py`).
+        """
+        tokens = flops = 0
+        for prompt, chosen, rejected in pairs:
+            tokens += 2 * prompt + chosen + rejected
+            flops += self.of_sequence(prompt, chosen) + self.of_sequence(prompt, rejected)
+            if shares_prompts:
+                tokens -= prompt - 1
+                flops -= self.of_sequence(prompt - 1, 0)
+        return StepWork(tokens, float(flops))
 
 
 def _visible_keys(tokens: int, window: int | None) -> int:

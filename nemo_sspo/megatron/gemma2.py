@@ -1,7 +1,7 @@
 """What Gemma 2 (arXiv:2408.00118) has beyond Megatron's GPT, as parts that any of its layers take.
 
     norms after attention and feed-forward   `with_sandwich_norms`, where a branch joins the residual stream
-    attention logits capped                  `LocalCoreAttention` (layers.py); Transformer Engine has no such kernel
+    attention logits capped                  `flex_attention.py`; on a CPU `core_attention.py`
     final logits capped                      `softmax_tile.py`; `finish_gemma2` for whoever asks the model for logits
     embedding times sqrt(H)                  `finish_gemma2`
 

@@ -1,7 +1,7 @@
 """What both heads do alike: find the response tokens, make a tile of logits, add up the output weight's gradient.
 
 Legend: S sequence, B rows, H hidden, V this rank's rows of the output weight, N response tokens of this rank ordered by
-response, C tokens of a tile.
+response, C tokens of a tile, R responses.
 """
 
 from __future__ import annotations

@@ -63,11 +63,10 @@ class PairTable(Sequence[PreferencePair]):
         prompt, chosen, rejected = (self._lengths(f"{name}_token_ids") for name in ("prompt", "chosen", "rejected"))
         return [p + max(c, r) for p, c, r in zip(prompt, chosen, rejected, strict=True)]
 
-    def sequence_tokens(self) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-        """(prompt, response) tokens of each pair's two sequences as they are computed, without padding."""
-        prompt = self._lengths("prompt_token_ids")
-        responses = self.response_tokens()
-        return [((p, chosen), (p, rejected)) for p, (chosen, rejected) in zip(prompt, responses, strict=True)]
+    def lengths(self) -> list[tuple[int, int, int]]:
+        """Tokens of each pair's prompt, chosen and rejected response."""
+        columns = (self._lengths(f"{name}_token_ids") for name in ("prompt", "chosen", "rejected"))
+        return list(zip(*columns, strict=True))
 
     def packed_tokens(self, sequence_multiple: int) -> list[int]:
         """Tokens of each pair in a packed row, where every sequence is padded to a multiple of `sequence_multiple`."""

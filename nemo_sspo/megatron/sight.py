@@ -117,8 +117,9 @@ class Sight:
 def padded_length(length: int) -> int:
     """The next of few lengths, four an octave, each a multiple of BLOCK: at most a quarter longer beyond 4 blocks.
 
-    flex-attention is compiled for each length anew: up to torch 2.13 its checks of a block mask fix even a dynamic one
-    (pytorch/pytorch#189952), and the rows of every step have another.
+    The rows of every step have another length, and flex-attention is compiled for each anew. Dynamic lengths are not
+    relied on: versions of torch have fixed them in their checks of a mask (pytorch/pytorch#189952). Other lengths than
+    multiples of 128 gave gradients that are not numbers where scores were changed too (pytorch/pytorch#153799).
     """
     blocks = -(-length // BLOCK)
     step = 1 << max(0, (blocks - 1).bit_length() - 3)

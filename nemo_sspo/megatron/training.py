@@ -139,8 +139,9 @@ def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
 
 def _callbacks(job: TrainingJob, model: SSPOModel, batches: list[GlobalBatch]) -> list[pl.Callback]:
     flops = ModelFlops.of(model.config, model.vocab_size, frozen=job.train.peft is not None)
-    lengths = job.pairs.sequence_tokens()
-    work = [flops.of_step(sequence for row in batch.pairs for sequence in lengths[row]) for batch in batches]
+    lengths = job.pairs.lengths()
+    shares_prompts = job.train.share_prompt
+    work = [flops.of_step((lengths[row] for row in batch.pairs), shares_prompts=shares_prompts) for batch in batches]
     loggers = build_loggers(job.train.loggers, job.logs, job.run_name)
     return [
         HoldScratch(job.scratch, job.attempt),

@@ -27,7 +27,8 @@ class Ledger:
     """The run's spending, seen from one step; without a journal's path it is that step's alone."""
 
     def __init__(self, journal: Path | None, settings: LlmJudgeOracle) -> None:
-        self._folder, self._step = (journal.parent, journal.stem) if journal else (None, "")
+        self._folder = journal.parent if journal else None
+        self._step = journal.stem if journal else ""
         self._settings = settings
         self._own: Entries = {}
 

@@ -46,13 +46,15 @@ def run(context: StageContext) -> None:
     if data.held_out_prompts is None:
         held_out, rest = _split(by_hash(prompts, experiment.seed), data.held_out_count)
     else:
-        held_read = read_prompts(data.held_out_prompts, duplicates=data.duplicate_prompts)
+        held_read = read_prompts(
+            data.held_out_prompts, duplicates=data.duplicate_prompts, setting="data.held_out_prompts"
+        )
         held_out = by_hash(_ready(held_read, tokenizer, data, context), experiment.seed)[: data.held_out_count]
         held_ids = {prompt.prompt_id for prompt in held_out}
         rest = [p for p in by_hash(prompts, experiment.seed) if p.prompt_id not in held_ids]
         counts["also_held_out"] = len(prompts) - len(rest)
     portions = divide(rest, experiment.iterations, data.prompts_per_iteration)
-    _refuse_empty(experiment, held_out, portions, len(prompts))
+    _refuse_empty(experiment, held_out, portions, len(prompts), int(counts["dropped_too_long"] or 0))
 
     write_table(context.output.path / HELD_OUT, _table(held_out))
     for iteration, portion in enumerate(portions, start=1):
@@ -113,13 +115,16 @@ def _ready(read: PromptRead, tokenizer: "PreTrainedTokenizerBase", data: Data, c
     return prompts
 
 
-def _refuse_empty(experiment: Experiment, held_out: list[Prompt], portions: list[list[Prompt]], total: int) -> None:
+def _refuse_empty(
+    experiment: Experiment, held_out: list[Prompt], portions: list[list[Prompt]], total: int, too_long: int
+) -> None:
     if held_out and all(portions):
         return
     data = experiment.data
     asked = "" if data.held_out_prompts else f"data.held_out_count={data.held_out_count} and "
+    lost = f" ({too_long} are over data.max_prompt_tokens={data.max_prompt_tokens})" if too_long else ""
     raise UserError(
-        f"{experiment.prompts}: {total} prompts are too few for {asked}iterations={experiment.iterations}; "
+        f"{experiment.prompts}: {total} prompts{lost} are too few for {asked}iterations={experiment.iterations}; "
         "give more prompts or lower these"
     )
 

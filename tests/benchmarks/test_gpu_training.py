@@ -13,7 +13,7 @@ import torch
 from benchmarks.gpu import precision, train_step
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.precision import Found
-from benchmarks.gpu.train_step import BASE, VARIANTS, Steps, goals
+from benchmarks.gpu.train_step import BASE, VARIANTS, Steps, goals, reason
 from benchmarks.gpu.world import World, layers_that_fit
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here: make bench-gpu")
@@ -56,6 +56,27 @@ def test_goals_are_ratios_of_whole_steps() -> None:
         ("1.250", False),
         ("not measured", None),
     ]
+
+
+TORCHRUNS = """
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError: 
+============================================================
+  exitcode  : -9 (pid: 7)
+============================================================
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("a warning\nerror: use bf16" + TORCHRUNS, "use bf16"),
+        ("[rank0]: torch.OutOfMemoryError: 2 GiB" + TORCHRUNS, "[rank0]: torch.OutOfMemoryError: 2 GiB"),
+        ("step 1" + TORCHRUNS, "  exitcode  : -9 (pid: 7)"),
+        ("", "no output"),
+    ],
+)
+def test_the_reason_is_the_ranks_where_it_gave_one(log: str, said: str) -> None:
+    assert reason(log) == said
 
 
 def test_difference_of_gradients() -> None:

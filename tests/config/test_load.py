@@ -89,7 +89,10 @@ def test_an_unknown_key_names_the_nearest(override, nearest):
         ("pairs.estimator=borda", "pairs.estimator=borda: expected 'pairwise' or 'bt_mean_score'"),
         ("train=5", "train=5: expected a section (key.name=value sets one of its settings)"),
         ("gate.kind=sharp", "gate.kind=sharp: no such kind; one of none, linear, power, sigmoid, threshold, kernel"),
-        ("name=../x", "name=../x: expected text that matches"),
+        ("name=../x", "name: '../x' is no name of a run: up to 100 letters, digits and . _ -"),
+        ("policy=null", "policy=null: expected text"),
+        ("train.loggers=wandb", "train.loggers=wandb: expected a list, which is written train.loggers=[wandb]"),
+        ("policy=~/llama", """cannot read the override 'policy=~/llama': no shell puts your home directory in there"""),
         ("policy=[a,b]", "policy=['a', 'b']: expected text"),
         ("experiment=quickstrt", "experiment=quickstrt: no such choice (did you mean quickstart?); one of llama3-70b"),
         ("gate=shap", "gate=shap: no such choice; one of custom"),
@@ -148,6 +151,13 @@ def test_a_directory_of_the_user_adds_choices(tmp_path):
     assert (cluster.gpus, cluster.train.python) == (2, "t")
     assert message_of(QUICK, "cluster=site").startswith("cluster=site: no such choice")
     assert "no such directory" in message_of(QUICK, config_dir=tmp_path / "absent")
+
+
+def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path):
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "mine.yaml").write_text("kind: slurm\n  partition: x\n")
+    said = message_of(QUICK, "cluster=mine", config_dir=tmp_path)
+    assert said.startswith(f"{tmp_path}/cluster/mine.yaml line 2: not YAML (mapping values are not allowed")
 
 
 def test_composing_twice_leaves_nothing_behind():

@@ -19,7 +19,14 @@ from torch import Tensor
 from nemo_sspo.megatron.gemma2 import final_softcap, finish_gemma2
 from nemo_sspo.megatron.hidden_states import forward_to_hidden_states, output_weight, unwrap
 from nemo_sspo.megatron.layers import layer_spec
-from nemo_sspo.megatron.microbatch import Microbatch, PreferencePair, RowShape, packed_microbatch, padded_microbatch
+from nemo_sspo.megatron.microbatch import (
+    Microbatch,
+    PreferencePair,
+    RowShape,
+    packed_microbatch,
+    padded_microbatch,
+    shared_prompt_microbatch,
+)
 from nemo_sspo.megatron.preference_loss import HeadLayout, PreferenceObjective, preference_loss
 from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean
@@ -52,7 +59,9 @@ def bf16_weights(*, tied: bool, architecture: Architecture = LLAMA) -> dict[str,
     return {name: weight.bfloat16().float() for name, weight in weights.items()}
 
 
-def build(*, tied: bool = False, architecture: Architecture = LLAMA, **fp8: Any) -> Float16Module:
+def build(
+    *, tied: bool = False, architecture: Architecture = LLAMA, shares_prompts: bool = False, **fp8: Any
+) -> Float16Module:
     """The tiny model in bf16, wrapped as NeMo wraps it; `fp8`: Megatron's fields for its layers' products."""
     config = config_of(
         architecture,
@@ -71,7 +80,7 @@ def build(*, tied: bool = False, architecture: Architecture = LLAMA, **fp8: Any)
     )
     model = GPTModel(
         config,
-        layer_spec(config),
+        layer_spec(config, shares_prompts=shares_prompts),
         world.PADDED_VOCAB,
         world.PADDED_ROW,
         share_embeddings_and_output_weights=tied,
@@ -92,10 +101,11 @@ def measure(
     *,
     micro_batch_size: int,
     packed: bool = False,
+    shared: bool = False,
     one_pass: bool = False,
 ) -> Measured:
-    """Forward and backward over the global batch `pairs`, cut into microbatches."""
-    make = packed_microbatch if packed else padded_microbatch
+    """Forward and backward over the global batch `pairs`, cut into microbatches; `shared`: packed, each prompt once."""
+    make = shared_prompt_microbatch if shared else packed_microbatch if packed else padded_microbatch
     # Numbers of tokens that FP8 products take.
     shape = RowShape.for_layout(tensor=1, context=1, sequence_parallel=False, token_multiple=16)
     model.zero_grad()

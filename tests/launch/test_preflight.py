@@ -71,7 +71,8 @@ def test_under_a_second(place):
 
 
 def test_prompts(place):
-    assert "no such file" in only("prompts=absent.jsonl")
+    assert "no such file; check prompts=..." in only("prompts=absent.jsonl")
+    assert "no such file; check data.held_out_prompts=..." in only("data.held_out_prompts=absent.jsonl")
     (place / "empty.jsonl").write_text("\n")
     assert "holds no prompt" in only("prompts=empty.jsonl")
     (place / "bad.jsonl").write_text('{"prompt": "a"}\n{"prompt": \n')
@@ -105,6 +106,7 @@ def test_too_few_prompts(place):
 def test_hub_ids_are_left_to_the_stages(place):
     assert found("policy=org/model", "oracle.path=llm-blender/PairRM", "encoder.path=org/encoder") == []
     assert only("policy=/no/such").startswith("policy=/no/such: no such directory")
+    assert only("policy=prompts.jsonl") == "policy=prompts.jsonl: is a file; give the directory of a model"
 
 
 @pytest.mark.parametrize("setting", ["policy", "oracle.path"])
@@ -160,6 +162,19 @@ def test_policy_tokenizer_and_chat_template(place):
     assert "no chat template" in only()
     (policy / "chat_template.jinja").write_text("{{ messages }}")
     assert found() == []
+    (policy / "chat_template.jinja").write_text(
+        "{% generation %}{{ messages }}{% endgeneration %}"
+    )  # transformers' own
+    assert found() == []
+    (policy / "chat_template.jinja").write_text("{% for m in messages %}\n{{ m }")
+    assert "chat_template.jinja: the chat template cannot be read (unexpected '}', its line 2)" in only()
+    (policy / "chat_template.jinja").unlink()
+    (policy / "tokenizer_config.json").write_text(json.dumps({"chat_template": [{"template": "{% if %}"}]}))
+    assert "tokenizer_config.json: the chat template cannot be read" in only()
+    (policy / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    whole = (policy / "tokenizer.json").read_text()
+    (policy / "tokenizer.json").write_text(whole[:-9])
+    assert "tokenizer.json: not valid JSON" in only()
     (policy / "tokenizer.json").unlink()
     assert "no tokenizer" in only()
 
@@ -204,6 +219,18 @@ def test_encoder_and_environments(place):
     assert problem.startswith("cluster.train.python=/no/such/python: no such interpreter")
     assert "NEMO_SSPO_TRAIN_PYTHON" in problem
     assert "does not start as a Python interpreter" in only("cluster.train.python=/bin/false")
+
+
+@pytest.mark.parametrize("setting", ["prompts", "data.held_out_prompts", "rollout.source", "evaluation.labelled_pairs"])
+def test_a_data_set_id_needs_a_package_that_not_every_environment_has(place, monkeypatch, setting):
+    monkeypatch.setattr(check_environments, "DATA_SET_PACKAGE", "json")
+    assert found(f"{setting}=owner/name:train") == []
+    monkeypatch.setattr(check_environments, "DATA_SET_PACKAGE", "no_such_reader")
+    assert found() == []
+    assert only(f"{setting}=owner/name:train") == (
+        f"cluster.rollout.python={sys.executable}: lacks no_such_reader; {sys.executable} -m pip install "
+        "no_such_reader, or PYTHONPATH for code of your own"
+    )
 
 
 def test_fp8_on_a_cpu(place):

@@ -22,16 +22,17 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA
 
 
 @pytest.mark.parametrize(
-    ("micro_batch_size", "packed", "tied", "one_pass", "architecture"),
+    ("micro_batch_size", "layout", "tied", "one_pass", "architecture"),
     [
-        (1, False, False, False, LLAMA),
-        (4, True, True, False, LLAMA),
-        (4, False, False, True, LLAMA),
-        (4, True, True, False, GEMMA2),
+        (1, {}, False, False, LLAMA),
+        (4, {"packed": True}, True, False, LLAMA),
+        (4, {}, False, True, LLAMA),
+        (4, {"packed": True}, True, False, GEMMA2),
+        (4, {"shared": True}, True, False, GEMMA2),
     ],
 )
 def test_only_rounding_is_between_bf16_and_the_truth(
-    micro_batch_size: int, packed: bool, tied: bool, one_pass: bool, architecture: Architecture
+    micro_batch_size: int, layout: dict[str, bool], tied: bool, one_pass: bool, architecture: Architecture
 ) -> None:
     weights = bf16_weights(tied=tied, architecture=architecture)
     expected = truth(weights, world.pairs(), architecture=architecture, dtype=torch.float64)
@@ -42,7 +43,7 @@ def test_only_rounding_is_between_bf16_and_the_truth(
             parallel_state.initialize_model_parallel()
             model_parallel_cuda_manual_seed(1)
             model = build(tied=tied, architecture=architecture)
-            found = measure(model, world.pairs(), micro_batch_size=micro_batch_size, packed=packed, one_pass=one_pass)
+            found = measure(model, world.pairs(), micro_batch_size=micro_batch_size, one_pass=one_pass, **layout)
             return distance(found, expected.loss, expected.grads)
 
     ((loss, gradient),) = run_forked(rank, 1, timeout=60)

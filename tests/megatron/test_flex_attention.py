@@ -74,6 +74,18 @@ def _values_and_gradients(core: nn.Module, row: str) -> list[Tensor]:
         return [output.detach(), *torch.autograd.grad(output, inputs, upstream)]
 
 
+def test_small_heads_are_as_wide_as_the_kernels_want() -> None:
+    """The GPU's refuse fewer than 16 channels, which is more than tiny models have."""
+
+    def widths() -> tuple[list[int], int]:
+        with flex_on_cpu(), mock.patch.object(module, "flex_attention", wraps=module.flex_attention) as called:
+            output = capped(FlexCoreAttention, None)(*tensors(rows=2))
+        return [x.shape[-1] for x in called.call_args.args], output.shape[-1]
+
+    assert in_one_rank(widths) == ([16, 16, 16], HEADS * SIZE)
+    assert SIZE < 16
+
+
 def test_rows_of_all_lengths_and_masks_share_few_kernels() -> None:
     """On a GPU each of these compilations takes seconds."""
     made = [

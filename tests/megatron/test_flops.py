@@ -63,8 +63,22 @@ def test_a_window_and_frozen_weights_take_away_what_is_not_computed() -> None:
 
 def test_a_step_is_the_sum_of_its_responses() -> None:
     flops = ModelFlops.of(config(), VOCAB)
-    expected = StepWork(8, 29760.0 + flops.of_sequence(1, 2))
-    assert flops.of_step([(3, 2), (1, 2)]) == expected
+    expected = StepWork(15, 2 * 29760.0 + flops.of_sequence(1, 2) + flops.of_sequence(1, 1))
+    assert flops.of_step([(3, 2, 2), (1, 2, 1)], shares_prompts=False) == expected
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_a_shared_prompt_is_counted_as_it_is_computed(window: int | None) -> None:
+    """Its last token twice, all others once; the keys that each token of the row sees, one by one."""
+    flops = ModelFlops.of(config(window_size=None if window is None else (window, 0)), VOCAB)
+    prompt, chosen, rejected = 5, 4, 2
+    positions = [*range(prompt - 1), *range(prompt - 1, prompt + chosen), *range(prompt - 1, prompt + rejected)]
+    keys = sum(position + 1 if window is None else min(position, window) + 1 for position in positions)
+    forward = len(positions) * 1632 + keys * 96 + (chosen + rejected) * 160
+    assert flops.of_step([(prompt, chosen, rejected)], shares_prompts=True) == StepWork(12, 3.0 * forward)
+    # A prompt of one token has nothing to share.
+    alone = flops.of_step([(1, 4, 2)], shares_prompts=False)
+    assert flops.of_step([(1, 4, 2)], shares_prompts=True) == alone
 
 
 @pytest.mark.parametrize(

@@ -58,14 +58,15 @@ def test_the_share_of_the_peak_is_work_per_second_and_gpu(
     supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nemo_sspo.megatron.training.peak_flops_here", lambda: 1e9)
-    training = job(supervised, imported, tmp_path, Parallel(data=2), train_epochs=1)
+    packing = {"packing": True, "pack_tokens": 64, "share_prompt": True}
+    training = job(supervised, imported, tmp_path, Parallel(data=2), train_epochs=1, **packing)
     train(training)
     config = training_config(imported / "hf", training.parallel, training.precision, training.train)
     flops = ModelFlops.of(config, VOCAB)
-    lengths = supervised.sequence_tokens()
+    lengths = supervised.lengths()
     for line, measured, batch in zip(
         read_log(training.timings_file), read_log(training.metrics_file), training.batches, strict=True
     ):
-        work = flops.of_step(sequence for row in batch.pairs for sequence in lengths[row])
+        work = flops.of_step((lengths[row] for row in batch.pairs), shares_prompts=True)
         assert measured["tokens"] == work.tokens
         assert line["mfu"] == pytest.approx(work.flops / line["seconds"] / 2e9)

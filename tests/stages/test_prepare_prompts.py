@@ -90,6 +90,9 @@ def test_too_few_prompts(tmp_path: Path, policy: Path) -> None:
     source = write(tmp_path / "p.jsonl", QUESTIONS)
     with pytest.raises(UserError, match=r"47 prompts are too few for data\.held_out_count=45 and iterations=3"):
         prepare(tmp_path, policy, source, Data(held_out_count=45), iterations=3)
+    short = Data(held_out_count=1, max_prompt_tokens=1, overlong_prompts="drop")
+    with pytest.raises(UserError, match=r"0 prompts \(47 are over data\.max_prompt_tokens=1\) are too few"):
+        prepare(tmp_path / "dropped", policy, source, short)
 
 
 def test_policies_that_cannot_be_prompted(tmp_path: Path, policy: Path) -> None:

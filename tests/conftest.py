@@ -1,0 +1,7 @@
+from __future__ import annotations
+
+from hypothesis import settings
+
+# How long an example takes is the machine's business: on a busy one hypothesis would call it a failure.
+settings.register_profile("untimed")
+settings.load_profile("untimed")
