@@ -78,6 +78,20 @@ def test_tasks_killed_and_told_to_stop_run_their_own_shard_again(fake, expected)
     assert fake.submitted() == ALL_JOBS  # Slurm ran them again, nobody submitted them again
 
 
+def test_a_task_of_two_shards_keeps_the_first_when_the_second_crashes(fake, expected):
+    fake.behave(iter_1__rollout__00001="crash")
+    assert fake.submit("cluster.shards_per_task=2") == 0
+    fake.wait()
+    assert fake.history(SHARD_0) == ["start", "crashed", "start", "finished"]
+    assert "matrix is singular" in fake.log(SHARD_1)
+    begun = fake.log(SHARD_0)
+    assert begun.count(f"begin {SHARD_0}") == begun.count(f"begin {SHARD_1}") == 2
+    assert fake.history("iter_1.score.00000") == ["start", "finished"]
+    assert fake.history(SHARD_1) == fake.history("iter_1.score.00001") == []
+    assert fake.submitted() == ALL_JOBS
+    assert fake.digests() == expected
+
+
 def kill_stage(fake, step_id):
     """kill -9 the Python of a rollout step, as the kernel does when memory is short."""
     shard = str(int(step_id.rpartition(".")[2]))
