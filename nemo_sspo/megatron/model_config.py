@@ -15,6 +15,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.families import nemo_config, read_hf_config
 from nemo_sspo.megatron.layers import layer_spec, local_layer_spec, transformer_engine_usable
 from nemo_sspo.megatron.precision import params_dtype, require_support
+from nemo_sspo.megatron.versions import require_nemo
 
 _FUSED_KERNELS = (
     "apply_rope_fusion",
@@ -28,7 +29,11 @@ _FUSED_KERNELS = (
 
 
 def host_config(hf_dir: Path, dtype: torch.dtype) -> GPTConfig:
-    """Config of the whole policy in `dtype` on the host, for conversion."""
+    """Config of the whole policy in `dtype` on the host, for conversion.
+
+    Raises UserError where NeMo or megatron-core is of a version that was never tested.
+    """
+    require_nemo()
     return nemo_config(
         read_hf_config(hf_dir),
         transformer_layer_spec=local_layer_spec,
@@ -43,10 +48,12 @@ def host_config(hf_dir: Path, dtype: torch.dtype) -> GPTConfig:
 def training_config(hf_dir: Path, parallel: Parallel, precision: Precision, train: Train) -> GPTConfig:
     """Config of the policy for training in this layout.
 
-    Raises UserError where the layout does not divide the model or the machine does not have the precision.
+    Raises UserError where NeMo or megatron-core is of a version that was never tested, the layout does not divide the
+    model, or the machine does not have the precision.
 
     NeMo's strategy enters the parallel sizes themselves.
     """
+    require_nemo()
     require_support(precision)
     dtype = params_dtype(precision)
     config = nemo_config(
