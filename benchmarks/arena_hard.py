@@ -22,7 +22,7 @@ def prompts_with_answers(data: Path, count: int | None = None) -> list[tuple[str
         if all(question["uid"] in answer for answer in answers)
     ]
     count = len(found) if count is None else min(count, len(found))
-    return [found[place * len(found) // count] for place in range(count)]
+    return [found[(2 * place + 1) * len(found) // (2 * count)] for place in range(count)]
 
 
 def with_noisy_copies(answers: tuple[str, ...], seed: int, k: int = K) -> tuple[str, ...]:
