@@ -224,7 +224,7 @@ _ROWS: tuple[tuple[str, Callable[[Facts], str]], ...] = (
     ("its closed form", lambda facts: _number(facts["step1_closed_form"], ".7g")),
     ("relative difference", lambda facts: _number(facts["step1_relative_error"], ".1e")),
     ("checkpoint chosen", _chosen),
-    ("its win rate by which it was chosen", _win_rate("selection_win")),
+    ("its win rate when chosen", _win_rate("selection_win")),
     ("win rate vs base", _win_rate("win_vs_base")),
     ("the same at equal length", _win_rate("length_controlled_win_vs_base")),
     ("win rate vs previous", _win_rate("win_vs_previous")),

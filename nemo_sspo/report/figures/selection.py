@@ -43,7 +43,7 @@ def selection_plot(selection: Selection) -> Plot:
         figure=figure(
             traces,
             xaxis={"tickmode": "array", "tickvals": list(range(len(candidates))), "ticktext": labels}
-            | {"range": [-0.5, len(candidates) - 0.5], "showgrid": False},
+            | {"range": [-0.5, len(candidates) - 0.5], "showgrid": False, "zeroline": False},
             yaxis={"title": {"text": "win rate"}},
             shapes=[half_line()],
         ),
