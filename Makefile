@@ -75,7 +75,7 @@ test-rollout: $(ROLLOUT)/.ready
 SCREENSHOTS := runs/screenshots
 CHROMIUM = (command -v chromium || command -v chromium-browser || command -v google-chrome) > /dev/null
 test-report: $(TRAIN)/.ready
-	@$(CHROMIUM) || (apt-get update -qq && apt-get install -y -qq chromium > /dev/null) \
+	@$(CHROMIUM) || (apt-get update -qq && apt-get install -y -qq -o DPkg::Lock::Timeout=300 chromium > /dev/null) \
 		|| echo "no Chromium here and none can be installed: the report's browser tests are skipped"
 	REPORT_SCREENSHOTS=$(SCREENSHOTS) $(TRAIN)/bin/python -m pytest tests/report/test_browser.py
 
@@ -87,7 +87,7 @@ test-e2e: environments assets
 SLURM_PACKAGES := slurm-wlm munge
 test-slurm: environments assets
 	command -v slurmctld >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
-	  && apt-get update -qq && apt-get install -y -qq --no-install-recommends $(SLURM_PACKAGES) >/dev/null; } || true
+	  && apt-get update -qq && apt-get install -y -qq -o DPkg::Lock::Timeout=300 --no-install-recommends $(SLURM_PACKAGES) >/dev/null; } || true
 	$(TRAIN)/bin/python -m pytest tests/slurm
 
 parity: $(TRAIN)/.ready

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
@@ -26,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import error
 from benchmarks.packing import Lengths, drawn, of_answers
 from benchmarks.table import Benchmark, Cell, Goal
-from nemo_sspo.megatron.cpu_runtime import cpu_runtime
+from nemo_sspo.megatron.checkpoint import one_rank
 from nemo_sspo.megatron.flops import ModelFlops
 from nemo_sspo.megatron.hidden_states import forward_to_hidden_states, model_inputs, output_weight
 from nemo_sspo.megatron.layers import local_layer_spec
@@ -158,17 +156,6 @@ def small(lengths: Lengths) -> list[Sizes]:
 def largest_difference(found: Step, truth: Step) -> float:
     """Over the gradients of all parameters, each relative to its largest element."""
     return max(error(found.grads[name], truth.grads[name]) for name in truth.grads)
-
-
-@contextmanager
-def one_rank() -> Iterator[None]:
-    """Megatron's process groups of this process alone."""
-    with cpu_runtime():
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-        parallel_state.initialize_model_parallel()
-        yield
-        parallel_state.destroy_model_parallel()
-        dist.destroy_process_group()
 
 
 def run(sources: Sequence[Lengths]) -> Benchmark:

@@ -43,9 +43,11 @@ _TAKEN_FOR_OTHERS = ("alpaca", "llama", "starling-rm", "phi")
 
 def folder_for_checkpoints() -> tempfile.TemporaryDirectory[str]:
     """A new folder. llm-blender adds a token where a backbone's path has "phi" in it, as random names can have."""
-    while any(name in (folder := tempfile.TemporaryDirectory()).name for name in _TAKEN_FOR_OTHERS):
+    while True:
+        folder = tempfile.TemporaryDirectory()
+        if not any(name in folder.name for name in _TAKEN_FOR_OTHERS):
+            return folder
         folder.cleanup()
-    return folder
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int = 8000) -> PreTrainedTokenizerFast:

@@ -27,7 +27,7 @@ from benchmarks.table import Benchmark, Cell, Goal
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.config.variants import Bf16Precision, Fp8Precision, Fp32Precision, Precision
 from nemo_sspo.errors import UserError
-from nemo_sspo.megatron.checkpoint import load_weights
+from nemo_sspo.megatron.checkpoint import forget_groups, load_weights
 from nemo_sspo.megatron.hidden_states import forward_to_hidden_states, output_weight
 from nemo_sspo.megatron.loss_reduction import head_layout
 from nemo_sspo.megatron.microbatch import Microbatch, RowShape, packed_microbatch
@@ -166,6 +166,7 @@ def model_parallel(place: Place) -> Iterator[None]:
             yield
         finally:
             parallel_state.destroy_model_parallel()
+            forget_groups()
 
 
 def run(place: Place, world: World, folder: Path) -> Benchmark:

@@ -23,6 +23,7 @@ from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingException, maybe_load_config
 from megatron.core.dist_checkpointing.mapping import ShardedTensor
 from megatron.core.dist_checkpointing.validation import StrictHandling
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from megatron.core.transformer.module import MegatronModule
 from torch.distributed.checkpoint.metadata import MetadataIndex
@@ -49,15 +50,16 @@ def one_rank() -> Iterator[None]:
             yield
         finally:
             parallel_state.destroy_model_parallel()
-            _forget_groups()
+            forget_groups()
             dist.destroy_process_group()
 
 
-def _forget_groups() -> None:
+def forget_groups() -> None:
     """Drop the groups that `destroy_model_parallel` leaves in globals of the module, and those that dead models hold.
 
     A rank forked from this process later would destroy them, and there gloo waits for threads that no fork copies.
     """
+    RotaryEmbedding.forward.cache_clear()  # keeps the embeddings of the last models that ran, and their groups
     gc.collect()
     for name, value in vars(parallel_state).items():
         if isinstance(value, dist.ProcessGroup):

@@ -19,10 +19,10 @@ from benchmarks.prompt_sharing import (
     largest_difference,
     long_prompts,
     of_a_large_model,
-    one_rank,
     small,
     visited_keys,
 )
+from nemo_sspo.megatron.checkpoint import one_rank
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="one rank over gloo: for machines without CUDA")
 
