@@ -20,6 +20,9 @@ from nemo_sspo.artifacts.store import Artifact, read_table
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.similarity import cosines
 
+# Every thread that decodes keeps memory of its own, for as long as the process lives; one is fast enough here.
+zarr.config.set({"threading.max_workers": 1})
+
 
 @dataclass(frozen=True)
 class JoinedShard:
@@ -71,7 +74,7 @@ def join_shard(rollout: Artifact, score: Artifact, embed: Artifact) -> JoinedSha
     return JoinedShard(prompt_ids, _array(rollouts, "prompt_token_ids"), responses, logits_NKK, vectors_MD, rows_NK)
 
 
-def similarities(shard: JoinedShard, block: int = 8192) -> NDArray[np.float64]:
+def similarities(shard: JoinedShard, block: int = 1024) -> NDArray[np.float64]:
     """S_ij = max(0, cosine) of a shard's responses, [N, K, K], in blocks of prompts so that memory stays flat.
 
     Raises:
