@@ -1,5 +1,6 @@
 """What a stage is given to run."""
 
+import gc
 import hashlib
 import time
 from collections.abc import Callable
@@ -57,6 +58,8 @@ class StageContext:
         tells how long it took.
         """
         if self.kept.model is None:
+            # A model that an earlier step of this process let go: vLLM's takes the next one's global state with it.
+            gc.collect()
             started = time.monotonic()
             self.kept.model = load()
             self.output.timings["loading_seconds"] = time.monotonic() - started

@@ -67,7 +67,10 @@ def test_a_training_under_way_finds_its_state_again_after_such_a_change(tmp_path
     [
         ({"gate": CustomGate(function="our_rules.shapes:f")}, {"build_pairs", "diagnose"}),
         ({"loss": CustomLoss(function="our_rules.shapes:f")}, {"train"}),
-        ({"oracle": FunctionOracle(function="our_rules.shapes:f")}, {"score", "score_labelled", "evaluate"}),
+        (
+            {"oracle": FunctionOracle(function="our_rules.shapes:f")},
+            {"score", "score_labelled", "evaluate", "select_model"},
+        ),
     ],
     ids=["gate", "loss", "oracle"],
 )
