@@ -12,6 +12,7 @@ import pytest
 
 from nemo_sspo import __version__, cli
 from nemo_sspo.launch import check_environments, local
+from tests import processor_time
 from tests.launch.fake_run import fake_command
 from tests.launch.test_preflight import write_prompts
 from tests.launch.tiny_models import write_oracle, write_policy
@@ -52,11 +53,14 @@ def test_dry_run_takes_under_a_second_and_imports_nothing_heavy(arguments):
         "print(time.process_time(), sorted(heavy - {'numpy.random'}), file=sys.stderr); sys.exit(code)"
     )
     command = [sys.executable, "-c", script, "run", "--dry-run", *arguments]
-    subprocess.run(command, capture_output=True, timeout=60)  # bytecode and page cache
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    seconds, heavy = done.stderr.strip().splitlines()[-1].split(maxsplit=1)
-    assert heavy == "[]"
-    assert float(seconds) < 1.0
+
+    def seconds() -> float:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        taken, heavy = done.stderr.strip().splitlines()[-1].split(maxsplit=1)
+        assert heavy == "[]"
+        return float(taken)
+
+    assert processor_time.least(seconds) < 1.0
 
 
 def test_dry_run_shows_the_plan_and_writes_nothing(arguments, capsys):

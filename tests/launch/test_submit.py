@@ -20,6 +20,7 @@ from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.run_directory import bind
 from nemo_sspo.launch.slurm import live_jobs, mark, name_in_queue
 from nemo_sspo.launch.submit import missing_parts, place_of, submit
+from tests import processor_time
 from tests.launch.test_preflight import write_prompts
 from tests.launch.tiny_models import write_oracle, write_policy
 
@@ -260,12 +261,15 @@ def test_planning_for_slurm_takes_under_a_second_and_imports_nothing_heavy():
         "print(time.process_time(), sorted(heavy), file=sys.stderr); sys.exit(code)"
     )
     plan = ["plan", "experiment=llama3-70b", "cluster=slurm_pyxis", "prompts=p"]
-    for _ in range(2):  # the first one writes bytecode
+
+    def seconds() -> float:
         done = subprocess.run([sys.executable, "-c", script, *plan], capture_output=True, text=True, timeout=60)
-    seconds, heavy = done.stderr.strip().splitlines()[-1].split(maxsplit=1)
-    assert heavy == "[]"
-    assert float(seconds) < 1.0
-    assert "/lustre/images/nemo-25.11.sqsh" in done.stdout
+        taken, heavy = done.stderr.strip().splitlines()[-1].split(maxsplit=1)
+        assert heavy == "[]"
+        assert "/lustre/images/nemo-25.11.sqsh" in done.stdout
+        return float(taken)
+
+    assert processor_time.least(seconds) < 1.0
 
 
 def test_slurms_silence_is_one_line(slurm, tmp_path):
