@@ -22,7 +22,7 @@ def message_of(*overrides, **options) -> str:
 
 def test_the_quickstart_is_what_the_readme_says():
     experiment = load_experiment([QUICK])
-    assert (experiment.iterations, experiment.loss.eta, experiment.train.learning_rate) == (2, 30.0, 1e-3)
+    assert (experiment.iterations, experiment.loss.eta, experiment.train.learning_rate) == (2, 30.0, 5e-4)
     assert (experiment.parallel.tensor, experiment.parallel.pipeline, experiment.parallel.world_size) == (2, 2, 4)
     assert (experiment.train.global_batch_size, experiment.train.train_epochs) == (32, 2)
     assert (experiment.rollout.samples_per_prompt, experiment.rollout.max_response_tokens) == (5, 64)

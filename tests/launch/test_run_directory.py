@@ -38,12 +38,12 @@ def test_a_setting_may_change_until_something_published_depends_on_it(tmp_path):
     with hold(layout):
         bind(experiment, layout)
         publish_step(experiment, "iter_1.rollout.00000")
-        assert bind(faster, layout) == ["train.learning_rate: 0.001 -> 0.5", "cluster.parallel_steps: 2 -> 1"]
+        assert bind(faster, layout) == ["train.learning_rate: 0.0005 -> 0.5", "cluster.parallel_steps: 2 -> 1"]
         publish_step(faster, "iter_1.train")
         with pytest.raises(UserError) as caught:
             bind(experiment, layout)
         assert str(caught.value) == (
-            f"{layout.root} was made with other settings (train.learning_rate: 0.5 -> 0.001), which iter_1.train "
+            f"{layout.root} was made with other settings (train.learning_rate: 0.5 -> 0.0005), which iter_1.train "
             "depends on: give this run another name=..., or the settings it had"
         )
         assert stored_experiment(layout) == faster
