@@ -85,7 +85,6 @@ def run(context: StageContext) -> None:
         for done, shard in enumerate(shards):
             context.progress.update(done, len(shards), unit="shards")
             prompt_ids.append(_write_shard(context, shard, pairs, dropped, tally))
-            pa.default_memory_pool().release_unused()
     _refuse_repeated(prompt_ids)
     context.progress.update(len(shards), len(shards), unit="shards")
     context.output.rows = tally.pairs
