@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import zarr
 
 import nemo_sspo.stages.build_pairs  # noqa: F401 - loaded before memory is counted
 from benchmarks.resident import Usage, in_fresh_process, measured
@@ -16,9 +15,10 @@ from benchmarks.table import Benchmark, Cell, Goal
 from nemo_sspo.artifacts.layout import EMBEDDING_INDEX as INDEX_FILE
 from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
 from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
-from nemo_sspo.artifacts.layout import VECTORS, RunLayout
+from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.schema import EMBEDDING_INDEX, ROLLOUTS, SCORES, content_id
 from nemo_sspo.artifacts.store import publish, write_table
+from nemo_sspo.artifacts.vectors import write_vectors
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.stages.__main__ import run_step
@@ -57,8 +57,7 @@ def publish_shard(layout: RunLayout, shard: int, prompts: int) -> None:
     with _artifact(layout, "score", shard) as draft:
         write_table(draft.path / SCORES_FILE, pa.table(scores, schema=SCORES))
     with _artifact(layout, "embed", shard) as draft:
-        group = zarr.open_group(draft.path / VECTORS, mode="w")
-        group.create_array("vectors", shape=vectors.shape, dtype="float32", chunks=(4096, D))[:] = vectors
+        write_vectors(draft.path, vectors)
         index = {"response_id": response_ids, "row": np.arange(len(response_ids), dtype=np.int32)}
         write_table(draft.path / INDEX_FILE, pa.table(index, schema=EMBEDDING_INDEX))
 
@@ -81,8 +80,8 @@ def build(root: Path) -> Usage:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompts", type=int, default=10_000, help="prompts of a shard")
-    parser.add_argument("--shards", type=int, nargs=2, default=(1, 10), help="shards of the two measurements")
+    parser.add_argument("--prompts", type=int, default=2_000, help="prompts of a shard")
+    parser.add_argument("--shards", type=int, nargs=2, default=(5, 50), help="shards of the two measurements")
     options = parser.parse_args()
     rows: list[tuple[Cell, ...]] = []
     with tempfile.TemporaryDirectory() as folder:

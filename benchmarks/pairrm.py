@@ -109,7 +109,7 @@ def short_texts(data: Path, count: int, tokenizer: PreTrainedTokenizerFast) -> l
     """As many prompts as that, all different: Arena-Hard's beginnings, numbered."""
     found = texts(data, Sample(min(count, 500), 5), _LENGTHS[1], tokenizer)
     return [
-        (f"{number} {prompt[:60]}", tuple(f"{number} {answer[:150]}" for answer in answers))
+        (f"{number} {prompt[:60]}", tuple(f"{number} {answer[:60]}" for answer in answers))
         for number, (prompt, answers) in zip(range(count), itertools.cycle(found))
     ]
 
@@ -183,8 +183,8 @@ def run(data: Path, samples: dict[str, Sample], memory_prompts: int) -> Benchmar
             "Long rows of a wide model are matrix products, and both must do the same ones in the same precision: the "
             "ratio is bounded there. bfloat16 (`oracle.precision`) halves the products and is no longer the same.",
             "Memory is measured around a model of one layer of width 32, in a process of its own, on short texts, "
-            "beyond the shard's rows themselves. The smaller run fills a window of rows; what grows is the index of "
-            "which rows are equal, some 0.3 KB a row.",
+            "beyond the shard's rows themselves. The smaller run is four windows of rows, after which the tokenizer's "
+            "cache of words is full.",
         ],
     )
 
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="directory with the Arena-Hard files")
     parser.add_argument("--sizes", nargs="+", choices=list(SAMPLES), help="all without it")
     parser.add_argument("--prompts", type=int, help="prompts of every size (500 is all)")
-    parser.add_argument("--memory-prompts", type=int, default=210, help="prompts of the smaller memory run; 0: none")
+    parser.add_argument("--memory-prompts", type=int, default=840, help="prompts of the smaller memory run; 0: none")
     options = parser.parse_args()
     torch.set_num_threads(1)
     samples = {

@@ -115,7 +115,9 @@ LABELLED = pa.schema([("p_first", pa.float64()), ("label", pa.float64()), ("trun
 """Labelled comparisons: P(a is better) as the oracle says with both orders combined, and as the label says."""
 
 
+_CANONICAL = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), sort_keys=True)
+
+
 def content_id(*parts: str | Sequence[int] | Sequence[dict[str, str]]) -> str:
     """Identity of a prompt, response or pair: 32 hex digits of the SHA-256 of its canonical JSON."""
-    text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(_CANONICAL.encode(parts).encode()).hexdigest()[:32]

@@ -190,17 +190,19 @@ def write_table(path: Path, table: pa.Table) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
-def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read one Parquet file and insist on its schema."""
+def read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one Parquet file, or some columns of it (``responses.list.element.text``), and insist on its schema."""
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            found = file.schema_arrow
+            if not found.equals(schema, check_metadata=False):
+                raise UserError(
+                    f"{path}: columns {found.names} with types other than this version writes; make it again"
+                )
+            # Threads gain nothing on a shard, and each keeps memory of its own.
+            return file.read(columns, use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error})") from None
-    if not table.schema.equals(schema, check_metadata=False):
-        raise UserError(
-            f"{path}: columns {table.schema.names} with types other than this version writes; make it again"
-        )
-    return table
 
 
 def _disk_is_full(error: BaseException, path: Path) -> bool:

@@ -1,10 +1,26 @@
 """Forward passes of little padding, in the precision that suits the device. Legend: R rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from nemo_sspo.oracle.protocol import Row
+
+
+def windows(rows: Sequence[Row], least: int) -> Iterator[slice]:
+    """Cut rows into runs of at least that many (the last may be shorter), never between two rows of one prompt.
+
+    Rows are equal only where their prompts are, so what is repeated within a prompt is seen within a window.
+    """
+    start = 0
+    while start < len(rows):
+        stop = min(start + least, len(rows))
+        while stop < len(rows) and rows[stop].prompt == rows[stop - 1].prompt:
+            stop += 1
+        yield slice(start, stop)
+        start = stop
 
 
 def pack(lengths_R: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray[np.intp]]:

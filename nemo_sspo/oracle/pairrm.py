@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nemo_sspo.config.variants import PairRMOracle
 from nemo_sspo.errors import UserError
-from nemo_sspo.oracle.batching import pack, token_budget, torch_dtype
+from nemo_sspo.oracle.batching import pack, token_budget, torch_dtype, windows
 from nemo_sspo.oracle.deberta_attention import WantedStates
 from nemo_sspo.oracle.pairrm_checkpoint import (
     BACKBONE_PREFIX,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from transformers import DebertaV2Model, PreTrainedTokenizerBase
 
 _WINDOW_ROWS = 4096
-"""Rows whose tokens are held at once: enough for batches of one length, few enough to take no memory to speak of."""
+"""Rows that are pooled at once: enough for batches of one length, few enough to take no memory to speak of."""
 
 
 class PairRMModel(nn.Module):
@@ -100,20 +100,24 @@ class PairRM:
 
     def compare(self, rows: Sequence[Row], on_progress: OnProgress = silent) -> Preferences:
         """See `PreferenceOracle.compare`."""
-        unique = Unique(rows)
-        logits_U = np.empty(len(unique), dtype=np.float32)
-        truncated_U = np.empty(len(unique), dtype=np.bool_)
-        for start in range(0, len(unique), _WINDOW_ROWS):
-            encoded = list(self._encoder.encode(unique.items[start : start + _WINDOW_ROWS]))
-            window = slice(start, start + len(encoded))
-            truncated_U[window] = [row.truncated for row in encoded]
-            done = start
+        logits_R = np.empty(len(rows), dtype=np.float32)
+        truncated_R = np.empty(len(rows), dtype=np.bool_)
+        unique_rows = 0
+        for window in windows(rows, _WINDOW_ROWS):
+            start, count = window.start, window.stop - window.start
+            unique = Unique(rows[window])
+            encoded = list(self._encoder.encode(unique.items))
+            logits_U = np.empty(len(unique), dtype=np.float32)
+            done = 0
             for batch in pack(np.array([row.length for row in encoded]), self._batch_tokens):
-                logits_U[window][batch] = self._forward([encoded[index] for index in batch])
+                logits_U[batch] = self._forward([encoded[index] for index in batch])
                 done += len(batch)
-                on_progress(done * len(rows) // len(unique))
-        places_R = unique.places(rows)
-        return Preferences(logits_U[places_R], truncated_U[places_R], len(unique))
+                on_progress(start + done * count // len(unique))
+            places = unique.places(rows[window])
+            logits_R[window] = logits_U[places]
+            truncated_R[window] = np.array([row.truncated for row in encoded])[places]
+            unique_rows += len(unique)
+        return Preferences(logits_R, truncated_R, unique_rows)
 
     @torch.inference_mode()
     def _forward(self, rows: Sequence[EncodedRow]) -> NDArray[np.float32]:

@@ -13,8 +13,8 @@ class Unique(Generic[Item]):
     """The distinct items of a sequence, in the order of their first appearance."""
 
     def __init__(self, items: Sequence[Item]) -> None:
-        self.items = list(dict.fromkeys(items))
-        self._place = {item: index for index, item in enumerate(self.items)}
+        self._place = {item: index for index, item in enumerate(dict.fromkeys(items))}
+        self.items = list(self._place)
 
     def __len__(self) -> int:
         """U."""

@@ -24,7 +24,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.objective.gates import GATE_WEIGHTS
 from nemo_sspo.objective.targets import PairSupervision, build_targets
 from nemo_sspo.stages.context import StageContext
-from nemo_sspo.stages.join import JoinedShard, first_repeated, join_shard, similarities
+from nemo_sspo.stages.join import JoinedShard, join_shard, similarities
 
 REASONS = ("tie", "identical_texts", "empty", "unfinished", "too_long")
 """Why a prompt has no pair; the first that applies is recorded."""
@@ -99,7 +99,7 @@ def _write_shard(
     pairs: pq.ParquetWriter,
     dropped: pq.ParquetWriter,
     tally: Tally,
-) -> pa.Array:
+) -> NDArray[np.bytes_]:
     """Append a shard's pairs and dropped prompts, and return its prompt ids.
 
     A function of its own: what it read is let go before the next shard is read.
@@ -111,7 +111,7 @@ def _write_shard(
     tally.add(supervision, reasons)
     pairs.write_table(pair_table(shard, supervision, np.flatnonzero(reasons == "")))
     dropped.write_table(dropped_table(shard, reasons))
-    return shard.prompt_ids
+    return shard.prompt_ids.to_numpy(zero_copy_only=False).astype(np.bytes_)
 
 
 def supervise(
@@ -199,6 +199,11 @@ def _lengths(lists: pa.Array) -> NDArray[np.int64]:
     return lists.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def _refuse_repeated(prompt_ids: list[pa.Array]) -> None:
-    if (twice := first_repeated(pa.concat_arrays(prompt_ids))) is not None:
-        raise UserError(f"build_pairs: prompt {twice} is in more than one shard; make the rollouts again")
+def _refuse_repeated(prompt_ids: list[NDArray[np.bytes_]]) -> None:
+    """Sorted in place: the ids are all that is held of every shard, and an index of them would be the peak."""
+    ids = np.concatenate(prompt_ids)
+    ids.sort()
+    if (repeated := ids[1:][ids[1:] == ids[:-1]]).size:
+        raise UserError(
+            f"build_pairs: prompt {repeated[0].decode()} is in more than one shard; make the rollouts again"
+        )

@@ -167,7 +167,7 @@ class Tally:
             self.order.add(shard.logits_NKK[rows])
             self.cycles.add(shard.logits_NKK[rows])
             self.length_bias.add(p_NKK[rows], lengths_NK[rows])
-            self._add_embeddings(shard.vectors_MD[shard.vector_rows_NK[rows]].astype(np.float64))
+            self._add_embeddings(shard.vectors(rows).astype(np.float64))
             self._add_pairs(
                 shard.prompt_ids[rows], p_NKK[rows], similarity_NKK[rows], codes_NK[rows], selected_N2[rows]
             )

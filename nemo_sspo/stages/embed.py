@@ -4,17 +4,14 @@ import time
 
 import numpy as np
 import pyarrow as pa
-import zarr
 
 from nemo_sspo.artifacts.layout import EMBEDDING_INDEX as INDEX_FILE
 from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.layout import VECTORS
 from nemo_sspo.artifacts.schema import EMBEDDING_INDEX, ROLLOUTS
 from nemo_sspo.artifacts.store import read_table, write_table
+from nemo_sspo.artifacts.vectors import write_vectors
 from nemo_sspo.encoder.registry import load_encoder
 from nemo_sspo.stages.context import StageContext
-
-_ROWS_PER_CHUNK = 4096
 
 
 def run(context: StageContext) -> None:
@@ -33,9 +30,7 @@ def run(context: StageContext) -> None:
     seconds = time.monotonic() - started
 
     vectors_ND = embeddings.vectors_ND.astype(context.experiment.encoder.storage)
-    group = zarr.open_group(context.output.path / VECTORS, mode="w")
-    chunks = (min(_ROWS_PER_CHUNK, len(vectors_ND)), vectors_ND.shape[1])
-    group.create_array("vectors", shape=vectors_ND.shape, dtype=vectors_ND.dtype, chunks=chunks)[:] = vectors_ND
+    write_vectors(context.output.path, vectors_ND)
     index = {"response_id": list(by_id), "row": np.arange(len(by_id), dtype=np.int32)}
     write_table(context.output.path / INDEX_FILE, pa.table(index, schema=EMBEDDING_INDEX))
     context.output.rows = len(by_id)

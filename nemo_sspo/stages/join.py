@@ -1,27 +1,35 @@
 """Join a shard's rollouts, scores and embeddings by content ids, and refuse what does not belong together.
 
-Legend: N prompts, K responses, D embedding size. Columns stay Arrow arrays: nothing here loops over responses.
+Legend: N prompts, K responses, M vectors, D embedding size, B prompts of a block. Columns stay Arrow arrays: nothing
+here loops over responses.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import zarr
 from numpy.typing import NDArray
 
 from nemo_sspo.artifacts.layout import EMBEDDING_INDEX as INDEX_FILE
 from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
 from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
-from nemo_sspo.artifacts.layout import VECTORS
 from nemo_sspo.artifacts.schema import EMBEDDING_INDEX, ROLLOUTS, SCORES
 from nemo_sspo.artifacts.store import Artifact, read_table
+from nemo_sspo.artifacts.vectors import open_vectors
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.similarity import cosines
 
-# Every thread that decodes keeps memory of its own, for as long as the process lives; one is fast enough here.
-zarr.config.set({"threading.max_workers": 1})
+if TYPE_CHECKING:
+    import zarr
+
+_ROLLOUT_COLUMNS = (
+    "prompt_id",
+    "prompt_token_ids",
+    *(f"responses.list.element.{name}" for name in ("response_id", "text", "token_ids", "finish_reason")),
+)
+"""All but the prompts' texts and the log-probs, which can be half of a shard."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,8 @@ class JoinedShard:
     responses: pa.StructArray
     """[N * K], prompt by prompt."""
     logits_NKK: NDArray[np.float64]
-    vectors_MD: NDArray[np.floating]
-    """Unit vectors of the shard's distinct responses, up to the rounding of their type."""
+    stored_vectors: "zarr.Array"
+    """[M, D]: unit vectors of the shard's distinct responses, up to the rounding of their type; they stay on disk."""
     vector_rows_NK: NDArray[np.int64]
 
     @property
@@ -49,6 +57,13 @@ class JoinedShard:
         """Responses per prompt."""
         return self.vector_rows_NK.shape[1]
 
+    def vectors(self, prompts: slice) -> NDArray[np.floating]:
+        """Read the vectors of some prompts' responses, [prompts, K, D]."""
+        rows_BK = self.vector_rows_NK[prompts]
+        first = int(rows_BK.min())
+        # They were stored in the order of the responses, so those of neighbours lie together.
+        return np.asarray(self.stored_vectors[first : int(rows_BK.max()) + 1])[rows_BK - first]
+
 
 def join_shard(rollout: Artifact, score: Artifact, embed: Artifact) -> JoinedShard:
     """Read and join one shard.
@@ -57,7 +72,7 @@ def join_shard(rollout: Artifact, score: Artifact, embed: Artifact) -> JoinedSha
         UserError: prompts or responses are missing, repeated or differ between the artifacts, K varies, or a logit is
             not finite; the prompt is named.
     """
-    rollouts = read_table(rollout.file(ROLLOUTS_FILE), ROLLOUTS).combine_chunks()
+    rollouts = read_table(rollout.file(ROLLOUTS_FILE), ROLLOUTS, _ROLLOUT_COLUMNS).combine_chunks()
     scores = read_table(score.file(SCORES_FILE), SCORES).combine_chunks()
     prompt_ids = _array(rollouts, "prompt_id")
     k = _uniform_k(prompt_ids, _array(rollouts, "responses"), rollout)
@@ -69,20 +84,20 @@ def join_shard(rollout: Artifact, score: Artifact, embed: Artifact) -> JoinedSha
     logits_NKK = _logits(prompt_ids, _array(scored, "logits"), k, score)
 
     index = read_table(embed.file(INDEX_FILE), EMBEDDING_INDEX).combine_chunks()
-    vectors_MD = np.asarray(zarr.open_group(embed.file(VECTORS), mode="r")["vectors"])
-    rows_NK = _vector_rows(prompt_ids, response_ids, index, len(vectors_MD), k, embed)
-    return JoinedShard(prompt_ids, _array(rollouts, "prompt_token_ids"), responses, logits_NKK, vectors_MD, rows_NK)
+    stored = open_vectors(embed.path)
+    rows_NK = _vector_rows(prompt_ids, response_ids, index, stored.shape[0], k, embed)
+    return JoinedShard(prompt_ids, _array(rollouts, "prompt_token_ids"), responses, logits_NKK, stored, rows_NK)
 
 
-def similarities(shard: JoinedShard, block: int = 1024) -> NDArray[np.float64]:
-    """S_ij = max(0, cosine) of a shard's responses, [N, K, K], in blocks of prompts so that memory stays flat.
+def similarities(shard: JoinedShard, block: int = 256) -> NDArray[np.float64]:
+    """S_ij = max(0, cosine) of a shard's responses, [N, K, K], in blocks of prompts, so that no more is held.
 
     Raises:
         UserError: a vector is not finite; the prompt is named.
     """
     similarity_NKK = np.empty((shard.prompts, shard.k, shard.k))
     for start in range(0, shard.prompts, block):
-        cosines_BKK = cosines(shard.vectors_MD[shard.vector_rows_NK[start : start + block]])
+        cosines_BKK = cosines(shard.vectors(slice(start, start + block)))
         broken = ~np.isfinite(cosines_BKK).all(axis=(1, 2))
         if broken.any():
             raise UserError(
@@ -116,7 +131,7 @@ def _uniform_k(prompt_ids: pa.Array, responses: pa.Array, artifact: Artifact) ->
 def _one_to_one(wanted: pa.Array, found: pa.Array, rollout: Artifact, score: Artifact) -> pa.Array:
     """Positions of `wanted` in `found`; both must hold the same ids, each once."""
     for ids, artifact in ((wanted, rollout), (found, score)):
-        if (twice := first_repeated(ids)) is not None:
+        if (twice := _first_repeated(ids)) is not None:
             raise UserError(f"{artifact.path}: prompt {twice} appears more than once")
     positions = pc.index_in(wanted, value_set=found)
     if positions.null_count:
@@ -128,7 +143,7 @@ def _one_to_one(wanted: pa.Array, found: pa.Array, rollout: Artifact, score: Art
     return positions
 
 
-def first_repeated(ids: pa.Array) -> str | None:
+def _first_repeated(ids: pa.Array) -> str | None:
     """The first id that occurs more than once, if any."""
     if pc.count_distinct(ids).as_py() == len(ids):
         return None
@@ -168,7 +183,7 @@ def _vector_rows(
 ) -> NDArray[np.int64]:
     """Row of every response in the shard's vectors, [N, K]."""
     embedded = _array(index, "response_id")
-    if (twice := first_repeated(embedded)) is not None:
+    if (twice := _first_repeated(embedded)) is not None:
         raise UserError(f"{embed.path}: response {twice} is embedded more than once")
     positions = pc.index_in(response_ids, value_set=embedded)
     if positions.null_count:

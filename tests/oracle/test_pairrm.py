@@ -23,7 +23,7 @@ from nemo_sspo.config.variants import PairRMOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.targets import build_targets
 from nemo_sspo.oracle import pairrm, pairrm_rows
-from nemo_sspo.oracle.batching import pack, token_budget
+from nemo_sspo.oracle.batching import pack, token_budget, windows
 from nemo_sspo.oracle.pairrm import PairRM
 from nemo_sspo.oracle.pairrm_checkpoint import HEAD_OUTPUT, MARKERS
 from nemo_sspo.oracle.protocol import Row
@@ -151,10 +151,12 @@ def test_rows_and_texts_are_held_in_windows(checkpoints: dict[str, Path], monkey
     monkeypatch.setattr(
         scorer._encoder, "_tokenizer", lambda texts, **named: tokenized.append(len(texts)) or tokenize(texts, **named)
     )
-    windows = scorer.compare(rows, done.append)
-    np.testing.assert_allclose(windows.logits_R, whole.logits_R, atol=1e-6, rtol=0)
-    np.testing.assert_array_equal(windows.truncated_R, whole.truncated_R)
-    assert (max(encoded), sum(encoded), max(tokenized)) == (7, len(set(rows)), 3)
+    cut = scorer.compare(rows, done.append)
+    np.testing.assert_allclose(cut.logits_R, whole.logits_R, atol=1e-6, rtol=0)
+    np.testing.assert_array_equal(cut.truncated_R, whole.truncated_R)
+    # A prompt's 20 rows stay in one window, and so its repeated rows are found.
+    assert (encoded, max(tokenized)) == ([len(set(rows[start : start + 20])) for start in range(0, 100, 20)], 3)
+    assert cut.unique_rows == whole.unique_rows == len(set(rows))
     assert done == sorted(done)
     assert done[-1] == len(rows)
 
@@ -191,6 +193,21 @@ def test_packing_is_a_partition_within_the_budget(lengths: list[int], budget: in
     assert all(len(batch) == 1 or len(batch) * array[batch].max() <= budget for batch in batches)
     longest = [int(array[batch].max()) for batch in batches]
     assert longest == sorted(longest, reverse=True)
+
+
+@given(prompts=st.lists(st.sampled_from("abc"), max_size=40), least=st.integers(1, 12))
+def test_windows_are_a_partition_that_keeps_a_prompts_rows_together(prompts: list[str], least: int) -> None:
+    rows = [Row(prompt, "first", "second") for prompt in prompts]
+    cut = list(windows(rows, least))
+    assert [row for window in cut for row in rows[window]] == rows
+    assert all(window.stop - window.start >= least for window in cut[:-1])
+    assert all(rows[window.stop - 1].prompt != rows[window.stop].prompt for window in cut[:-1])
+    # The shortest such windows: before a window's last prompt there were too few rows.
+    for window in cut[:-1]:
+        last = rows[window.stop - 1].prompt
+        earlier = [row.prompt == last for row in rows[window]]
+        run = next((length for length, same in enumerate(reversed(earlier)) if not same), len(earlier))
+        assert window.stop - run < window.start + least
 
 
 def test_a_processor_is_given_smaller_batches_than_a_gpu_unless_told() -> None:

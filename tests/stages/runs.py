@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import zarr
 
 from nemo_sspo.artifacts.layout import EMBEDDING_INDEX as INDEX_FILE
 from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
 from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
-from nemo_sspo.artifacts.layout import VECTORS, RunLayout
+from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.schema import EMBEDDING_INDEX, ROLLOUTS, SCORES, content_id
 from nemo_sspo.artifacts.store import Artifact, open_artifact, publish, write_table
+from nemo_sspo.artifacts.vectors import write_vectors
 from nemo_sspo.config.cluster import Environment, LocalCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.variants import Fp32Precision, LinearGate, PairRMOracle, SentenceEncoder, SppoLoss, VllmEngine
@@ -109,9 +109,7 @@ def publish_scores(settings: Experiment, rows: list[dict], shard: int = 0) -> No
 def publish_vectors(settings: Experiment, vectors: dict[str, np.ndarray], shard: int = 0) -> None:
     """Put vectors by response id in the place of an embed artifact."""
     with _publish(settings, "embed", 1, shard) as draft:
-        stacked = np.stack(list(vectors.values())).astype(np.float32)
-        group = zarr.open_group(draft.path / VECTORS, mode="w")
-        group.create_array("vectors", shape=stacked.shape, dtype="float32")[:] = stacked
+        write_vectors(draft.path, np.stack(list(vectors.values())).astype(np.float32))
         index = {"response_id": list(vectors), "row": np.arange(len(vectors), dtype=np.int32)}
         write_table(draft.path / INDEX_FILE, pa.table(index, schema=EMBEDDING_INDEX))
 
