@@ -20,13 +20,12 @@ from benchmarks.gpu.gemm import Shape, rates, shapes
 from benchmarks.gpu.place import Place, one_rank, parser, place_of
 from benchmarks.head import ETA, HEADS, Problem, Sizes, backward
 from benchmarks.table import Benchmark, Cell, Goal
-from nemo_sspo.config.stages import Train
 
 Head = Callable[[Problem], Tensor]
 
 RESPONSE, SMALL_RESPONSE = 512, 16
-TILES, SMALL_TILES = (Train().head_chunk_tokens, 4096), (32, 64)
-"""Tokens of a tile of ours: the default, and as many as a GPU likes; the others' chunks are the latter."""
+TILES, SMALL_TILES = (1024, 4096), (32, 64)
+"""Tokens of a tile of ours: the defaults on a CPU and on a GPU; the others' chunks are the latter."""
 VOCAB_SLICE = 256
 WANTED = 0.85
 OURS, LIGER = "ours, one pass", "Liger's own code"

@@ -28,6 +28,7 @@ from nemo_sspo.config.stages import Parallel
 from nemo_sspo.config.variants import Bf16Precision, Fp8Precision, Fp32Precision, Precision
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.checkpoint import forget_groups, load_weights
+from nemo_sspo.megatron.head_choice import head_tile
 from nemo_sspo.megatron.hidden_states import forward_to_hidden_states, output_weight
 from nemo_sspo.megatron.loss_reduction import head_layout
 from nemo_sspo.megatron.microbatch import Microbatch, RowShape, packed_microbatch
@@ -87,7 +88,7 @@ def backward(model: nn.Module, batch: Microbatch, world: World) -> Tensor:
     model.zero_grad()
     layout = head_layout(
         vocab_size=world.vocab,
-        chunk_tokens=world.settings().head_chunk_tokens,
+        chunk_tokens=head_tile(world.settings()),
         sequence_parallel=False,
         one_pass=True,
         softcap=None,

@@ -53,7 +53,7 @@ VARIANTS = {
     "padded": Variant({"packing": False}),
     "lambda = 0": Variant(repulsion=0.0),
     "recompute head": Variant({"head": "recompute"}),
-    "head tiles of 4096": Variant({"head_chunk_tokens": 4096}),
+    "head tiles of 1024": Variant({"head_chunk_tokens": 1024}),
     "prompts shared": Variant({"share_prompt": True}),
     "fp8, delayed": Variant(precision=Fp8Precision(recipe="delayed")),
     "fp8, tensorwise": Variant(precision=Fp8Precision(recipe="tensorwise")),

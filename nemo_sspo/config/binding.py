@@ -14,18 +14,20 @@ from nemo_sspo.config.base import Frozen
 from nemo_sspo.errors import UserError
 
 
-def bind(variant: Frozen, functions: Mapping[str, Callable[..., Any]], *, exclude: set[str] | None = None) -> Callable:
+def bind(
+    section: str, variant: Frozen, functions: Mapping[str, Callable[..., Any]], *, exclude: set[str] | None = None
+) -> Callable:
     """The function of a variant's ``kind`` with the variant's other fields as keyword arguments.
 
-    A ``kind`` of ``custom`` is imported from its path instead. ``exclude`` names fields that are no parameters of the
-    function.
+    A ``kind`` of ``custom`` is imported from its path instead. ``section`` is the configuration's that the variant
+    stands in, ``exclude`` names fields that are no parameters of the function.
 
     Raises:
         UserError: the import path of a custom function does not lead to a function.
     """
     fields = variant.model_dump(exclude={"kind", *(exclude or ())})
     if variant.kind == "custom":  # type: ignore[attr-defined]
-        return partial(import_function(fields["function"]), **fields["arguments"])
+        return partial(import_function(fields["function"], f"{section}.function"), **fields["arguments"])
     return partial(functions[variant.kind], **fields)  # type: ignore[attr-defined]
 
 
@@ -58,7 +60,7 @@ def _is_installed(file: Path) -> bool:
     )
 
 
-def import_function(path: str, setting: str = "function") -> Callable[..., Any]:
+def import_function(path: str, setting: str) -> Callable[..., Any]:
     """The function at ``package.module:function``; `setting` is the key that named it.
 
     Raises:

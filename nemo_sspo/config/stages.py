@@ -103,8 +103,9 @@ class Train(Frozen):
     """Activation recomputation."""
     checkpoint_every_steps: PositiveInt | None = None
     """Optimizer steps between checkpoints to resume from; without it only the final one is written."""
-    head_chunk_tokens: PositiveInt = 1024
-    """Response tokens whose logits exist at once."""
+    head_chunk_tokens: PositiveInt | None = None
+    """Response tokens whose logits exist at once; None: 4096 on a GPU, 1024 on a CPU. Each tile adds the output
+    weight's gradient up once, traffic that large tiles hide behind their products."""
     head: Literal["auto", "recompute"] = "auto"
     """``auto``: gradients are computed while the logits exist, where the loss allows it (the forms of SPPO), and from
     logits computed again elsewhere; ``recompute``: always the latter."""

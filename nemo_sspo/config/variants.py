@@ -163,6 +163,21 @@ Encoder = Annotated[SentenceEncoder, Field(discriminator="kind")]
 # --- engine: rollout/ ------------------------------------------------------------------------------------------------
 
 
+_SETTINGS_OF_VLLM = {
+    "model": "policy",
+    "dtype": "engine.dtype",
+    "tensor_parallel_size": "engine.tensor_parallel",
+    "max_num_seqs": "engine.max_num_seqs",
+    "gpu_memory_utilization": "engine.gpu_memory_utilization",
+    "enforce_eager": "engine.enforce_eager",
+    "quantization": "engine.quantization",
+}
+_FIXED_FOR_VLLM = {
+    "logprobs_mode": "training reads a response's own log-probs, before temperature",
+    "worker_extension_cls": "equal samples of equal steps need ours",
+}
+
+
 class VllmEngine(Frozen):
     kind: Literal["vllm"] = "vllm"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -182,6 +197,15 @@ class VllmEngine(Frozen):
     log-probs of ``train.reference_source=rollout_checked``, whose check rarely passes."""
     extra: dict[str, Any] = {}
     """Further keyword arguments of ``vllm.LLM``."""
+
+    @model_validator(mode="after")
+    def _extra_is_not_ours(self) -> "VllmEngine":
+        for name in self.extra:
+            if name in _SETTINGS_OF_VLLM:
+                raise ValueError(f"extra.{name}: set {_SETTINGS_OF_VLLM[name]} instead")
+            if name in _FIXED_FOR_VLLM:
+                raise ValueError(f"extra.{name}: cannot be set; {_FIXED_FOR_VLLM[name]}")
+        return self
 
 
 Engine = Annotated[VllmEngine, Field(discriminator="kind")]

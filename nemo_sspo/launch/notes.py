@@ -8,7 +8,7 @@ from nemo_sspo.objective.target_blind import TARGET_BLIND
 
 def notes(experiment: Experiment) -> list[str]:
     """Every remark, each one line; none keeps the run from starting."""
-    return list(_gate_without_effect(experiment))
+    return [*_gate_without_effect(experiment), *_form_without_effect(experiment)]
 
 
 def _gate_without_effect(experiment: Experiment) -> Iterator[str]:
@@ -17,4 +17,13 @@ def _gate_without_effect(experiment: Experiment) -> Iterator[str]:
         yield (
             f"loss={loss} does not read win-rate targets: gate={gate} has no effect on what is trained, only on the "
             "margins that are reported; loss=sppo reads them, gate=none says that none is meant"
+        )
+
+
+def _form_without_effect(experiment: Experiment) -> Iterator[str]:
+    loss, gate = experiment.loss.kind, experiment.gate
+    if loss == "sppo_single" and gate.kind != "none" and gate.form != "pair":
+        yield (
+            f"loss={loss} reads the one probability of the pair, whose weight is the pair's similarity: "
+            f"gate.form={gate.form} has no effect on what is trained; loss=sppo reads a target of each response"
         )

@@ -21,7 +21,7 @@ from nemo_sspo.config.variants import Precision
 from nemo_sspo.megatron.batch_plan import by_length
 from nemo_sspo.megatron.data import PairDataModule
 from nemo_sspo.megatron.families import read_hf_config
-from nemo_sspo.megatron.head_choice import choose_head
+from nemo_sspo.megatron.head_choice import choose_head, head_tile
 from nemo_sspo.megatron.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.model import SSPOModel
 from nemo_sspo.megatron.model_config import training_config
@@ -91,7 +91,7 @@ def reference_rank(job: ReferenceJob) -> Tensor:
             config,
             job.weights,
             read_hf_config(job.hf_dir).require("vocab_size"),
-            train.head_chunk_tokens,
+            head_tile(train),
             # Without a gradient every loss is separable: the tiles are those of a training with such a loss.
             choose_head(train, separable=True),
         )

@@ -24,7 +24,7 @@ from nemo_sspo.megatron.checkpoint import save_weights
 from nemo_sspo.megatron.data import PairDataModule
 from nemo_sspo.megatron.families import read_hf_config
 from nemo_sspo.megatron.flops import ModelFlops, peak_flops_here
-from nemo_sspo.megatron.head_choice import choose_head
+from nemo_sspo.megatron.head_choice import choose_head, head_tile
 from nemo_sspo.megatron.hidden_states import unwrap
 from nemo_sspo.megatron.loggers import build_loggers
 from nemo_sspo.megatron.lora import Adapters, merged_adapters
@@ -145,7 +145,7 @@ def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
             config,
             job.weights,
             read_hf_config(job.hf_dir).require("vocab_size"),
-            train.head_chunk_tokens,
+            head_tile(train),
             choose_head(train, separable=job.objective.separable),
             job.objective,
             partial(_at_step, job.repulsion_weight, len(batches)),

@@ -138,7 +138,7 @@ class Tally:
         """`prompts` is how many will be added: what is measured on a sample depends on it."""
         named = [(kind, kind.kind) for kind in GATES]
         self.gates = [
-            _GateSums(variant, label, bind(variant, GATE_WEIGHTS, exclude={"form"}))
+            _GateSums(variant, label, bind("gate", variant, GATE_WEIGHTS, exclude={"form"}))
             for variant, label in (*named, (gate, "configured"))
         ]
         self.seed, self.prompts, self.k, self.pairs = seed, 0, 0, 0

@@ -111,7 +111,7 @@ def objective_of(experiment: Experiment) -> PreferenceObjective:
 
 
 def _scaled_loss(variant: Loss) -> Callable[[Tensor, Tensor, PairTargets], Tensor]:
-    loss = bind(variant, LOSSES, exclude={"scale"})
+    loss = bind("loss", variant, LOSSES, exclude={"scale"})
     if isinstance(variant, SppoLoss | SppoSingleLoss | SppoHardLoss) and variant.scale == "beta":
         # beta = 1 / eta: the square of (beta d - (p - 1/2)) in place of (d - eta (p - 1/2)).
         return partial(_times, loss, variant.eta**-2)

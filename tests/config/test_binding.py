@@ -13,13 +13,13 @@ from nemo_sspo.objective.gates import GATE_WEIGHTS
 
 
 def test_parameters_of_the_variant_reach_the_function():
-    weight = bind(PowerGate(exponent=3.0), GATE_WEIGHTS, exclude={"form"})
+    weight = bind("gate", PowerGate(exponent=3.0), GATE_WEIGHTS, exclude={"form"})
     assert weight(np.float64(0.5)) == pytest.approx(0.125)
 
 
 def test_an_import_path_is_a_function_too():
     gate = CustomGate(function="nemo_sspo.objective.gates:power", arguments={"exponent": 1.0})
-    assert bind(gate, GATE_WEIGHTS)(np.float64(0.25)) == pytest.approx(0.75)
+    assert bind("gate", gate, GATE_WEIGHTS)(np.float64(0.25)) == pytest.approx(0.75)
 
 
 def test_the_file_of_a_path_is_found_and_nothing_of_it_is_run(tmp_path, monkeypatch):
@@ -49,5 +49,5 @@ def test_the_file_of_a_path_is_found_and_nothing_of_it_is_run(tmp_path, monkeypa
     "path", ["no_such_package:f", "nemo_sspo.objective.gates:nothing", "nemo_sspo.objective.gates", ""]
 )
 def test_a_path_that_leads_nowhere_is_named(path):
-    with pytest.raises(UserError, match=f"function={path}: cannot be imported"):
-        bind(CustomGate(function=path), GATE_WEIGHTS)
+    with pytest.raises(UserError, match=f"gate.function={path}: cannot be imported"):
+        bind("gate", CustomGate(function=path), GATE_WEIGHTS)

@@ -46,6 +46,20 @@ def test_a_plain_override_reaches_a_field_that_no_yaml_mentions():
     assert load_experiment([QUICK, "engine.extra.swap_space=4"]).engine.extra == {"swap_space": 4}
 
 
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ("dtype=float16", "set engine.dtype instead"),
+        ("tensor_parallel_size=2", "set engine.tensor_parallel instead"),
+        ("logprobs_mode=processed_logprobs", "cannot be set; training reads a response's own log-probs"),
+        ("worker_extension_cls=a.B", "cannot be set; equal samples of equal steps need ours"),
+    ],
+)
+def test_what_would_silently_displace_a_setting_of_the_engine_is_refused(given, advice):
+    name = given.partition("=")[0]
+    assert f"extra.{name}: {advice}" in message_of(QUICK, f"engine.extra.{given}")
+
+
 def test_group_choice_and_its_setting_compose_in_any_order():
     chosen = load_experiment([QUICK, "gate.exponent=3", "gate=power"]).gate
     assert (chosen.kind, chosen.exponent) == ("power", 3.0)

@@ -33,8 +33,10 @@ SHARES = (1 / 2, 1 / 8, 0)
 
 def kill_in(run, final, seconds):
     """Start the run, kill -9 its driver `seconds` into the step that makes `final`; whether that was published."""
-    process = start(run)
     draft = f".{final.name}.*.tmp"
+    for left in final.parent.glob(draft):  # by a kill that was another step's: it would be taken for a new one
+        shutil.rmtree(left)
+    process = start(run)
     wait_until(lambda: any(final.parent.glob(draft)) or is_published(final), 240, f"the start of {final}")
     time.sleep(seconds)
     os.kill(process.pid, signal.SIGKILL)
@@ -53,18 +55,18 @@ def undisturbed(tmp_path_factory):
 def test_artifacts_of_a_run_killed_in_every_stage_equal_an_undisturbed_runs(undisturbed, tmp_path):
     reference, _ = undisturbed
     run = RunLayout(tmp_path / "killed")
-    unfinished = []
+    killed = []
     for stage, iteration, shard in STEPS:
         final = run.artifact(stage, iteration, shard)
-        if is_published(final):  # it ran beside a stage that was being killed
-            continue
         seconds = open_artifact(reference.artifact(stage, iteration, shard)).manifest.timings["seconds"]
         for share in SHARES:
+            shutil.rmtree(
+                final, ignore_errors=True
+            )  # it ran beside a stage that was being killed, or was over too soon
             if not kill_in(run, final, share * seconds):
-                unfinished.append(stage)
+                killed.append(stage)
                 break
-            shutil.rmtree(final)  # it was over by then
-    assert len(unfinished) >= len(STEPS) - 4, unfinished
+    assert len(killed) >= len(STEPS) - 2, killed  # a step may be quicker than it is seen
     finish(run)
     assert digests(run) == digests(reference)
 

@@ -19,6 +19,15 @@ def test_a_gate_that_the_loss_reads_is_not(loss: str) -> None:
     assert notes(load_experiment(["experiment=quickstart", f"loss={loss}", "gate=power"])) == []
 
 
+@pytest.mark.parametrize("form", ["mean_overlap", "pairwise"])
+def test_a_gates_form_that_the_loss_does_not_read_is_told(form: str) -> None:
+    quick = ["experiment=quickstart", f"gate.form={form}"]
+    (note,) = notes(load_experiment([*quick, "loss=sppo_single"]))
+    assert f"gate.form={form} has no effect on what is trained" in note
+    assert notes(load_experiment([*quick, "loss=sppo_single", "gate=none", f"gate.form={form}"])) == []
+    assert notes(load_experiment([*quick, "loss=sppo"])) == []
+
+
 def test_it_is_printed_and_changes_no_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     with_gate, without = (
         (cli.main(["run", "experiment=quickstart", "loss=dpo", f"gate={gate}", "--dry-run"]), capsys.readouterr().err)

@@ -1,7 +1,8 @@
 """Stand-ins for the stages on the test cluster, behind the real step runner.
 
 A file of FAKE_BEHAVIOUR named after a step says how its next attempt behaves (with a ``!``: every attempt): ``crash``,
-``refuse`` (bad input), ``wait`` (until it is ended) or ``save`` (waits, and when told to stop saves and leaves).
+``refuse`` (bad input), ``wait`` (until it is ended), ``save`` (waits, and when told to stop saves and leaves), ``stop``
+(ends the run early).
 """
 
 import importlib
@@ -42,6 +43,8 @@ def run(context: StageContext) -> None:
         signal.signal(signal.SIGUSR1, _save)
     if how in ("save", "wait"):
         time.sleep(300)
+    if how == "stop":
+        context.output.counts["stop"] = "nobody wins"
     fake_stages.run(context)
 
 

@@ -116,6 +116,30 @@ def test_a_time_limit_and_a_lost_node_in_training(fake, expected):
     assert fake.digests() == expected
 
 
+def test_an_early_stop_ends_the_jobs_of_later_iterations_with_success(fake, capsys):
+    """Both iterations' jobs wait in Slurm when the first one's choice ends the run."""
+    selecting = ("iterations=2", "selection.candidates=2", "selection.prompts=8", "train.global_batch_size=8")
+    fake.behave(iter_1__select_model="stop")
+    assert fake.submit(*selecting, "selection.early_stop=true", "train.train_epochs=2") == 0
+    fake.wait()
+    submitted = fake.submitted()
+    assert {"iter_2.rollout", "iter_2.train", "iter_2.select_model", "report"} <= set(submitted)
+    left_out = [step for step in ("iter_2.rollout.00001", "iter_2.train", "iter_2.evaluate")]
+    for step in left_out:
+        assert fake.history(step) == [
+            "start",
+            "finished",
+        ]  # had a job failed, those behind it would have been cancelled
+        assert "left out: the run has stopped after iteration 1: nobody wins" in fake.log(step)
+    assert not (fake.layout.root / "iter_2").exists()
+    rows = fake.status(capsys)
+    assert {row["state"] for row in rows.values()} == {"published", "left out"}
+    assert {rows[step]["state"] for step in left_out} == {"left out"}
+    assert "stopped after iteration 1: nobody wins" in fake.layout.report.read_text()
+    assert fake.command("resume") == 0
+    assert fake.submitted() == submitted  # nothing is left to do
+
+
 def test_a_second_submission_is_refused_and_a_cancelled_run_is_resumed(fake, expected, capsys):
     fake.behave(iter_1__build_pairs="wait")
     assert fake.submit() == 0

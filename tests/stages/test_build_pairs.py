@@ -185,7 +185,7 @@ def test_no_gate_leaves_the_win_rates_and_a_custom_gate_is_called(tmp_path: Path
         assert after["target_chosen"] - 0.5 == pytest.approx(weight * (before["p_chosen"] - 0.5), abs=1e-9)
     broken = runs.experiment(tmp_path / "c", gate=CustomGate(function="nemo_sspo.objective.gates:absent"))
     publish_all(broken, rows, logits)
-    with pytest.raises(UserError, match=r"function=nemo_sspo\.objective\.gates:absent: cannot be imported"):
+    with pytest.raises(UserError, match=r"gate\.function=nemo_sspo\.objective\.gates:absent: cannot be imported"):
         runs.run_stage(broken, "build_pairs")
 
 

@@ -85,7 +85,7 @@ def gate_view(run: RunRecord, iteration: int, found: Diagnostics | None) -> Gate
     if not table.num_rows:
         return None
     similarity, before, after = (table.column(name).to_numpy().astype(np.float64) for name in _COLUMNS)
-    weights: dict[str, Callable] = {gate.kind: bind(gate, GATE_WEIGHTS, exclude={"form"}) for gate in GATES}
+    weights: dict[str, Callable] = {gate.kind: bind("gate", gate, GATE_WEIGHTS, exclude={"form"}) for gate in GATES}
     taken = _spread(len(similarity))
     if found:
         tables = {each.gate: _bins_of(each) for each in found.similarity_margin}
