@@ -43,7 +43,7 @@ class AlpacaEval:
         results = answers.parent.with_name(f"{answers.parent.name}.judged")
         arguments = ("--model_outputs", str(answers), "--annotators_config", "weighted_alpaca_eval_gpt4_turbo")
         return Judge(
-            tool="alpaca_eval (pip install alpaca-eval, in an environment of its own)",
+            tool="alpaca_eval (pip install alpaca-eval 'pandas<2.3', in an environment of its own)",
             model=model_name,
             key="OPENAI_API_KEY",
             commands=(("alpaca_eval", *arguments, "--output_path", str(results)),),
