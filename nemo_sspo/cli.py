@@ -20,6 +20,7 @@ from nemo_sspo.commands import benchmark as benchmark_commands
 from nemo_sspo.commands import data as data_commands
 from nemo_sspo.commands import report as report_commands
 from nemo_sspo.commands import slurm as slurm_commands
+from nemo_sspo.commands.stored_run import directory, stored_run
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import describe, load_experiment
 from nemo_sspo.errors import UserError
@@ -61,7 +62,8 @@ def run(options: argparse.Namespace) -> int:
     from nemo_sspo.launch.plan import plan
     from nemo_sspo.launch.preflight import problems
 
-    experiment = load_experiment(options.overrides, options.config_dir)
+    root = directory(options.overrides)
+    experiment = stored_run(root) if root else load_experiment(options.overrides, options.config_dir)
     local_cluster(experiment)
     found = problems(experiment)
     show_notes(experiment)
@@ -168,16 +170,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="nemo-sspo", description="S-SPPO self-play on NeMo and Megatron-core")
     parser.add_argument("--version", action="version", version=f"nemo-sspo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for name, command, text in (
-        ("run", run, "run the loop, or what is missing of it"),
-        ("config", show_config, "print every setting, its value and its meaning"),
-        ("plan", show_plan, "print the steps of a run"),
-        ("summary", show_summary, "print what came of a run"),
+    settings = "settings as key=value, for example experiment=quickstart gate=power train.learning_rate=1e-6"
+    or_run = f"{settings}; or the directory of a run that was begun with them"
+    for name, command, text, given in (
+        ("run", run, "run the loop, or what is missing of it", or_run),
+        ("config", show_config, "print every setting, its value and its meaning", settings),
+        ("plan", show_plan, "print the steps of a run", settings),
+        ("summary", show_summary, "print what came of a run", or_run),
     ):
         sub = commands.add_parser(name, help=text, description=f"{text}.")
-        sub.add_argument(
-            "overrides", nargs="*", help="experiment=quickstart seed=1 gate=power train.learning_rate=1e-6"
-        )
+        sub.add_argument("overrides", nargs="*", help=given)
         sub.add_argument("--config-dir", type=Path, help="directory with YAML files of your own, laid out as conf/ is")
         if name == "run":
             sub.add_argument("--dry-run", action="store_true", help="print the plan and check every input, no more")

@@ -50,7 +50,11 @@ class RunLayout:
     def attempts(self, step_id: str) -> list[str]:
         """Names of the attempts at a step that have a log."""
         ends = len(f"{step_id}."), -len(".log")
-        return [path.name[slice(*ends)] for path in self.root.glob(f"logs/{step_id}.*.log")]
+        return [path.name[slice(*ends)] for path in self.logs(step_id)]
+
+    def logs(self, step_id: str) -> list[Path]:
+        """The logs of all attempts at a step, in no order."""
+        return list(self.root.glob(f"logs/{step_id}.*.log"))
 
     def progress(self, step_id: str) -> Path:
         """Progress of a running step."""

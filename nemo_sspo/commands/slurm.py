@@ -1,36 +1,33 @@
 """``nemo-sspo submit | status | resume | cancel``: a run as jobs of a Slurm cluster."""
 
 import argparse
-import json
 import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.selection import EarlyStop, early_stop
 from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.artifacts.store import is_published, open_artifact
-from nemo_sspo.commands.plan import plain, print_wide, show_jobs, show_notes
+from nemo_sspo.commands.plan import show_jobs, show_notes
+from nemo_sspo.commands.status import show_status
+from nemo_sspo.commands.stored_run import directory, given_experiment
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.load import load_experiment
 from nemo_sspo.config.mistakes import validation_message
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.due import due
 from nemo_sspo.launch.job_record import Submission
 from nemo_sspo.launch.jobs import Job, cluster_problems, jobs, slurm_cluster
 from nemo_sspo.launch.preflight import problems
-from nemo_sspo.launch.run_directory import bind, hold, stored_experiment
+from nemo_sspo.launch.run_directory import bind, hold
 from nemo_sspo.launch.sbatch import Place
-from nemo_sspo.launch.slurm import NoSlurm, final_state, live_jobs, scancel
-from nemo_sspo.launch.status import StepStatus, run_status
+from nemo_sspo.launch.slurm import live_jobs, scancel
 from nemo_sspo.launch.submit import (
     missing_parts,
     place_of,
@@ -45,8 +42,6 @@ _CANCEL_SECONDS = 90.0
 _POLL_SECONDS = 0.5
 _SETTINGS = ("account", "partition", "qos", "reservation", "time")
 """Options of submit that are settings of the cluster."""
-_ENDED = {"published", "left out"}
-"""States of steps with which nothing is left to do."""
 
 
 def register(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -54,7 +49,7 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
     for name, command, text in (
         ("submit", show_submit, "submit a run to Slurm, as one chain of jobs"),
         ("resume", show_submit, "submit what is missing of a run, given by its directory"),
-        ("status", show_status, "print how a run on Slurm stands"),
+        ("status", show_status, "print how a run stands, here or on Slurm"),
         ("cancel", show_cancel, "cancel the Slurm jobs of a run"),
     ):
         sub = commands.add_parser(name, help=text, description=f"{text}.")
@@ -74,7 +69,7 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def show_submit(options: argparse.Namespace) -> int:
     """Check everything, then submit what is missing."""
-    experiment = _with_options(_experiment(options), options)
+    experiment = _with_options(_of_slurm(options), options)
     graph, place, console = jobs(experiment), place_of(experiment), Console()
     measured = _measured_seconds_per_step(experiment)
     found = list(dict.fromkeys([*problems(experiment), *cluster_problems(experiment, measured)]))
@@ -109,33 +104,9 @@ def _rehearse(experiment: Experiment, graph: Sequence[Job], place: Place, begin:
         done.append(Submission(part.job.name, f"<{part.job.name}>", part.shards, 0.0))
 
 
-def show_status(options: argparse.Namespace) -> int:
-    """Print the state of every step, once or again and again."""
-    experiment = _experiment(options)
-    graph, place = jobs(experiment), place_of(experiment)
-    while True:
-        try:
-            rows = run_status(graph, place, live_jobs(place.run), final_state)
-        except UserError as silence:
-            if options.watch is None or isinstance(silence, NoSlurm):
-                raise
-            print(f"{silence} (asking again)", file=sys.stderr)  # a controller that restarts ends no watch
-            time.sleep(max(1.0, options.watch))
-            continue
-        if options.json:
-            print(json.dumps([asdict(row) for row in rows], indent=1))
-        else:
-            print_wide(_status_table(rows))
-            if advice := _advice(rows, place.run):
-                print(advice)
-        if options.watch is None or all(row.state in _ENDED for row in rows):
-            return 0
-        time.sleep(max(1.0, options.watch))
-
-
 def show_cancel(options: argparse.Namespace) -> int:
     """Cancel every job of the run and wait until nothing of it is left."""
-    run = _submitted_run(options.overrides) or place_of(_experiment(options)).run
+    run = _submitted_run(options.overrides) or place_of(_of_slurm(options)).run
     ids = list(dict.fromkeys(job.submission for job in live_jobs(run)))
     scancel(ids)
     deadline = time.monotonic() + _CANCEL_SECONDS
@@ -155,29 +126,14 @@ def _submitted_run(given: Sequence[str]) -> Path | None:
     return run if Place(run, Path.cwd()).submissions.exists() else None
 
 
-def _experiment(options: argparse.Namespace) -> Experiment:
-    """The experiment of a run directory, or of overrides."""
-    given: list[str] = options.overrides
-    if not given:
-        raise UserError("give the directory of a run, as in runs/<name>, or the overrides of one")
-    if not (options.is_resume or (len(given) == 1 and "=" not in given[0])):
-        return load_experiment(given, options.config_dir)
-    if len(given) != 1 or "=" in given[0]:
+def _of_slurm(options: argparse.Namespace) -> Experiment:
+    """The experiment of a run's directory, which must be one for Slurm, or of overrides."""
+    root = directory(options.overrides)
+    if options.is_resume and options.overrides and root is None:
         raise UserError("resume takes a run's directory, as in runs/<name>; settings are changed with submit")
-    root = Path(given[0])
-    experiment = stored_experiment(RunLayout(root))
-    if experiment is None:
-        raise UserError(f"{root}: experiment.json is of another version; give the overrides it was submitted with")
-    if experiment.cluster.kind == "local":
-        raise UserError(
-            f"{root}: a run of this machine, not of Slurm: `nemo-sspo report {shlex.quote(str(root))}` shows how it "
-            "stands, and `nemo-sspo run` with its overrides continues it"
-        )
-    if experiment.run_dir.resolve() != root.resolve():
-        raise UserError(
-            f"{root}: its experiment.json says {experiment.run_dir}; run this from the directory that it was submitted "
-            "from, and leave the run where it is"
-        )
+    experiment = given_experiment(options.overrides, options.config_dir)
+    if root is not None and experiment.cluster.kind == "local":
+        raise UserError(f"{root}: a run of this machine, not of Slurm: `nemo-sspo run {root}` continues it")
     return experiment
 
 
@@ -208,32 +164,3 @@ def _show_submitted(done: Sequence[Submission], stop: EarlyStop | None, console:
         console.print(f"{item.id:>8}  {item.job}{shards}", markup=False, highlight=False)
     nothing = f"nothing is missing: the run has {stop}" if stop else "every step is published"
     console.print(f"{len(done)} jobs submitted" if done else nothing, markup=False, highlight=False)
-
-
-def _status_table(rows: Sequence[StepStatus]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("step", "state", "job", "progress", "rate", "left", "restarts", ""):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        progress = f"{row.done}/{row.total} {row.unit}" if row.done is not None else ""
-        rate = f"{row.per_second:.3g}/s" if row.per_second is not None else ""
-        left = _duration(row.remaining) if row.remaining is not None else ""
-        cells = (row.step, row.state, row.job, progress, rate, left, str(row.restarts or ""), row.detail)
-        table.add_row(*map(plain, cells))
-    return table
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
-
-
-def _advice(rows: Sequence[StepStatus], run: Path) -> str:
-    """What to do about a run that has come to a halt."""
-    states = {row.state for row in rows}
-    if states & {"running", "queued"} or states <= _ENDED:
-        return ""
-    failed = next((row.step for row in rows if row.state == "failed"), None)
-    cause = f"{failed} failed (its logs: {run}/logs/{failed}.*.log); once the cause is gone, " if failed else ""
-    return f"{cause}`nemo-sspo resume {shlex.quote(str(run))}` submits what is missing"

@@ -55,6 +55,22 @@ def hold(layout: RunLayout) -> Iterator[int]:
         yield lock.fileno()
 
 
+def held_since(layout: RunLayout) -> float | None:
+    """When the runner that works on a run took hold of it, in seconds since the epoch; None where there is none."""
+    try:
+        lock = layout.lock.open()
+    except FileNotFoundError:
+        return None
+    with lock:
+        if not _is_alive(lock.read().strip()):
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.fstat(lock.fileno()).st_mtime
+        return None
+
+
 def _try_lock(lock: IO[str]) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -97,8 +97,8 @@ def test_run_then_run_again_then_summary(arguments, capsys):
     assert "quickstart: 1 iterations" in capsys.readouterr().out
     assert cli.main(["run", *arguments, "seed=1"]) == 2
     assert "was made with other settings (seed: 0 -> 1), which prepare_prompts" in capsys.readouterr().err
-    assert cli.main(["status", "runs/quickstart"]) == 2
-    assert "runs/quickstart: a run of this machine, not of Slurm: `nemo-sspo report" in capsys.readouterr().err
+    assert cli.main(["status", "runs/quickstart"]) == 0
+    assert capsys.readouterr().out.count("published") == 13
 
 
 @pytest.mark.parametrize(("behaviour", "code"), [("refuse", 2), ("crash", 1)])

@@ -13,7 +13,7 @@ from nemo_sspo.launch import local
 from nemo_sspo.launch.due import due
 from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.plan import plan
-from nemo_sspo.launch.status import run_status
+from nemo_sspo.launch.slurm_status import slurm_status
 from nemo_sspo.launch.submit import missing_parts, place_of
 from tests.launch.fake_run import digests, drive, fake_command, tiny_experiment
 from tests.launch.test_submit import slurm  # noqa: F401 - a fixture
@@ -63,7 +63,7 @@ def test_later_jobs_are_not_submitted_and_their_steps_are_told_as_left_out(stopp
     overrides, experiment = stopped
     graph, place = jobs(experiment), place_of(experiment)
     assert {part.job.iteration for part in missing_parts(due(graph, place))} == {0, 1, 2}
-    rows = {row.step: row for row in run_status(graph, place, [], str)}
+    rows = {row.step: row for row in slurm_status(graph, place, [], str)}
     assert rows["iter_2.select_model"].state == "published"
     assert rows["iter_2.export"].state == "missing"
     told = "stopped after iteration 2: nobody wins; its result is the policy of iteration 1"

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from nemo_sspo import cli
-from nemo_sspo.commands import slurm as commands
+from nemo_sspo.commands import status as commands
 from nemo_sspo.launch.slurm import live_jobs, mark, name_in_queue
 from tests.launch.test_submit import calls, queue, slurm, stand_in  # noqa: F401
 

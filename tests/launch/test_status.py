@@ -11,7 +11,7 @@ from nemo_sspo.config.load import load_experiment
 from nemo_sspo.launch.job_record import submissions
 from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.slurm import final_state, live_jobs
-from nemo_sspo.launch.status import run_status
+from nemo_sspo.launch.slurm_status import slurm_status
 from nemo_sspo.launch.submit import place_of
 from tests.launch.test_submit import publish, queue, slurm, stand_in  # noqa: F401 - a fixture
 
@@ -34,7 +34,7 @@ def test_progress_rate_and_what_is_left(slurm):  # noqa: F811
     place.attempts("iter_1.train").write_text(
         json.dumps({"event": "start", "job": job, "restart": 2, "code": 0, "at": int(now)}) + "\n"
     )
-    rows = {row.step: row for row in run_status(jobs(experiment), place, live_jobs(place.run), str)}
+    rows = {row.step: row for row in slurm_status(jobs(experiment), place, live_jobs(place.run), str)}
     row = rows["iter_1.train"]
     assert (row.state, row.job, row.restarts, row.done, row.total) == ("running", job, 2, 60, 100)
     assert row.per_second == pytest.approx(2.0)
@@ -60,7 +60,7 @@ def test_a_task_works_on_one_of_its_shards_at_a_time(slurm):  # noqa: F811
     layout.progress("iter_1.rollout.00001").write_text(json.dumps(progress))
 
     def rows() -> list:
-        found = run_status(jobs(experiment), place, live_jobs(place.run), lambda job: "timeout")
+        found = slurm_status(jobs(experiment), place, live_jobs(place.run), lambda job: "timeout")
         return [row for row in found if row.step.startswith("iter_1.rollout.")]
 
     assert [(row.state, row.done) for row in rows()] == [("published", None), ("running", 3), ("queued", None)]
@@ -79,7 +79,7 @@ def test_a_job_that_did_not_live_to_tell_is_asked_about(slurm, tmp_path):  # noq
     place.attempts("iter_1.train").write_text(json.dumps(begun) + "\n")
 
     def detail() -> str:
-        rows = run_status(jobs(experiment), place, [], final_state)
+        rows = slurm_status(jobs(experiment), place, [], final_state)
         return next(row.detail for row in rows if row.step == "iter_1.train")
 
     stand_in(tmp_path, "scontrol", f"[[ $4 == {job} ]] && echo JobId={job} JobName=x JobState=TIMEOUT Reason=TimeLimit")

@@ -1,0 +1,113 @@
+"""``nemo-sspo status``: how a run stands, step by step, here or on a Slurm cluster."""
+
+import argparse
+import json
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from itertools import groupby
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from nemo_sspo.artifacts.shard_ranges import shard_ranges
+from nemo_sspo.commands.plan import plain, print_wide
+from nemo_sspo.commands.stored_run import given_experiment
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.errors import UserError
+from nemo_sspo.launch.jobs import jobs
+from nemo_sspo.launch.local_status import local_status
+from nemo_sspo.launch.slurm import NoSlurm, final_state, live_jobs
+from nemo_sspo.launch.slurm_status import slurm_status
+from nemo_sspo.launch.step_status import StepStatus
+from nemo_sspo.launch.submit import place_of
+
+_ENDED = {"published", "left out"}
+"""States of steps with which nothing is left to do."""
+_ONE_BY_ONE = {"running", "failed"}
+"""States of which every shard has something of its own to tell."""
+_SHARD = re.compile(r"\.(\d{5})$")
+
+
+def show_status(options: argparse.Namespace) -> int:
+    """Print the state of every step, once or again and again."""
+    experiment = given_experiment(options.overrides, options.config_dir)
+    console = Console()
+    while True:
+        try:
+            rows = _rows(experiment)
+        except UserError as silence:
+            if options.watch is None or isinstance(silence, NoSlurm):
+                raise
+            print(f"{silence} (asking again)", file=sys.stderr)  # a controller that restarts ends no watch
+            time.sleep(max(1.0, options.watch))
+            continue
+        if options.json:
+            print(json.dumps([asdict(row) for row in rows], indent=1))
+        else:
+            if options.watch is not None and console.is_terminal:
+                console.clear()
+            print_wide(_table(list(_folded(rows))), console)
+            if advice := _advice(rows, experiment):
+                print(advice)
+        if options.watch is None or all(row.state in _ENDED for row in rows):
+            return 0
+        time.sleep(max(1.0, options.watch))
+
+
+def _rows(experiment: Experiment) -> list[StepStatus]:
+    if experiment.cluster.kind == "local":
+        return local_status(experiment)
+    place = place_of(experiment)
+    return slurm_status(jobs(experiment), place, live_jobs(place.run), final_state)
+
+
+def _folded(rows: Sequence[StepStatus]) -> Iterator[StepStatus]:
+    """Neighbouring shards of which there is the same to say, as one row: ``iter_1.rollout.0-39``."""
+    for (step, state, *_), group in groupby(rows, _what_is_said):
+        shards = list(group)
+        if len(shards) == 1 or state in _ONE_BY_ONE:
+            yield from shards
+        else:
+            numbers = [int(_SHARD.search(row.step)[1]) for row in shards]  # type: ignore[index]
+            yield replace(shards[0], step=f"{step}.{shard_ranges(numbers)}", job=shards[0].job.partition("_")[0])
+
+
+def _what_is_said(row: StepStatus) -> tuple[str, ...]:
+    return _SHARD.sub("", row.step), row.state, row.detail, str(row.restarts)
+
+
+def _table(rows: Sequence[StepStatus]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("step", "state", "job", "progress", "rate", "left", "restarts", ""):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        progress = f"{row.done}/{row.total} {row.unit}" if row.done is not None else ""
+        rate = f"{row.per_second:.3g}/s" if row.per_second is not None else ""
+        left = _duration(row.remaining) if row.remaining is not None else ""
+        cells = (row.step, row.state, row.job, progress, rate, left, str(row.restarts or ""), row.detail)
+        table.add_row(*map(plain, cells))
+    return table
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def _advice(rows: Sequence[StepStatus], experiment: Experiment) -> str:
+    """What to do about a run that has come to a halt."""
+    states = {row.state for row in rows}
+    if states & {"running", "queued"} or states <= _ENDED:
+        return ""
+    run = Path(experiment.run_dir)
+    if experiment.cluster.kind == "local":
+        return f"nobody works on it; `nemo-sspo run {shlex.quote(str(run))}` runs what is missing"
+    failed = next((row.step for row in rows if row.state == "failed"), None)
+    cause = f"{failed} failed (its logs: {run}/logs/{failed}.*.log); once the cause is gone, " if failed else ""
+    return f"{cause}`nemo-sspo resume {shlex.quote(str(run))}` submits what is missing"

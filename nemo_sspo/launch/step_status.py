@@ -1,0 +1,77 @@
+"""One line of `nemo-sspo status`, wherever the run's steps are run."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.selection import EarlyStop
+from nemo_sspo.launch.local import read_progress
+from nemo_sspo.launch.plan import Step
+
+State = Literal["published", "running", "queued", "failed", "missing", "left out"]
+_TAIL_BYTES = 8192
+
+
+@dataclass(frozen=True)
+class StepStatus:
+    """One step of a run."""
+
+    step: str
+    state: State
+    job: str = ""
+    """Slurm's id of its latest job; "" where it was never submitted."""
+    restarts: int = 0
+    """Times its latest job was started again."""
+    done: int | None = None
+    """Rows or optimizer steps it has reported."""
+    total: int | None = None
+    unit: str = ""
+    per_second: float | None = None
+    """Its rate since it began to report."""
+    remaining: float | None = None
+    """Seconds until it is done, at that rate."""
+    detail: str = ""
+    """Why it waits, failed or is left out, or the last line of its log."""
+
+
+def left_out(step: Step, stop: EarlyStop) -> StepStatus:
+    """A step behind an early stop."""
+    return StepStatus(step.step_id, "left out", detail=str(stop))
+
+
+def reported(layout: RunLayout, step: Step) -> dict[str, Any]:
+    """What a running step says of its progress, as fields of `StepStatus`; empty before its first report."""
+    if (progress := read_progress(layout.progress(step.step_id))) is None:
+        return {}
+    rate, remaining = _rate(progress)
+    told = {name: progress[name] for name in ("done", "total", "unit")}
+    return {**told, "per_second": rate, "remaining": remaining}
+
+
+def last_log_line(layout: RunLayout, step_id: str) -> str:
+    """The last line of a step's newest log."""
+    logs = sorted(layout.logs(step_id), key=lambda path: path.stat().st_mtime)
+    lines = [line for path in reversed(logs) for line in reversed(list(_tail(path))) if line.strip()]
+    return lines[0].strip() if lines else ""
+
+
+def _rate(progress: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """(units per second, seconds that remain) since the first report."""
+    advanced = progress.get("done", 0) - progress.get("first", 0)
+    seconds = progress.get("updated", 0.0) - progress.get("started", 0.0)
+    if advanced <= 0 or seconds <= 0:
+        return None, None
+    rate = advanced / seconds
+    left = (progress["total"] - progress["done"]) / rate - (time.time() - progress["updated"])
+    return rate, max(0.0, left)
+
+
+def _tail(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - _TAIL_BYTES))
+        # A progress bar rewrites its line with carriage returns.
+        yield from file.read().decode(errors="replace").replace("\r", "\n").splitlines()
