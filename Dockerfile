@@ -6,7 +6,7 @@
 # What a base has compiled is never replaced: its versions are constraints, so that a conflict ends the build.
 # Started as another user (`--user`), give a HOME that user may write: Triton and Hugging Face keep caches there.
 ARG TRAIN_IMAGE=nvidia/nemo:25.11
-ARG ROLLOUT_IMAGE=vllm/vllm-openai:v0.12.0
+ARG ROLLOUT_IMAGE=vllm/vllm-openai:v0.32.0
 
 FROM ${TRAIN_IMAGE} AS train
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
