@@ -9,7 +9,8 @@ import pytest
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import is_published, open_artifact
-from tests.e2e.loop import digests, finish, processes_of, start, wait_until
+from tests.e2e.loop import digests, finish, start, wait_until
+from tests.processes import processes_naming
 
 # Steps in the order in which they can run; import_policy and the base's held-out rollout overlap with the first ones.
 STEPS = (
@@ -41,7 +42,7 @@ def kill_in(run, final, seconds):
     time.sleep(seconds)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    wait_until(lambda: not processes_of(run), 20, "the end of the killed driver's children")
+    wait_until(lambda: not processes_naming(str(run.root)), 20, "the end of the killed driver's children")
     return is_published(final)
 
 
