@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -11,6 +13,16 @@ ATTEMPTS = 4
 def least(measure: Callable[[], float]) -> float:
     """The least of `ATTEMPTS` measurements; the first ones also write bytecode and fill the page cache."""
     return min(measure() for _ in range(ATTEMPTS))
+
+
+def of_imports(*modules: str) -> float:
+    """The least that a new interpreter takes to start and import these: what this machine can do at the moment."""
+    script = f"import time, {', '.join(modules)}; print(time.process_time())"
+
+    def once() -> float:
+        return float(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=60).stdout)
+
+    return least(once)
 
 
 def of_call(call: Callable[[], object]) -> float:

@@ -45,8 +45,8 @@ def arguments(tmp_path, monkeypatch):
     ]
 
 
-def test_dry_run_takes_under_a_second_and_imports_nothing_heavy(arguments):
-    """In a process of its own; processor time, since the machine may be busy."""
+def test_dry_run_is_quick_and_imports_nothing_heavy(arguments):
+    """In processes of their own: a second where the imports that it needs take a seventh of one."""
     script = (
         "import sys, time; from nemo_sspo import cli; code = cli.main(sys.argv[1:]); "
         "heavy = {'torch', 'transformers', 'vllm', 'megatron', 'nemo', 'numpy.random'} & set(sys.modules); "
@@ -60,7 +60,7 @@ def test_dry_run_takes_under_a_second_and_imports_nothing_heavy(arguments):
         assert heavy == "[]"
         return float(taken)
 
-    assert processor_time.least(seconds) < 1.0
+    assert processor_time.least(seconds) < 7 * processor_time.of_imports("pydantic", "hydra", "rich")
 
 
 def test_dry_run_shows_the_plan_and_writes_nothing(arguments, capsys):

@@ -1,6 +1,5 @@
 """Drive the real loop of the quickstart, cut small: the same stages, models and layout, fewer prompts."""
 
-import os
 import subprocess
 import sys
 import time
@@ -67,18 +66,3 @@ def wait_until(condition, timeout: float, what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout:g} s"
         time.sleep(0.05)
-
-
-def processes_of(run: RunLayout) -> list[int]:
-    """Processes whose command line names the run's directory."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                line = (entry / "cmdline").read_bytes().decode(errors="replace")
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-            except OSError:
-                continue
-            if str(run.root) in line and state != "Z":
-                found.append(int(entry.name))
-    return found

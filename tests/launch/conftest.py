@@ -1,6 +1,5 @@
 """What the tests of the launcher share."""
 
-import os
 import subprocess
 import sys
 import time
@@ -39,26 +38,3 @@ def wait_until(condition, seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.05)
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def processes_naming(text: str) -> list[int]:
-    """Other processes with `text` in their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            named = text.encode() in (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if named and is_running(int(entry.name)):
-            found.append(int(entry.name))
-    return found

@@ -10,7 +10,8 @@ import textwrap
 import pytest
 
 from nemo_sspo.launch.guard import descendants, guarded
-from tests.launch.conftest import is_running, wait_until
+from tests.launch.conftest import wait_until
+from tests.processes import is_running
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prctl and /proc")
 

@@ -18,8 +18,9 @@ from nemo_sspo.launch.lanes import fair_size, lanes
 from nemo_sspo.launch.local import StepFailed
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.stages.registry import STAGES
-from tests.launch.conftest import processes_naming, wait_until
+from tests.launch.conftest import wait_until
 from tests.launch.fake_run import Recorder, digests, drive, tiny_experiment
+from tests.processes import processes_naming
 
 EXPERIMENT = tiny_experiment(Path("runs"), "run")
 SHARDS = [f"iter_1.rollout.{shard:05d}" for shard in range(4)]

@@ -18,8 +18,9 @@ from nemo_sspo.launch import local
 from nemo_sspo.launch.guard import guarded
 from nemo_sspo.launch.local import StepFailed, read_progress, stage_command
 from nemo_sspo.launch.plan import plan
-from tests.launch.conftest import processes_naming, wait_until
+from tests.launch.conftest import wait_until
 from tests.launch.fake_run import Recorder, digests, drive, tiny_experiment
+from tests.processes import kill_9, processes_naming, words_of
 
 EXPERIMENT = tiny_experiment(Path("runs"), "run")
 STEP = plan(EXPERIMENT)[0]
@@ -154,9 +155,9 @@ def test_a_killed_step_fails_the_run_and_is_named(tmp_path, monkeypatch, driver)
     process = driver(tmp_path, "run")
     wait_until(lambda: hanging(layout, "iter_0.import_policy"), 60)
     for pid in processes_naming(str(tmp_path)):
-        command = Path(f"/proc/{pid}/cmdline").read_text()
-        if "import_policy" in command and "nemo_sspo.launch.guard" not in command:
-            os.kill(pid, signal.SIGKILL)
+        words = words_of(pid)
+        if "import_policy" in words and "nemo_sspo.launch.guard" not in words:
+            kill_9(pid)
     _, errors = process.communicate(timeout=30)
     assert b"StepFailed: error: iter_0.import_policy was killed (signal 9" in errors
 

@@ -253,8 +253,8 @@ def test_records_survive_a_torn_line(tmp_path):
     assert [event.event for event in events(place, "x")] == ["start"]
 
 
-def test_planning_for_slurm_takes_under_a_second_and_imports_nothing_heavy():
-    """In a process of its own; processor time, since the machine may be busy."""
+def test_planning_for_slurm_is_quick_and_imports_nothing_heavy():
+    """In processes of their own: a second where the imports that it needs take a seventh of one."""
     script = (
         "import sys, time; from nemo_sspo import cli; code = cli.main(sys.argv[1:]); "
         "heavy = {'torch', 'transformers', 'vllm', 'megatron', 'nemo'} & set(sys.modules); "
@@ -269,7 +269,7 @@ def test_planning_for_slurm_takes_under_a_second_and_imports_nothing_heavy():
         assert "/lustre/images/nemo-25.11.sqsh" in done.stdout
         return float(taken)
 
-    assert processor_time.least(seconds) < 1.0
+    assert processor_time.least(seconds) < 7 * processor_time.of_imports("pydantic", "hydra", "rich")
 
 
 def test_slurms_silence_is_one_line(slurm, tmp_path):

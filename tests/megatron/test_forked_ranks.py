@@ -20,6 +20,7 @@ from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.megatron import meeting
 from nemo_sspo.megatron.forked_ranks import ForkedRanksError, run_forked
 from nemo_sspo.megatron.meeting import Node, announce, find
+from tests.processes import is_running
 
 TIMEOUT = 30.0
 
@@ -70,8 +71,7 @@ def test_what_a_killed_rank_started_ends_with_it(tmp_path: Path) -> None:
 
     with pytest.raises(ForkedRanksError, match="the story"):
         run_forked(rank, 2, timeout=TIMEOUT)
-    helper = Path(f"/proc/{(tmp_path / 'helper').read_text()}/stat")
-    assert not helper.exists() or helper.read_text().split()[2] == "Z"
+    assert not is_running(int((tmp_path / "helper").read_text()))
 
 
 def test_wrong_input_found_by_a_rank_is_one_line() -> None:
@@ -92,8 +92,8 @@ def test_a_hang_is_reported_with_the_place_where_it_hangs() -> None:
     def hanging_here() -> None:
         time.sleep(1000)
 
-    with pytest.raises(ForkedRanksError, match=r"1 of 2 ranks no answer within 1 s") as error:
-        run_forked(rank, 2, timeout=1.0)
+    with pytest.raises(ForkedRanksError, match=r"1 of 2 ranks no answer within 8 s") as error:
+        run_forked(rank, 2, timeout=8.0)  # a busy machine needs some of it for rank 0
     assert "hanging_here" in str(error.value)
 
 
@@ -149,14 +149,6 @@ run_forked(rank, 2, timeout=None)
     while any(is_running(pid) for pid in children) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(is_running(pid) for pid in children)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def test_a_rank_never_collects_what_the_parent_left_behind() -> None:

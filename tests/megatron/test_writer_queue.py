@@ -12,13 +12,14 @@ from megatron.core.dist_checkpointing.strategies import filesystem_async
 
 from nemo_sspo.megatron.forked_ranks import ForkedRanksError, run_forked
 from nemo_sspo.megatron.writer_queue import WriterQueue, forget_writers, serve_writers
+from tests.processes import is_running, words_of
 
 TIMEOUT = 60.0
 
 
 def server() -> psutil.Process:
     """The process behind the only queue of this one."""
-    (found,) = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    (found,) = [child for child in psutil.Process().children() if "spawn_main" in " ".join(words_of(child.pid))]
     return found
 
 
@@ -53,7 +54,7 @@ def test_its_process_ends_with_a_rank_that_dies(tmp_path: Path) -> None:
     with pytest.raises(ForkedRanksError, match="exit code 9"):
         run_forked(rank, 1, timeout=TIMEOUT)
     pid, deadline = int((tmp_path / "server").read_text()), time.monotonic() + 10
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+    while is_running(pid):
         assert time.monotonic() < deadline, "still there"
         time.sleep(0.05)
 
@@ -64,10 +65,10 @@ def test_megatron_takes_it_and_it_holds_no_torch() -> None:
         mine = filesystem_async._get_write_results_queue()
         mine.put({})
         loads_torch = any("torch" in mapped.path for mapped in server().memory_maps())
-        process = server()
+        pid = server().pid
         forget_writers()
         is_kept = filesystem_async._results_queue is not None
         del mine
-        return loads_torch, is_kept, process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return loads_torch, is_kept, is_running(pid)
 
     assert run_forked(rank, 1, timeout=TIMEOUT) == [(False, False, False)]

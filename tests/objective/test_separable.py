@@ -1,5 +1,8 @@
+"""Legend: V values of one log-ratio, B pairs, N = V x V of them."""
+
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import get_args
 
@@ -7,35 +10,59 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from nemo_sspo.config.variants import Loss
+from nemo_sspo.config.variants import Loss as LossSettings
 from nemo_sspo.objective.losses import LOSSES, PairTargets
 from nemo_sspo.objective.separable import SEPARABLE, slopes
 
-VARIANTS = {member.model_fields["kind"].default: member for member in get_args(get_args(Loss)[0])}
+VARIANTS = {member.model_fields["kind"].default: member for member in get_args(get_args(LossSettings)[0])}
 ARGUMENTS = {name: VARIANTS[name]().model_dump(exclude={"kind", "scale"}) for name in LOSSES}
-"""Every loss with the defaults of its settings."""
+"""Of every loss the defaults of its settings."""
+Loss = Callable[[Tensor, Tensor, PairTargets], Tensor]
 LOG_RATIOS = st.floats(-20, 20, width=32)
 TARGETS = st.floats(0, 1, width=32)
+EVERYWHERE = torch.tensor([-200.0, -20, -15, -10, -7, -4, -2, -1, -0.5, 0, 0.5, 1, 2, 4, 7, 10, 15, 20, 200])
+"""Log-ratios [V] that each side is tried at beside each of the other: a hinge has one slope on all of either side,
+where a few pairs could all lie."""
 
 
-def both_slopes(name: str, d_chosen: float, d_rejected: float, targets: PairTargets) -> tuple[float, float]:
-    """(dL/dd_w, dL/dd_l) of one pair by autograd."""
-    d = torch.tensor([d_chosen], requires_grad=True), torch.tensor([d_rejected], requires_grad=True)
-    grads = torch.autograd.grad(LOSSES[name](*d, targets, **ARGUMENTS[name]).sum(), d)
-    return grads[0].item(), grads[1].item()
+def with_defaults(name: str) -> Loss:
+    return partial(LOSSES[name], **ARGUMENTS[name])
 
 
-def is_unmoved_by_the_other_side(name: str) -> bool:
-    targets = PairTargets(*(torch.tensor([value]) for value in (0.8, 0.3, 0.7)))
-    here = both_slopes(name, 1.0, -2.0, targets)
-    chosen_alone, rejected_alone = both_slopes(name, 1.0, 3.0, targets)[0], both_slopes(name, 4.0, -2.0, targets)[1]
-    return (chosen_alone, rejected_alone) == here
+def both_slopes(loss: Loss, d_chosen_B: Tensor, d_rejected_B: Tensor, targets: PairTargets) -> tuple[Tensor, Tensor]:
+    """(dL/dd_w, dL/dd_l) of every pair by autograd, [B] each."""
+    d = d_chosen_B.clone().requires_grad_(), d_rejected_B.clone().requires_grad_()
+    return torch.autograd.grad(loss(*d, targets).sum(), d, materialize_grads=True)
+
+
+def is_unmoved_by_the_other_side(loss: Loss) -> bool:
+    """Whether every row of dL/dd_w and every column of dL/dd_l, both [V, V], has one value."""
+    d_chosen_N, d_rejected_N = torch.cartesian_prod(EVERYWHERE, EVERYWHERE).T
+    shape = len(EVERYWHERE), len(EVERYWHERE)
+    for values in ((0.8, 0.3, 0.7), (0.5, 0.5, 0.5), (0.1, 1.0, 0.0)):
+        targets = PairTargets(*(torch.full_like(d_chosen_N, value) for value in values))
+        chosen_N, rejected_N = both_slopes(loss, d_chosen_N, d_rejected_N, targets)
+        chosen_VV, rejected_VV = chosen_N.view(shape), rejected_N.view(shape)
+        if (chosen_VV != chosen_VV[:, :1]).any() or (rejected_VV != rejected_VV[:1]).any():
+            return False
+    return True
 
 
 def test_the_separable_losses_are_exactly_those_whose_sides_do_not_see_each_other() -> None:
     """Numerically, because kto_pair couples its sides behind a detach, where no second derivative shows it."""
-    assert {name for name in LOSSES if is_unmoved_by_the_other_side(name)} == SEPARABLE
+    assert {name for name in LOSSES if is_unmoved_by_the_other_side(with_defaults(name))} == SEPARABLE
+
+
+@pytest.mark.parametrize("beta", [0.01, 0.05, 0.1, 1.0])
+def test_sides_that_meet_only_at_a_hinge_are_coupled(beta: float) -> None:
+    """As in SLiC-HF (Zhao et al., 2023), whose slope is the same on all of either side of the hinge."""
+
+    def hinge(d_chosen_B: Tensor, d_rejected_B: Tensor, targets: PairTargets) -> Tensor:
+        return torch.relu(1 - beta * (d_chosen_B - d_rejected_B))
+
+    assert not is_unmoved_by_the_other_side(hinge)
 
 
 @pytest.mark.parametrize("name", sorted(SEPARABLE))
@@ -44,9 +71,10 @@ def test_a_side_alone_has_the_gradient_of_the_whole_pair(
     name: str, d: tuple[float, float], values: tuple[float, float, float]
 ) -> None:
     targets = PairTargets(*(torch.tensor([value, value]) for value in values))
-    alone = slopes(partial(LOSSES[name], **ARGUMENTS[name]), torch.tensor(d), torch.tensor([True, False]), targets)
+    alone = slopes(with_defaults(name), torch.tensor(d), torch.tensor([True, False]), targets)
     pair = PairTargets(*(value[:1] for value in targets))
-    assert tuple(alone.tolist()) == both_slopes(name, *d, pair)
+    whole = both_slopes(with_defaults(name), torch.tensor(d[:1]), torch.tensor(d[1:]), pair)
+    assert alone.tolist() == [slope.item() for slope in whole]
 
 
 def test_slopes_are_found_where_gradients_are_off() -> None:

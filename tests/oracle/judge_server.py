@@ -26,8 +26,8 @@ class JudgeServer:
         self.keys: set[str] = set()
         self.at_once = self.most_at_once = 0
         self.answers_left: int | None = None
-        """After so many answers the server falls silent."""
-        self._lock = threading.Lock()
+        """After so many answers the server falls silent, until it is closed."""
+        self._lock, self._closing = threading.Lock(), threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
 
@@ -40,8 +40,20 @@ class JudgeServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closing.set()  # ends every silence
         self._server.shutdown()
         self._server.server_close()
+
+    def wait_for(self, requests: int, seconds: float = 30.0) -> None:
+        """Until so many have come and taken their faults: a client that gives up may be ahead of its request."""
+        deadline = time.monotonic() + seconds
+        while self._requests() < requests:
+            assert time.monotonic() < deadline, f"{len(self.bodies)} requests came, not {requests}"
+            time.sleep(0.01)
+
+    def _requests(self) -> int:
+        with self._lock:  # a request that has come has taken its fault before the lock is free
+            return len(self.bodies)
 
     def reply(self, body: dict[str, Any]) -> Reply:
         """What one request gets."""
@@ -49,14 +61,12 @@ class JudgeServer:
         with self._lock:
             self.bodies.append(body)
             fault = self.faults.pop(0) if self.faults else None
-            silent = self.answers_left == 0
+            silent = fault is None and self.answers_left == 0
             if fault is None and not silent:
                 self.asked.append((prompt, first, second))
                 self.answers_left = None if self.answers_left is None else self.answers_left - 1
-        if silent:
-            time.sleep(60)
-        if isinstance(fault, float):
-            time.sleep(fault)
+        if silent or isinstance(fault, float):
+            self._closing.wait(None if silent else fault)
         if fault is not None and not isinstance(fault, float):
             return fault
         choice = self.answer(prompt, first, second)

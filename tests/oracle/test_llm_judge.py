@@ -114,8 +114,10 @@ def test_failures_of_the_server_are_tried_again(judge, server: JudgeServer) -> N
     np.testing.assert_allclose(judge(concurrency=1).compare(ROWS).logits_R, LOGITS, atol=1e-6)
     assert time.monotonic() - started >= 0.3
     assert len(server.bodies) == 6
-    server.faults = [0.8]
-    np.testing.assert_allclose(judge("slow", timeout_seconds=0.3).compare(ROWS).logits_R, LOGITS, atol=1e-6)
+    server.faults = [600.0]
+    slow = judge("slow", concurrency=1, timeout_seconds=3)
+    np.testing.assert_allclose(slow.compare(ROWS).logits_R, LOGITS, atol=1e-6)
+    assert server.faults == []
 
 
 def test_giving_up_says_why_and_keeps_what_was_answered(judge, server: JudgeServer) -> None:
@@ -126,9 +128,10 @@ def test_giving_up_says_why_and_keeps_what_was_answered(judge, server: JudgeServ
         UserError, match=r"no answer \(HTTP 500: .*\), tried at most 1 times; what was answered is kept"
     ):
         first.compare(ROWS)
-    server.faults = [1.0]
-    with pytest.raises(UserError, match=r"gives no answer \(none within oracle\.timeout_seconds=0\.2\)"):
-        judge("silent", concurrency=1, retries=0, timeout_seconds=0.2).compare(ROWS[:1])
+    server.faults, asked = [600.0], len(server.bodies)
+    with pytest.raises(UserError, match=r"gives no answer \(none within oracle\.timeout_seconds=2\.0\)"):
+        judge("silent", concurrency=1, retries=0, timeout_seconds=2.0).compare(ROWS[:1])
+    server.wait_for(asked + 1)
     server.faults = [(200, {}, b"<html>")]
     with pytest.raises(UserError, match="answered 1 times with something other than a chat completion"):
         judge("html", concurrency=1, retries=0).compare(ROWS[:1])

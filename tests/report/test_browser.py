@@ -10,6 +10,7 @@ from nemo_sspo.report import theme
 from nemo_sspo.report.compare_page import compare_page
 from nemo_sspo.report.facts.comparison import compare
 from nemo_sspo.report.render import write_page
+from tests import processor_time
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.large_run import large_run
 from tests.report.made_run import HOSTILE, half_finished_run, record
@@ -17,7 +18,7 @@ from tests.report.made_run import HOSTILE, half_finished_run, record
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; `make test-report` installs it")
 
 SECONDS = 3.0
-"""Within which a page must be open: processor time of the page's thread, since the machine may be busy."""
+"""Within which a page must be open: the least processor time of the page's thread, since the machine may be busy."""
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +144,12 @@ def test_a_run_of_20_000_prompts_opens_in_time(browser, tmp_path):
     settings = large_run(tmp_path, prompts=20_000)
     page = draw_run(record(settings).layout)
     assert page.stat().st_size < 12e6
-    browser.open(page)
-    spent = browser.processor_seconds()
+
+    def opening() -> float:
+        browser.open(page)
+        return browser.processor_seconds()
+
+    spent = processor_time.least(opening)
     browser.draw_everything()
     assert spent < SECONDS
     print(f"open after {spent:.2f} s of processor time, {browser.run('document.documentElement.dataset.ready')} ms")

@@ -13,26 +13,9 @@ from transformers import AutoModelForCausalLM
 from nemo_sspo.config.variants import VllmEngine as VllmSettings
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.protocol import Completion, Sampling
-from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, prompt_token_ids, response_text, stop_token_ids
+from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, response_text
 from nemo_sspo.rollout.vllm_engine import VllmEngine
-
-QUESTIONS = ["How do I sort a list?", "Tell me about the old town.", "a", "Python? " * 9] * 4
-WARM = Sampling(samples=5, temperature=0.7, top_p=0.9, max_tokens=48)
-
-
-def ignore(done: int) -> None:
-    """No progress is wanted."""
-
-
-def start(policy: Path, seed: int) -> VllmEngine:
-    stops = stop_token_ids(str(policy), load_policy_tokenizer(str(policy)))
-    return VllmEngine(str(policy), VllmSettings(max_num_seqs=64), seed=seed, max_model_len=160, stop_token_ids=stops)
-
-
-@pytest.fixture(scope="module")
-def prompts(policy: Path) -> list[list[int]]:
-    tokenizer = load_policy_tokenizer(str(policy))
-    return [prompt_token_ids(tokenizer, [{"role": "user", "content": question}]) for question in QUESTIONS]
+from tests.rollout.tiny_engine import WARM, ignore, start
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +25,8 @@ def engine(policy: Path) -> VllmEngine:
 
 @pytest.fixture(scope="module")
 def completions(engine: VllmEngine, prompts: list[list[int]]) -> list[list[Completion]]:
-    """Must be the engine's first call: its randomness goes on from call to call."""
+    """The same whatever the engine sampled before."""
+    engine.begin(7)
     done: list[int] = []
     result = engine.generate(prompts, WARM, done.append)
     assert done[-1] == len(prompts)
@@ -101,20 +85,6 @@ def test_samples_follow_the_policy(
     assert np.mean([completion.logprobs[0] for completion in responses]) == pytest.approx(mean, abs=4 * sigma)
 
 
-def test_a_shard_is_sampled_alike_whatever_its_engine_sampled_before(
-    engine: VllmEngine, prompts: list[list[int]], completions: list[list[Completion]]
-) -> None:
-    """`completions` are what a new engine gave; every token and log-prob is equal to the last bit."""
-    other = [[*prompt[:-1], 7, prompt[-1]] for prompt in prompts]
-    engine.begin(8)
-    shard = engine.generate(other, WARM, ignore)
-    engine.begin(7)
-    assert engine.generate(prompts, WARM, ignore) == completions
-    assert engine.generate(prompts, WARM, ignore) != completions, "generators go on, and the cache has hits"
-    engine.begin(8)
-    assert engine.generate(other, WARM, ignore) == shard
-
-
 def test_a_prompt_is_one_request_the_longest_first(
     engine: VllmEngine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,13 +115,3 @@ def test_text_has_no_special_tokens(policy: Path) -> None:
 def test_a_sequence_beyond_the_models_positions_is_refused(policy: Path) -> None:
     with pytest.raises(UserError, match="vLLM refuses it"):
         VllmEngine(str(policy), VllmSettings(), seed=0, max_model_len=4096, stop_token_ids=[2])
-
-
-def test_equal_seeds_repeat_and_others_differ(
-    policy: Path, prompts: list[list[int]], completions: list[list[Completion]]
-) -> None:
-    # The last test of this file: a further engine takes over vLLM's process-wide groups, and the first one dies.
-    assert start(policy, seed=7).generate(prompts, WARM, ignore) == completions
-    assert start(policy, seed=8).generate(prompts, WARM, ignore) != completions
-    first = completions[0]
-    assert len({tuple(completion.token_ids) for completion in first}) > 1, "K samples, not one sample K times"

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from nemo_sspo.launch.guard import guarded
+from tests.processes import is_running
 
 REPOSITORY = Path(__file__).parents[2]
 NODES = 4
@@ -113,6 +114,9 @@ class SlurmCluster:
         assert not check or done.returncode == 0, (command, done.stderr)
         return done.stdout
 
+    def _accepts(self, *command: str) -> bool:
+        return subprocess.run(command, env=self.environment, capture_output=True, timeout=60).returncode == 0
+
     def idle_nodes(self) -> int:
         """Nodes that run nothing and could."""
         return len(self.run("sinfo", "--noheader", "-N", "-t", "idle", "-o", "%N", check=False).split())
@@ -135,6 +139,11 @@ class SlurmCluster:
         """Nodes that a running job has, its first one first."""
         listed = self.run("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
         return self.run("scontrol", "show", "hostnames", listed).split()
+
+    def raise_limit(self, job: str, minutes: int) -> None:
+        """Give a job more time, its later attempts too; tried again while Slurm is queueing it anew."""
+        words = ("scontrol", "update", f"jobid={job}", f"timelimit={minutes}")
+        wait_until(lambda: self._accepts(*words), 30, f"the longer limit of job {job}")
 
     def logs(self) -> str:
         """The ends of the daemons' logs, for a test that failed."""
@@ -199,10 +208,9 @@ def processes_in(base: Path) -> list[int]:
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            if os.fsencode(base) in text and state != "Z":
+            if os.fsencode(base) in text and is_running(int(entry.name)):
                 found.append(int(entry.name))
     return found
 

@@ -63,7 +63,7 @@ class SlurmRun:
         assert self.command("status", "--json") == 0
         return {row["step"]: row for row in json.loads(capsys.readouterr().out)}
 
-    def wait(self, seconds: float = 120) -> None:
+    def wait(self, seconds: float = 280) -> None:
         """Until Slurm has no job of the run left."""
         wait_until(lambda: not live_jobs(self.layout.root), seconds, f"the end of the jobs of {self.layout.root.name}")
 
