@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from nemo_sspo import cli
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.config.load import load_experiment
-from nemo_sspo.launch import status
+from nemo_sspo.launch import step_status
 from nemo_sspo.launch.job_record import submissions
 from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.slurm import final_state, live_jobs
@@ -24,7 +24,7 @@ def test_progress_rate_and_what_is_left(slurm, monkeypatch):  # noqa: F811
     job = by_name["iter_1.train"]
     queue(place.run, f"{job}|{job}|N/A|RUNNING|None|{{}}")
     now = 1_800_000_000.0
-    monkeypatch.setattr(status, "time", SimpleNamespace(time=lambda: now + 4))
+    monkeypatch.setattr(step_status, "time", SimpleNamespace(time=lambda: now + 4))
     state = {"done": 60, "total": 100, "unit": "steps", "note": "", "updated": now, "first": 40, "started": now - 10}
     progress = RunLayout(place.run).progress("iter_1.train")
     progress.parent.mkdir(parents=True)
