@@ -97,9 +97,9 @@ def page(results: Path = RESULTS) -> str:
         "# Benchmarks",
         "",
         "`make bench bench-pairrm bench-gates` run the files in `benchmarks/` and write this page. FLOPs and bytes",
-        "are counted, so they are equal on every machine, and `tests/benchmarks` holds them; seconds are of the machine",
-        "named under each table. Others' formulations are written from their published description and run on the same",
-        "tensors.",
+        "are counted, so they are equal on every machine, and `tests/benchmarks` holds them; seconds are of the",
+        "machine named under each table. Others' formulations are written from their published description and run",
+        "on the same tensors.",
         "",
     ]
     sections = [benchmark.markdown() for name, benchmark in found.items() if name not in ON_A_GPU]
