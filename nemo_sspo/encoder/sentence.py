@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nemo_sspo.artifacts.model_source import local_model
+from nemo_sspo.artifacts.model_source import OLD_WEIGHTS, local_model
 from nemo_sspo.config.variants import SentenceEncoder as SentenceSettings
 from nemo_sspo.encoder.protocol import Embeddings
 from nemo_sspo.errors import UserError
@@ -118,7 +118,7 @@ class Sentence:
 def model_directory(path: str) -> Path:
     """Directory of an encoder: a local one, a hub snapshot, or ``package:<name>``'s own ``get_model_path()``."""
     if not path.startswith(PACKAGE_PREFIX):
-        return local_model(path, "encoder.path")
+        return local_model(path, "encoder.path", OLD_WEIGHTS)
     name = path.removeprefix(PACKAGE_PREFIX)
     try:
         return Path(import_module(name).get_model_path())

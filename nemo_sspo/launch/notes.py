@@ -8,7 +8,7 @@ from nemo_sspo.objective.target_blind import TARGET_BLIND
 
 def notes(experiment: Experiment) -> list[str]:
     """Every remark, each one line; none keeps the run from starting."""
-    return [*_gate_without_effect(experiment), *_form_without_effect(experiment)]
+    return [*_gate_without_effect(experiment), *_form_without_effect(experiment), *_nothing_to_resume(experiment)]
 
 
 def _gate_without_effect(experiment: Experiment) -> Iterator[str]:
@@ -26,4 +26,12 @@ def _form_without_effect(experiment: Experiment) -> Iterator[str]:
         yield (
             f"loss={loss} reads the one probability of the pair, whose weight is the pair's similarity: "
             f"gate.form={gate.form} has no effect on what is trained; loss=sppo reads a target of each response"
+        )
+
+
+def _nothing_to_resume(experiment: Experiment) -> Iterator[str]:
+    if experiment.cluster.kind == "slurm" and experiment.train.checkpoint_every_steps is None:
+        yield (
+            "train.checkpoint_every_steps is not set: a lost node starts an iteration's training from its beginning; "
+            "preemption and time limits do not, they save a state first"
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vllm.logprobs import FlatLogprobs, Logprob
     from vllm.outputs import CompletionOutput
 
+_CPU_SEQUENCES = 256
 # One process and no pinning of OpenMP threads: several shards may share the machine's cores.
 _CPU_VARIABLES = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -136,7 +137,6 @@ def _arguments(directory: Path, settings: VllmSettings, on_cpu: bool) -> dict[st
         "model": str(directory),
         "dtype": settings.dtype,
         "tensor_parallel_size": settings.tensor_parallel,
-        "max_num_seqs": settings.max_num_seqs,
         "enforce_eager": settings.enforce_eager,
         "enable_prefix_caching": True,
         "logprobs_mode": "raw_logprobs",
@@ -146,9 +146,11 @@ def _arguments(directory: Path, settings: VllmSettings, on_cpu: bool) -> dict[st
     if on_cpu:
         # vLLM's "auto" would round a float32 policy to bfloat16, which a CPU does not even compute faster.
         dtype = "float32" if settings.dtype == "auto" else settings.dtype
-        arguments |= {"enforce_eager": True, "dtype": dtype}
+        arguments |= {"enforce_eager": True, "dtype": dtype, "max_num_seqs": _CPU_SEQUENCES}
     else:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
+    if settings.max_num_seqs is not None:
+        arguments["max_num_seqs"] = settings.max_num_seqs
     if settings.quantization is not None:
         arguments["quantization"] = settings.quantization
     return arguments | settings.extra

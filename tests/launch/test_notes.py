@@ -28,6 +28,20 @@ def test_a_gates_form_that_the_loss_does_not_read_is_told(form: str) -> None:
     assert notes(load_experiment([*quick, "loss=sppo"])) == []
 
 
+def test_a_run_on_slurm_without_states_to_resume_from_is_told() -> None:
+    on_slurm = ["experiment=quickstart", "cluster=slurm_cpu", "gate=linear"]
+    (note,) = notes(load_experiment([*on_slurm, "train.checkpoint_every_steps=null"]))
+    assert note.startswith("train.checkpoint_every_steps is not set: a lost node starts an iteration's training from")
+    assert notes(load_experiment([*on_slurm, "train.checkpoint_every_steps=9"])) == []
+    assert notes(load_experiment(["experiment=quickstart", "train.checkpoint_every_steps=null"])) == []
+
+
+@pytest.mark.parametrize("preset", ["llama3-8b", "llama3-70b", "mistral-7b"])
+def test_the_presets_of_large_policies_ask_for_no_note(preset: str) -> None:
+    cluster = "cluster=slurm_pyxis"
+    assert notes(load_experiment([f"experiment={preset}", cluster, "prompts=p", "policy=p", "oracle.path=o"])) == []
+
+
 def test_it_is_printed_and_changes_no_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     with_gate, without = (
         (cli.main(["run", "experiment=quickstart", "loss=dpo", f"gate={gate}", "--dry-run"]), capsys.readouterr().err)
