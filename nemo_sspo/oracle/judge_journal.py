@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,6 +47,10 @@ class Spending:
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
         )
+
+    def times(self, factor: float) -> "Spending":
+        """What `factor` times as many such answers would cost."""
+        return Spending(*(round(factor * part) for part in astuple(self)))
 
     def __sub__(self, other: "Spending") -> "Spending":
         return self + Spending(-other.requests, -other.input_tokens, -other.output_tokens)

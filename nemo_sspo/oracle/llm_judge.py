@@ -42,6 +42,7 @@ class LlmJudge:
         self._key = api_key(settings)
         self._journal = Journal(workplace.journal if workplace else None)
         self._ledger = Ledger(workplace.journal if workplace else None, settings)
+        self._rows_to_come = workplace.rows if workplace else 0
         self._asked = {"template": self._template} | settings.model_dump(
             include={"endpoint", "model", "logprobs", "verdict_logit", "max_answer_tokens", "extra"}
         )
@@ -59,8 +60,10 @@ class LlmJudge:
         with self._journal as journal:
             self._ledger.open(journal.spent)
             pending = [pair for pair in zip(keys, unique.items, strict=True) if not self._is_answered(pair[0])]
+            self._rows_to_come = max(0, self._rows_to_come - len(rows))
             if pending:
-                self._refuse_plan([row for _, row in pending])
+                self._refuse_plan([row for _, row in pending], self._rows_to_come * len(unique) / len(rows))
+                self._rows_to_come = 0  # what was begun goes on to the cap: what it has paid for is kept
                 progress = partial(_report, on_progress, len(rows), len(unique))
                 asyncio.run(self._ask_all(pending, lambda done: progress(len(unique) - len(pending) + done)))
             judgements = [journal[key] for key in keys]
@@ -77,11 +80,16 @@ class LlmJudge:
         strict = self._settings.unparsable == "error"
         return key in self._journal and not (strict and self._journal[key].unparsed)
 
-    def _refuse_plan(self, pending: Sequence[Row]) -> None:
-        """Refuse before the first request what would pass a cap; tokens are estimated from the texts."""
-        if over := self._ledger.over(sum((self._estimate(row) for row in pending), start=Spending())):
+    def _refuse_plan(self, pending: Sequence[Row], to_come: float) -> None:
+        """Refuse before the first request what would pass a cap; tokens are estimated from the texts.
+
+        So many questions `to_come` in the step's later calls are taken to be like the pending ones.
+        """
+        factor = 1 + to_come / len(pending)
+        cost = sum((self._estimate(row) for row in pending), start=Spending()).times(factor)
+        if over := self._ledger.over(cost):
             raise UserError(
-                f"oracle: with {len(pending)} more questions the run would pay for {over}; raise the cap, or score "
+                f"oracle: with {cost.requests} more questions the run would pay for {over}; raise the cap, or score "
                 "fewer prompts or responses"
             )
 

@@ -89,3 +89,5 @@ class Workplace:
     steps. None keeps nothing."""
     open_policy: Callable[[Sequence[str], int], ChoiceModel] | None = None
     """Loads the policy for questions with given one-token answers and a given longest question; None without one."""
+    rows: int = 0
+    """Rows that the step will ask about in all, over several calls; 0 where each call is all that is planned."""

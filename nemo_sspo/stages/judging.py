@@ -1,6 +1,7 @@
 """What the stages that judge have in common: the oracle's workplace, and rows from a rollouts table."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nemo_sspo.artifacts.layout import step_id
@@ -10,11 +11,14 @@ from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.registry import STAGES
 
 
-def oracle_of(context: StageContext) -> PreferenceOracle:
-    """The oracle of a step: loaded once for all steps of a process, unless it keeps a journal, which is one step's."""
+def oracle_of(context: StageContext, rows: int = 0) -> PreferenceOracle:
+    """The oracle of a step: loaded once for all steps of a process, unless it keeps a journal, which is one step's.
+
+    `rows`: see `Workplace`.
+    """
     settings = context.experiment.oracle
     if settings.kind == "llm_judge":
-        return load_oracle(settings, workplace(context))
+        return load_oracle(settings, replace(workplace(context), rows=rows))
     return context.load_once(lambda: load_oracle(settings, workplace(context)))
 
 

@@ -22,6 +22,7 @@ from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.judging import oracle_of, turns
 
 _WINDOW_PROMPTS = 1024
+_RESPONSE_ID = "responses.list.element.response_id"
 
 
 def run(context: StageContext) -> None:
@@ -29,11 +30,11 @@ def run(context: StageContext) -> None:
     rollouts = pq.ParquetFile(context.input("rollout").file(ROLLOUTS_FILE))
     total = rollouts.metadata.num_rows
     context.progress.update(0, total, unit="prompts", note="loading the oracle")
-    oracle = oracle_of(context)
+    oracle = oracle_of(context, rows=_rows(rollouts.metadata))
 
     tally = Tally()
     started = time.monotonic()
-    columns = ["prompt_id", "prompt", "messages", "responses.list.element.response_id", "responses.list.element.text"]
+    columns = ["prompt_id", "prompt", "messages", _RESPONSE_ID, "responses.list.element.text"]
     with pq.ParquetWriter(context.output.path / SCORES_FILE, SCORES, compression="zstd") as writer:
         for batch in rollouts.iter_batches(batch_size=_WINDOW_PROMPTS, columns=columns):
             scored = context.output.rows
@@ -46,6 +47,14 @@ def run(context: StageContext) -> None:
     seconds = time.monotonic() - started
     context.output.counts |= tally.counts(prompts=total)
     context.output.timings |= {"scoring_seconds": seconds, "pairs_per_second": tally.rows / seconds}
+
+
+def _rows(metadata: pq.FileMetaData) -> int:
+    """Ordered pairs of responses in a rollouts file, from its footer."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    responses = sum(column.num_values for column in columns if column.path_in_schema == _RESPONSE_ID)
+    return responses * (responses - metadata.num_rows) // max(1, metadata.num_rows)
 
 
 class Tally:

@@ -48,9 +48,9 @@ def judge(server: JudgeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     (tmp_path / "template.txt").write_text(TEMPLATE)
 
-    def make(step: str = "step", **settings: object) -> LlmJudge:
+    def make(step: str = "step", rows: int = 0, **settings: object) -> LlmJudge:
         given = {"endpoint": server.url, "model": "m", "template": str(tmp_path / "template.txt"), "retries": 2}
-        workplace = Workplace(journal=tmp_path / "judgements" / f"{step}.jsonl")
+        workplace = Workplace(journal=tmp_path / "judgements" / f"{step}.jsonl", rows=rows)
         return LlmJudge(LlmJudgeOracle(**(given | settings)), workplace)
 
     return make
@@ -185,6 +185,20 @@ def test_a_plan_over_the_cap_is_refused_before_the_first_request(judge, server: 
     with pytest.raises(UserError, match=r"over oracle\.max_dollars=0\.5"):
         judge(max_dollars=0.5, **prices).compare([Row("four" * 4, "a", "b")])
     assert server.bodies == []
+
+
+def test_a_plan_is_that_of_all_of_a_steps_calls(judge, server: JudgeServer) -> None:
+    """Three windows of four questions: what all of them would cost is weighed before the first is asked."""
+    windows = [[row._replace(prompt=f"{row.prompt} {n}") for row in ROWS[:4]] for n in range(3)]
+    with pytest.raises(UserError, match="with 12 more questions the run would pay for 12 requests"):
+        judge(rows=12, max_requests=11).compare(windows[0])
+    assert server.bodies == []
+    begun = judge(rows=12, max_requests=12)
+    begun.compare(windows[0])
+    resumed = judge(rows=12, max_requests=12)  # its first window is answered, and no longer planned
+    for window in windows:
+        resumed.compare(window)
+    assert len(server.asked) == 12
 
 
 def test_what_turns_out_dearer_than_planned_stops_at_the_cap(judge, server: JudgeServer) -> None:

@@ -103,10 +103,11 @@ def test_shards_of_one_process_share_a_model_and_no_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, oracle: Oracle, loads: int
 ) -> None:
     """What an endpoint answered belongs to the step that paid for it, also when the next step has the same process."""
-    journals = []
+    journals, planned = [], []
 
     def load(_: object, workplace: Workplace) -> FormulaOracle:
         journals.append(workplace.journal)
+        planned.append(workplace.rows)
         return FormulaOracle(lambda row: 0.0)
 
     monkeypatch.setattr(judging, "load_oracle", load)
@@ -117,6 +118,9 @@ def test_shards_of_one_process_share_a_model_and_no_journal(
     layout.experiment.write_text(settings.model_dump_json())
     assert main(["score", "--run", str(layout.root), "--iteration", "1", "--shard", "0-1"]) == 0
     assert journals == [layout.judgements(f"iter_1.score.0000{shard}") for shard in range(loads)]
+    k = len(TEXTS[0])
+    if loads == 2:
+        assert planned == [len(TEXTS) * k * (k - 1)] * 2  # a judge that is paid weighs its whole shard before it asks
 
 
 def test_an_edited_question_is_another_question(tmp_path: Path) -> None:
