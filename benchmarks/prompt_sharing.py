@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import error
 from benchmarks.packing import Lengths, drawn, of_answers
 from benchmarks.table import Benchmark, Cell, Goal
+from nemo_sspo.megatron.attention_mask import BLOCK
 from nemo_sspo.megatron.checkpoint import one_rank
 from nemo_sspo.megatron.flops import ModelFlops
 from nemo_sspo.megatron.hidden_states import forward_to_hidden_states, model_inputs, output_weight
@@ -36,7 +37,6 @@ from nemo_sspo.megatron.microbatch import (
     shared_prompt_microbatch,
 )
 from nemo_sspo.megatron.preference_loss import HeadLayout, PreferenceObjective, preference_loss
-from nemo_sspo.megatron.sight import BLOCK
 from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean
 
@@ -138,7 +138,7 @@ def visited_keys(lengths: Sequence[Sizes], make: Callable[..., Microbatch]) -> i
     """Pairs of a query and a key in the blocks that flex-attention visits, for one row of all pairs."""
     pairs = pairs_of(lengths)
     row = model_inputs(make(pairs, [1.0] * len(pairs), RowShape()))["packed_seq_params"]
-    mask = row.sight(int(row.cu_seqlens_q[-1]), None, 0, 1).block_mask
+    mask = row.attention_mask(int(row.cu_seqlens_q[-1]), None, 0, 1).block_mask
     return int(mask.kv_num_blocks.sum() + mask.full_kv_num_blocks.sum()) * BLOCK * BLOCK
 
 

@@ -21,10 +21,10 @@ from nemo_sspo.commands.stored_run import directory, given_experiment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.mistakes import validation_message
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.due import due
 from nemo_sspo.launch.job_record import Submission
 from nemo_sspo.launch.jobs import Job, cluster_problems, jobs, slurm_cluster
 from nemo_sspo.launch.preflight import problems
+from nemo_sspo.launch.remaining_jobs import remaining_jobs
 from nemo_sspo.launch.run_directory import bind, hold
 from nemo_sspo.launch.sbatch import Place
 from nemo_sspo.launch.slurm import live_jobs, scancel
@@ -99,7 +99,7 @@ def _rehearse(experiment: Experiment, graph: Sequence[Job], place: Place, begin:
     refuse_beside_jobs(place.run)  # jobs that wait read the environment's file when they start
     write_scripts(experiment, graph, place)
     done: list[Submission] = []
-    for part in missing_parts(due(graph, place)):
+    for part in missing_parts(remaining_jobs(graph, place)):
         print(shlex.join(["sbatch", *submit_options(part, place, done, begin), str(place.script(part.job))]))
         done.append(Submission(part.job.name, f"<{part.job.name}>", part.shards, 0.0))
 

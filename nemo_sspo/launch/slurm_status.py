@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.selection import early_stop
-from nemo_sspo.launch.due import due
 from nemo_sspo.launch.job_record import Event, Submission, events, submissions
 from nemo_sspo.launch.jobs import Job
 from nemo_sspo.launch.lanes import Lane
 from nemo_sspo.launch.plan import Step
+from nemo_sspo.launch.remaining_jobs import remaining_jobs
 from nemo_sspo.launch.report_step import is_done
 from nemo_sspo.launch.sbatch import Place
 from nemo_sspo.launch.slurm import LiveJob
@@ -28,10 +28,10 @@ def slurm_status(
     for item in submissions(place):
         submitted |= {(item.job, shard): item for shard in item.shards}
     alive = {(job.submission, job.task): job for job in live}
-    still_due, stop = {job.name: job for job in due(graph, place)}, early_stop(RunLayout(place.run))
+    remaining, stop = {job.name: job for job in remaining_jobs(graph, place)}, early_stop(RunLayout(place.run))
     rows: list[StepStatus] = []
-    for name, job in ((job.name, still_due.get(job.name, job)) for job in graph):
-        if stop is not None and name not in still_due:
+    for name, job in ((job.name, remaining.get(job.name, job)) for job in graph):
+        if stop is not None and name not in remaining:
             rows += [left_out(step, stop) for step in job.steps]
             continue
         rows += [

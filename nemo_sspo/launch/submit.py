@@ -9,9 +9,9 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.due import due
 from nemo_sspo.launch.job_record import Submission, append_submission
 from nemo_sspo.launch.jobs import Job, jobs, slurm_cluster
+from nemo_sspo.launch.remaining_jobs import remaining_jobs
 from nemo_sspo.launch.report_step import is_done
 from nemo_sspo.launch.run_directory import write_atomically
 from nemo_sspo.launch.sbatch import Place, environment_text, render
@@ -106,7 +106,7 @@ def submit(experiment: Experiment, *, begin: str | None = None) -> list[Submissi
         UserError: jobs of the run are alive, or Slurm refused one; what was submitted before it has been cancelled.
     """
     place = place_of(experiment)
-    graph = due(jobs(experiment), place)
+    graph = remaining_jobs(jobs(experiment), place)
     refuse_live_jobs(place.run)
     write_scripts(experiment, graph, place)
     done: list[Submission] = []

@@ -20,13 +20,13 @@ from megatron.core.transformer.utils import is_layer_window_attention
 from torch import Tensor
 
 from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.attention_mask import AttentionMask, PackedRow, padded_mask
 from nemo_sspo.megatron.gemma2 import attention_softcap, soft_cap
-from nemo_sspo.megatron.sight import PackedRow, Sight, padded_sight
 
 
 class CoreAttention(MegatronModule):
-    """Causal self-attention by `Sight`: grouped queries, sliding windows, capped logits, packed rows, shared prompts,
-    context parallelism. How scores and values are multiplied is the subclass's `attend`.
+    """Causal self-attention by `AttentionMask`: grouped queries, sliding windows, capped logits, packed rows, shared
+    prompts, context parallelism. How scores and values are multiplied is the subclass's `attend`.
 
     Under context parallelism the keys and values of all ranks are gathered (backward: reduce-scattered). That costs
     memory of the whole row's keys and values, which ring attention saves.
@@ -74,7 +74,7 @@ class CoreAttention(MegatronModule):
         There is no `attention_mask`: who sees whom is the packed row's to say. Padding of padded rows stands behind the
         tokens, where causal queries do not look.
         """
-        sight = self._sight(packed_seq_params, query.shape[0], query.device)
+        mask = self._mask(packed_seq_params, query.shape[0], query.device)
         if packed_seq_params is not None:
             query, key, value = (x.unsqueeze(1) for x in (query, key, value))
         if self.cp_group.size() > 1:
@@ -82,27 +82,27 @@ class CoreAttention(MegatronModule):
                 gather_from_sequence_parallel_region(x.contiguous(), group=self.cp_group) for x in (key, value)
             )
         q_BNSD, k_BGTD, v_BGTD = (x.permute(1, 2, 0, 3) for x in (query, key, value))
-        o_SBP = self.attend(q_BNSD, k_BGTD, v_BGTD, sight).permute(2, 0, 1, 3).flatten(2).contiguous()
+        o_SBP = self.attend(q_BNSD, k_BGTD, v_BGTD, mask).permute(2, 0, 1, 3).flatten(2).contiguous()
         return o_SBP.squeeze(1) if packed_seq_params is not None else o_SBP
 
-    def attend(self, q_BNSD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, sight: Sight) -> Tensor:
+    def attend(self, q_BNSD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, mask: AttentionMask) -> Tensor:
         """[B, N, S, D]."""
         raise NotImplementedError
 
-    def _sight(self, row: PackedSeqParams | None, local_length: int, device: torch.device) -> Sight:
+    def _mask(self, row: PackedSeqParams | None, local_length: int, device: torch.device) -> AttentionMask:
         rank, size = self.cp_group.rank(), self.cp_group.size()
         if row is None:
-            return padded_sight(local_length * size, self.window, rank, size, device)
+            return padded_mask(local_length * size, self.window, rank, size, device)
         if not isinstance(row, PackedRow):
             raise TypeError(f"a packed row is to be described by a PackedRow, not by {type(row).__name__}")
-        return row.sight(local_length * size, self.window, rank, size)
+        return row.attention_mask(local_length * size, self.window, rank, size)
 
 
 class LocalCoreAttention(CoreAttention):
     """In plain torch, with a mask of [S, T], and where logits are capped scores of [B, N, S, T] in fp32: for a CPU."""
 
-    def attend(self, q_BNSD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, sight: Sight) -> Tensor:
-        dropout, mask_ST = self.dropout if self.training else 0.0, sight.dense()
+    def attend(self, q_BNSD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, mask: AttentionMask) -> Tensor:
+        dropout, mask_ST = self.dropout if self.training else 0.0, mask.dense()
         # The heads differ between the tensor-parallel ranks, and so must their dropout. Under sequence parallelism the
         # transformer block has forked the generator already.
         must_fork = dropout > 0.0 and not self.config.sequence_parallel

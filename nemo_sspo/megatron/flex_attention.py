@@ -19,9 +19,9 @@ from torch.nn.attention.flex_attention import flex_attention
 from typing_extensions import override
 
 from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.attention_mask import AttentionMask, padded_length
 from nemo_sspo.megatron.core_attention import CoreAttention
 from nemo_sspo.megatron.gemma2 import soft_cap
-from nemo_sspo.megatron.sight import Sight, padded_length
 
 _MOST_KERNELS = 64
 """Lengths (`padded_length`) x with and without a gradient; torch gives up at 8."""
@@ -38,12 +38,12 @@ class FlexCoreAttention(CoreAttention):
             raise UserError(f"flex-attention has no dropout: the policy's attention_dropout={self.dropout} must be 0")
 
     @override
-    def attend(self, q_BNSD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, sight: Sight) -> Tensor:
+    def attend(self, q_BNSD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, mask: AttentionMask) -> Tensor:
         length, channels = q_BNSD.shape[2:]
         o_BNSD = _run(
             *(_padded(x) for x in (q_BNSD, k_BGTD, v_BGTD)),
             score_mod=None if self.softcap is None else _capping(self.softcap),
-            block_mask=sight.block_mask,
+            block_mask=mask.block_mask,
             scale=self.scale,
             enable_gqa=True,
         )

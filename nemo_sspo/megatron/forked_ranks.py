@@ -31,8 +31,8 @@ import psutil
 import torch
 
 from nemo_sspo.errors import Interrupted, UserError
-from nemo_sspo.megatron.meeting import THIS_MACHINE, Node, meet
 from nemo_sspo.megatron.parent_death import die_with
+from nemo_sspo.megatron.rendezvous import THIS_MACHINE, Node, meet
 
 # A rank that fails leaves the others blocked in a collective: they get this long to fail by themselves and so tell
 # their own story, then they are killed.

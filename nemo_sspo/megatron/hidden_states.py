@@ -15,9 +15,9 @@ from megatron.core.models.gpt import GPTModel
 from torch import Tensor, nn
 
 from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.attention_mask import PackedRow
 from nemo_sspo.megatron.microbatch import Microbatch
 from nemo_sspo.megatron.prompt_sharing import rotary_by_position
-from nemo_sspo.megatron.sight import PackedRow
 
 
 def unwrap(model: nn.Module) -> GPTModel:
@@ -73,7 +73,7 @@ def output_weight(model: nn.Module) -> Tensor:
 
 
 def model_inputs(microbatch: Microbatch) -> dict[str, Any]:
-    """Arguments of `GPTModel.forward`. There is no attention mask: see `microbatch.py` and `sight.py`."""
+    """Arguments of `GPTModel.forward`. There is no attention mask: see `microbatch.py` and `attention_mask.py`."""
     inputs: dict[str, Any] = {
         "input_ids": microbatch.tokens_BS,
         "position_ids": microbatch.position_ids_BS,

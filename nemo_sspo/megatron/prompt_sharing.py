@@ -8,11 +8,11 @@ another token there:
     p_1 ... p_{n-1}  |  p_n c_1 c_2 ...  |  p_n r_1 r_2 ...
     positions 0 ...  |  n-1 ...          |  n-1 ...
 
-Both responses see the first part, and neither the other's (`sight.py`). What a token attends to, and at which distance,
-is then what it is in a row of its own; so are its hidden state, every log-prob and, summed over both responses, the
-gradients. It needs an attention that takes such a mask (`core_attention.py`, `flex_attention.py`), and rotary
-embeddings taken by position rather than by place in the row. Context parallelism cuts the row as one sequence.
-"""
+Both responses see the first part, and neither the other's (`attention_mask.py`). What a token attends to, and at which
+distance, is then what it is in a row of its own; so are its hidden state, every log-prob and, summed over both
+responses, the gradients. It needs an attention that takes such a mask (`core_attention.py`, `flex_attention.py`), and
+rotary embeddings taken by position rather than by place in the row. Context parallelism cuts the row as one sequence.
+""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch.distributed import TCPStore
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.forked_ranks import run_forked
-from nemo_sspo.megatron.meeting import THIS_MACHINE, Node, meet
+from nemo_sspo.megatron.rendezvous import THIS_MACHINE, Node, meet
 
 T = TypeVar("T")
 
@@ -35,8 +35,8 @@ def on_every_rank(fn: Callable[[], T], world_size: int) -> T | None:
         )
     rank = int(os.environ["RANK"])
     store = None
-    if meeting := os.environ.get("NEMO_SSPO_RENDEZVOUS"):  # torchrun has a store of its own
-        store = _meet_at(Node(rank, world_size, Path(meeting)))
+    if rendezvous := os.environ.get("NEMO_SSPO_RENDEZVOUS"):  # torchrun has a store of its own
+        store = _meet_at(Node(rank, world_size, Path(rendezvous)))
     try:
         result = fn()
     finally:
@@ -65,8 +65,8 @@ def _fork(fn: Callable[[], T], world_size: int) -> T | None:
     if torch.cuda.is_available():
         raise UserError("start the ranks of a GPU training stage with torchrun or srun (cluster.launcher)")
     node = THIS_MACHINE
-    if meeting := os.environ.get("NEMO_SSPO_RENDEZVOUS"):
-        node = Node(int(os.environ["NODE_RANK"]), int(os.environ["NODE_COUNT"]), Path(meeting))
+    if rendezvous := os.environ.get("NEMO_SSPO_RENDEZVOUS"):
+        node = Node(int(os.environ["NODE_RANK"]), int(os.environ["NODE_COUNT"]), Path(rendezvous))
     if world_size % node.count:
         raise UserError(f"{world_size} ranks cannot be shared by {node.count} nodes; change cluster.ranks_per_node")
     results = run_forked(fn, world_size, timeout=None, node=node)

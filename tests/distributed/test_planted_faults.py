@@ -19,7 +19,15 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
-from nemo_sspo.megatron import flex_attention, hidden_states, one_pass_head, pooling, preference_loss, sight, tile_torch
+from nemo_sspo.megatron import (
+    attention_mask,
+    flex_attention,
+    hidden_states,
+    one_pass_head,
+    pooling,
+    preference_loss,
+    tile_torch,
+)
 from nemo_sspo.megatron.flex_attention import FlexCoreAttention
 from nemo_sspo.megatron.microbatch import Microbatch
 from tests.distributed import ranks, world
@@ -82,35 +90,35 @@ def cap_left_out_of_the_backward() -> AbstractContextManager:
 
 def window_off_by_one() -> AbstractContextManager:
     """It reaches one token further, as where the query is not counted as one of its keys."""
-    right = sight.Sight.of
+    right = attention_mask.AttentionMask.of
 
-    def wrong(part_T: Tensor, position_T: Tensor, window: int | None, *args: Any) -> sight.Sight:
+    def wrong(part_T: Tensor, position_T: Tensor, window: int | None, *args: Any) -> attention_mask.AttentionMask:
         return right(part_T, position_T, None if window is None else window + 1, *args)
 
-    return mock.patch.object(sight.Sight, "of", wrong)
+    return mock.patch.object(attention_mask.AttentionMask, "of", wrong)
 
 
 def rejected_sees_chosen() -> AbstractContextManager:
     """A shared prompt's two responses under the plain causal mask of their pair."""
-    right = sight.shared_places
+    right = attention_mask.shared_places
 
     def wrong(part_bounds: Tensor, length: int) -> tuple[Tensor, Tensor]:
         part_T, position_T = right(part_bounds, length)
         return torch.where(part_T % 3 == 2, part_T - 1, part_T), position_T
 
-    return mock.patch.object(sight, "shared_places", wrong)
+    return mock.patch.object(attention_mask, "shared_places", wrong)
 
 
 def last_token_of_the_prompt_one_too_far() -> AbstractContextManager:
     """It stands where the response begins, as if the prompt's part held all of the prompt."""
-    right = sight.shared_places
+    right = attention_mask.shared_places
 
     def wrong(part_bounds: Tensor, length: int) -> tuple[Tensor, Tensor]:
         part_T, position_T = right(part_bounds, length)
         begins_T = (part_T % 3 > 0) & (part_T != part_T.roll(1))
         return part_T, position_T + begins_T.int()
 
-    return mock.patch.object(sight, "shared_places", wrong)
+    return mock.patch.object(attention_mask, "shared_places", wrong)
 
 
 @contextmanager

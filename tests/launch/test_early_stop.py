@@ -10,9 +10,9 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import publish
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.launch import local
-from nemo_sspo.launch.due import due
 from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.plan import plan
+from nemo_sspo.launch.remaining_jobs import remaining_jobs
 from nemo_sspo.launch.slurm_status import slurm_status
 from nemo_sspo.launch.submit import missing_parts, place_of
 from tests.launch.fake_run import digests, drive, fake_command, tiny_experiment
@@ -62,7 +62,7 @@ def stopped(slurm):  # noqa: F811
 def test_later_jobs_are_not_submitted_and_their_steps_are_told_as_left_out(stopped, capsys):
     overrides, experiment = stopped
     graph, place = jobs(experiment), place_of(experiment)
-    assert {part.job.iteration for part in missing_parts(due(graph, place))} == {0, 1, 2}
+    assert {part.job.iteration for part in missing_parts(remaining_jobs(graph, place))} == {0, 1, 2}
     rows = {row.step: row for row in slurm_status(graph, place, [], str)}
     assert rows["iter_2.select_model"].state == "published"
     assert rows["iter_2.export"].state == "missing"

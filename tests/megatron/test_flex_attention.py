@@ -18,12 +18,12 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron import flex_attention as module
+from nemo_sspo.megatron.attention_mask import PackedRow
 from nemo_sspo.megatron.core_attention import CoreAttention, LocalCoreAttention
 from nemo_sspo.megatron.flex_attention import FlexCoreAttention
-from nemo_sspo.megatron.sight import PackedRow
 from tests.megatron.flex_on_cpu import flex_on_cpu
+from tests.megatron.test_attention_mask import shared_row
 from tests.megatron.test_layers import GROUPS, HEADS, SIZE, attention, config, in_one_rank
-from tests.megatron.test_sight import shared_row
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="gloo groups: for machines without CUDA")
 

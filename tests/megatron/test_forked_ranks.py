@@ -17,9 +17,9 @@ import torch
 import torch.distributed as dist
 
 from nemo_sspo.errors import Interrupted, UserError
-from nemo_sspo.megatron import meeting
+from nemo_sspo.megatron import rendezvous
 from nemo_sspo.megatron.forked_ranks import ForkedRanksError, run_forked
-from nemo_sspo.megatron.meeting import Node, announce, find
+from nemo_sspo.megatron.rendezvous import Node, announce, find
 from tests.processes import is_running
 
 TIMEOUT = 30.0
@@ -186,7 +186,7 @@ def test_two_nodes_fork_their_share_and_meet(tmp_path: Path, monkeypatch: pytest
     code = f"""
 from pathlib import Path
 from nemo_sspo.megatron.forked_ranks import run_forked
-from nemo_sspo.megatron.meeting import Node
+from nemo_sspo.megatron.rendezvous import Node
 from tests.megatron.test_forked_ranks import sum_over_all_ranks
 print(run_forked(sum_over_all_ranks, 4, timeout=60, node=Node(1, 2, Path({str(file)!r}))))
 """
@@ -198,12 +198,12 @@ print(run_forked(sum_over_all_ranks, 4, timeout=60, node=Node(1, 2, Path({str(fi
 
 
 def test_a_node_whose_first_one_never_comes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meeting, "MEETING_SECONDS", 0.3)
+    monkeypatch.setattr(rendezvous, "RENDEZVOUS_SECONDS", 0.3)
     with pytest.raises(TimeoutError, match=r"did not announce itself within 0\.3 s"):
         run_forked(my_rank, 2, timeout=TIMEOUT, node=Node(1, 2, tmp_path / "none"))
 
 
-def test_a_meeting_place_is_never_seen_half_written(tmp_path: Path) -> None:
+def test_a_rendezvous_is_never_seen_half_written(tmp_path: Path) -> None:
     announce(tmp_path / "deep" / "file", "n1", 4711)
     assert find(tmp_path / "deep" / "file", 1) == ("n1", 4711)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["file"]

@@ -26,10 +26,10 @@ from torch import Tensor
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron import layers
+from nemo_sspo.megatron.attention_mask import PackedRow
 from nemo_sspo.megatron.cpu_runtime import cpu_runtime
 from nemo_sspo.megatron.forked_ranks import run_forked
 from nemo_sspo.megatron.gemma2 import NormThenAdd
-from nemo_sspo.megatron.sight import PackedRow
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="local layers are for machines without CUDA")
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron import layers
+from nemo_sspo.megatron.attention_mask import PackedRow
 from nemo_sspo.megatron.hidden_states import model_inputs
 from nemo_sspo.megatron.microbatch import (
     Microbatch,
@@ -23,7 +24,6 @@ from nemo_sspo.megatron.microbatch import (
     shared_prompt_microbatch,
 )
 from nemo_sspo.megatron.prompt_sharing import rotary_by_position
-from nemo_sspo.megatron.sight import PackedRow
 from tests.megatron.test_layers import attention, config, in_one_rank
 from tests.megatron.test_microbatch import pair, pairs
 
@@ -67,7 +67,7 @@ def described(row: Microbatch) -> PackedRow:
 
 
 def sees(row: Microbatch) -> Tensor:
-    return described(row).sight(row.max_seqlen, None, 0, 1).dense()
+    return described(row).attention_mask(row.max_seqlen, None, 0, 1).dense()
 
 
 def seen(row: Microbatch, is_seen: Tensor, query: int) -> list[tuple[int, int]]:

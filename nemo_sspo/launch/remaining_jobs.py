@@ -10,7 +10,7 @@ from nemo_sspo.launch.report_step import REPORT, report_step
 from nemo_sspo.launch.sbatch import Place
 
 
-def due(graph: Sequence[Job], place: Place) -> list[Job]:
+def remaining_jobs(graph: Sequence[Job], place: Place) -> list[Job]:
     """The jobs up to the end of the run, and the page of these, which waits for no other."""
     layout = RunLayout(place.run)
     if (stop := early_stop(layout)) is None:

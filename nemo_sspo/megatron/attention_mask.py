@@ -32,7 +32,7 @@ _ROWS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class AttentionMask:
     """What each query sees: keys of part `part_S` or `root_S` at the positions `first_S` to `last_S`; all int32."""
 
     part_S: Tensor
@@ -43,7 +43,9 @@ class Sight:
     key_position_T: Tensor
 
     @classmethod
-    def of(cls, part_T: Tensor, position_T: Tensor, window: int | None, bounds: Tensor, rank: int, size: int) -> Sight:
+    def of(
+        cls, part_T: Tensor, position_T: Tensor, window: int | None, bounds: Tensor, rank: int, size: int
+    ) -> AttentionMask:
         """Of one context-parallel rank.
 
         Args:
@@ -78,16 +80,16 @@ class Sight:
         Blocks are compared token by token, a few rows of them at a time: that is exact for any parts and windows, and
         holds no [S, T] in memory.
         """
-        sight = self._padded()
-        query_S, key_T = sight._numbers()
+        mask = self._padded()
+        query_S, key_T = mask._numbers()
         rows = []
         for some in query_S.split(_ROWS_AT_ONCE * BLOCK):
-            is_seen = sight.sees(some[:, None], key_T[None]).view(-1, BLOCK, key_T.numel() // BLOCK, BLOCK)
+            is_seen = mask.sees(some[:, None], key_T[None]).view(-1, BLOCK, key_T.numel() // BLOCK, BLOCK)
             rows.append((is_seen.any(dim=3).any(dim=1), is_seen.all(dim=3).all(dim=1)))
         any_QK, all_QK = (torch.cat(blocks) for blocks in zip(*rows, strict=True))
 
         def mask_mod(_row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return sight.sees(query, key)
+            return mask.sees(query, key)
 
         return BlockMask.from_kv_blocks(
             *_blocks_in_front(any_QK & ~all_QK),
@@ -101,10 +103,10 @@ class Sight:
         device = self.part_S.device
         return torch.arange(self.part_S.numel(), device=device), torch.arange(self.key_part_T.numel(), device=device)
 
-    def _padded(self) -> Sight:
+    def _padded(self) -> AttentionMask:
         """Queries of an empty range, and keys at a position before the first."""
         queries, keys = ((0, padded_length(x.numel()) - x.numel()) for x in (self.part_S, self.key_part_T))
-        return Sight(
+        return AttentionMask(
             F.pad(self.part_S, queries),
             F.pad(self.root_S, queries),
             F.pad(self.first_S, queries, value=1),
@@ -142,12 +144,12 @@ class PackedRow(PackedSeqParams):
 
     part_bounds: Tensor | None = None
     """As in `Microbatch`."""
-    _sights: dict[int | None, Sight] = field(default_factory=dict, init=False, repr=False)
+    _sights: dict[int | None, AttentionMask] = field(default_factory=dict, init=False, repr=False)
 
-    def sight(self, length: int, window: int | None, rank: int, size: int) -> Sight:
+    def attention_mask(self, length: int, window: int | None, rank: int, size: int) -> AttentionMask:
         """Of a context-parallel rank, always the same one, in a row of `length` tokens."""
         if window not in self._sights:
-            self._sights[window] = Sight.of(*self.places(length), window, self.cu_seqlens_q, rank, size)
+            self._sights[window] = AttentionMask.of(*self.places(length), window, self.cu_seqlens_q, rank, size)
         return self._sights[window]
 
     def places(self, length: int) -> tuple[Tensor, Tensor]:
@@ -160,7 +162,7 @@ class PackedRow(PackedSeqParams):
 
 
 @lru_cache(maxsize=8)
-def padded_sight(length: int, window: int | None, rank: int, size: int, device: torch.device) -> Sight:
+def padded_mask(length: int, window: int | None, rank: int, size: int, device: torch.device) -> AttentionMask:
     """Of a row of one sequence; all rows of a padded microbatch share it."""
     position_T = torch.arange(length, device=device, dtype=torch.int32)
-    return Sight.of(torch.zeros_like(position_T), position_T, window, torch.tensor([0, length]), rank, size)
+    return AttentionMask.of(torch.zeros_like(position_T), position_T, window, torch.tensor([0, length]), rank, size)

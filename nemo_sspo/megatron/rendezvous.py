@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch.distributed import TCPStore
 
-MEETING_SECONDS = 600.0
+RENDEZVOUS_SECONDS = 600.0
 """How long a node waits for the first one to come up."""
 _POLL_SECONDS = 0.1
 
@@ -26,7 +26,7 @@ class Node:
 
     rank: int
     count: int
-    meeting: Path | None
+    rendezvous: Path | None
     """File that tells where the store is; None where there is one machine."""
 
 
@@ -40,35 +40,35 @@ def meet(node: Node) -> tuple[TCPStore | None, str, int]:
         TimeoutError: the first node did not come up in time. It may have been slow (an image to fetch): a try counts.
     """
     if node.rank:
-        assert node.meeting is not None
-        return None, *find(node.meeting)
-    host = "127.0.0.1" if node.meeting is None else socket.gethostname()
+        assert node.rendezvous is not None
+        return None, *find(node.rendezvous)
+    host = "127.0.0.1" if node.rendezvous is None else socket.gethostname()
     store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
-    if node.meeting is not None:
-        announce(node.meeting, host, store.port)
+    if node.rendezvous is not None:
+        announce(node.rendezvous, host, store.port)
     return store, host, store.port
 
 
-def announce(meeting: Path, host: str, port: int) -> None:
+def announce(rendezvous: Path, host: str, port: int) -> None:
     """Write down where the store is, whole or not at all."""
-    meeting.parent.mkdir(parents=True, exist_ok=True)
-    draft = meeting.with_name(f".{meeting.name}.{os.getpid()}.tmp")
+    rendezvous.parent.mkdir(parents=True, exist_ok=True)
+    draft = rendezvous.with_name(f".{rendezvous.name}.{os.getpid()}.tmp")
     draft.write_text(json.dumps({"host": host, "port": port}))
-    os.replace(draft, meeting)
+    os.replace(draft, rendezvous)
 
 
-def find(meeting: Path, seconds: float | None = None) -> tuple[str, int]:
+def find(rendezvous: Path, seconds: float | None = None) -> tuple[str, int]:
     """Wait for the place to be written down; its host and port."""
-    limit = MEETING_SECONDS if seconds is None else seconds
+    limit = RENDEZVOUS_SECONDS if seconds is None else seconds
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         try:
-            place = json.loads(meeting.read_bytes())
+            place = json.loads(rendezvous.read_bytes())
         except FileNotFoundError:
             time.sleep(_POLL_SECONDS)
             continue
         return place["host"], place["port"]
     raise TimeoutError(
-        f"{meeting}: the first node did not announce itself within {limit:g} s; is the run on a file system "
+        f"{rendezvous}: the first node did not announce itself within {limit:g} s; is the run on a file system "
         "that every node sees?"
     )

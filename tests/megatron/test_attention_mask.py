@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from nemo_sspo.megatron.attention_mask import BLOCK, PackedRow, padded_length, padded_mask
 from nemo_sspo.megatron.microbatch import zigzag_indices
 from nemo_sspo.megatron.prompt_sharing import PARTS
-from nemo_sspo.megatron.sight import BLOCK, PackedRow, padded_length, padded_sight
 from tests.megatron.largest_tensor import LargestTensor
 
 CPU = torch.device("cpu")
@@ -47,7 +47,7 @@ def by_definition(lengths_of_parts: list[int], rest: int, window: int | None) ->
 @settings(max_examples=20)
 @given(parts=lengths.map(lambda made: [-(-length // 8) for length in made]), rest=st.integers(0, 9), window=windows)
 def test_shared_prompts_by_their_definition(parts: list[int], rest: int, window: int | None) -> None:
-    found = shared_row(parts, rest).sight(sum(parts) + rest, window, 0, 1).dense()
+    found = shared_row(parts, rest).attention_mask(sum(parts) + rest, window, 0, 1).dense()
     assert torch.equal(found, by_definition(parts, rest, window))
 
 
@@ -55,8 +55,8 @@ def test_shared_prompts_by_their_definition(parts: list[int], rest: int, window:
 @given(sequences=st.lists(st.integers(1, 30), min_size=1, max_size=5), window=windows)
 def test_packed_sequences_see_themselves(sequences: list[int], window: int | None) -> None:
     bounds = torch.tensor([0, *sequences]).cumsum(0).int()
-    found = PackedRow(qkv_format="thd", cu_seqlens_q=bounds).sight(sum(sequences), window, 0, 1).dense()
-    blocks = [padded_sight(length, window, 0, 1, CPU).dense() for length in sequences]
+    found = PackedRow(qkv_format="thd", cu_seqlens_q=bounds).attention_mask(sum(sequences), window, 0, 1).dense()
+    blocks = [padded_mask(length, window, 0, 1, CPU).dense() for length in sequences]
     assert torch.equal(found, torch.block_diag(*blocks).bool())
     causal = torch.ones_like(blocks[0]).tril()
     assert torch.equal(blocks[0], causal if window is None else causal.triu(-window))
@@ -68,10 +68,10 @@ def test_a_context_parallel_rank_sees_its_share_of_the_row(size: int, window: in
     parts, rest = [17, 30, 9, 1, 25, 4], 10
     length = sum(parts) + rest
     row = shared_row(parts, rest)
-    whole = row.sight(length, window, 0, 1).dense()
+    whole = row.attention_mask(length, window, 0, 1).dense()
     held = [zigzag_indices(torch.tensor([0, length]), rank, size) for rank in range(size)]
     for rank in range(size):
-        found = shared_row(parts, rest).sight(length, window, rank, size).dense()
+        found = shared_row(parts, rest).attention_mask(length, window, rank, size).dense()
         assert torch.equal(found, whole[held[rank]][:, torch.cat(held)])
 
 
@@ -79,10 +79,10 @@ def test_a_context_parallel_rank_sees_its_share_of_the_row(size: int, window: in
 @given(parts=lengths, rest=st.integers(0, 150), window=windows)
 def test_blocks_are_left_out_cut_or_whole_as_their_tokens_are(parts: list[int], rest: int, window: int | None) -> None:
     length = sum(parts) + rest
-    sight = shared_row(parts, rest).sight(length, window, 0, 1)
-    blocks = sight.block_mask
+    mask = shared_row(parts, rest).attention_mask(length, window, 0, 1)
+    blocks = mask.block_mask
     tokens = torch.zeros(blocks.shape[-2:], dtype=torch.bool)
-    tokens[:length, :length] = sight.dense()
+    tokens[:length, :length] = mask.dense()
     of_block = tokens.unflatten(0, (-1, BLOCK)).unflatten(-1, (-1, BLOCK)).transpose(1, 2)
     count = of_block.sum(dim=(2, 3))
     cut = as_matrix(blocks.kv_num_blocks, blocks.kv_indices)
@@ -109,11 +109,11 @@ def test_a_mask_costs_numbers_per_token_and_per_pair_of_blocks() -> None:
     prompt, response = 160, 596
     row = shared_row([prompt, response, response] * 6, length - 6 * (prompt + 2 * response))
     with LargestTensor() as largest:
-        sight = row.sight(length, 4096, 0, 1)
-        blocks = sight.block_mask
+        mask = row.attention_mask(length, 4096, 0, 1)
+        blocks = mask.block_mask
     # Not even a bit for each pair of tokens at any time, and nothing of that kind afterwards.
     assert largest.elements <= length * length // 8
-    kept = [getattr(sight, name) for name in sight.__dataclass_fields__]
+    kept = [getattr(mask, name) for name in mask.__dataclass_fields__]
     assert sum(x.numel() * x.element_size() for x in kept) == 6 * 4 * length
     tensors = [x for x in blocks.as_tuple() if isinstance(x, Tensor)]
     count = length // BLOCK
@@ -122,9 +122,9 @@ def test_a_mask_costs_numbers_per_token_and_per_pair_of_blocks() -> None:
 
 def test_a_mask_is_made_once_a_microbatch_and_window() -> None:
     row = shared_row([3, 4, 5])
-    assert row.sight(12, None, 0, 1) is row.sight(12, None, 0, 1)
-    assert row.sight(12, None, 0, 1).block_mask is row.sight(12, None, 0, 1).block_mask
-    assert row.sight(12, 2, 0, 1) is not row.sight(12, None, 0, 1)
+    assert row.attention_mask(12, None, 0, 1) is row.attention_mask(12, None, 0, 1)
+    assert row.attention_mask(12, None, 0, 1).block_mask is row.attention_mask(12, None, 0, 1).block_mask
+    assert row.attention_mask(12, 2, 0, 1) is not row.attention_mask(12, None, 0, 1)
 
 
 def test_there_are_few_padded_lengths() -> None:
