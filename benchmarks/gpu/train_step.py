@@ -32,9 +32,9 @@ from nemo_sspo.megatron.training import TrainingJob, train_rank
 from nemo_sspo.objective.repulsion import repulsion_weight
 
 BASE = "bf16, packed"
-FP8 = ("fp8, delayed", "fp8, tensorwise")
+FP8 = ("fp8, tensorwise",)
 WARM_UP = 2
-"""Steps that are not timed: they allocate, compile, and fill FP8's history."""
+"""Steps that are not timed: they allocate and compile."""
 _PEAK = "peak_memory_gib"  # since the process started: the same in every line
 _RAISED = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception): \S")
 
@@ -55,7 +55,6 @@ VARIANTS = {
     "recompute head": Variant({"head": "recompute"}),
     "head tiles of 1024": Variant({"head_chunk_tokens": 1024}),
     "prompts shared": Variant({"share_prompt": True}),
-    "fp8, delayed": Variant(precision=Fp8Precision(recipe="delayed")),
     "fp8, tensorwise": Variant(precision=Fp8Precision(recipe="tensorwise")),
 }
 

@@ -6,7 +6,15 @@ Each union is told apart by ``kind``; a kind is the name of a function or class 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from nemo_sspo.config.base import Frozen
 
@@ -223,14 +231,22 @@ class Bf16Precision(Frozen):
 
 class Fp8Precision(Frozen):
     kind: Literal["fp8"] = "fp8"
-    recipe: Literal["delayed", "tensorwise", "blockwise"] = "delayed"
-    """Transformer Engine's scaling recipe."""
+    recipe: Literal["tensorwise", "blockwise"] = "tensorwise"
+    """Transformer Engine's scaling recipe: a scale for each tensor, or for each block of one, of its own values."""
     format: Literal["hybrid", "e4m3"] = "hybrid"
     """Number formats: ``hybrid`` is E4M3 forward and E5M2 backward."""
-    amax_history_len: PositiveInt = 1024
-    """Steps of the amax history (delayed scaling)."""
     first_last_layers_bf16: NonNegativeInt = 0
-    """Layers at either end that stay in bf16 (tensorwise scaling)."""
+    """Layers at either end that stay in bf16."""
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _no_history(cls, recipe: object) -> object:
+        if recipe == "delayed":
+            raise ValueError(
+                "delayed scaling is not supported: its scales come from earlier training passes, and the reference "
+                "log-probs, which are computed without any, would be another model's; use tensorwise"
+            )
+        return recipe
 
 
 Precision = Annotated[Fp32Precision | Bf16Precision | Fp8Precision, Field(discriminator="kind")]

@@ -17,6 +17,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch.distributed as dist
 from megatron.core import dist_checkpointing, parallel_state
@@ -26,7 +27,7 @@ from megatron.core.dist_checkpointing.validation import StrictHandling
 from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from megatron.core.transformer.module import MegatronModule
-from torch.distributed.checkpoint.metadata import MetadataIndex
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.cpu_runtime import cpu_runtime
@@ -92,8 +93,12 @@ def save_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
 
 
 def make_index_canonical(index: Path) -> None:
-    """Rewrite the index so that equal weights give equal bytes, whatever wrote them and when."""
+    """Rewrite the index so that equal weights give equal bytes, whatever wrote them and when.
+
+    Raises RuntimeError when the writers answered for other tensors than were saved.
+    """
     metadata = pickle.loads(index.read_bytes())  # written by this process a moment ago
+    _require_its_own_places(index, metadata)
     canonical = dataclasses.replace(
         metadata,
         storage_meta=None,  # a random id and the path of the draft
@@ -106,6 +111,18 @@ def make_index_canonical(index: Path) -> None:
     pickler.fast = True
     pickler.dump(canonical)
     index.write_bytes(buffer.getvalue())
+
+
+def _require_its_own_places(index: Path, metadata: Metadata) -> None:
+    named = {
+        (name, tuple(chunk.offsets))
+        for name, tensor in metadata.state_dict_metadata.items()
+        for chunk in cast(TensorStorageMetadata, tensor).chunks
+    }
+    placed = {(place.fqn, tuple(place.offset or ())) for place in metadata.storage_data or ()}
+    if wrong := sorted(named ^ placed):
+        name, offset = wrong[0]
+        raise RuntimeError(f"{index}: {name!r} at {offset} is {'saved' if wrong[0] in named else 'indexed'} only")
 
 
 def _place(entry: MetadataIndex) -> tuple[str, tuple[int, ...], int]:

@@ -5,6 +5,8 @@ Legend: S sequence, B rows, H hidden, N pooled tokens of this rank, R responses 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from megatron.core.tensor_parallel.mappings import reduce_from_tensor_model_parallel_region
@@ -43,10 +45,10 @@ def pool_responses(
     if index_SB.shape != hidden_SBH.shape[:2]:
         raise ValueError(f"{tuple(index_SB.shape)} indices for {tuple(hidden_SBH.shape[:2])} states")
     index = index_SB.reshape(-1)
-    selected_N = (index >= 0).nonzero().squeeze(-1)
-    response_N = index[selected_N]
-    hidden_NH = hidden_SBH.flatten(0, 1).index_select(0, selected_N).float()
-    sum_RH = hidden_NH.new_zeros(num_responses, hidden_NH.shape[-1]).index_add(0, response_N, hidden_NH)
+    marked_N = (index >= 0).nonzero().squeeze(-1)
+    response_N, order_N = index[marked_N].sort(stable=True)
+    hidden_NH = hidden_SBH.flatten(0, 1).index_select(0, marked_N[order_N]).float()
+    sum_RH = _SumOfResponses.apply(hidden_NH, response_N, num_responses)
     count_R = torch.bincount(response_N, minlength=num_responses).float()
     for group in (tp_group if sequence_parallel else None, cp_group):
         if group is not None:
@@ -54,3 +56,22 @@ def pool_responses(
             dist.all_reduce(count_R, group=group)
     torch._assert_async((count_R > 0).all(), "a response of the microbatch has no token to pool")
     return sum_RH / count_R[:, None]
+
+
+class _SumOfResponses(torch.autograd.Function):
+    """Sums of the rows of each response, which follow one another, in their order: [N, H] -> [R, H].
+
+    On a GPU index_add sums in another order at every call: ranks that compute the same loss would have other gradients
+    of weights that they must hold alike, the norms'. Autograd's own segment_reduce would keep all rows for backward.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows_NH: Tensor, response_N: Tensor, num_responses: int) -> Tensor:
+        ctx.save_for_backward(response_N)
+        lengths_R = torch.bincount(response_N, minlength=num_responses)
+        return torch.segment_reduce(rows_NH, "sum", lengths=lengths_R, unsafe=True)  # unsafe: lengths are not checked
+
+    @staticmethod
+    def backward(ctx: Any, grad_RH: Tensor) -> tuple[Tensor, None, None]:
+        (response_N,) = ctx.saved_tensors
+        return grad_RH.index_select(0, response_N), None, None

@@ -40,8 +40,6 @@ def _settings(precision: Precision) -> dict[str, Any]:
             return _BF16 | {
                 "fp8": precision.format,
                 "fp8_recipe": precision.recipe,
-                "fp8_amax_history_len": precision.amax_history_len,
-                "fp8_amax_compute_algo": "max",
                 "first_last_layers_bf16": precision.first_last_layers_bf16 > 0,
                 "num_layers_at_start_in_bf16": precision.first_last_layers_bf16,
                 "num_layers_at_end_in_bf16": precision.first_last_layers_bf16,
@@ -60,13 +58,9 @@ _BF16: dict[str, Any] = {
 
 
 def require_support(precision: Precision) -> None:
-    """Raise UserError for FP8 without Transformer Engine or a Hopper-class GPU, and for what its recipe cannot do."""
+    """Raise UserError for FP8 without Transformer Engine or a Hopper-class GPU."""
     if not isinstance(precision, Fp8Precision):
         return
-    if precision.first_last_layers_bf16 and precision.recipe == "delayed":
-        raise UserError(
-            "precision.first_last_layers_bf16: delayed scaling has all layers in FP8; use precision.recipe=tensorwise"
-        )
     if importlib.util.find_spec("transformer_engine") is None:
         raise UserError("precision=fp8 needs Transformer Engine, which is not installed; use precision=bf16")
     if not torch.cuda.is_available():

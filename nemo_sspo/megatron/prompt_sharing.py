@@ -12,7 +12,7 @@ Both responses see the first part, and neither the other's (`attention_mask.py`)
 distance, is then what it is in a row of its own; so are its hidden state, every log-prob and, summed over both
 responses, the gradients. It needs an attention that takes such a mask (`core_attention.py`, `flex_attention.py`), and
 rotary embeddings taken by position rather than by place in the row. Context parallelism cuts the row as one sequence.
-""
+"""
 
 from __future__ import annotations
 

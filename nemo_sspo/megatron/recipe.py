@@ -67,8 +67,10 @@ def strategy(parallel: Parallel, precision: Precision, *, trains: bool) -> nl.Me
         setup_optimizers=trains,
         save_ckpt_format="torch_dist",
         ckpt_async_save=saves_in_background(),
-        # Optimizer state that another TP x PP layout can resume from.
+        # Optimizer state by parameter, which torch's Adam can load too. The first replica gathers it over gloo, bucket
+        # by bucket; all replicas would over NCCL, each of them the whole state into its host's memory.
         ckpt_optim_fully_reshardable=parallel.distributed_optimizer,
+        distrib_optim_fully_reshardable_mem_efficient=parallel.distributed_optimizer,
         replace_progress_bar=False,
     )
 

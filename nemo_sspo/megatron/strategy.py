@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from nemo.lightning.pytorch.strategies import MegatronStrategy
 from typing_extensions import override
 
@@ -21,4 +22,8 @@ class PolicyStrategy(MegatronStrategy):
     @override
     def init_model_parallel(self) -> None:
         load_policy([cast(SSPOModel, chunk) for chunk in self.megatron_parallel])
+        # NeMo wraps the chunks on a stream of its own, and no stream waits for the other: weights still on their way
+        # would be copied into the buffers that training reads, and a step could read those before they are filled.
+        torch.cuda.synchronize()
         super().init_model_parallel()
+        torch.cuda.synchronize()

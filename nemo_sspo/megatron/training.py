@@ -111,7 +111,6 @@ class _SaveWeights(pl.Callback):
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         if (directory := self._after_steps.get(trainer.global_step)) is not None:
-            finish_saving(trainer)  # one writer at a time: all of a rank's answer through one queue
             if trainer.is_global_zero:
                 shutil.rmtree(directory, ignore_errors=True)  # a killed attempt's, or that of steps taken again
             self._save(trainer, directory)
@@ -121,6 +120,8 @@ class _SaveWeights(pl.Callback):
         self._save(trainer, self._directory)
 
     def _save(self, trainer: pl.Trainer, directory: Path) -> None:
+        # One writer at a time: all of a rank's answer through one queue, and a state's answer would index the weights.
+        finish_saving(trainer)
         strategy = cast(MegatronStrategy, trainer.strategy)
         chunks = strategy.megatron_parallel
         if strategy.ddp_config.overlap_param_gather:

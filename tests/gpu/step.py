@@ -27,7 +27,7 @@ from nemo_sspo.megatron.microbatch import (
     padded_microbatch,
     shared_prompt_microbatch,
 )
-from nemo_sspo.megatron.preference_loss import HeadLayout, PreferenceObjective, preference_loss
+from nemo_sspo.megatron.preference_loss import HeadLayout, PreferenceObjective, microbatch_logps, preference_loss
 from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean
 from tests.distributed import world
@@ -38,6 +38,8 @@ from tests.distributed.tiny_model import config_of
 # local layers measure 2e-3 and 2e-2.
 LOSS_BOUND, GRADIENT_BOUND = 1e-2, 5e-2
 
+# Numbers of tokens that FP8 products take.
+_SHAPE = RowShape.for_layout(tensor=1, context=1, sequence_parallel=False, token_multiple=16)
 # Transformer Engine keeps the norm before a matrix inside it.
 _FUSED_NORMS = {
     "self_attention.linear_qkv.layer_norm_weight": "input_layernorm.weight",
@@ -106,27 +108,37 @@ def measure(
 ) -> Measured:
     """Forward and backward over the global batch `pairs`, cut into microbatches; `shared`: packed, each prompt once."""
     make = shared_prompt_microbatch if shared else packed_microbatch if packed else padded_microbatch
-    # Numbers of tokens that FP8 products take.
-    shape = RowShape.for_layout(tensor=1, context=1, sequence_parallel=False, token_multiple=16)
     model.zero_grad()
     loss = 0.0
     for start in range(0, len(pairs), micro_batch_size):
         part = pairs[start : start + micro_batch_size]
-        loss += _backward(model, make(part, [1 / len(pairs)] * len(part), shape), one_pass)
+        loss += _backward(model, make(part, [1 / len(pairs)] * len(part), _SHAPE), one_pass)
     grads = {_plain(name): p.grad.double().cpu() for name, p in model.module.named_parameters() if p.grad is not None}
     return Measured(loss, grads)
+
+
+def log_probs(model: Float16Module, pairs: Sequence[PreferencePair]) -> Tensor:
+    """Summed log-probs of the pairs' responses, [P, 2] fp32, computed in one microbatch."""
+    microbatch = padded_microbatch(pairs, [1 / len(pairs)] * len(pairs), _SHAPE).to(torch.cuda.current_device())
+    hidden_SBH = forward_to_hidden_states(model, microbatch)
+    return microbatch_logps(hidden_SBH, output_weight(model), microbatch, _head(model, one_pass=False))
+
+
+def _head(model: Float16Module, *, one_pass: bool) -> HeadLayout:
+    softcap = final_softcap(unwrap(model).config)
+    tp_group = parallel_state.get_tensor_model_parallel_group()
+    return HeadLayout(world.VOCAB, 5, False, tp_group, None, one_pass, softcap)
 
 
 def _backward(model: Float16Module, microbatch: Microbatch, one_pass: bool) -> float:
     microbatch = microbatch.to(torch.cuda.current_device())
     hidden_SBH = forward_to_hidden_states(model, microbatch)
-    softcap = final_softcap(unwrap(model).config)
     loss, _ = preference_loss(
         hidden_SBH,
         output_weight(model),
         microbatch,
         PreferenceObjective(partial(sppo, eta=world.ETA), euclidean, "last"),
-        HeadLayout(world.VOCAB, 5, False, parallel_state.get_tensor_model_parallel_group(), None, one_pass, softcap),
+        _head(model, one_pass=one_pass),
         repulsion_weight=world.REPULSION_WEIGHT,
     )
     loss.backward()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,36 @@ def test_a_writer_that_fails_ends_the_training_and_shows_no_state(
     with pytest.raises(ForkedRanksError, match="No space left on device") as raised:
         train(failing)
     assert latest_state(failing.scratch) is None, str(raised.value)
+
+
+def test_a_state_that_is_being_written_at_the_end_leaves_the_final_weights_their_index(
+    supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last state's writer is at work for two seconds; if the weights' one is by then, it answers after it."""
+    training = job(supervised, imported, tmp_path, Parallel(), checkpoint_every_steps=5)
+    saving_weights, state = tmp_path / "saving_weights", training.scratch / "step_5"
+    write = filesystem_async._write_item
+
+    @cache  # once in each writer, which is a process
+    def wait_for(path: Path, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not path.exists() and time.monotonic() < end:
+            time.sleep(0.02)
+
+    @wraps(write)
+    def slowly(transforms: Any, stream: Any, *args: Any, **settings: Any) -> Any:
+        if f".{state.name}." in stream.name:
+            wait_for(saving_weights, 2)
+        else:
+            saving_weights.touch()
+            wait_for(state, 1)
+        return write(transforms, stream, *args, **settings)
+
+    monkeypatch.setattr(filesystem_async, "_write_item", slowly)
+    train(training)
+    index = Path("weights/.metadata")  # says where in the files each tensor of that name and shape is
+    assert (training.output / index).read_bytes() == (imported / "nemo" / index).read_bytes()
+    assert state.exists()
 
 
 def test_on_a_cpu_states_are_written_before_training_goes_on() -> None:

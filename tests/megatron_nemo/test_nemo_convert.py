@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -206,3 +207,16 @@ def test_the_index_of_a_checkpoint_is_canonical(tmp_path: Path, policy: Path) ->
     index.write_bytes(pickle.dumps(metadata))
     make_index_canonical(index)
     assert index.read_bytes() == before
+
+
+def test_an_index_of_other_tensors_than_were_saved_is_refused(tmp_path: Path, policy: Path) -> None:
+    import_policy(policy, tmp_path / "nemo", tmp_path / "hf", torch.float32)
+    index = tmp_path / "nemo" / WEIGHTS / ".metadata"
+    whole = pickle.loads(index.read_bytes())
+    place, *_ = whole.storage_data
+    surplus = whole.storage_data | {dataclasses.replace(place, fqn="optimizer.step"): whole.storage_data[place]}
+    lacking = {other: where for other, where in whole.storage_data.items() if other != place}
+    for places, message in ((surplus, "'optimizer.step' at .* is indexed only"), (lacking, "is saved only")):
+        index.write_bytes(pickle.dumps(dataclasses.replace(whole, storage_data=places)))
+        with pytest.raises(RuntimeError, match=message):
+            make_index_canonical(index)

@@ -44,8 +44,7 @@ def test_bf16_trains_bf16_parameters_and_reduces_in_fp32() -> None:
 def test_fp8_is_bf16_with_fp8_products() -> None:
     """NeMo's plugin is plain settings: it is made here without Transformer Engine and without a GPU."""
     config = precision_plugin(configured("fp8")).dtype_config
-    assert (config.fp8, config.fp8_recipe) == ("hybrid", "delayed")
-    assert (config.fp8_amax_history_len, config.fp8_amax_compute_algo) == (1024, "max")
+    assert (config.fp8, config.fp8_recipe) == ("hybrid", "tensorwise")
     assert config.params_dtype == params_dtype(Fp8Precision()) == torch.bfloat16
     assert (config.bf16, config.grad_reduce_in_fp32) == (True, True)
     assert (config.fp8_param, config.fp8_param_gather) == (False, False)
@@ -53,11 +52,16 @@ def test_fp8_is_bf16_with_fp8_products() -> None:
 
 
 def test_layers_at_either_end_stay_in_bf16() -> None:
-    overrides = ("precision.recipe=tensorwise", "precision.format=e4m3", "precision.first_last_layers_bf16=2")
+    overrides = ("precision.format=e4m3", "precision.first_last_layers_bf16=2")
     config = precision_plugin(configured("fp8", *overrides)).dtype_config
     assert (config.fp8, config.fp8_recipe) == ("e4m3", "tensorwise")
     assert config.first_last_layers_bf16
     assert (config.num_layers_at_start_in_bf16, config.num_layers_at_end_in_bf16) == (2, 2)
+
+
+def test_a_recipe_whose_scales_the_reference_lacks_is_refused() -> None:
+    with pytest.raises(UserError, match=r"precision\.recipe: delayed scaling is not supported: .*; use tensorwise"):
+        configured("fp8", "precision.recipe=delayed")
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, *, engine: bool, capability: tuple[int, int] | None) -> None:
@@ -110,9 +114,6 @@ def test_fp8_is_taken_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     for capability in ((9, 0), (10, 0)):
         machine(monkeypatch, engine=True, capability=capability)
         require_support(Fp8Precision())
-    with pytest.raises(UserError, match="delayed scaling has all layers in FP8"):
-        require_support(Fp8Precision(first_last_layers_bf16=1))
-    require_support(Fp8Precision(recipe="tensorwise", first_last_layers_bf16=1))
 
 
 @pytest.mark.parametrize("packing", [False, True])

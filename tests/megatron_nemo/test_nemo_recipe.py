@@ -9,11 +9,13 @@ pytest.importorskip("nemo.collections.llm")
 import torch
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from nemo.lightning.io import pl as nemo_checkpoint_io
+from nemo.lightning.pytorch.strategies import MegatronStrategy
 from torch.distributed import DeviceMesh
 
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import Fp32Precision
 from nemo_sspo.errors import UserError
+from nemo_sspo.megatron import recipe, strategy
 from nemo_sspo.megatron.lr_schedule import learning_rate_factor
 from nemo_sspo.megatron.model_config import training_config
 from nemo_sspo.megatron.nemo_cpu import nemo_cpu_runtime
@@ -65,3 +67,16 @@ def test_a_wrong_number_of_ranks_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"2 ranks were started, but .* = 4"):
         on_every_rank(lambda: None, 4)
+
+
+def test_streams_meet_before_and_after_the_weights_are_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NeMo wraps on a stream of its own. There is none here, so what is called is written down."""
+    calls: list[str] = []
+    note = lambda name: lambda *_: calls.append(name)  # noqa: E731
+    monkeypatch.setattr(strategy, "load_policy", note("load"))
+    monkeypatch.setattr(MegatronStrategy, "init_model_parallel", note("wrap"))
+    monkeypatch.setattr(torch.cuda, "synchronize", note("wait"))
+    made = recipe.strategy(Parallel(), Fp32Precision(), trains=True)
+    monkeypatch.setattr(made, "megatron_parallel", [], raising=False)
+    made.init_model_parallel()
+    assert calls == ["load", "wait", "wrap", "wait"]

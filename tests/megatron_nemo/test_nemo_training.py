@@ -13,6 +13,7 @@ pytest.importorskip("nemo.collections.llm")
 
 import pyarrow as pa
 import torch
+from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import Interrupted
@@ -164,6 +165,16 @@ def killed_after_a_state(training: TrainingJob, monkeypatch: pytest.MonkeyPatch)
     assert latest_state(training.scratch).name == "step_3"
 
 
+_gather_state = DistributedOptimizer.get_parameter_state_dp_zero
+
+
+def _gather_on_the_first_replica(self: DistributedOptimizer, *args: Any, empty_data: bool = False, **how: Any) -> Any:
+    """Fails on a replica that gets the whole optimizer's state to save it."""
+    state = _gather_state(self, *args, empty_data=empty_data, **how)
+    assert empty_data or (state is None) == (self.data_parallel_group.rank() > 0)
+    return state
+
+
 @pytest.mark.parametrize(
     "parallel",
     [Parallel(tensor=2), Parallel(data=2), Parallel(data=2, overlap_communication=True)],
@@ -172,6 +183,7 @@ def killed_after_a_state(training: TrainingJob, monkeypatch: pytest.MonkeyPatch)
 def test_resuming_continues_bit_equal(
     supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel: Parallel
 ) -> None:
+    monkeypatch.setattr(DistributedOptimizer, "get_parameter_state_dp_zero", _gather_on_the_first_replica)
     whole = job(supervised, imported, tmp_path / "whole", parallel)
     expected = train(whole)
     killed = job(supervised, imported, tmp_path / "killed", parallel, checkpoint_every_steps=3)
