@@ -124,7 +124,8 @@ def _gpu_option(job: Job, cluster: SlurmCluster) -> str:
 def launch(job: Job, place: Place) -> list[str]:
     """Arguments of srun up to and including the interpreter."""
     words = [f"--nodes={job.nodes}", f"--ntasks={job.nodes * job.tasks_per_node}", "--kill-on-bad-exit=1"]
-    words.append(f"--ntasks-per-node={job.tasks_per_node}")
+    # Rank 0 hashes and publishes long after the others have ended: a site's WaitTime would end it by then.
+    words += ["--wait=0", f"--ntasks-per-node={job.tasks_per_node}"]
     if job.resources.cpus_per_task:  # srun does not take it from the job
         words.append(f"--cpus-per-task={job.resources.cpus_per_task}")
     environment = job.environment
