@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
+from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.objective.target_blind import TARGET_BLIND
 
 
 def notes(experiment: Experiment) -> list[str]:
     """Every remark, each one line; none keeps the run from starting."""
-    return [*_gate_without_effect(experiment), *_form_without_effect(experiment)]
+    return [*_gate_without_effect(experiment), *_form_without_effect(experiment), *_state_never_saved(experiment)]
 
 
 def _gate_without_effect(experiment: Experiment) -> Iterator[str]:
@@ -26,4 +27,12 @@ def _form_without_effect(experiment: Experiment) -> Iterator[str]:
         yield (
             f"loss={loss} reads the one probability of the pair, whose weight is the pair's similarity: "
             f"gate.form={gate.form} has no effect on what is trained; loss=sppo reads a target of each response"
+        )
+
+
+def _state_never_saved(experiment: Experiment) -> Iterator[str]:
+    if isinstance(experiment.cluster, SlurmCluster) and experiment.train.checkpoint_every_steps is None:
+        yield (
+            "train.checkpoint_every_steps is not set: a lost node or a crash starts an iteration's training from its "
+            "first step; train.checkpoint_every_steps=50 has it continue from its newest state"
         )
