@@ -35,7 +35,8 @@ OWN_OPTIONS = frozenset(
 """sbatch options that have a setting of their own or that the loop depends on."""
 
 SCRIPT_VARIABLES = frozenset(
-    {"run", "task", "job", "restart", "attempt", "step", "history", "told", "launched", "woken", "code", "crashes"}
+    {"run", "task", "job", "restart", "attempt", "step", "history", "before", "ends", "told", "launched", "woken"}
+    | {"code", "crashes"}
 )
 """Shell variables of slurm/stage.sbatch.j2, which an environment's would replace."""
 

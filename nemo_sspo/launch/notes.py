@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
+from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.objective.target_blind import TARGET_BLIND
 
 
 def notes(experiment: Experiment) -> list[str]:
     """Every remark, each one line; none keeps the run from starting."""
-    return [*_gate_without_effect(experiment), *_form_without_effect(experiment), *_nothing_to_resume(experiment)]
+    return [*_gate_without_effect(experiment), *_form_without_effect(experiment), *_state_never_saved(experiment)]
 
 
 def _gate_without_effect(experiment: Experiment) -> Iterator[str]:
@@ -29,9 +30,9 @@ def _form_without_effect(experiment: Experiment) -> Iterator[str]:
         )
 
 
-def _nothing_to_resume(experiment: Experiment) -> Iterator[str]:
-    if experiment.cluster.kind == "slurm" and experiment.train.checkpoint_every_steps is None:
+def _state_never_saved(experiment: Experiment) -> Iterator[str]:
+    if isinstance(experiment.cluster, SlurmCluster) and experiment.train.checkpoint_every_steps is None:
         yield (
-            "train.checkpoint_every_steps is not set: a lost node starts an iteration's training from its beginning; "
-            "preemption and time limits do not, they save a state first"
+            "train.checkpoint_every_steps is not set: a lost node or a crash starts an iteration's training from its "
+            "first step; train.checkpoint_every_steps=50 has it continue from its newest state"
         )

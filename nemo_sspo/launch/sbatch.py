@@ -14,6 +14,8 @@ from pathlib import Path
 from jinja2 import Environment as Templates
 from jinja2 import FileSystemLoader, StrictUndefined, Template
 
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.manifest import MANIFEST_NAME
 from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.config.cluster import SlurmCluster, SlurmEnvironment
 from nemo_sspo.errors import Interrupted, UserError
@@ -25,6 +27,9 @@ _DIRECTIVE = re.compile(r"--[a-z-]+(=[A-Za-z0-9_@%+=:,./~*&|()\[\]-]+)?")
 _MOUNT_BREAKING = re.compile(r"[,:\s]")
 # Stages that save their state when they are told to stop. The others end at once: their shard is run again.
 _SAVES_STATE = frozenset({"train"})
+# Seconds by which Slurm may send the signal of a time limit early.
+_SIGNAL_IS_EARLY = 60
+_NO_LIMIT = 10**9
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,13 @@ def render(job: Job, cluster: SlurmCluster, place: Place, run_name: str) -> str:
         options=list(options(job, cluster, run_name)),
         launch=launch(job, place),
         shards=shards_of_task(job),
-        stop_signal="USR1" if job.stage in _SAVES_STATE else "TERM",
+        last_shard=_last_shard(job),
+        artifact=RunLayout(place.run).artifact(job.stage, job.iteration),
+        manifest=MANIFEST_NAME,
+        saves_state=job.stage in _SAVES_STATE,
+        limit=_limit_seconds(job),
+        limit_is_near=cluster.signal_seconds + _SIGNAL_IS_EARLY,
+        does_not_fit=_does_not_fit(job),
         interrupted_code=Interrupted.EXIT_CODE,
     )
 
@@ -124,7 +135,8 @@ def _gpu_option(job: Job, cluster: SlurmCluster) -> str:
 def launch(job: Job, place: Place) -> list[str]:
     """Arguments of srun up to and including the interpreter."""
     words = [f"--nodes={job.nodes}", f"--ntasks={job.nodes * job.tasks_per_node}", "--kill-on-bad-exit=1"]
-    words.append(f"--ntasks-per-node={job.tasks_per_node}")
+    # Rank 0 hashes and publishes long after the others have ended: a site's WaitTime would end it by then.
+    words += ["--wait=0", f"--ntasks-per-node={job.tasks_per_node}"]
     if job.resources.cpus_per_task:  # srun does not take it from the job
         words.append(f"--cpus-per-task={job.resources.cpus_per_task}")
     environment = job.environment
@@ -141,8 +153,25 @@ def launch(job: Job, place: Place) -> list[str]:
 
 def shards_of_task(job: Job) -> str:
     """The shards of an array's task, whose number is its first one's, as a word of the shell."""
+    return f'"$task-{_last_shard(job)}"' if len(job.lanes[0]) > 1 else '"$task"'
+
+
+def _last_shard(job: Job) -> str:
+    """Of the task's shards the last one, as an expression of the shell."""
     more, last = len(job.lanes[0]) - 1, job.steps[-1].shard
-    return f'"$task-$((task + {more} < {last} ? task + {more} : {last}))"' if more else '"$task"'
+    return f"$((task + {more} < {last} ? task + {more} : {last}))" if more else '"$task"'
+
+
+def _limit_seconds(job: Job) -> int:
+    """The time limit in whole minutes, as Slurm takes it; where the partition decides, more than any."""
+    seconds = job.resources.seconds
+    return _NO_LIMIT if seconds is None else -(-seconds // 60) * 60
+
+
+def _does_not_fit(job: Job) -> str:
+    limit = f"time={job.resources.time}" if job.resources.time else "the partition's time limit"
+    more_shards = ", or rollout.shards of a new run" if job.is_array else ""
+    return f"does not fit in {limit}: raise cluster.stages.{job.stage}.time{more_shards}"
 
 
 def _image(image: str, place: Place) -> str:

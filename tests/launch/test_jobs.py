@@ -100,7 +100,7 @@ def test_an_engine_takes_one_task_with_its_gpus():
             "1200 s are too short for one checkpoint interval: 50 steps of 60 s, startup_seconds=300 and "
             "signal_seconds=300 need 3600 s",
         ),
-        (("cluster.seconds_per_step=400",), "less than the 400 s of one step"),
+        (("cluster.seconds_per_step=400", "train.checkpoint_every_steps=null"), "less than the 400 s of one step"),
     ],
 )
 def test_what_a_cluster_cannot_hold_is_refused_when_planned(overrides, message):

@@ -28,18 +28,21 @@ def test_a_gates_form_that_the_loss_does_not_read_is_told(form: str) -> None:
     assert notes(load_experiment([*quick, "loss=sppo"])) == []
 
 
-def test_a_run_on_slurm_without_states_to_resume_from_is_told() -> None:
-    on_slurm = ["experiment=quickstart", "cluster=slurm_cpu", "gate=linear"]
-    (note,) = notes(load_experiment([*on_slurm, "train.checkpoint_every_steps=null"]))
-    assert note.startswith("train.checkpoint_every_steps is not set: a lost node starts an iteration's training from")
-    assert notes(load_experiment([*on_slurm, "train.checkpoint_every_steps=9"])) == []
-    assert notes(load_experiment(["experiment=quickstart", "train.checkpoint_every_steps=null"])) == []
+def test_on_a_cluster_a_training_that_saves_no_state_is_told() -> None:
+    quick = ["experiment=quickstart", "cluster=slurm_cpu"]
+    (note,) = notes(load_experiment(quick))
+    assert note.startswith("train.checkpoint_every_steps is not set: a lost node or a crash starts")
+    assert notes(load_experiment([*quick, "train.checkpoint_every_steps=5"])) == []
+    assert notes(load_experiment(quick[:1])) == []
 
 
-@pytest.mark.parametrize("preset", ["llama3-8b", "llama3-70b", "mistral-7b"])
-def test_the_presets_of_large_policies_ask_for_no_note(preset: str) -> None:
-    cluster = "cluster=slurm_pyxis"
-    assert notes(load_experiment([f"experiment={preset}", cluster, "prompts=p", "policy=p", "oracle.path=o"])) == []
+@pytest.mark.parametrize("cluster", ["slurm_pyxis", "slurm_modules"])
+@pytest.mark.parametrize("name", ["llama3-8b", "llama3-70b", "mistral-7b"])
+def test_the_presets_and_sites_outlive_a_lost_node_and_hold_the_policy_in_memory(name: str, cluster: str) -> None:
+    experiment = load_experiment([f"experiment={name}", f"cluster={cluster}", "prompts=p.jsonl"])
+    assert notes(experiment) == []
+    asked = {stage: experiment.cluster.resources_of(stage).memory for stage in ("import_policy", "export", "train")}
+    assert asked == {"import_policy": "0", "export": "0", "train": None}
 
 
 def test_it_is_printed_and_changes_no_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

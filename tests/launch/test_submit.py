@@ -156,7 +156,7 @@ def test_a_task_that_misses_one_of_its_shards_is_submitted_again(slurm):
 
 def test_a_refused_job_takes_back_those_before_it(slurm, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FAIL_AT", "4")
-    assert cli.main(["submit", *slurm]) == 2
+    assert cli.main(["submit", *slurm, "train.checkpoint_every_steps=50"]) == 2
     assert capsys.readouterr().err == "error: sbatch: error: invalid account\n"
     assert (tmp_path / "cancelled").read_text() == "--quiet 101 102 103\n"
 

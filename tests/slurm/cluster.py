@@ -54,6 +54,7 @@ MailProg=/bin/true
 JobRequeue=1
 MinJobAge=60
 KillWait=5
+WaitTime=2
 SlurmctldTimeout=30
 SlurmdTimeout=30
 SlurmdParameters=config_overrides

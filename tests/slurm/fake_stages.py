@@ -1,8 +1,8 @@
 """Stand-ins for the stages on the test cluster, behind the real step runner.
 
 A file of FAKE_BEHAVIOUR named after a step says how its next attempt behaves (with a ``!``: every attempt): ``crash``,
-``refuse`` (bad input), ``wait`` (until it is ended), ``save`` (waits, and when told to stop saves and leaves), ``stop``
-(ends the run early).
+``refuse`` (bad input), ``wait`` (until it is ended), ``save`` (waits, and when told to stop saves and leaves), ``last``
+(publishes long after its other tasks have ended), ``stop`` (ends the run early).
 """
 
 import importlib
@@ -22,6 +22,8 @@ from nemo_sspo.stages.registry import STAGES
 from nemo_sspo.stages.slurm_task import is_leader
 from tests.launch import fake_stages
 
+LONGER_THAN_WAIT_TIME = 6
+"""Seconds; the test cluster's WaitTime is 2 s."""
 SEEN = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "SLURM_NTASKS")
 
 
@@ -43,6 +45,8 @@ def run(context: StageContext) -> None:
         signal.signal(signal.SIGUSR1, _save)
     if how in ("save", "wait"):
         time.sleep(300)
+    if how == "last":
+        time.sleep(LONGER_THAN_WAIT_TIME)
     if how == "stop":
         context.output.counts["stop"] = "nobody wins"
     fake_stages.run(context)
