@@ -52,7 +52,9 @@ def export_policy(nemo_dir: Path, config_dir: Path, hf_dir: Path, dtype: torch.d
 
 def _save(state: dict[str, Tensor], config_dir: Path, nemo_dir: Path, dtype: torch.dtype) -> None:
     model = host_config(config_dir, dtype).configure_model(tokenizer=None)
-    model.load_state_dict(state, strict=False)  # `to_megatron` has seen to every weight; extra state is no weight
+    # Assigned: copies would be the policy in host memory once more. `to_megatron` has seen to every weight, and extra
+    # state is none.
+    model.load_state_dict(state, strict=False, assign=True)
     save_weights([model], nemo_dir)
 
 

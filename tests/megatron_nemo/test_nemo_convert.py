@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch import check_models
-from nemo_sspo.megatron import families
+from nemo_sspo.megatron import convert, families
 from nemo_sspo.megatron.checkpoint import WEIGHTS, make_index_canonical, one_rank
 from nemo_sspo.megatron.convert import export_policy, import_policy
 from nemo_sspo.megatron.families import read_hf_config
@@ -220,3 +221,20 @@ def test_an_index_of_other_tensors_than_were_saved_is_refused(tmp_path: Path, po
         index.write_bytes(pickle.dumps(dataclasses.replace(whole, storage_data=places)))
         with pytest.raises(RuntimeError, match=message):
             make_index_canonical(index)
+
+
+def test_the_model_that_is_saved_has_the_tensors_that_were_read(
+    tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no copies of them, which would take the policy's size in host memory once more."""
+    read: dict[str, torch.Tensor] = {}
+    saved: dict[str, torch.Tensor] = {}
+
+    def reading(*args: Any, **how: Any) -> dict[str, torch.Tensor]:
+        read.update(to_megatron(*args, **how))
+        return read
+
+    monkeypatch.setattr(convert, "to_megatron", reading)
+    monkeypatch.setattr(convert, "save_weights", lambda modules, _: saved.update(modules[0].state_dict()))
+    import_policy(policy, tmp_path / "nemo", tmp_path / "hf", torch.float32)
+    assert {name: saved[name].data_ptr() for name in read} == {name: read[name].data_ptr() for name in read}
