@@ -54,7 +54,13 @@ def _transformer_engine_spec(config: TransformerConfig, *, shares_prompts: bool)
         from megatron.core.extensions.transformer_engine import TENorm
 
         with_sandwich_norms(spec, config, TENorm)
-    needs = {"it caps its logits": attention_softcap(config) is not None, "prompts are shared": shares_prompts}
+    over_ranks = config.context_parallel_size > 1
+    needs = {
+        "it caps its logits": attention_softcap(config) is not None,
+        "prompts are shared": shares_prompts,
+        # Transformer Engine asserts against windows in a ring, and where it passes heads around, against packed rows.
+        "windows reach over context-parallel ranks": config.window_size is not None and over_ranks,
+    }
     reasons = " and ".join(reason for reason, is_so in needs.items() if is_so)
     if not reasons:
         _log.info("transformer layers: Transformer Engine")

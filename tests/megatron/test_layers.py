@@ -175,9 +175,23 @@ def test_without_a_gpu_the_local_layers_are_chosen_and_the_log_says_so() -> None
     assert any("local" in message for message in messages)
 
 
-@pytest.mark.parametrize(("cap", "shares_prompts"), [(None, False), (50.0, False), (None, True)])
-def test_on_a_gpu_only_capped_attention_and_shared_prompts_are_not_transformer_engines(
-    cap: float | None, shares_prompts: bool, monkeypatch: pytest.MonkeyPatch
+WINDOW: dict[str, Any] = {"window_size": (3, 0)}
+CONTEXT: dict[str, Any] = {"context_parallel_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("cap", "shares_prompts", "changes", "is_flex"),
+    [
+        (None, False, {}, False),
+        (50.0, False, {}, True),
+        (None, True, {}, True),
+        (None, False, WINDOW, False),
+        (None, False, CONTEXT, False),
+        (None, False, WINDOW | CONTEXT, True),
+    ],
+)
+def test_on_a_gpu_only_what_transformer_engine_cannot_do_is_not_its(
+    cap: float | None, shares_prompts: bool, changes: dict[str, Any], is_flex: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Transformer Engine is not installed here: Megatron's local spec stands for its one."""
     monkeypatch.setattr(layers, "transformer_engine_usable", lambda: True)
@@ -186,10 +200,10 @@ def test_on_a_gpu_only_capped_attention_and_shared_prompts_are_not_transformer_e
         "get_gpt_layer_with_transformer_engine_spec",
         lambda **_: get_gpt_layer_local_spec(normalization="RMSNorm"),
     )
-    gemma = config()
+    gemma = config(**changes)
     gemma.sandwich_norms, gemma.attn_logit_softcapping = True, cap
     spec = layers.layer_spec(gemma, shares_prompts=shares_prompts).submodules
-    expected = layers.FlexCoreAttention if cap or shares_prompts else DotProductAttention
+    expected = layers.FlexCoreAttention if is_flex else DotProductAttention
     assert spec.self_attention.submodules.core_attention is expected
     assert {spec.self_attn_bda.module, spec.mlp_bda.module} == {NormThenAdd}
     assert spec.self_attn_bda.params["norm"] is TENorm
