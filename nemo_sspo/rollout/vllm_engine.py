@@ -25,6 +25,8 @@ _CPU_VARIABLES = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
+# vLLM's own for a CPU, whatever the release: how a batch is filled moves its sums.
+_CPU_MAX_NUM_SEQS = 256
 
 
 class VllmEngine:
@@ -46,7 +48,7 @@ class VllmEngine:
         from vllm import LLM
 
         try:
-            self._llm = LLM(**_arguments(directory, settings, on_cpu), seed=seed, max_model_len=max_model_len)
+            self._llm = LLM(**engine_arguments(directory, settings, on_cpu), seed=seed, max_model_len=max_model_len)
         except ValueError as error:
             raise UserError(f"policy={policy}: vLLM refuses it ({_first_line(error)})") from error
         self._stop_token_ids = list(stop_token_ids)
@@ -130,19 +132,20 @@ def variables(settings: VllmSettings, on_cpu: bool) -> dict[str, str]:
     return {"VLLM_NO_USAGE_STATS": "1"} | (of_cpus if on_cpu else {})
 
 
-def _arguments(directory: Path, settings: VllmSettings, on_cpu: bool) -> dict[str, Any]:
+def engine_arguments(directory: Path, settings: VllmSettings, on_cpu: bool) -> dict[str, Any]:
     """Keyword arguments of ``vllm.LLM``; those of `settings.extra` win."""
     arguments: dict[str, Any] = {
         "model": str(directory),
         "dtype": settings.dtype,
         "tensor_parallel_size": settings.tensor_parallel,
-        "max_num_seqs": settings.max_num_seqs,
         "enforce_eager": settings.enforce_eager,
         "enable_prefix_caching": True,
         "logprobs_mode": "raw_logprobs",
         "disable_log_stats": True,
         "worker_extension_cls": f"{__name__}.{Reseeding.__name__}",
     }
+    if settings.max_num_seqs is not None or on_cpu:
+        arguments["max_num_seqs"] = settings.max_num_seqs or _CPU_MAX_NUM_SEQS
     if on_cpu:
         # vLLM's "auto" would round a float32 policy to bfloat16, which a CPU does not even compute faster.
         dtype = "float32" if settings.dtype == "auto" else settings.dtype
