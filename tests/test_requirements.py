@@ -18,9 +18,12 @@ pytest.importorskip("nemo.package_info")
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from nemo_sspo.config.variants import SentenceEncoder
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-TRAIN = [Requirement(line) for line in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["train"])]
+OPTIONAL = PROJECT["optional-dependencies"]
+TRAIN = [Requirement(line) for line in (*PROJECT["dependencies"], *OPTIONAL["train"])]
 FOLLOWED = {"nemo-toolkit", "megatron-core", "lightning"}
 
 
@@ -46,6 +49,15 @@ def test_the_tested_versions_meet_every_requirement_of_the_training_environment(
         if not needed.specifier.contains(found, prereleases=True):
             wrong.append(f"{who} asks for {needed}, tested is {found}")
     assert wrong == []
+
+
+def test_the_tested_versions_meet_the_extra_for_rollout_which_brings_the_default_encoder() -> None:
+    lines = (ROOT / "requirements" / "rollout-cpu.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    tested = {canonicalize_name(name): pin for name, pin in pins.items()}
+    wanted = {canonicalize_name(line.name): line for line in map(Requirement, OPTIONAL["rollout"])}
+    assert {name for name, line in wanted.items() if name in tested and tested[name] not in line.specifier} == set()
+    assert canonicalize_name(SentenceEncoder().path.removeprefix("package:")) in wanted
 
 
 _TORCHS = ("torch", "numpy", "transformers", "triton")

@@ -193,7 +193,7 @@ class VllmEngine(Frozen):
     tensor_parallel: PositiveInt = 1
     """GPUs of one engine; the local runner starts one engine per such group."""
     max_num_seqs: PositiveInt | None = None
-    """Sequences generated at once; None: vLLM's own choice for the GPU, 256 on a CPU."""
+    """Sequences generated at once; None: vLLM's own for the GPU (1024 on an H100), 256 on a CPU."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0.0, le=1.0)
     """Share of a GPU's memory for weights and KV cache."""
     cpu_kv_cache_gib: PositiveInt = 1

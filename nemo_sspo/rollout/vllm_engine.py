@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from vllm.logprobs import FlatLogprobs, Logprob
     from vllm.outputs import CompletionOutput
 
-_CPU_SEQUENCES = 256
 # One process and no pinning of OpenMP threads: several shards may share the machine's cores.
 _CPU_VARIABLES = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
+# vLLM's own for a CPU, whatever the release: how a batch is filled moves its sums.
+_CPU_MAX_NUM_SEQS = 256
 
 
 class VllmEngine:
@@ -47,7 +48,7 @@ class VllmEngine:
         from vllm import LLM
 
         try:
-            self._llm = LLM(**_arguments(directory, settings, on_cpu), seed=seed, max_model_len=max_model_len)
+            self._llm = LLM(**engine_arguments(directory, settings, on_cpu), seed=seed, max_model_len=max_model_len)
         except ValueError as error:
             raise UserError(f"policy={policy}: vLLM refuses it ({_first_line(error)})") from error
         self._stop_token_ids = list(stop_token_ids)
@@ -131,7 +132,7 @@ def variables(settings: VllmSettings, on_cpu: bool) -> dict[str, str]:
     return {"VLLM_NO_USAGE_STATS": "1"} | (of_cpus if on_cpu else {})
 
 
-def _arguments(directory: Path, settings: VllmSettings, on_cpu: bool) -> dict[str, Any]:
+def engine_arguments(directory: Path, settings: VllmSettings, on_cpu: bool) -> dict[str, Any]:
     """Keyword arguments of ``vllm.LLM``; those of `settings.extra` win."""
     arguments: dict[str, Any] = {
         "model": str(directory),
@@ -143,14 +144,14 @@ def _arguments(directory: Path, settings: VllmSettings, on_cpu: bool) -> dict[st
         "disable_log_stats": True,
         "worker_extension_cls": f"{__name__}.{Reseeding.__name__}",
     }
+    if settings.max_num_seqs is not None or on_cpu:
+        arguments["max_num_seqs"] = settings.max_num_seqs or _CPU_MAX_NUM_SEQS
     if on_cpu:
         # vLLM's "auto" would round a float32 policy to bfloat16, which a CPU does not even compute faster.
         dtype = "float32" if settings.dtype == "auto" else settings.dtype
-        arguments |= {"enforce_eager": True, "dtype": dtype, "max_num_seqs": _CPU_SEQUENCES}
+        arguments |= {"enforce_eager": True, "dtype": dtype}
     else:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
-    if settings.max_num_seqs is not None:
-        arguments["max_num_seqs"] = settings.max_num_seqs
     if settings.quantization is not None:
         arguments["quantization"] = settings.quantization
     return arguments | settings.extra
