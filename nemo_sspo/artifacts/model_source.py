@@ -1,10 +1,20 @@
 """Where a model lies: a local directory, or a snapshot of a hub repository."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from nemo_sspo.errors import UserError
 
+SIDE_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+"""What is neither weights nor code: config, generation config, tokenizer, chat template."""
+MODEL_FILES = (*SIDE_FILES, "*.safetensors")
+CODE = "*.py"
+"""For models whose own code was consented to."""
+_PICKLES = "pytorch_model*.bin"
+"""Weights of repositories without safetensors, for loaders that take them."""
+_OTHER_COPIES = ("original/*", "consolidated*", "onnx/*", "openvino/*")
+"""The same weights once more, for other programs."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -13,12 +23,14 @@ def is_hub_id(path: str) -> bool:
     return not Path(path).exists() and _HUB_ID.fullmatch(path) is not None
 
 
-def local_model(path: str, setting: str) -> Path:
+def local_model(path: str, setting: str, files: Sequence[str] = MODEL_FILES, *, pickles: bool = False) -> Path:
     """Directory of a model's files; a hub id is downloaded (or found in the cache) first.
 
     Args:
         path: a local directory or a hub id.
         setting: the configuration key it came from, for the message.
+        files: patterns of the names of what is downloaded.
+        pickles: take PyTorch's own weight files where a repository has no safetensors.
 
     Raises:
         UserError: there is no such directory, and no such repository can be reached.
@@ -27,10 +39,17 @@ def local_model(path: str, setting: str) -> Path:
         return Path(path)
     if not is_hub_id(path):
         raise UserError(f"{setting}={path}: no such directory, and not a hub id (owner/name)")
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(path))
+        directory = _download(path, files)
+        if pickles and not any(directory.glob("*.safetensors")):
+            directory = _download(path, [*files, _PICKLES])
+        return directory
     except Exception as error:  # a hub client raises its own, its HTTP library's and OSError kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{setting}={path}: no such directory, and not found on the hub ({reason})") from None
+
+
+def _download(repository: str, files: Sequence[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(repository, allow_patterns=list(files), ignore_patterns=list(_OTHER_COPIES)))

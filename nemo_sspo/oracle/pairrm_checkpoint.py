@@ -51,7 +51,7 @@ def inspect_pairrm(path: str) -> PairRMCheckpoint:
     Raises:
         UserError: a file is missing, or its configuration or weights are not those of a PairRM on DeBERTa-v2.
     """
-    directory = local_model(path, "oracle.path")
+    directory = local_model(path, "oracle.path", pickles=True)
     config = _read_config(directory)
     checkpoint = _identify(directory, config)
     if checkpoint.weights.name == SAFETENSORS:
