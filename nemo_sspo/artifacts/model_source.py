@@ -6,13 +6,15 @@ from pathlib import Path
 
 from nemo_sspo.errors import UserError
 
-WEIGHTS = ("*.safetensors",)
-OLD_WEIGHTS = (*WEIGHTS, "pytorch_model.bin")
-"""For readers that take a pickle too, by a weights-only load."""
-_SIDE_FILES = ("*.json", "*.jinja", "*.model", "*.py", "*.tiktoken", "*.txt")
-_COPIES = ("original/*", "consolidated*", "onnx/*", "openvino/*")
-"""The same weights once more, for other software: of a Llama 3 as large as all that is read here."""
-
+SIDE_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+"""What is neither weights nor code: config, generation config, tokenizer, chat template."""
+MODEL_FILES = (*SIDE_FILES, "*.safetensors")
+CODE = "*.py"
+"""For models whose own code was consented to."""
+_PICKLES = "pytorch_model*.bin"
+"""Weights of repositories without safetensors, for loaders that take them."""
+_OTHER_COPIES = ("original/*", "consolidated*", "onnx/*", "openvino/*")
+"""The same weights once more, for other programs."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -21,13 +23,14 @@ def is_hub_id(path: str) -> bool:
     return not Path(path).exists() and _HUB_ID.fullmatch(path) is not None
 
 
-def local_model(path: str, setting: str, weights: Sequence[str] = WEIGHTS) -> Path:
-    """Directory of a model's files; a hub id is downloaded (or found in the cache) first, without what nobody reads.
+def local_model(path: str, setting: str, files: Sequence[str] = MODEL_FILES, *, pickles: bool = False) -> Path:
+    """Directory of a model's files; a hub id is downloaded (or found in the cache) first.
 
     Args:
         path: a local directory or a hub id.
         setting: the configuration key it came from, for the message.
-        weights: patterns of the weight files that are read; none for a tokenizer or a configuration.
+        files: patterns of the names of what is downloaded.
+        pickles: take PyTorch's own weight files where a repository has no safetensors.
 
     Raises:
         UserError: there is no such directory, and no such repository can be reached.
@@ -36,11 +39,17 @@ def local_model(path: str, setting: str, weights: Sequence[str] = WEIGHTS) -> Pa
         return Path(path)
     if not is_hub_id(path):
         raise UserError(f"{setting}={path}: no such directory, and not a hub id (owner/name)")
-    from huggingface_hub import snapshot_download
-
     try:
-        wanted = [*_SIDE_FILES, *weights]
-        return Path(snapshot_download(path, allow_patterns=wanted, ignore_patterns=list(_COPIES)))
+        directory = _download(path, files)
+        if pickles and not any(directory.glob("*.safetensors")):
+            directory = _download(path, [*files, _PICKLES])
+        return directory
     except Exception as error:  # a hub client raises its own, its HTTP library's and OSError kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{setting}={path}: no such directory, and not found on the hub ({reason})") from None
+
+
+def _download(repository: str, files: Sequence[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(repository, allow_patterns=list(files), ignore_patterns=list(_OTHER_COPIES)))

@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nemo_sspo.artifacts.model_source import OLD_WEIGHTS, local_model
+from nemo_sspo.artifacts.model_source import CODE, MODEL_FILES, local_model
 from nemo_sspo.config.variants import SentenceEncoder as SentenceSettings
 from nemo_sspo.encoder.protocol import Embeddings
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.similarity import unit_rows
 
 PACKAGE_PREFIX = "package:"
+_LAYERS_BEHIND = "*/pytorch_model.bin"
+"""Weights of a folder like 2_Dense, which often are no safetensors where the transformer's are."""
 _LONGEST_WINDOW = 8192
 """Window of a model that names none."""
 
@@ -38,7 +40,7 @@ class Sentence:
         """Load the model; `device` overrides the setting."""
         from sentence_transformers import SentenceTransformer
 
-        directory = model_directory(settings.path)
+        directory = model_directory(settings.path, code=settings.trust_remote_code)
         try:
             self._model = SentenceTransformer(
                 str(directory),
@@ -115,10 +117,12 @@ class Sentence:
         return unit_rows(vectors.double().cpu().numpy())
 
 
-def model_directory(path: str) -> Path:
-    """Directory of an encoder: a local one, a hub snapshot, or ``package:<name>``'s own ``get_model_path()``."""
+def model_directory(path: str, *, code: bool = False) -> Path:
+    """Directory of an encoder: a local one, a hub snapshot (with its `code`, if it is to run), or ``package:<name>``'s
+    own ``get_model_path()``."""
     if not path.startswith(PACKAGE_PREFIX):
-        return local_model(path, "encoder.path", OLD_WEIGHTS)
+        files = (*MODEL_FILES, _LAYERS_BEHIND, *([CODE] if code else []))
+        return local_model(path, "encoder.path", files, pickles=True)
     name = path.removeprefix(PACKAGE_PREFIX)
     try:
         return Path(import_module(name).get_model_path())

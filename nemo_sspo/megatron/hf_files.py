@@ -15,13 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from nemo_sspo.artifacts.model_source import SIDE_FILES
 from nemo_sspo.errors import UserError
 
 SHARD_BYTES = 5 * 1024**3
 _DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _INDEX = "model.safetensors.index.json"
-# Everything that is neither weights nor code: config, generation config, tokenizer, chat template.
-_SIDE_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 
 
 def _weight_files(directory: Path) -> list[Path]:
@@ -69,7 +68,7 @@ class SafetensorsDirectory(Mapping[str, Tensor]):
 def copy_side_files(source: Path, target: Path) -> None:
     """Copy config, generation config, tokenizer and chat template from one model directory to another."""
     target.mkdir(parents=True, exist_ok=True)
-    for pattern in _SIDE_FILES:
+    for pattern in SIDE_FILES:
         for path in source.glob(pattern):
             if path.is_file() and path.name != _INDEX:
                 shutil.copyfile(path, target / path.name)

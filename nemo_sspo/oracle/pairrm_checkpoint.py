@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nemo_sspo.artifacts.model_source import OLD_WEIGHTS, is_hub_id, local_model
+from nemo_sspo.artifacts.model_source import is_hub_id, local_model
 from nemo_sspo.errors import UserError
 
 SOURCE_MARKER, FIRST_MARKER, SECOND_MARKER, CANDIDATE_MARKER = (
@@ -51,7 +51,7 @@ def inspect_pairrm(path: str) -> PairRMCheckpoint:
     Raises:
         UserError: a file is missing, or its configuration or weights are not those of a PairRM on DeBERTa-v2.
     """
-    directory = local_model(path, "oracle.path", OLD_WEIGHTS)
+    directory = local_model(path, "oracle.path", pickles=True)
     config = _read_config(directory)
     checkpoint = _identify(directory, config)
     if checkpoint.weights.name == SAFETENSORS:

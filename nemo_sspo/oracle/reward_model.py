@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nemo_sspo.artifacts.model_source import local_model
+from nemo_sspo.artifacts.model_source import CODE, MODEL_FILES, local_model
 from nemo_sspo.config.oracles import RewardModelOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.batching import pack, torch_dtype
@@ -57,7 +57,8 @@ class RewardModel:
     ) -> None:
         """Load a model; `device` is the GPU where there is one."""
         del workplace
-        directory = local_model(settings.path, "oracle.path")
+        files = (*MODEL_FILES, CODE) if settings.trust_remote_code else MODEL_FILES
+        directory = local_model(settings.path, "oracle.path", files)
         self._settings = settings
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._tokenizer = _load_tokenizer(directory, settings)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from nemo_sspo.artifacts.model_source import local_model
+from nemo_sspo.artifacts.model_source import SIDE_FILES, local_model
 from nemo_sspo.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def load_policy_tokenizer(policy: str) -> "PreTrainedTokenizerBase":
     """Tokenizer of a policy directory or hub id; refuses one without a chat template or an end-of-turn token."""
     from transformers import AutoTokenizer
 
-    directory = local_model(policy, "policy", weights=())
+    directory = local_model(policy, "policy", SIDE_FILES)
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory)
     except Exception as error:  # a missing or broken tokenizer surfaces as OSError, ValueError, KeyError or TypeError
@@ -60,7 +60,7 @@ def stop_token_ids(policy: str, tokenizer: "PreTrainedTokenizerBase") -> list[in
     from transformers import GenerationConfig
 
     stops = {tokenizer.eos_token_id}
-    directory = local_model(policy, "policy", weights=())
+    directory = local_model(policy, "policy", SIDE_FILES)
     if (directory / "generation_config.json").is_file():
         configured = GenerationConfig.from_pretrained(directory).eos_token_id
         stops |= set(configured if isinstance(configured, list) else [configured]) - {None}
@@ -83,7 +83,7 @@ def response_text(tokenizer: "PreTrainedTokenizerBase", token_ids: Sequence[int]
 
 def context_tokens(policy: str) -> int | None:
     """Positions that a policy was made for (`max_position_embeddings`); None where its config.json does not say."""
-    path = local_model(policy, "policy", weights=()) / "config.json"
+    path = local_model(policy, "policy", SIDE_FILES) / "config.json"
     config = json.loads(path.read_bytes()) if path.is_file() else {}
     positions = config.get("text_config", config).get("max_position_embeddings")
     return int(positions) if positions else None
