@@ -1,15 +1,23 @@
 """What is not wrong with an experiment, but may not be what its user means."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.oracles import PairRMOracle
+from nemo_sspo.launch.check_mounts import hub_id_of
 from nemo_sspo.objective.target_blind import TARGET_BLIND
 
 
 def notes(experiment: Experiment) -> list[str]:
     """Every remark, each one line; none keeps the run from starting."""
-    return [*_gate_without_effect(experiment), *_form_without_effect(experiment), *_state_never_saved(experiment)]
+    return [
+        *_gate_without_effect(experiment),
+        *_form_without_effect(experiment),
+        *_state_never_saved(experiment),
+        *_backbone_elsewhere(experiment),
+    ]
 
 
 def _gate_without_effect(experiment: Experiment) -> Iterator[str]:
@@ -35,4 +43,16 @@ def _state_never_saved(experiment: Experiment) -> Iterator[str]:
         yield (
             "train.checkpoint_every_steps is not set: a lost node or a crash starts an iteration's training from its "
             "first step; train.checkpoint_every_steps=50 has it continue from its newest state"
+        )
+
+
+def _backbone_elsewhere(experiment: Experiment) -> Iterator[str]:
+    oracle = experiment.oracle
+    if not isinstance(oracle, PairRMOracle) or not Path(oracle.path).is_dir():
+        return
+    if (backbone := hub_id_of("oracle.path", oracle.path)) is not None:
+        yield (
+            f"oracle.path={oracle.path}: its config.json names its backbone by the hub id {backbone}, whose "
+            f"configuration and tokenizer are fetched: where the hub is not reached, lay them into "
+            f"{Path(oracle.path) / backbone}, or take llm-blender/PairRM-hf"
         )

@@ -13,7 +13,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.launch.check_environments import check_environments
 from nemo_sspo.launch.check_functions import check_functions
 from nemo_sspo.launch.check_models import check_encoder, check_policy, policy_bytes
-from nemo_sspo.launch.check_mounts import check_mounts
+from nemo_sspo.launch.check_mounts import check_downloads, check_mounts
 from nemo_sspo.launch.check_oracle import check_oracle, oracle_paths
 from nemo_sspo.launch.check_prompts import check_prompts, planned_prompts
 from nemo_sspo.launch.check_responses import check_responses
@@ -146,6 +146,7 @@ CHECKS: tuple[Check, ...] = (
     check_candidates,
     check_environments,
     check_mounts,
+    check_downloads,
     check_run_directory,
     check_stored_experiment,
 )

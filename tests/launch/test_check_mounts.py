@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nemo_sspo.config.load import load_experiment
-from nemo_sspo.launch.check_mounts import check_mounts
+from nemo_sspo.launch.check_mounts import check_downloads, check_mounts
+from nemo_sspo.launch.notes import notes
 from nemo_sspo.launch.preflight import CHECKS
 
 Found = Callable[..., list[str]]
@@ -22,10 +23,13 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
     (tmp_path / "project" / "prompts.jsonl").write_text("")
     monkeypatch.chdir(tmp_path / "project")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
 
     def check(*overrides: str) -> list[str]:
         given = [f"policy={tmp_path}/models/policy", f"oracle.path={tmp_path}/models/oracle", "prompts=prompts.jsonl"]
-        return list(check_mounts(load_experiment(["experiment=llama3-70b", "cluster=slurm_pyxis", *given, *overrides])))
+        experiment = load_experiment(["experiment=llama3-70b", "cluster=slurm_pyxis", *given, *overrides])
+        return [*check_mounts(experiment), *check_downloads(experiment)]
 
     return check
 
@@ -71,14 +75,55 @@ def test_without_an_image_everything_is_seen(found: Found, tmp_path: Path) -> No
     ]
 
 
-def test_ids_are_left_to_the_stages_and_apptainer_brings_the_home_directory(found: Found, tmp_path: Path) -> None:
-    assert found("policy=org/model", "oracle.path=llm-blender/PairRM") == []
+WITHOUT_HF_HOME = "~cluster.train.variables.HF_HOME", "~cluster.rollout.variables.HF_HOME"
+HUB_IDS = "policy=org/model", "oracle.path=llm-blender/PairRM"
+
+
+def test_a_hub_id_is_refused_where_its_download_is_lost(
+    found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    below = f"below {project}, {project}/runs/llama3-70b, /lustre"
+    lost = "is a hub id, which every task of"
+    give = "would download into its own container; give a directory, or set"
+    assert found(*HUB_IDS, *WITHOUT_HF_HOME) == [
+        f"policy: org/model {lost} prepare_prompts, rollout_held_out, rollout {give} "
+        f"cluster.rollout.variables.HF_HOME to one {below}",
+        f"policy: org/model {lost} import_policy, export {give} cluster.train.variables.HF_HOME to one {below}",
+        f"oracle.path: llm-blender/PairRM {lost} score, evaluate {give} "
+        f"cluster.rollout.variables.HF_HOME to one {below}",
+    ]
+    assert len(found(*HUB_IDS, "cluster.rollout.variables.HF_HOME=/scratch")) == 2
+    monkeypatch.setenv("HF_HUB_CACHE", "/lustre/mine")
+    assert found(*HUB_IDS, *WITHOUT_HF_HOME) == []
+
+
+def test_a_local_pairrm_fetches_the_backbone_that_it_names_by_a_hub_id(found: Found, tmp_path: Path) -> None:
+    pairrm = tmp_path / "project" / "pairrm"
+    pairrm.mkdir()
+    named = {"ranker_type": "pairranker", "model_type": "deberta", "model_name": "microsoft/deberta-v3-large"}
+    (pairrm / "config.json").write_text(json.dumps(named))
+    (pairrm / "pytorch_model.bin").touch()
+    local = ("oracle.path=pairrm", *mounts(tmp_path / "models"), *WITHOUT_HF_HOME)
+    (problem,) = found(*local)
+    assert problem.startswith(
+        "oracle.path: microsoft/deberta-v3-large is a hub id, which every task of score, evaluate"
+    )
+    (note,) = notes(load_experiment(["experiment=quickstart", "oracle.path=pairrm"]))
+    assert "names its backbone by the hub id microsoft/deberta-v3-large" in note
+    (pairrm / "microsoft" / "deberta-v3-large").mkdir(parents=True)
+    assert found(*local) == notes(load_experiment(["experiment=quickstart", "oracle.path=pairrm"])) == []
+
+
+def test_a_cache_below_a_mount_is_enough_and_apptainer_brings_the_home_directory(found: Found, tmp_path: Path) -> None:
+    assert found(*HUB_IDS) == []
     (tmp_path / "home").mkdir()
     (tmp_path / "models").rename(tmp_path / "home" / "models")
     at_home = (f"policy={tmp_path}/home/models/policy", f"oracle.path={tmp_path}/home/models/oracle")
     assert len(found(*at_home)) == 3
-    assert found(*at_home, "cluster.train.container=apptainer", "cluster.rollout.container=apptainer") == []
+    apptainer = "cluster.train.container=apptainer", "cluster.rollout.container=apptainer"
+    assert found(*at_home, *apptainer) == found(*HUB_IDS, *apptainer, *WITHOUT_HF_HOME) == []
 
 
 def test_it_is_part_of_the_preflight() -> None:
-    assert check_mounts in CHECKS
+    assert {check_mounts, check_downloads} <= set(CHECKS)
