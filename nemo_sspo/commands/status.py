@@ -51,7 +51,7 @@ def show_status(options: argparse.Namespace) -> int:
         else:
             if options.watch is not None and console.is_terminal:
                 console.clear()
-            print_wide(_table(list(_folded(rows))), console)
+            print_wide(_table(list(folded(rows))), console)
             if advice := _advice(rows, experiment):
                 print(advice)
         if options.watch is None or all(row.state in _ENDED for row in rows):
@@ -66,7 +66,7 @@ def _rows(experiment: Experiment) -> list[StepStatus]:
     return slurm_status(jobs(experiment), place, live_jobs(place.run), final_state)
 
 
-def _folded(rows: Sequence[StepStatus]) -> Iterator[StepStatus]:
+def folded(rows: Sequence[StepStatus]) -> Iterator[StepStatus]:
     """Neighbouring shards of which there is the same to say, as one row: ``iter_1.rollout.0-39``."""
     for (step, state, *_), group in groupby(rows, _what_is_said):
         shards = list(group)

@@ -8,7 +8,7 @@ import pytest
 
 from nemo_sspo import cli
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.commands.status import _folded
+from nemo_sspo.commands.status import folded
 from nemo_sspo.launch.local_status import local_status
 from nemo_sspo.launch.run_directory import hold
 from nemo_sspo.launch.step_status import StepStatus
@@ -84,7 +84,7 @@ def test_shards_of_which_there_is_the_same_to_say_share_a_line():
     states = ["published", "published", "running", "running", "queued", "queued", "queued", "failed"]
     rows = [StepStatus(f"iter_1.rollout.{n:05d}", state, job=f"7_{n}") for n, state in enumerate(states)]
     rows.append(StepStatus("iter_1.score.00000", "queued", job="8_0"))
-    shown = [(row.step, row.state, row.job) for row in _folded(rows)]
+    shown = [(row.step, row.state, row.job) for row in folded(rows)]
     assert shown == [
         ("iter_1.rollout.0-1", "published", "7"),
         ("iter_1.rollout.00002", "running", "7_2"),
