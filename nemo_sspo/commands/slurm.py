@@ -133,7 +133,8 @@ def _of_slurm(options: argparse.Namespace) -> Experiment:
         raise UserError("resume takes a run's directory, as in runs/<name>; settings are changed with submit")
     experiment = given_experiment(options.overrides, options.config_dir)
     if root is not None and experiment.cluster.kind == "local":
-        raise UserError(f"{root}: a run of this machine, not of Slurm: `nemo-sspo run {root}` continues it")
+        again = f"nemo-sspo run {shlex.quote(str(root))}"
+        raise UserError(f"{root}: a run of this machine, not of Slurm: `{again}` continues it")
     return experiment
 
 

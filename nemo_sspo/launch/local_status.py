@@ -29,8 +29,10 @@ def _status(layout: RunLayout, step: Step, since: float | None) -> StepStatus:
     if since is None:
         return StepStatus(step.step_id, "missing", detail=f"ended before it was done: {last}" if last else "")
     # What the steps of an earlier runner have left is older.
-    if max(map(_modified, (layout.progress(step.step_id), *layout.logs(step.step_id)))) >= since:
+    if _modified(layout.progress(step.step_id)) >= since:
         return StepStatus(step.step_id, "running", detail=last, **reported(layout, step))
+    if any(_modified(log) >= since for log in layout.logs(step.step_id)):
+        return StepStatus(step.step_id, "running", detail=last)
     return StepStatus(step.step_id, "queued")
 
 

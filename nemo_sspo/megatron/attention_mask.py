@@ -144,13 +144,13 @@ class PackedRow(PackedSeqParams):
 
     part_bounds: Tensor | None = None
     """As in `Microbatch`."""
-    _sights: dict[int | None, AttentionMask] = field(default_factory=dict, init=False, repr=False)
+    _masks: dict[int | None, AttentionMask] = field(default_factory=dict, init=False, repr=False)
 
     def attention_mask(self, length: int, window: int | None, rank: int, size: int) -> AttentionMask:
         """Of a context-parallel rank, always the same one, in a row of `length` tokens."""
-        if window not in self._sights:
-            self._sights[window] = AttentionMask.of(*self.places(length), window, self.cu_seqlens_q, rank, size)
-        return self._sights[window]
+        if window not in self._masks:
+            self._masks[window] = AttentionMask.of(*self.places(length), window, self.cu_seqlens_q, rank, size)
+        return self._masks[window]
 
     def places(self, length: int) -> tuple[Tensor, Tensor]:
         """Part and position of every token of the row, [T] int32 each."""

@@ -45,7 +45,10 @@ def test_what_runs_is_what_has_spoken_since_the_runner_began(tmp_path):
         assert (row.state, row.done, row.total, row.unit, row.detail) == ("running", 60, 100, "steps", "step 60 [loss]")
         assert row.per_second == pytest.approx(2.0)
         assert rows()["prepare_prompts"].state == "published"
-        assert rows()["iter_1.rollout.00000"].state == "queued"
+        rollout = "iter_1.rollout.00000"
+        assert rows()[rollout].state == "queued"
+        layout.log(rollout, "2").write_text("loading\n")  # begun again, and has not reported yet
+        assert rows()[rollout] == StepStatus(rollout, "running", detail="loading")
     assert rows()[TRAIN].state == "missing"
 
 
