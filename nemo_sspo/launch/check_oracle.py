@@ -1,7 +1,6 @@
 """Checks of the oracle, one for each kind: everything that can be known without a model or a request."""
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from nemo_sspo.config.experiment import Experiment
@@ -12,9 +11,9 @@ from nemo_sspo.launch.check_prompts import planned_prompts
 from nemo_sspo.oracle.judge_endpoint import api_key, check_endpoint
 from nemo_sspo.oracle.judge_question import read_template
 from nemo_sspo.oracle.pairrm_checkpoint import inspect_pairrm
+from nemo_sspo.oracle.reward_model_files import reward_model_problems
 
 _ORDERS = 2
-_CLASSIFIER = "ForSequenceClassification"
 
 
 def check_oracle(experiment: Experiment) -> Iterator[str]:
@@ -56,8 +55,8 @@ def _reward_model(experiment: Experiment, oracle: RewardModelOracle) -> Iterator
     if directory is None:
         return
     config = json_object(directory / "config.json", "give the directory or hub id of a reward model")
-    yield from _not_a_reward_model(directory, config)
-    yield from incomplete_weights("oracle.path", directory)
+    damaged = list(incomplete_weights("oracle.path", directory))
+    yield from damaged or reward_model_problems(directory, config)
     if not any((directory / name).is_file() for name in (*TOKENIZER_FILES, "spm.model", "vocab.txt")):
         yield f"oracle.path={directory}: no tokenizer beside the weights"
     if "auto_map" in config and not oracle.trust_remote_code:
@@ -65,16 +64,6 @@ def _reward_model(experiment: Experiment, oracle: RewardModelOracle) -> Iterator
             f"oracle.path={directory}: the model brings Python code of its own; read it, then give "
             "oracle.trust_remote_code=true"
         )
-
-
-def _not_a_reward_model(directory: Path, config: Mapping[str, Any]) -> Iterator[str]:
-    architectures = config.get("architectures") or []
-    if not any(str(name).endswith(_CLASSIFIER) for name in architectures):
-        yield f"oracle.path={directory}: {architectures} is no sequence classifier, so it gives no reward"
-        return
-    outputs = config.get("num_labels", len(config.get("id2label") or (0, 1)))  # transformers' default is two labels
-    if outputs != 1:
-        yield f"oracle.path={directory}: a classifier of {outputs} classes; a reward model has one output"
 
 
 def _llm_judge(experiment: Experiment, oracle: LlmJudgeOracle) -> Iterator[str]:

@@ -19,11 +19,10 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.batching import pack, token_budget, torch_dtype, windows
 from nemo_sspo.oracle.deberta_attention import WantedStates
 from nemo_sspo.oracle.pairrm_checkpoint import (
-    BACKBONE_PREFIX,
     HEAD_OUTPUT,
-    HEAD_PREFIX,
     MARKER_ID_KEYS,
     MARKERS,
+    POSITION_IDS,
     SAFETENSORS,
     WORD_EMBEDDINGS,
     PairRMCheckpoint,
@@ -158,12 +157,17 @@ def _load_model(checkpoint: PairRMCheckpoint) -> PairRMModel:
     embeddings = cast(nn.Module, model.pretrained_model.embeddings)
     embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]
     try:
-        missing = model.load_state_dict(state, strict=False, assign=True).missing_keys
+        missing, unread = model.load_state_dict(state, strict=False, assign=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{checkpoint.weights}: shapes other than config.json's ({reason})") from None
     if missing:
         raise UserError(f"{checkpoint.weights}: lacks {', '.join(missing[:3])}; the checkpoint is incomplete")
+    if unread:
+        raise UserError(
+            f"{checkpoint.weights}: holds {', '.join(unread[:3])}, of which {checkpoint.backbone}/config.json knows "
+            "nothing; one of the two is another model's"
+        )
     return model.float()
 
 
@@ -174,7 +178,9 @@ def _read_weights(checkpoint: PairRMCheckpoint) -> dict[str, Tensor]:
         state = load_file(checkpoint.weights)
     else:
         state = _read_pickle(checkpoint)
-    state = {name: tensor for name, tensor in state.items() if name.startswith((BACKBONE_PREFIX, HEAD_PREFIX))}
+    positions = state.pop(POSITION_IDS, None)  # stored by older versions of transformers; 0, 1, 2, ... in every model
+    if positions is not None and not torch.equal(positions.flatten(), torch.arange(positions.numel())):
+        raise UserError(f"{checkpoint.weights}: {POSITION_IDS} does not count 0, 1, 2, ...")
     if WORD_EMBEDDINGS not in state or HEAD_OUTPUT not in state:
         raise UserError(f"{checkpoint.weights}: not the weights of a PairRM: no {WORD_EMBEDDINGS} or {HEAD_OUTPUT}")
     return state

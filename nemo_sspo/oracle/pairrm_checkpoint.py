@@ -7,12 +7,12 @@ Both keep their weights under ``pretrained_model.*`` and ``head_layer.*``.
 """
 
 import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from nemo_sspo.artifacts.model_source import is_hub_id, local_model
+from nemo_sspo.artifacts.weight_headers import tensor_headers, unmerged_adapter, weight_problems
 from nemo_sspo.errors import UserError
 
 SOURCE_MARKER, FIRST_MARKER, SECOND_MARKER, CANDIDATE_MARKER = (
@@ -29,6 +29,7 @@ MARKER_ID_KEYS = dict(
 
 BACKBONE_PREFIX, HEAD_PREFIX = "pretrained_model.", "head_layer."
 WORD_EMBEDDINGS = BACKBONE_PREFIX + "embeddings.word_embeddings.weight"
+POSITION_IDS = BACKBONE_PREFIX + "embeddings.position_ids"
 HEAD_HIDDEN, HEAD_OUTPUT = HEAD_PREFIX + "1.weight", HEAD_PREFIX + "4.weight"
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 
@@ -55,7 +56,7 @@ def inspect_pairrm(path: str) -> PairRMCheckpoint:
     config = _read_config(directory)
     checkpoint = _identify(directory, config)
     if checkpoint.weights.name == SAFETENSORS:
-        _check_weights(checkpoint.weights)
+        _check_weights(checkpoint)
     return checkpoint
 
 
@@ -72,6 +73,8 @@ def _read_config(directory: Path) -> dict[str, Any]:
 
 
 def _identify(directory: Path, config: dict[str, Any]) -> PairRMCheckpoint:
+    if adapter := unmerged_adapter(directory):
+        raise UserError(f"oracle.path={directory}: {adapter} asks for an adapter that is not merged; merge it first")
     weights = next((directory / name for name in (SAFETENSORS, PICKLE) if (directory / name).is_file()), None)
     if weights is None:
         raise UserError(f"oracle.path={directory}: neither {SAFETENSORS} nor {PICKLE}; the checkpoint is incomplete")
@@ -109,14 +112,13 @@ def _beside(directory: Path, name: str) -> str:
     return str(directory / name) if (directory / name).is_dir() else name
 
 
-def _check_weights(weights: Path) -> None:
-    """Read the names from a safetensors header (8 bytes of length, then JSON), not the tensors."""
-    try:
-        with weights.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            names = set(json.loads(file.read(min(length, 1 << 27))))
-    except (ValueError, struct.error):
-        raise UserError(f"{weights}: not a safetensors file, or cut short") from None
-    missing = {WORD_EMBEDDINGS, HEAD_HIDDEN, HEAD_OUTPUT} - names
-    if missing:
+def _check_weights(checkpoint: PairRMCheckpoint) -> None:
+    """The tensors' names are those of a PairRM, and as many layers as its backbone's configuration says."""
+    weights, tensors = checkpoint.weights, tensor_headers(checkpoint.weights)
+    if missing := {WORD_EMBEDDINGS, HEAD_HIDDEN, HEAD_OUTPUT} - set(tensors):
         raise UserError(f"{weights}: not the weights of a PairRM: no {', '.join(sorted(missing))}")
+    file = Path(checkpoint.backbone) / "config.json"
+    if file.is_file():  # a backbone on the hub is compared when its configuration is here
+        named = "config.json" if checkpoint.layout == "hf" else str(file)
+        for problem in weight_problems(tensors, json.loads(file.read_text()), named):
+            raise UserError(f"{weights}: {problem}")

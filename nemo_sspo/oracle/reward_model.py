@@ -8,6 +8,7 @@ template; a tokenizer without one encodes (prompt text, response) as a pair. A c
 beginning (the last token carries the reward, the response matters most); a pair is cut where it is longest.
 """
 
+import json
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -23,6 +24,7 @@ from nemo_sspo.config.oracles import RewardModelOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.batching import pack, torch_dtype
 from nemo_sspo.oracle.protocol import OnProgress, Preferences, Row, Turn, Workplace, silent
+from nemo_sspo.oracle.reward_model_files import reward_model_problems
 from nemo_sspo.oracle.unique import Unique
 
 if TYPE_CHECKING:
@@ -146,10 +148,12 @@ def _load_tokenizer(directory: Path, settings: RewardModelOracle) -> "PreTrained
 
 
 def _load_model(directory: Path, settings: RewardModelOracle) -> "PreTrainedModel":
-    """Weights in full precision from safetensors; a head that the checkpoint does not hold is refused."""
+    """Weights in full precision from safetensors, each of which has its place, as each place has its weight."""
     from transformers import AutoModelForSequenceClassification
 
     try:
+        for problem in reward_model_problems(directory, json.loads((directory / "config.json").read_bytes())):
+            raise UserError(problem)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             directory,
             use_safetensors=True,
@@ -163,9 +167,14 @@ def _load_model(directory: Path, settings: RewardModelOracle) -> "PreTrainedMode
         raise UserError(
             f"oracle.path={directory}: a classifier of {model.config.num_labels} classes; a reward model has one output"
         )
-    if missing := sorted(info["missing_keys"]):
+    if missing := sorted(info["missing_keys"]):  # transformers would give them random values
         raise UserError(
             f"oracle.path={directory}: its weights lack {', '.join(missing[:3])}; this is a base model or incomplete"
+        )
+    if unread := sorted(info["unexpected_keys"]):
+        raise UserError(
+            f"oracle.path={directory}: its weights hold {', '.join(unread[:3])}, for which {type(model).__name__} of "
+            "its config.json has no place; one of the two is another model's"
         )
     return model
 

@@ -2,13 +2,39 @@
 
 from nemo_sspo.launch import check_environments
 from tests.launch.test_preflight import edit, found, only, place  # noqa: F401 - a fixture
-from tests.launch.tiny_models import write_reward_model
+from tests.launch.tiny_models import ORACLE_TENSORS, write_reward_model, write_safetensors
 
 
 def test_oracle(place):  # noqa: F811
     edit(place / "oracle" / "config.json", model_type="llama", source_prefix_id=None)
     assert "not a PairRM" in only()
     assert only("oracle.path=./absent") == "oracle.path=./absent: no such directory, and not a hub id (owner/name)"
+
+
+def test_an_oracle_whose_weights_are_another_models(place):  # noqa: F811
+    """What transformers or torch would drop unread, or fill with random values, is told by the files alone."""
+    layers = [f"pretrained_model.encoder.layer.{index}.output.dense.weight" for index in range(3)]
+    write_safetensors(place / "oracle" / "model.safetensors", *ORACLE_TENSORS, *layers)
+    edit(place / "oracle" / "config.json", num_hidden_layers=2)
+    assert "its weights hold layer 2, config.json has 2 layers" in only()
+    edit(place / "oracle" / "config.json", num_hidden_layers=4)
+    assert "its weights lack layer 3, config.json has 4 layers" in only()
+    edit(place / "oracle" / "config.json", num_hidden_layers=3)
+    assert found() == []
+
+    reward, weights = ("oracle=reward_model", "oracle.path=reward"), place / "reward" / "model.safetensors"
+    write_reward_model(place / "reward")
+    edit(place / "reward" / "config.json", num_hidden_layers=1)
+    write_safetensors(weights, "model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight", "score.weight")
+    assert "its weights hold layer 1, config.json has 1 layers" in only(*reward)
+    write_safetensors(weights, "model.layers.0.mlp.up_proj.weight", "lm_head.weight")
+    assert "its weights lack score.weight or classifier.weight" in only(*reward)
+    write_safetensors(weights, "model.layers.0.mlp.up_proj.lora_A.default.weight", "score.weight")
+    assert "an adapter that is not merged" in only(*reward)
+    write_safetensors(weights, "model.layers.0.mlp.up_proj.weight", "score.weight", dtype="F8_E4M3")
+    assert "its weights are quantized (model.layers.0.mlp.up_proj.weight is F8_E4M3)" in only(*reward)
+    (place / "reward" / "adapter_config.json").write_text("{}")
+    assert "adapter_config.json asks for an adapter that is not merged" in only(*reward)
 
 
 def test_reward_model(place):  # noqa: F811

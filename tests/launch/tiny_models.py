@@ -28,10 +28,10 @@ ORACLE_TENSORS = (
 )
 
 
-def write_safetensors(path: Path, *names: str) -> None:
-    """A file of 2 x 2 zero matrices."""
+def write_safetensors(path: Path, *names: str, dtype: str = "F32") -> None:
+    """A file of 2 x 2 zero matrices of four bytes a number, or of fewer and padding."""
     header = {
-        name: {"dtype": "F32", "shape": [2, 2], "data_offsets": [16 * index, 16 * index + 16]}
+        name: {"dtype": dtype, "shape": [2, 2], "data_offsets": [16 * index, 16 * index + 16]}
         for index, name in enumerate(names)
     }
     text = json.dumps(header).encode()

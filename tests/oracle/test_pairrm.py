@@ -25,7 +25,7 @@ from nemo_sspo.objective.targets import build_targets
 from nemo_sspo.oracle import pairrm, pairrm_rows
 from nemo_sspo.oracle.batching import pack, token_budget, windows
 from nemo_sspo.oracle.pairrm import PairRM
-from nemo_sspo.oracle.pairrm_checkpoint import HEAD_OUTPUT, MARKERS
+from nemo_sspo.oracle.pairrm_checkpoint import HEAD_OUTPUT, MARKERS, POSITION_IDS
 from nemo_sspo.oracle.protocol import Row
 from tests.oracle.tiny_pairrm import CANDIDATE_MAX, SOURCE_MAX
 
@@ -232,7 +232,8 @@ def edit_config(path: Path, **changes: object) -> None:
         ("hf", {"cand1_prefix_id": None}, "not a PairRM"),
         ("hf", {"cand1_prefix_id": 3}, r"its tokenizer has <\|candidate1\|> as \d+, config.json says 3"),
         ("hf", {"intermediate_size": 16}, "shapes other than config.json's"),
-        ("hf", {"num_hidden_layers": 3}, "the checkpoint is incomplete"),
+        ("hf", {"num_hidden_layers": 3}, "lack layer 2, config.json has 3 layers; the checkpoint is incomplete"),
+        ("hf", {"num_hidden_layers": 1}, "its weights hold layer 1, config.json has 1 layers"),
         ("llm-blender", {"ranker_type": "deberta-rm"}, "only a pairranker on DeBERTa"),
         ("llm-blender", {"model_type": "roberta"}, "only a pairranker on DeBERTa"),
         ("llm-blender", {"model_name": "/no/such/backbone"}, "no such backbone directory"),
@@ -264,6 +265,51 @@ def test_incomplete_checkpoints_are_refused(checkpoints: dict[str, Path], tmp_pa
     (path / "config.json").unlink()
     with pytest.raises(UserError, match=r"no config\.json"):
         oracle(path)
+
+
+@pytest.mark.parametrize("layout", ["hf", "llm-blender", "pickle"])
+def test_every_weight_has_its_place(checkpoints: dict[str, Path], tmp_path: Path, layout: str) -> None:
+    """A backbone with fewer layers than the weights, or a tensor that no part of the model reads, is another model's."""
+    path = copy(checkpoints, layout, tmp_path / "oracle")
+    if layout != "hf":
+        backbone = shutil.copytree(json.loads((path / "config.json").read_text())["model_name"], tmp_path / "small")
+        edit_config(path, model_name=str(backbone))
+        edit_config(backbone, num_hidden_layers=1)
+    else:
+        edit_config(path, num_hidden_layers=1)
+    with pytest.raises(UserError, match=r"hold.* layer 1,|holds pretrained_model\.encoder\.layer\.1\."):
+        oracle(path)
+    edit_config(path if layout == "hf" else backbone, num_hidden_layers=2)
+    change_weights(path, {"extra_head.weight": torch.zeros(2)})
+    with pytest.raises(UserError, match=r"holds extra_head\.weight, of which .*config\.json knows nothing"):
+        oracle(path)
+
+
+def test_positions_that_older_versions_of_transformers_stored_are_no_weight(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    path = copy(checkpoints, "pickle", tmp_path / "oracle")
+    rows = all_rows()[:4]
+    change_weights(path, {POSITION_IDS: torch.arange(512)[None]})
+    np.testing.assert_array_equal(oracle(path).compare(rows).logits_R, oracle(checkpoints["hf"]).compare(rows).logits_R)
+    change_weights(path, {POSITION_IDS: torch.arange(512)[None] + 1})
+    with pytest.raises(UserError, match=r"position_ids does not count 0, 1, 2"):
+        oracle(path)
+
+
+def test_an_adapter_that_is_not_merged_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    path = copy(checkpoints, "hf", tmp_path / "oracle")
+    (path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"adapter_config\.json asks for an adapter that is not merged"):
+        oracle(path)
+
+
+def change_weights(path: Path, added: dict[str, torch.Tensor]) -> None:
+    """Write the checkpoint's weights again with further tensors."""
+    if (path / "pytorch_model.bin").is_file():
+        torch.save(torch.load(path / "pytorch_model.bin", weights_only=True) | added, path / "pytorch_model.bin")
+    else:
+        save_file(load_file(path / "model.safetensors") | added, path / "model.safetensors")
 
 
 class Bomb:

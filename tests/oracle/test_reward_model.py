@@ -154,6 +154,22 @@ def test_what_is_no_reward_model_is_refused(models: dict[str, Path], tmp_path: P
     save_file({k: v for k, v in state.items() if k != "score.weight"}, headless / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"its weights lack score\.weight"):
         oracle(headless)
+    weights = shutil.copytree(models["chat"], tmp_path / "weights")
+    for added, message in (
+        ("lm_head.weight", r"hold lm_head\.weight, for which LlamaForSequenceClassification .* has no place"),
+        ("model.layers.2.input_layernorm.weight", "its weights hold layer 2, config.json has 2 layers"),
+        ("model.layers.0.self_attn.q_proj.lora_A.weight", "an adapter that is not merged"),
+    ):
+        save_file(state | {added: torch.zeros(32)}, weights / "model.safetensors", {"format": "pt"})
+        with pytest.raises(UserError, match=message):
+            oracle(weights)
+    cut = {name: tensor for name, tensor in state.items() if not name.startswith("model.layers.1.mlp")}
+    save_file(cut, weights / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"its weights lack model\.layers\.1\.mlp\.down_proj\.weight"):
+        oracle(weights)
+    (weights / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"adapter_config\.json asks for an adapter that is not merged"):
+        oracle(weights)
     pickled = shutil.copytree(models["chat"], tmp_path / "pickled")
     torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()

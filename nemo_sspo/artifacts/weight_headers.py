@@ -1,0 +1,90 @@
+"""What the headers of safetensors files tell of a model: its tensors' names, depth and types. No tensor is read."""
+
+import json
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nemo_sspo.errors import UserError
+
+_MAX_HEADER_BYTES = 128 * 2**20
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
+_DEPTHS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+_OWN_DEPTHS = ("is_encoder_decoder", "num_nextn_predict_layers")
+"""Settings of models whose layers are not counted by one number."""
+_QUANTIZED = re.compile(r"[FIU][48]_?")
+"""Types of numbers that stand for weights only together with scales."""
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+
+
+class TensorHeader(NamedTuple):
+    """A tensor as its file describes it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def tensor_headers(file: Path) -> dict[str, TensorHeader]:
+    """Names, types and shapes of a safetensors file: eight bytes of length, then a JSON header.
+
+    Raises:
+        UserError: it is no such file, or cut short.
+    """
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(min(length, _MAX_HEADER_BYTES)))
+        return {
+            name: TensorHeader(tensor["dtype"], tuple(tensor["shape"]))
+            for name, tensor in header.items()
+            if name != "__metadata__"
+        }
+    except (ValueError, struct.error, AttributeError, KeyError, TypeError):
+        raise UserError(f"{file}: not a safetensors file, or cut short; fetch it again") from None
+
+
+def model_headers(files: Sequence[Path]) -> dict[str, TensorHeader]:
+    """Names, types and shapes of all files of a model."""
+    return {name: tensor for file in files for name, tensor in tensor_headers(file).items()}
+
+
+def weight_problems(tensors: Mapping[str, TensorHeader], config: Mapping[str, Any], named: str) -> Iterator[str]:
+    """What keeps a model from being the one that its weights were saved from; `named` is where `config` was read."""
+    if adapters := [name for name in tensors if ".lora_" in name or ".modules_to_save." in name]:
+        yield f"its weights hold an adapter that is not merged ({adapters[0]}); merge it into the model and save that"
+        return
+    if quantized := [name for name, tensor in tensors.items() if _QUANTIZED.match(tensor.dtype)]:
+        dtype = tensors[quantized[0]].dtype
+        yield f"its weights are quantized ({quantized[0]} is {dtype}); give a model in bf16, fp16 or fp32"
+    depth = next((config[key] for key in _DEPTHS if isinstance(config.get(key), int)), None)
+    layers = {int(match[1]) for match in map(_LAYER.search, tensors) if match}
+    if depth is None or not layers or any(config.get(key) for key in _OWN_DEPTHS):
+        return
+    if max(layers) >= depth:
+        yield f"its weights hold layer {max(layers)}, {named} has {depth} layers; one of the two is another model's"
+    elif absent := sorted(set(range(depth)) - layers):
+        yield f"its weights lack layer {absent[0]}, {named} has {depth} layers; the checkpoint is incomplete"
+
+
+def unmerged_adapter(directory: Path) -> str | None:
+    """The file by which a directory asks for an adapter over another model, if it has one."""
+    return next((name for name in _ADAPTER_FILES if (directory / name).is_file()), None)
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files that transformers reads of a directory: the single one, else those that the index names.
+
+    Raises:
+        UserError: the index is no index.
+    """
+    if (single := directory / "model.safetensors").is_file():
+        return [single]
+    if not (index := directory / "model.safetensors.index.json").is_file():
+        return []
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{index}: not an index of weights") from None
+    return [directory / str(name) for name in sorted(map(str, names))]
