@@ -60,7 +60,10 @@ def evaluate(options: argparse.Namespace) -> int:
         config["content of --include-path"] = fingerprint(options.include_path)
     if is_published(final):
         refuse_changes(open_artifact(final), config, {"policy": exported})
-        console.print(_table([Score(**row) for row in json.loads((final / SCORES).read_bytes())]))
+        published = [Score(**row) for row in json.loads((final / SCORES).read_bytes())]
+        if not published:
+            raise UserError(f"{final}: published by an earlier version without any score; remove it and run this again")
+        console.print(_table(published))
         return 0
 
     def line(task: Any, output: Path) -> list[str]:

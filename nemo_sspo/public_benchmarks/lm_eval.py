@@ -1,9 +1,10 @@
 """lm-evaluation-harness: the command line of a task, and its score in the file that it writes."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from nemo_sspo.config.benchmarks import LM_EVAL_TASKS, LmEvalTask
 from nemo_sspo.config.variants import VllmEngine
@@ -75,24 +76,47 @@ def _hf_settings(engine: VllmEngine) -> dict[str, object]:
 def read_scores(task: LmEvalTask, output: Path) -> list[Score]:
     """The scores of a task from the harness's results file: its reported metric, or every metric it has.
 
+    A group that aggregates nothing has none of its own: its subtasks' scores are given, as they are for a tag.
+
     Raises:
-        UserError: there is no such file, or it lacks the task or the metric.
+        UserError: there is no such file, it lacks the task or the metric, or what it has is no finite number.
     """
     files = sorted(output.rglob("results_*.json"))
     if not files:
         raise UserError(f"{output}: lm_eval wrote no results file for {task.name}")
-    results = json.loads(files[-1].read_bytes()).get("results", {})
-    row = results.get(task.name) or json.loads(files[-1].read_bytes()).get("groups", {}).get(task.name)
-    if row is None:
-        raise UserError(f"{files[-1]}: no results of {task.name} (there are {', '.join(results) or 'none'})")
-    metrics = [task.metric] if task.metric else [name for name in row if "," in name and "_stderr," not in name]
-    missing = [metric for metric in metrics if metric not in row]
-    if missing:
-        raise UserError(f"{files[-1]}: {task.name} has no {missing[0]} (there are {', '.join(row)})")
-    return [Score(task.name, metric, float(row[metric]), _stderr(row, metric)) for metric in metrics]
+    found = json.loads(files[-1].read_bytes())
+    rows: dict[str, Any] = found.get("groups", {}) | found.get("results", {})
+    subtasks: dict[str, list[str]] = found.get("group_subtasks", {})
+    if task.name not in rows and task.name not in subtasks:
+        if not rows:
+            raise UserError(f"{files[-1]}: no results of {task.name}")
+        subtasks = {task.name: [name for name in rows if not subtasks.get(name)]}  # of a tag, all that was run
+    return _scores(task, rows, subtasks, files[-1])
+
+
+def _scores(task: LmEvalTask, rows: dict[str, Any], subtasks: dict[str, list[str]], file: Path) -> list[Score]:
+    """Scores of a task, or of the subtasks of one that has none of its own."""
+    row, parts = rows.get(task.name, {}), subtasks.get(task.name, [])
+    metrics = [name for name in row if "," in name and "_stderr," not in name]
+    if not metrics and parts:
+        return [score for part in parts for score in _scores(task._replace(name=part), rows, subtasks, file)]
+    if not metrics:
+        raise UserError(f"{file}: {task.name} has no score at all; see its metric_list, or its group's")
+    if task.metric and task.metric not in row:
+        raise UserError(f"{file}: {task.name} has no {task.metric} (there are {', '.join(row)})")
+    chosen = [task.metric] if task.metric else metrics
+    return [
+        Score(task.name, metric, _finite(row[metric], task, metric, file), _stderr(row, metric)) for metric in chosen
+    ]
+
+
+def _finite(value: object, task: LmEvalTask, metric: str, file: Path) -> float:
+    if isinstance(value, int | float) and math.isfinite(value):
+        return float(value)
+    raise UserError(f"{file}: {metric} of {task.name} is {value!r}, which is no score")
 
 
 def _stderr(row: dict[str, object], metric: str) -> float | None:
     name, _, filter_ = metric.partition(",")
     value = row.get(f"{name}_stderr,{filter_}")
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

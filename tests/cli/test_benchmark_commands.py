@@ -221,6 +221,21 @@ def test_lm_eval_runs_and_its_scores_are_published(run, capsys, tmp_path) -> Non
     assert "tasks" in capsys.readouterr().err
 
 
+def test_no_score_is_no_result(run, capsys, tmp_path, monkeypatch) -> None:
+    """Neither a new one nor what an earlier version published."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "lm_eval.py").write_text(LM_EVAL.replace("row = {", "row = {'alias': 'toy_group'} or {"))
+    assert call("lm-eval", "runs/run", "--tasks", "toy_group") == 2
+    assert "toy_group has no score at all" in capsys.readouterr().err
+    folder = Path("runs/run/benchmarks/iter_2/lm-eval")
+    assert not folder.exists()
+    monkeypatch.setattr("nemo_sspo.public_benchmarks.lm_eval.read_scores", lambda *_: [])
+    assert call("lm-eval", "runs/run", "--tasks", "toy_group") == 0
+    capsys.readouterr()
+    assert call("lm-eval", "runs/run", "--tasks", "toy_group") == 2
+    assert "without any score; remove it and run this again" in capsys.readouterr().err
+
+
 def test_a_failing_task_publishes_nothing(run, capsys, tmp_path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "lm_eval.py").write_text(LM_EVAL)

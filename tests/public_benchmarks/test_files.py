@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from nemo_sspo.config.benchmarks import LM_EVAL_TASKS, SAMPLING, AnsweredBenchmark
+from nemo_sspo.config.benchmarks import LM_EVAL_TASKS, SAMPLING, AnsweredBenchmark, LmEvalTask
 from nemo_sspo.config.variants import VllmEngine
 from nemo_sspo.errors import UserError
 from nemo_sspo.public_benchmarks.arena_hard import markdown_metadata
@@ -235,6 +235,39 @@ def test_scores_that_are_missing_are_told(tmp_path: Path) -> None:
     row = {"exact_match,strict-match": 0.4, "exact_match_stderr,strict-match": "N/A"}
     (tmp_path / "results_2.json").write_text(json.dumps({"results": {"gsm8k": row}}))
     assert read_scores(gsm8k, tmp_path) == [Score("gsm8k", "exact_match,strict-match", 0.4, None)]
+
+
+def test_a_group_that_aggregates_nothing_gives_its_subtasks_scores(tmp_path: Path) -> None:
+    """As lm_eval 0.4.13 writes it: the group's row has names and no number."""
+    rows = {
+        name: {"name": name, "alias": name, "sample_len": 4, "acc,none": value, "acc_stderr,none": 0.25}
+        for name, value in (("toy_a", 0.5), ("toy_b", 0.75))
+    }
+    group = {"toy_group": {"alias": "toy_group", "name": "toy_group"}, "outer": {"alias": "outer"}}
+    subtasks = {"outer": ["toy_group"], "toy_group": ["toy_a", "toy_b"]}
+    expected = [Score("toy_a", "acc,none", 0.5, 0.25), Score("toy_b", "acc,none", 0.75, 0.25)]
+
+    def read(name: str, results: dict, metric: str = "", **more) -> list[Score]:
+        (tmp_path / "results_1.json").write_text(json.dumps({"results": results, **more}))
+        return read_scores(LmEvalTask(name, None, metric), tmp_path)
+
+    assert read("toy_group", rows | group, group_subtasks=subtasks) == expected
+    assert read("outer", rows | group, group_subtasks=subtasks) == expected
+    assert read("toy_group", rows | group, group_subtasks=subtasks, metric="acc,none") == expected
+    assert read("toy_tag", rows) == expected, "a tag has no row"
+    mean = {"acc,none": 0.625, "acc_stderr,none": 0.1}
+    aggregated = rows | {"toy_group": group["toy_group"] | mean}
+    assert read("toy_group", aggregated, group_subtasks=subtasks) == [Score("toy_group", "acc,none", 0.625, 0.1)]
+
+    with pytest.raises(UserError, match="toy_b has no score at all"):
+        read("toy_group", rows | group | {"toy_b": {"alias": "toy_b"}}, group_subtasks=subtasks)
+    with pytest.raises(UserError, match="toy_a has no score at all"):
+        read("toy_a", {"toy_a": {"alias": "toy_a"}}, group_subtasks={"toy_a": []})
+    with pytest.raises(UserError, match="no results of toy_group"):
+        read("toy_group", {})
+    for value in (float("nan"), "N/A", None):
+        with pytest.raises(UserError, match=r"acc,none of toy_a is .*, which is no score"):
+            read("toy_a", {"toy_a": {"acc,none": value}})
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published files do not lie beside this checkout")
