@@ -269,7 +269,7 @@ def test_incomplete_checkpoints_are_refused(checkpoints: dict[str, Path], tmp_pa
 
 @pytest.mark.parametrize("layout", ["hf", "llm-blender", "pickle"])
 def test_every_weight_has_its_place(checkpoints: dict[str, Path], tmp_path: Path, layout: str) -> None:
-    """A backbone with fewer layers than the weights, or a tensor that no part of the model reads, is another model's."""
+    """Fewer layers in the backbone than in the weights, or a tensor that no part reads: the files do not fit."""
     path = copy(checkpoints, layout, tmp_path / "oracle")
     if layout != "hf":
         backbone = shutil.copytree(json.loads((path / "config.json").read_text())["model_name"], tmp_path / "small")
