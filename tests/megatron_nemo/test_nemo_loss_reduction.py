@@ -20,7 +20,7 @@ def test_the_loss_of_a_step_is_on_the_ranks_device() -> None:
     with (
         mock.patch.object(loss_reduction, "sum_metrics", return_value={"loss": 2.0}),
         mock.patch.object(loss_reduction.parallel_state, "get_data_parallel_group"),
-        mock.patch.object(torch.cuda, "current_device", lambda: torch.device("meta")),
+        mock.patch.object(torch.cuda, "current_device", return_value=torch.device("meta")),
     ):
         for reduction in reductions:
             assert reduction.reduce([])["loss"].device.type == "meta"
