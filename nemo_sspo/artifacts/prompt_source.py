@@ -1,18 +1,22 @@
 """Read prompts from a file, a directory or a Hugging Face data set, and say which line is wrong.
 
 A record holds ``prompt`` (text, or a list of messages) or ``messages``; of a preference record without either, the
-messages in front of the answers are the prompt.
+messages in front of the answers are the prompt. ``system`` beside them is the first message.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
-from nemo_sspo.artifacts.records import has_surrogates, json_kind, read_records, without_surrogates
+from nemo_sspo.artifacts.json_text import refuse_surrogates
+from nemo_sspo.artifacts.records import Record, json_kind, read_records
 from nemo_sspo.errors import UserError
 
 ROLES = ("system", "user", "assistant")
-COLUMNS = ("prompt", "messages", "chosen", "rejected")
+_NOT_READ = ("system_prompt", "history", "tools", "documents", "images", "chat_template_kwargs")
+"""Fields that would change the prompt."""
+PROMPT_COLUMNS = ("prompt", "messages", "system", *_NOT_READ)
+COLUMNS = (*PROMPT_COLUMNS, "chosen", "rejected")
 
 Message = dict[str, str]
 Key = tuple[tuple[str, str], ...]
@@ -20,10 +24,11 @@ Key = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A prompt: messages ending with the user's, and the line (1-based) it came from."""
+    """A prompt: messages ending with the user's."""
 
     messages: tuple[Message, ...]
-    line: int
+    where: str
+    """File and line that it came from, for messages."""
 
     @property
     def key(self) -> Key:
@@ -33,18 +38,12 @@ class Conversation:
 
 @dataclass
 class PromptRead:
-    """The prompts of one source, and what was repaired on the way."""
+    """The prompts of one source."""
 
     source: str
     conversations: list[Conversation] = field(default_factory=list)
-    repaired: int = 0
-    """Prompts with bytes that are not UTF-8 or with lone surrogates, replaced by U+FFFD."""
     duplicates: int = 0
     """Repeated prompts that were left out."""
-
-    def where(self, conversation: Conversation) -> str:
-        """File and line of a conversation, for messages."""
-        return f"{self.source} line {conversation.line}"
 
 
 def read_prompts(
@@ -55,48 +54,55 @@ def read_prompts(
     Raises:
         UserError: there is no such source, it holds no prompt, or a line cannot be read; file and line are named.
     """
-    records = read_records(source, COLUMNS, setting=setting)
-    return collect(
-        source,
-        (conversation_of(f"{source} line {line}", record, line, repaired) for line, record, repaired in records),
-        duplicates,
-    )
+    return collect(source, map(conversation_of, read_records(source, COLUMNS, setting=setting)), duplicates)
 
 
-def collect(
-    source: str, found: Iterable[tuple[Conversation, bool]], duplicates: Literal["error", "drop"]
-) -> PromptRead:
-    """The conversations of a source, each once; `found` says of each whether it was repaired."""
+def collect(source: str, found: Iterable[Conversation], duplicates: Literal["error", "drop"]) -> PromptRead:
+    """The conversations of a source, each once."""
     read = PromptRead(source)
-    first_line: dict[Key, int] = {}
-    for conversation, repaired in found:
-        if (first := first_line.setdefault(conversation.key, conversation.line)) != conversation.line:
+    first: dict[Key, str] = {}
+    for conversation in found:
+        if (where := first.setdefault(conversation.key, conversation.where)) != conversation.where:
             if duplicates == "error":
                 raise UserError(
-                    f"{read.where(conversation)}: the same prompt as line {first}; remove it, or set "
+                    f"{conversation.where}: the same prompt as {where}; remove it, or set "
                     "data.duplicate_prompts=drop to keep the first of each"
                 )
             read.duplicates += 1
             continue
-        read.repaired += repaired
         read.conversations.append(conversation)
     if not read.conversations:
         raise UserError(f"{source}: holds no prompt; give one JSON object with `prompt` or `messages` per line")
     return read
 
 
-def conversation_of(where: str, record: Any, line: int, repaired: bool = False) -> tuple[Conversation, bool]:
-    """The prompt of one record, and whether it was repaired. Every message names `where` and what is wrong."""
-    messages = tuple(_prompt_messages(where, record))
-    if any(has_surrogates(message["content"]) for message in messages):
-        messages = tuple({**message, "content": without_surrogates(message["content"])} for message in messages)
-        repaired = True
-    return Conversation(messages, line), repaired
+def conversation_of(record: Record) -> Conversation:
+    """The prompt of one record. Every message names where it is and what is wrong."""
+    where, value = record.where, record.value
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: {json_kind(value)}, not a JSON object with `prompt` or `messages`")
+    if unread := next((name for name in _NOT_READ if value.get(name)), None):
+        advice = "name it `system`" if unread == "system_prompt" else "give `messages` that say it all, or remove it"
+        raise UserError(f"{where}: the field `{unread}` is not read, and would change the prompt; {advice}")
+    return Conversation(_with_system(where, value, tuple(_prompt_messages(where, value))), where)
 
 
-def _prompt_messages(where: str, record: Any) -> Iterable[Message]:
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: {json_kind(record)}, not a JSON object with `prompt` or `messages`")
+def _with_system(where: str, record: dict[str, Any], messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages with the field `system` as the first; blank, it is absent."""
+    system = record.get("system", "")
+    if not isinstance(system, str):
+        raise UserError(f"{where}: `system` is {json_kind(system)}; expected text")
+    if not system.strip():
+        return messages
+    if messages[0]["role"] != "system":
+        refuse_surrogates(f"{where}: `system`", system)
+        return ({"role": "system", "content": system}, *messages)
+    if messages[0]["content"] != system:
+        raise UserError(f"{where}: `system` differs from the system message; remove one of them")
+    return messages
+
+
+def _prompt_messages(where: str, record: dict[str, Any]) -> Iterable[Message]:
     field_name = next((name for name in ("prompt", "messages") if name in record), "chosen")
     value = record.get(field_name)
     if field_name == "chosen":
@@ -106,6 +112,7 @@ def _prompt_messages(where: str, record: Any) -> Iterable[Message]:
     if isinstance(value, str) and field_name == "prompt":
         if not value.strip():
             raise UserError(f"{where}: empty prompt; remove the line or give it text")
+        refuse_surrogates(f"{where}: `prompt`", value)
         return [{"role": "user", "content": value}]
     if not isinstance(value, list):
         raise UserError(f"{where}: `{field_name}` is {json_kind(value)}; expected {_expected(field_name)}")
@@ -118,7 +125,9 @@ def _expected(field_name: str) -> str:
 
 def _no_field(where: str, keys: list[str]) -> NoReturn:
     hint = "; rename the one that holds the text" if keys else ""
-    raise UserError(f"{where}: neither `prompt` nor `messages` among its fields {sorted(map(str, keys))}{hint}")
+    raise UserError(
+        f"{where}: neither `prompt` nor `messages` among its fields {sorted(map(str, keys))} that hold anything{hint}"
+    )
 
 
 def _messages(where: str, value: list[Any]) -> Iterator[Message]:
@@ -135,6 +144,9 @@ def _messages(where: str, value: list[Any]) -> Iterator[Message]:
             raise UserError(f"{here}: a system message can only come first")
         if role == "user" and not message["content"].strip():
             raise UserError(f"{here}: empty user message; remove the prompt or give it text")
+        if call := next((name for name in ("tool_calls", "function_call") if message.get(name)), None):
+            raise UserError(f"{here}: `{call}` is not read, and would change the prompt; remove the prompt")
+        refuse_surrogates(here, message["content"])
         yield {"role": role, "content": message["content"]}
     if value[-1]["role"] != "user":
         last = value[-1]["role"]

@@ -3,21 +3,24 @@
 Importing this module is cheap, so that the command line can check every line before anything heavy starts.
 """
 
-import codecs
-import json
+import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from nemo_sspo.artifacts.json_text import parse_json
+from nemo_sspo.artifacts.source_files import JSON_SUFFIXES, source_files, suffix
 from nemo_sspo.errors import UserError
 
-JSON_SUFFIXES = {".jsonl", ".ndjson", ".json"}
-DATASET_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.\[\]%-]+)?")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+if TYPE_CHECKING:
+    import pyarrow as pa
 
+DATASET_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.\[\]%-]+)?")
+
+_ONE_OBJECT = "every line must be one JSON object"
 _JSON_KINDS = {
     type(None): "null",
     bool: "true or false",
@@ -28,25 +31,31 @@ _JSON_KINDS = {
     dict: "an object",
 }
 
-Record = tuple[int, Any, bool]
-"""Line (1-based, counted over all files of a directory), record, whether bytes that are no UTF-8 were replaced."""
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a source. A field that is null is absent, whatever it was stored in."""
+
+    where: str
+    """Its file and its line or row in that file, from 1."""
+    value: Any
 
 
 def read_records(source: str, columns: Sequence[str], *, setting: str) -> Iterator[Record]:
     """Read a source record by record.
 
     Args:
-        source: a file, a directory with `.parquet` or `.jsonl` files (those with ``train`` in their name where there
-            are any), or a data set ``owner/name`` or ``owner/name:split``.
+        source: a file, a directory (`source_files` tells what is read of it), or a data set ``owner/name`` or
+            ``owner/name:split``.
         columns: fields that the caller understands; others of a Parquet file are not read.
         setting: the configuration key it came from, for the messages.
 
     Raises:
-        UserError: there is no such source, or a line cannot be read; file and line are named.
+        UserError: there is no such source, or a record cannot be read; file and line are named.
     """
     path = Path(source)
     if path.is_dir():
-        return _directory_records(path, columns)
+        return (record for file in source_files(path).taken for record in _file_records(file, columns))
     if path.is_file():
         return _file_records(path, columns)
     if is_file_name(source) or not DATASET_ID.fullmatch(source):
@@ -56,8 +65,7 @@ def read_records(source: str, columns: Sequence[str], *, setting: str) -> Iterat
 
 def is_file_name(source: str) -> bool:
     """Whether a name has the ending of a file of records."""
-    suffix = Path(source).suffix
-    return suffix == ".parquet" or suffix in JSON_SUFFIXES
+    return suffix(source) == ".parquet" or suffix(source) in JSON_SUFFIXES
 
 
 def is_on_disk(source: str) -> bool:
@@ -67,60 +75,33 @@ def is_on_disk(source: str) -> bool:
 
 def json_kind(value: object) -> str:
     """What a value is, in words; Parquet has further types, which keep their names."""
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN"
     return _JSON_KINDS.get(type(value), f"of type {type(value).__name__}")
 
 
-def has_surrogates(text: str) -> bool:
-    """Whether a text holds lone surrogates: they have no UTF-8 form, and JSON escapes can smuggle them in."""
-    return _SURROGATE.search(text) is not None
-
-
-def without_surrogates(text: str) -> str:
-    """The text with U+FFFD in place of lone surrogates."""
-    return _SURROGATE.sub(_REPLACEMENT, text)
-
-
-def _directory_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    files = sorted(file for file in path.rglob("*") if file.is_file() and is_file_name(file.name))
-    data = [file for file in files if file.suffix != ".json"]
-    chosen = [file for file in data if "train" in file.relative_to(path).as_posix()] or data
-    if not chosen:
-        raise UserError(f"{path}: no .parquet or .jsonl file in this directory")
-    records = (record for file in chosen for record in _file_records(file, columns))
-    for line, (_, record, repaired) in enumerate(records, start=1):
-        yield line, record, repaired
+def _record(where: str, value: Any) -> Record:
+    if isinstance(value, dict):
+        value = {name: content for name, content in value.items() if content is not None}
+    return Record(where, value)
 
 
 def _file_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    if path.suffix == ".parquet":
+    if suffix(path) == ".parquet":
         return _parquet_records(path, columns)
-    if path.suffix in JSON_SUFFIXES:
+    if suffix(path) in JSON_SUFFIXES:
         return _json_records(path)
     raise UserError(f"{path}: unknown kind of file; give .jsonl or .parquet")
 
 
 def _json_records(path: Path) -> Iterator[Record]:
-    with path.open("rb") as file:
-        for line, raw in enumerate(file, start=1):
-            raw = raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw
-            if not raw.strip():
-                continue
-            text, replaced = _decode(raw)
-            try:
-                record = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{path} line {line}: not JSON ({error.msg} at column {error.colno}); "
-                    "every line must be one JSON object"
-                ) from None
-            yield line, record, replaced
-
-
-def _decode(raw: bytes) -> tuple[str, bool]:
     try:
-        return raw.decode(), False
-    except UnicodeDecodeError:
-        return raw.decode(errors="replace"), True
+        with path.open("rb") as file:
+            for line, raw in enumerate(file, start=1):
+                if raw.strip():
+                    yield _record(f"{path} line {line}", parse_json(raw.rstrip(), path, line, _ONE_OBJECT))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _parquet_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
@@ -133,12 +114,27 @@ def _parquet_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
         known = [name for name in columns if name in names]
         if not known:
             raise UserError(f"{path}: none of {', '.join(columns)} among its columns {sorted(names)}; rename one")
-        batches: Iterable[pa.RecordBatch] = file.iter_batches(columns=known)
-        rows = (row for batch in batches for row in batch.to_pylist())
-        for line, row in enumerate(rows, start=1):
-            yield line, {name: value for name, value in row.items() if value is not None}, False
-    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({error})") from None
+        row = 0
+        for batch in file.iter_batches(columns=known):
+            for value in _rows(batch, path, row):
+                row += 1
+                yield _record(f"{path} row {row}", value)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())})") from None
+
+
+def _rows(batch: "pa.RecordBatch", path: Path, before: int) -> list[dict[str, Any]]:
+    """The rows of a batch; `before` stand in front of it. Parquet takes any bytes for text."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError:
+        for row in range(batch.num_rows):
+            try:
+                batch.slice(row, 1).to_pylist()
+            except UnicodeDecodeError as error:
+                byte = f"byte 0x{error.object[error.start]:02x}"
+                raise UserError(f"{path} row {before + row + 1}: not UTF-8 ({byte}); write its text as UTF-8") from None
+        raise
 
 
 def _dataset_records(source: str) -> Iterator[Record]:
@@ -150,10 +146,11 @@ def _dataset_records(source: str) -> Iterator[Record]:
             f"{sys.executable} -m pip install datasets"
         ) from None
     name, _, split = source.partition(":")
+    row = 0
     try:
-        dataset = load_dataset(name, split=split or "train")
+        for row, value in enumerate(load_dataset(name, split=split or "train"), start=1):
+            yield _record(f"{source} row {row}", value)
     except Exception as error:  # a hub client raises of its own, its HTTP library's and pyarrow's kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{source}: cannot load this data set ({reason})") from None
-    for line, row in enumerate(dataset, start=1):
-        yield line, row, False
+        after = f" after row {row}" if row else ""
+        raise UserError(f"{source}: cannot load this data set{after} ({reason})") from None

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from nemo_sspo.artifacts.prompt_source import Conversation, Key, PromptRead, collect, conversation_of
-from nemo_sspo.artifacts.records import json_kind, read_records, without_surrogates
+from nemo_sspo.artifacts.json_text import refuse_surrogates
+from nemo_sspo.artifacts.prompt_source import PROMPT_COLUMNS, Conversation, Key, PromptRead, collect, conversation_of
+from nemo_sspo.artifacts.records import json_kind, read_records
 from nemo_sspo.errors import UserError
 
-COLUMNS = ("prompt", "messages", "responses", "chosen", "rejected")
+COLUMNS = (*PROMPT_COLUMNS, "responses", "chosen", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,26 +39,25 @@ def read_responses(source: str, *, drop_duplicates: bool = False) -> ResponseRea
     Raises:
         UserError: a record cannot be read, a response is empty, or the number of responses varies; the line is named.
     """
-    answers: dict[int, tuple[str, ...]] = {}
+    answers: dict[str, tuple[str, ...]] = {}
     found = _conversations(source, answers)
     prompts = collect(source, found, "drop" if drop_duplicates else "error")
-    return ResponseRead(prompts, {item.key: answers[item.line] for item in prompts.conversations})
+    return ResponseRead(prompts, {item.key: answers[item.where] for item in prompts.conversations})
 
 
-def _conversations(source: str, answers: dict[int, tuple[str, ...]]) -> Iterator[tuple[Conversation, bool]]:
-    """The prompt of every record; its responses go to `answers` under its line."""
-    for line, record, repaired in read_records(source, COLUMNS, setting="rollout.source"):
-        where = f"{source} line {line}"
-        conversation, repaired = conversation_of(where, record, line, repaired)
-        responses = _responses(where, record, conversation)
-        first = next(iter(answers), line)
+def _conversations(source: str, answers: dict[str, tuple[str, ...]]) -> Iterator[Conversation]:
+    """The prompt of every record; its responses go to `answers` under where it is."""
+    for record in read_records(source, COLUMNS, setting="rollout.source"):
+        conversation, where = conversation_of(record), record.where
+        responses = _responses(where, record.value, conversation)
+        first = next(iter(answers), where)
         if len(responses) != len(answers.get(first, responses)):
             raise UserError(
-                f"{where}: {len(responses)} responses, line {first} has {len(answers[first])}; every prompt needs the "
-                "same number"
+                f"{where}: {len(responses)} responses, {first} has {len(answers[first])}; every prompt needs the same "
+                "number"
             )
-        answers[line] = responses
-        yield conversation, repaired
+        answers[where] = responses
+        yield conversation
 
 
 def _responses(where: str, record: dict[str, Any], conversation: Conversation) -> tuple[str, ...]:
@@ -71,24 +71,28 @@ def _responses(where: str, record: dict[str, Any], conversation: Conversation) -
     else:
         fields = f"its fields {sorted(map(str, record))}; rename those that hold them"
         raise UserError(f"{where}: neither `responses` nor `chosen` and `rejected` among {fields}")
-    return tuple(_text(f"{where}: {name}", value, conversation) for name, value in zip(names, values, strict=True))
+    keys = {conversation.key}
+    if "system" in record and conversation.key[0][0] == "system":
+        keys.add(conversation.key[1:])  # the answers' own conversation may leave that field out
+    return tuple(_text(f"{where}: {name}", value, keys) for name, value in zip(names, values, strict=True))
 
 
-def _text(where: str, value: Any, conversation: Conversation) -> str:
+def _text(where: str, value: Any, keys: set[Key]) -> str:
     if isinstance(value, list):
-        value = _last_message(where, value, conversation)
+        value = _last_message(where, value, keys)
     if not isinstance(value, str):
         raise UserError(f"{where} is {json_kind(value)}; expected text, or messages that end with the assistant's")
     if not value.strip():
         raise UserError(f"{where} is empty; remove the record or give it text")
-    return without_surrogates(value)
+    refuse_surrogates(where, value)
+    return value
 
 
-def _last_message(where: str, messages: list[Any], conversation: Conversation) -> Any:
+def _last_message(where: str, messages: list[Any], keys: set[Key]) -> Any:
     shaped = all(isinstance(message, dict) and isinstance(message.get("content"), str) for message in messages)
     if not messages or not shaped or messages[-1].get("role") != "assistant":
         raise UserError(f"{where}: expected messages with `role` and `content` that end with the assistant's")
-    before = tuple((message.get("role"), without_surrogates(message["content"])) for message in messages[:-1])
-    if before and before != conversation.key:
+    before = tuple((message.get("role"), message["content"]) for message in messages[:-1])
+    if before and before not in keys:
         raise UserError(f"{where} answers another conversation than the record's prompt")
     return messages[-1]["content"]

@@ -37,6 +37,7 @@ def import_rollouts(options: argparse.Namespace) -> int:
     """Check the file, prepare its prompts and publish its responses; what a run would do first, and no more."""
     from nemo_sspo.artifacts.records import is_on_disk
     from nemo_sspo.commands.driving import drive
+    from nemo_sspo.commands.plan import show_notes
     from nemo_sspo.launch.machine import local_cluster
     from nemo_sspo.launch.plan import plan
     from nemo_sspo.launch.preflight import problems
@@ -48,6 +49,7 @@ def import_rollouts(options: argparse.Namespace) -> int:
     local_cluster(experiment)
     if found := problems(experiment):
         raise UserError(found[0])
+    show_notes(experiment)
     console = Console()
     steps = [step for step in plan(experiment) if step.stage in _IMPORTING and step.iteration <= 1]
     if code := drive(experiment, console, steps):

@@ -23,7 +23,8 @@ class Experiment(Frozen):
     policy: str
     """The model to align: a Hugging Face directory or hub id with weights, tokenizer and chat template."""
     prompts: str
-    """Prompts: JSONL or Parquet with `prompt` or `messages`, or a Hugging Face data set id."""
+    """Prompts: JSONL or Parquet with `prompt` or `messages` (and `system`), a directory of such files, or a Hugging
+    Face data set id."""
     data: Data = Data()
     rollout: Rollout = Rollout()
     engine: Engine

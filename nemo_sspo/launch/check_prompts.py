@@ -92,16 +92,16 @@ def _overlong(read: PromptRead, tokenizer_file: Path, limit: int) -> Iterator[st
 
     A token stands for at least one byte, so that only prompts with more bytes than the limit have to be tokenized.
     """
-    sized = [(len(_text(conversation).encode()), conversation) for conversation in read.conversations]
-    suspects = [(size, conversation) for size, conversation in sized if size > limit]
+    sizes = [len(_text(conversation).encode()) for conversation in read.conversations]
+    suspects = [place for place, size in enumerate(sizes) if size > limit]
     if not suspects or not tokenizer_file.is_file():
         return
-    suspects.sort(key=lambda item: -item[0])
-    longest = sorted((item[1] for item in suspects[:_TOKENIZED_AT_MOST]), key=lambda item: item.line)
+    suspects.sort(key=lambda place: -sizes[place])
+    longest = [read.conversations[place] for place in sorted(suspects[:_TOKENIZED_AT_MOST])]
     for conversation, length in zip(longest, _token_counts(longest, tokenizer_file), strict=True):
         if length > limit:
             yield (
-                f"{read.where(conversation)}: {length} tokens even without the chat template, over "
+                f"{conversation.where}: {length} tokens even without the chat template, over "
                 f"data.max_prompt_tokens={limit}; shorten it, raise the limit, or set data.overlong_prompts=drop"
             )
             return

@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from nemo_sspo.artifacts.source_files import source_files
 from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.oracles import PairRMOracle
+from nemo_sspo.errors import UserError
 from nemo_sspo.launch.check_mounts import hub_id_of
 from nemo_sspo.objective.target_blind import TARGET_BLIND
+
+_NAMED = 5
 
 
 def notes(experiment: Experiment) -> list[str]:
@@ -17,6 +21,7 @@ def notes(experiment: Experiment) -> list[str]:
         *_form_without_effect(experiment),
         *_state_never_saved(experiment),
         *_backbone_elsewhere(experiment),
+        *_files_left_out(experiment),
     ]
 
 
@@ -56,3 +61,23 @@ def _backbone_elsewhere(experiment: Experiment) -> Iterator[str]:
             f"configuration and tokenizer are fetched: where the hub is not reached, lay them into "
             f"{Path(oracle.path) / backbone}, or take llm-blender/PairRM-hf"
         )
+
+
+def _files_left_out(experiment: Experiment) -> Iterator[str]:
+    """What lies in a directory of records and is not read."""
+    sources = {
+        "prompts": experiment.prompts,
+        "data.held_out_prompts": experiment.data.held_out_prompts,
+        "rollout.source": experiment.rollout.source,
+        "evaluation.labelled_pairs": experiment.evaluation.labelled_pairs,
+    }
+    for setting, source in sources.items():
+        if source is None or not Path(source).is_dir():
+            continue
+        try:
+            files = source_files(Path(source))
+        except UserError:
+            continue  # which the check of the records says
+        if names := files.left_out:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            yield f"{setting}={source}: not read of this directory: {', '.join(names[:_NAMED])}{more}"

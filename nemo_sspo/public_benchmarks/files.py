@@ -1,5 +1,6 @@
 """Reading question files and writing answer files."""
 
+import codecs
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from nemo_sspo.artifacts.json_text import parse_json
 from nemo_sspo.errors import UserError
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -16,15 +18,14 @@ def read_rows(path: Path) -> list[Any]:
     """The rows of a JSON list or of a JSONL file.
 
     Raises:
-        UserError: there is no such file, it holds no row, or a line is not JSON.
+        UserError: there is no such file, it holds no row, or a line is not JSON in UTF-8.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        raw = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{path}: no such file; give the benchmark's questions with --questions") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start}); save it again as UTF-8") from None
-    rows = _list(path, text) if text.lstrip().startswith("[") else list(_lines(path, text))
+    is_list = raw.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+    rows = list(parse_json(raw, path) if is_list else _lines(path, raw))
     if not rows:
         raise UserError(f"{path}: holds no question")
     return rows
@@ -65,21 +66,7 @@ def as_data(record: BaseModel) -> dict[str, Any]:
     return record.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-def _list(path: Path, text: str) -> list[Any]:
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} line {error.lineno}: not JSON ({error.msg} at column {error.colno})") from None
-    return list(rows)
-
-
-def _lines(path: Path, text: str) -> Iterator[Any]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path} line {number}: not JSON ({error.msg} at column {error.colno}); every line must be one object"
-            ) from None
+def _lines(path: Path, raw: bytes) -> Iterator[Any]:
+    for number, line in enumerate(raw.split(b"\n"), start=1):
+        if line.strip():
+            yield parse_json(line.rstrip(), path, number, "every line must be one object")

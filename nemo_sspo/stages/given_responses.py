@@ -28,14 +28,13 @@ def take_given(context: StageContext, prompts: pa.Table, source: str) -> None:
     tokenizer = same_tokenizer(context)
     end = end_of_turn(context.policy, tokenizer)
     limit = context.experiment.rollout.max_response_tokens
-    lines = {item.key: item.line for item in read.prompts.conversations}
+    places = {item.key: item.where for item in read.prompts.conversations}
     rows = []
     for done, prompt in enumerate(prompts.to_pylist()):
         key = tuple((message["role"], message["content"]) for message in prompt["messages"])
         texts = _responses_to(read, key, prompt["prompt_id"])
-        where = f"{source} line {lines[key]}"
         responses = [
-            _response(f"{where}, response {position}", prompt["prompt_id"], text, tokenizer, end, limit)
+            _response(f"{places[key]}, response {position}", prompt["prompt_id"], text, tokenizer, end, limit)
             for position, text in enumerate(texts, start=1)
         ]
         rows.append(prompt | {"prompt": conversation_text(prompt["messages"]), "responses": responses})

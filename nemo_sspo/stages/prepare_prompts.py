@@ -93,7 +93,7 @@ def _split(prompts: list[Prompt], count: int) -> tuple[list[Prompt], list[Prompt
 
 
 def _ready(read: PromptRead, tokenizer: "PreTrainedTokenizerBase", data: Data, context: StageContext) -> list[Prompt]:
-    """Apply the chat template and the length limit to every prompt; count what was repaired or left out."""
+    """Apply the chat template and the length limit to every prompt; count what was left out."""
     from nemo_sspo.rollout.tokenizer import prompt_token_ids
 
     prompts, overlong = [], 0
@@ -101,11 +101,11 @@ def _ready(read: PromptRead, tokenizer: "PreTrainedTokenizerBase", data: Data, c
         try:
             token_ids = prompt_token_ids(tokenizer, conversation.messages)
         except ValueError as error:
-            raise UserError(f"{read.where(conversation)}: {error}") from None
+            raise UserError(f"{conversation.where}: {error}") from None
         if len(token_ids) > data.max_prompt_tokens:
             if data.overlong_prompts == "error":
                 raise UserError(
-                    f"{read.where(conversation)}: {len(token_ids)} tokens with the chat template, over "
+                    f"{conversation.where}: {len(token_ids)} tokens with the chat template, over "
                     f"data.max_prompt_tokens={data.max_prompt_tokens}; shorten it, raise the limit, or set "
                     "data.overlong_prompts=drop"
                 )
@@ -114,7 +114,7 @@ def _ready(read: PromptRead, tokenizer: "PreTrainedTokenizerBase", data: Data, c
         messages = conversation.messages
         prompts.append(Prompt(content_id(list(messages)), messages, token_ids))
         context.progress.update(done + 1, len(read.conversations), unit="prompts")
-    counted = {"repaired_text": read.repaired, "dropped_duplicate": read.duplicates, "dropped_too_long": overlong}
+    counted = {"dropped_duplicate": read.duplicates, "dropped_too_long": overlong}
     for name, count in counted.items():
         context.output.counts[name] = int(context.output.counts.get(name) or 0) + count
     return prompts

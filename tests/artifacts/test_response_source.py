@@ -48,7 +48,7 @@ def test_a_directory_is_read_as_one_source_and_its_training_part_alone(tmp_path:
     (tmp_path / "set" / "dataset_infos.json").write_text("{}")
     read = read_responses(str(tmp_path / "set"))
     assert [key[0][1] for key in read.responses] == ["00", "01", "02", "10", "11", "12"]
-    assert read.prompts.conversations[-1].line == 6
+    assert read.prompts.conversations[-1].where == f"{folder}/train-00001-of-00002.parquet row 3"
 
 
 FINE = {"prompt": "fine", "responses": ["a", "b"]}
@@ -57,7 +57,7 @@ FINE = {"prompt": "fine", "responses": ["a", "b"]}
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"prompt": "x", "responses": ["a", "b", "c"]}, "3 responses, line 1 has 2"),
+        ({"prompt": "x", "responses": ["a", "b", "c"]}, "3 responses, .* line 1 has 2"),
         ({"prompt": "x", "responses": ["a"]}, "at least 2 responses"),
         ({"prompt": "x", "responses": "ab"}, "at least 2 responses"),
         ({"prompt": "x", "responses": ["a", " \n"]}, "response 2 is empty"),
@@ -67,7 +67,7 @@ FINE = {"prompt": "fine", "responses": ["a", "b"]}
         ({"prompt": "x", "chosen": [USER, assistant("a")], "rejected": "b"}, "`chosen` answers another conversation"),
         ({"prompt": "x", "chosen": [USER], "rejected": "b"}, "`chosen`: expected messages .* end with the assistant"),
         ({"prompt": "x", "chosen": "a", "rejected": []}, "`rejected`: expected messages"),
-        ({"prompt": "fine", "responses": ["c", "d"]}, "the same prompt as line 1"),
+        ({"prompt": "fine", "responses": ["c", "d"]}, "the same prompt as .* line 1"),
         ({"responses": ["c", "d"]}, "neither `prompt` nor `messages`"),
     ],
 )
@@ -81,9 +81,31 @@ def test_of_equal_prompts_the_first_is_kept_when_asked(tmp_path: Path) -> None:
     assert read_responses(source, drop_duplicates=True).responses == {(("user", "fine"),): ("a", "b")}
 
 
-def test_lone_surrogates_are_replaced_in_prompt_and_responses_alike(tmp_path: Path) -> None:
-    turn = {"role": "user", "content": "H\ud800"}
-    record = {"prompt": "H\ud800", "chosen": [turn, assistant("a\udfff")], "rejected": "b"}
-    read = read_responses(write(tmp_path / "r.jsonl", record))
-    assert read.responses == {(("user", "H\N{REPLACEMENT CHARACTER}"),): ("a\N{REPLACEMENT CHARACTER}", "b")}
-    assert read.prompts.repaired == 1
+def test_null_is_absent_in_responses_files_too(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "Hi", "messages": None, "responses": None, "chosen": [assistant("a")], "rejected": [assistant("b")]},
+        {"prompt": "Ho", "messages": None, "responses": ["c", "d"], "chosen": None, "rejected": None},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "r.parquet")
+    for source in (write(tmp_path / "r.jsonl", *rows), str(tmp_path / "r.parquet")):
+        assert list(read_responses(source).responses.values()) == [("a", "b"), ("c", "d")]
+
+
+def test_a_system_field_stands_in_front_of_the_prompt(tmp_path: Path) -> None:
+    """The answers' own conversation may repeat it or leave it out, and may not have another."""
+    turn = {"role": "system", "content": "S"}
+    key = (("system", "S"), ("user", "Hi"))
+    for before in ([], [USER], [turn, USER]):
+        record = {"system": "S", "prompt": "Hi", "chosen": [*before, assistant("a")], "rejected": "b"}
+        assert read_responses(write(tmp_path / "r.jsonl", record)).responses == {key: ("a", "b")}
+    blank = {"system": "", "prompt": "Hi", "chosen": [assistant("a")], "rejected": "b"}
+    assert read_responses(write(tmp_path / "r.jsonl", blank)).responses == {(("user", "Hi"),): ("a", "b")}
+    other = record | {"chosen": [{"role": "system", "content": "T"}, USER, assistant("a")]}
+    with pytest.raises(UserError, match="`chosen` answers another conversation"):
+        read_responses(write(tmp_path / "r.jsonl", other))
+
+
+def test_a_lone_surrogate_in_a_response_is_named(tmp_path: Path) -> None:
+    record = {"prompt": "H", "chosen": [assistant("a\udfff")], "rejected": "b"}
+    with pytest.raises(UserError, match=r"r\.jsonl line 1: `chosen` holds the lone surrogate \\udfff at character 2"):
+        read_responses(write(tmp_path / "r.jsonl", record))

@@ -76,7 +76,7 @@ def test_prompts(place):
     (place / "bad.jsonl").write_text('{"prompt": "a"}\n{"prompt": \n')
     assert only("prompts=bad.jsonl").startswith("bad.jsonl line 2: not JSON")
     (place / "twice.jsonl").write_text('{"prompt": "a"}\n' * 2)
-    assert "the same prompt as line 1" in only("prompts=twice.jsonl")
+    assert "the same prompt as twice.jsonl line 1" in only("prompts=twice.jsonl")
 
 
 def test_a_prompt_over_the_limit_is_named_by_its_line(place):

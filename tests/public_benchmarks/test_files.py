@@ -192,7 +192,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="broken line 2: not JSON"):
         read(tmp_path / "broken")
     (tmp_path / "latin").write_bytes(b'{"a": "\xe9"}')
-    with pytest.raises(UserError, match="latin: not UTF-8"):
+    with pytest.raises(UserError, match=r"latin line 1: not UTF-8 \(byte 0xe9"):
         read(tmp_path / "latin")
 
 

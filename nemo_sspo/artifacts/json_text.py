@@ -1,0 +1,74 @@
+"""JSON that others wrote: whatever is wrong with it is one line that names the file and the line in it."""
+
+import codecs
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from nemo_sspo.errors import UserError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MOST_DIGITS = 4300  # what Python converts without being told to
+_WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class _RepeatedKeyError(ValueError):
+    """An object has a key twice, and which of the two is meant is unknown."""
+
+
+def parse_json(raw: bytes, path: Path, line: int = 1, advice: str = "") -> Any:
+    """The value of a JSON text in UTF-8. Integers of more than 4300 digits, Python's limit, become floats.
+
+    Args:
+        path: the file it is from.
+        line: where it begins in that file, from 1.
+        advice: what to do when it is not JSON.
+
+    Raises:
+        UserError: it is not UTF-8, not JSON, nested too deeply, or has a key twice in one object.
+    """
+    try:
+        return _DECODER.decode(raw.removeprefix(codecs.BOM_UTF8).decode())
+    except UnicodeDecodeError as error:
+        at = line + error.object.count(b"\n", 0, error.start)
+        found = f"byte 0x{error.object[error.start]:02x} at column {_column(error.object, error.start)}"
+        guess = "; it looks like UTF-16" if raw.startswith(_WIDE_MARKS) else ""
+        raise UserError(f"{path} line {at}: not UTF-8 ({found}){guess}; save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        todo = "it holds NUL bytes, as UTF-16 does: save the file as UTF-8" if b"\0" in raw else advice
+        found = f"{error.msg} at column {error.colno}"
+        at = line + error.lineno - 1
+        raise UserError(f"{path} line {at}: not JSON ({found}){todo and f'; {todo}'}") from None
+    except _RepeatedKeyError as error:
+        raise UserError(f"{path} line {line}: {error} is there twice in one object; remove one of them") from None
+    except RecursionError:
+        raise UserError(f"{path} line {line}: JSON nested too deeply to be read; remove what is nested so") from None
+
+
+def refuse_surrogates(where: str, text: str) -> None:
+    """Raise a UserError for a lone surrogate: JSON's escapes can smuggle them in, and they have no UTF-8 form."""
+    if found := _SURROGATE.search(text):
+        raise UserError(
+            f"{where} holds the lone surrogate \\u{ord(found.group()):04x} at character {found.start() + 1}: half of a "
+            "character, or a byte of another encoding; correct the text"
+        )
+
+
+def _column(raw: bytes, position: int) -> int:
+    return position - raw.rfind(b"\n", 0, position)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _RepeatedKeyError(f"`{next(name for name in names if names.count(name) > 1)}`")
+    return made
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
