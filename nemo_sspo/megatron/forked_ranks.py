@@ -128,7 +128,7 @@ def _start(fn: Callable[[], Any], rank: int, local: range, world_size: int, stac
         "LOCAL_RANK": rank - local.start,
         "WORLD_SIZE": world_size,
         "LOCAL_WORLD_SIZE": len(local),
-        "NODE_RANK": local.start // len(local),
+        "GROUP_RANK": local.start // len(local),
         # torch's name for "the store at MASTER_PORT is already served": rank 0 must not try to listen there.
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": 0,

@@ -54,7 +54,7 @@ def _meet_at(node: Node) -> TCPStore | None:
 
 def _alone(fn: Callable[[], T]) -> T:
     store = _meet_at(THIS_MACHINE)
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "NODE_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     try:
         return fn()
     finally:

@@ -6,6 +6,7 @@ import os
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from megatron.core.distributed import DistributedDataParallelConfig
 from megatron.core.optimizer import OptimizerConfig
 from nemo import lightning as nl
@@ -92,7 +93,9 @@ def trainer(
         num_nodes=parallel.world_size // local,
         max_steps=-1 if max_steps is None else max_steps,
         strategy=strategy(parallel, precision, trains=max_steps is not None),
-        plugins=precision_plugin(precision),
+        # A rank's place by the names that torchrun gives it, and `ranks.py` where another starts it. Lightning would
+        # read Slurm's or MPI's wherever it finds a trace of them.
+        plugins=[precision_plugin(precision), TorchElasticEnvironment()],
         limit_val_batches=0,
         num_sanity_val_steps=0,
         log_every_n_steps=1,

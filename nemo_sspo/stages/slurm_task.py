@@ -21,6 +21,7 @@ def adopt(environment: MutableMapping[str, str] = os.environ) -> None:
         environment.update(
             RANK=environment["SLURM_PROCID"],
             LOCAL_RANK=environment["SLURM_LOCALID"],
+            GROUP_RANK=environment["SLURM_NODEID"],
             WORLD_SIZE=str(tasks),
             LOCAL_WORLD_SIZE=str(tasks // nodes),
         )

@@ -175,7 +175,7 @@ def sum_over_all_ranks() -> tuple[str, ...]:
     dist.init_process_group("gloo")
     value = torch.tensor(float(10 ** my_rank()))
     dist.all_reduce(value)
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK")
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK")
     return (str(int(value)), *(os.environ[name] for name in names))
 
 

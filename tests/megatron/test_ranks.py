@@ -52,7 +52,7 @@ print(on_every_rank(sum_over_all_ranks, 1))
 
 def test_one_gpu_needs_no_launcher() -> None:
     """A machine that says it has one: a CUDA context is not forked, so this process is the rank."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "NODE_RANK")}
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "GROUP_RANK")}
     done = subprocess.run([sys.executable, "-c", _ALONE], env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "('1', '0', '0', '1', '1', '0')", done.stderr
 
