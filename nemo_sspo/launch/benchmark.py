@@ -1,6 +1,5 @@
 """A benchmark as a process of the rollout environment: checked here, where nothing heavy is loaded, and run there."""
 
-import os
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from nemo_sspo.launch.guard import guarded
 from nemo_sspo.launch.local import read_progress
 from nemo_sspo.launch.run_directory import stored_experiment
 from nemo_sspo.stages.benchmark import policy_artifact, progress_name, settings
+from nemo_sspo.stages.variables import of_process
 
 _POLL_SECONDS = 0.2
 _TAIL_LINES = 20
@@ -76,7 +76,7 @@ def rollout_python(experiment: Experiment, given: str | None) -> str:
 
 def environment(experiment: Experiment) -> dict[str, str]:
     """Environment variables of a process of the rollout environment."""
-    return {**os.environ, "PYTHONUNBUFFERED": "1", **experiment.cluster.rollout.variables}
+    return of_process(experiment.cluster.rollout.variables, gpus=None)
 
 
 def is_answered(request: BenchmarkRequest, experiment: Experiment) -> bool:

@@ -10,6 +10,7 @@ from nemo_sspo.artifacts.records import is_on_disk
 from nemo_sspo.config.cluster import Environment, SlurmEnvironment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.check_functions import packages
+from nemo_sspo.stages.variables import of_process
 
 # Looks packages up without importing them.
 _PROBE = "import importlib.util as u, json, sys; print(json.dumps([n for n in sys.argv[1:] if not u.find_spec(n)]))"
@@ -72,6 +73,7 @@ def _problem(name: str, environment: Environment, packages: Sequence[str]) -> st
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_PROBE_SECONDS,
+            env=of_process(environment.variables, gpus=()),
             check=True,
         )
         missing = json.loads(answer.stdout)

@@ -5,7 +5,6 @@ its process has to do. Whatever dies can be started again.
 """
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,12 +22,11 @@ from nemo_sspo.launch.lanes import Lane, fair_size, lanes
 from nemo_sspo.launch.machine import local_cluster, visible_gpus
 from nemo_sspo.launch.plan import Step, chain_lengths, plan
 from nemo_sspo.stages.registry import stage_inputs, stage_settings
+from nemo_sspo.stages.variables import of_process
 
 POLL_SECONDS = 0.2
 _STOP_SECONDS = 20.0
 _TAIL_LINES = 20
-# Ranks of an outer launcher (srun, torchrun) are none of a step's business.
-_OUTER_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 Command = Callable[[Experiment, Lane, str], list[str]]
 """Command line of a lane, from the experiment, the steps and the attempt's name."""
@@ -226,12 +224,9 @@ class LocalRunner:
         return str(1 + max((int(name) for name in names if name.isdigit()), default=0))
 
     def _environment(self, step: Step, gpus: Sequence[str]) -> dict[str, str]:
-        environment = {name: value for name, value in os.environ.items() if name not in _OUTER_RANK_VARIABLES}
-        environment["PYTHONUNBUFFERED"] = "1"
         # None for a step that was dealt none: it would take memory of one that another step was dealt, and conversion,
         # which is the host's, would find CUDA there.
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        return environment | getattr(self._experiment.cluster, step.environment).variables
+        return of_process(getattr(self._experiment.cluster, step.environment).variables, gpus)
 
     def _collect(self) -> None:
         """Report progress; take in what is published and what has ended."""

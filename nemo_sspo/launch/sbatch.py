@@ -20,6 +20,7 @@ from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.config.cluster import SlurmCluster, SlurmEnvironment
 from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.launch.jobs import Job
+from nemo_sspo.stages.variables import ALWAYS, OUTER_NAMES
 
 TEMPLATE = "stage.sbatch.j2"
 _PACKAGE = Path(__file__).parents[1]
@@ -204,10 +205,9 @@ def _binds(environment: SlurmEnvironment, place: Place) -> Iterator[str]:
 
 
 def environment_text(variables: Mapping[str, str]) -> str:
-    """Shell lines that set an environment's variables and forget an outer launcher's."""
-    outer = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE NODE_RANK MASTER_ADDR MASTER_PORT"
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    return "\n".join([f"unset {outer}", "export PYTHONUNBUFFERED=1", *lines, ""])
+    """Lines of a POSIX shell that set an environment's variables and forget an outer launcher's."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in {**ALWAYS, **variables}.items()]
+    return "\n".join([f"unset {' '.join(OUTER_NAMES)}", *lines, ""])
 
 
 def quote(value: object) -> str:

@@ -33,6 +33,8 @@ from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.stages.context import Kept, StageContext
 from nemo_sspo.stages.registry import STAGES, stage_inputs, stage_settings
 from nemo_sspo.stages.slurm_task import adopt, is_leader
+from nemo_sspo.stages.torch_extensions import prepare
+from nemo_sspo.stages.variables import set_defaults
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,8 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--alone", action="store_true", help="no other attempt at the steps lives: remove their drafts")
     options = parser.parse_args(arguments)
     adopt()
+    set_defaults(STAGES[options.stage].environment)
     attempt, kept = options.attempt or uuid4().hex, Kept()
     try:
+        prepare(Path(os.environ["TORCH_EXTENSIONS_DIR"]))
         for shard in options.shard:
             if len(options.shard) > 1:
                 _begin(options.run, options.stage, options.iteration, (options.shard[0], shard), attempt)
