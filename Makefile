@@ -3,6 +3,9 @@
 # Both set up what they need; a second call reinstalls nothing.
 
 PYTHON ?= python3.11
+# The first Python 3.12 that starts, pyenv's too where it is not the selected one; empty where there is none.
+PYTHON312 ?= $(shell for python in python3.12 $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.12*/bin/python); do \
+	"$$python" -c "import sys, venv; sys.exit(sys.version_info[:2] != (3, 12))" 2>/dev/null && echo "$$python" && break; done)
 TORCH := torch==2.13.0
 TRAIN := .venv/train
 ROLLOUT := .venv/rollout
@@ -13,13 +16,15 @@ NEXT := .venv/next-megatron
 LOGGERS := .venv/loggers
 # Triton, whose interpreter runs the GPU's kernels on a CPU and whose compiler needs no GPU either.
 TRITON := .venv/triton
+# Resolves the pins of the GPU environments.
+UV := .venv/uv
 ASSETS := assets/toy/manifest.json
 PIP_FLAGS := -qq --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: environments assets quickstart test test-train test-loggers test-next-megatron test-kernels test-rollout \
-	test-report test-e2e test-slurm test-gpu lint format parity bench bench-pairrm bench-gates bench-gpu clean
+	test-report test-e2e test-slurm test-gpu lint format pins check-pins parity bench bench-pairrm bench-gates bench-gpu clean
 
 # These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
 quickstart test test-train test-loggers test-next-megatron test-rollout test-e2e bench: export CUDA_VISIBLE_DEVICES :=
@@ -146,6 +151,18 @@ lint: $(TRAIN)/.ready
 format: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff check --fix .
 	$(TRAIN)/bin/ruff format .
+
+$(UV)/.ready:
+	$(PYTHON) -m venv $(UV)
+	$(UV)/bin/python -m pip install $(PIP_FLAGS) uv==0.13.9
+	touch $@
+
+# What README's install lines take on GPUs: written anew, or held against what the extras resolve to now.
+pins: $(UV)/.ready
+	PATH="$(CURDIR)/$(UV)/bin:$$PATH" $(UV)/bin/python -m scripts.pins
+
+check-pins: $(UV)/.ready
+	PATH="$(CURDIR)/$(UV)/bin:$$PATH" $(UV)/bin/python -m scripts.pins --check
 
 clean:
 	rm -rf .venv assets runs
