@@ -266,7 +266,7 @@ def test_planning_for_slurm_is_quick_and_imports_nothing_heavy():
         done = subprocess.run([sys.executable, "-c", script, *plan], capture_output=True, text=True, timeout=60)
         taken, heavy = done.stderr.strip().splitlines()[-1].split(maxsplit=1)
         assert heavy == "[]"
-        assert "/lustre/images/nemo-25.11.sqsh" in done.stdout
+        assert "/lustre/images/nemo-sspo-train.sqsh" in done.stdout
         return float(taken)
 
     assert processor_time.least(seconds) < 7 * processor_time.of_imports("pydantic", "hydra", "rich")
