@@ -39,14 +39,14 @@ def evaluate(options: argparse.Namespace) -> int:
     from nemo_sspo.commands.benchmark import output_of, refuse_extra, say
     from nemo_sspo.launch.benchmark import environment, rollout_python, run_and_iteration
     from nemo_sspo.public_benchmarks.lm_eval import chosen_tasks, command
-    from nemo_sspo.rollout.vllm_engine import has_gpu
     from nemo_sspo.rollout.vllm_engine import variables as engine_variables
+    from nemo_sspo.visible_gpus import visible_gpus
 
     refuse_extra(options)
     if options.include_path is not None and not options.include_path.is_dir():
         raise UserError(f"--include-path {options.include_path}: no such directory")
     experiment, iteration = run_and_iteration(options.run, options.iteration)
-    on_cpu = not has_gpu()
+    on_cpu = not visible_gpus()
     python, console = rollout_python(experiment, options.python), Console()
     exported = [open_artifact(RunLayout(options.run).artifact("export", iteration))] if iteration else []
     policy = str(exported[0].file(HF_MODEL)) if exported else experiment.policy

@@ -19,7 +19,7 @@ from nemo_sspo.artifacts.store import Artifact, discard_drafts, is_published, op
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.guard import guarded
 from nemo_sspo.launch.lanes import Lane, fair_size, lanes
-from nemo_sspo.launch.machine import local_cluster, visible_gpus
+from nemo_sspo.launch.machine import gpus_to_use, local_cluster
 from nemo_sspo.launch.plan import Step, chain_lengths, plan
 from nemo_sspo.stages.registry import stage_inputs, stage_settings
 from nemo_sspo.stages.variables import of_process
@@ -114,7 +114,7 @@ class LocalRunner:
         self._command = command or stage_command
         self._steps = tuple(steps or plan(experiment))
         self._urgency = chain_lengths(self._steps)
-        self._gpus = list(visible_gpus(self._cluster))
+        self._gpus = list(gpus_to_use(self._cluster))
         self._all_gpus = len(self._gpus)
         self._done: set[str] = set()
         self._running: list[_Running] = []

@@ -1,13 +1,9 @@
-"""What the machine offers: its GPUs, found without loading a driver library."""
-
-import os
-from pathlib import Path
+"""What the machine offers a run: its GPUs."""
 
 from nemo_sspo.config.cluster import LocalCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
-
-_DRIVER_GPUS = Path("/proc/driver/nvidia/gpus")
+from nemo_sspo.visible_gpus import visible_gpus
 
 
 def local_cluster(experiment: Experiment) -> LocalCluster:
@@ -20,14 +16,9 @@ def local_cluster(experiment: Experiment) -> LocalCluster:
     return experiment.cluster
 
 
-def visible_gpus(cluster: LocalCluster) -> tuple[str, ...]:
-    """Names of the GPUs to use, as CUDA_VISIBLE_DEVICES takes them: those configured, else those this process sees."""
+def gpus_to_use(cluster: LocalCluster) -> tuple[str, ...]:
+    """Names of the GPUs to use, as CUDA_VISIBLE_DEVICES takes them: those that this process sees, `cluster.gpus` at
+    most; as many as that where none is found."""
     if cluster.gpus == 0:
         return ()
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is not None:
-        names = tuple(name.strip() for name in allowed.split(",") if name.strip() not in ("", "-1"))
-    else:
-        present = len(list(_DRIVER_GPUS.iterdir())) if _DRIVER_GPUS.is_dir() else 0
-        names = tuple(map(str, range(max(present, cluster.gpus or 0))))
-    return names[: cluster.gpus]
+    return visible_gpus()[: cluster.gpus] or tuple(map(str, range(cluster.gpus or 0)))

@@ -18,7 +18,7 @@ from nemo_sspo.launch.check_oracle import check_oracle, oracle_paths
 from nemo_sspo.launch.check_prompts import check_prompts, planned_prompts
 from nemo_sspo.launch.check_responses import check_responses
 from nemo_sspo.launch.jobs import cluster_problems
-from nemo_sspo.launch.machine import visible_gpus
+from nemo_sspo.launch.machine import gpus_to_use
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.run_directory import refuse_other_settings
 from nemo_sspo.megatron.batch_plan import steps_per_epoch
@@ -73,7 +73,7 @@ def check_gpus(experiment: Experiment) -> Iterator[str]:
     if isinstance(experiment.cluster, SlurmCluster):
         yield from cluster_problems(experiment)
         return
-    gpus = len(visible_gpus(experiment.cluster))
+    gpus = len(gpus_to_use(experiment.cluster))
     widest: Step = max(plan(experiment), key=lambda step: step.gpus)
     if widest.gpus and not gpus:
         yield "no GPU is visible: run on a GPU machine, or give cluster=local_cpu (with precision=fp32)"

@@ -14,6 +14,7 @@ from nemo_sspo.artifacts.model_source import local_model
 from nemo_sspo.config.variants import VllmEngine as VllmSettings
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.protocol import Completion, OnProgress, Sampling
+from nemo_sspo.visible_gpus import visible_gpus
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -42,7 +43,7 @@ class VllmEngine:
     ) -> None:
         """Load `policy` (directory or hub id) for sequences of up to `max_model_len` tokens."""
         directory = local_model(policy, "policy")
-        on_cpu = not has_gpu()
+        on_cpu = not visible_gpus()  # found without torch: vLLM's variables must be set before it starts
         for name, value in variables(settings, on_cpu).items():
             os.environ.setdefault(name, value)
         from vllm import LLM
@@ -118,12 +119,6 @@ class Reseeding:
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)  # all devices
-
-
-def has_gpu() -> bool:
-    """Whether there is an NVIDIA device, found without torch: vLLM's variables must be set before torch starts."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
-    return not hidden and (Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists())
 
 
 def variables(settings: VllmSettings, on_cpu: bool) -> dict[str, str]:

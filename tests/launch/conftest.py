@@ -17,6 +17,15 @@ def importable(monkeypatch):
 
 
 @pytest.fixture
+def eight_gpus(tmp_path_factory, monkeypatch):
+    """A machine with eight GPUs, as far as files tell; CUDA_VISIBLE_DEVICES is the test's."""
+    folder = tmp_path_factory.mktemp("dev")
+    for number in range(8):
+        (folder / f"nvidia{number}").touch()
+    monkeypatch.setattr("nemo_sspo.visible_gpus.DEVICES", folder)
+
+
+@pytest.fixture
 def driver():
     """Start `tests.launch.fake_run` as a process; it and what is left of it end with the test."""
     started = []

@@ -183,6 +183,7 @@ def test_a_published_step_with_changed_inputs_is_refused(tmp_path, finished):
         drive(changed)
 
 
+@pytest.mark.usefixtures("eight_gpus")
 def test_gpus_are_dealt_out_and_returned(tmp_path, monkeypatch):
     """Two engines on two GPUs, one each; training on both; none for conversion; outer ranks are not passed on."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")

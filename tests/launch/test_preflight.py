@@ -251,6 +251,7 @@ def test_fp8_on_a_cpu(place):
     assert only("engine.quantization=fp8").startswith("engine.quantization=fp8 needs a GPU")
 
 
+@pytest.mark.usefixtures("eight_gpus")
 def test_gpus(place, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert only("cluster.gpus=null").startswith("no GPU is visible")
