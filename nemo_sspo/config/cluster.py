@@ -30,9 +30,18 @@ OWN_OPTIONS = frozenset(
     {"job-name", "output", "error", "open-mode", "array", "dependency", "kill-on-invalid-dep", "signal", "requeue"}
     | {"no-requeue", "export", "export-file", "chdir", "comment", "begin", "nodes", "ntasks", "ntasks-per-node"}
     | {"gpus-per-node", "cpus-per-task", "mem", "time", "partition", "account", "qos", "reservation", "wrap"}
-    | {"parsable", "wait", "test-only"}
+    | {"parsable", "wait", "test-only", "gres", "gpus", "gpus-per-task", "gpus-per-socket", "gpu-bind", "exclusive"}
+    | {"mem-per-cpu", "mem-per-gpu", "cpus-per-gpu", "ntasks-per-gpu", "ntasks-per-core", "tres-per-task"}
 )
 """sbatch options that have a setting of their own or that the loop depends on."""
+
+RANK_VARIABLES = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "NODE_COUNT"),
+    *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),
+    *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_RESTART_COUNT"),
+    *("TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_ERROR_FILE"),
+)
+"""Variables that a launcher of ranks sets: each process has its own, or none."""
 
 SCRIPT_VARIABLES = frozenset(
     {"run", "task", "job", "restart", "attempt", "step", "history", "before", "ends", "told", "launched", "woken"}
@@ -50,8 +59,10 @@ class Environment(Frozen):
     @field_validator("variables")
     @classmethod
     def _no_secrets(cls, variables: dict[str, str]) -> dict[str, str]:
-        """They are stored with the run."""
+        """They are stored with the run, and the same for all of its processes."""
         for name, value in variables.items():
+            if name in RANK_VARIABLES or name == "CUDA_VISIBLE_DEVICES":
+                raise ValueError(f"{name} is set for each process by what starts it; remove it")
             if _SECRET.search(name):
                 raise ValueError(f"{name} looks like a secret: export it in the calling shell, stages inherit it")
             if _LOGIN.search(value):
@@ -109,7 +120,7 @@ class Resources(Frozen):
     time: str | None = Field(default=None, pattern=_TIME)
     """Time limit as sbatch takes it (minutes, hours:minutes:seconds, days-hours); without it, the partition's own."""
     cpus_per_task: PositiveInt | None = None
-    """Processor cores of each process."""
+    """Processor cores of each process, for every GPU that it drives: an engine of 8 GPUs gets 8 times as many."""
     memory: str | None = Field(default=None, pattern=r"^[0-9]{1,9}[KMGT]?$")
     """Memory per node (``64G``; 0 is all of it)."""
     partition: Word | None = None

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Literal
 
+from nemo_sspo.config.cluster import RANK_VARIABLES
 from nemo_sspo.stages.torch_extensions import node_local_folder
 
 ALWAYS: Mapping[str, str] = {
@@ -17,15 +18,8 @@ ALWAYS: Mapping[str, str] = {
     "PYTHONNOUSERSITE": "1",
 }
 
-OUTER_NAMES = (
-    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "NODE_COUNT"),
-    *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),
-    *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_RESTART_COUNT"),
-    *("TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_ERROR_FILE"),
-)
-"""Of a launcher of ranks around a run or a submission, which is none of a stage's business."""
 _OUTER_PREFIXES = ("SLURM_", "PMI_", "PMIX_", "OMPI_COMM_WORLD_", "MPI_LOCAL", "LSB_", "JSM_", "PET_", "TORCHELASTIC_")
-"""The same: Slurm's, MPI's and LSF's. torchrun takes its own arguments from PET_*."""
+"""Of a launcher around a run, beside `RANK_VARIABLES`: Slurm, MPI, LSF. torchrun takes its arguments from PET_*."""
 _OUTER_JOB = ("NEMO_SSPO_RANKS", "NEMO_SSPO_RENDEZVOUS", "NEMO_SSPO_VERDICT")
 """Of a job's script of this package."""
 
@@ -43,7 +37,7 @@ def of_process(variables: Mapping[str, str], gpus: Sequence[str] | None) -> dict
 
 
 def _is_outer(name: str) -> bool:
-    return name in OUTER_NAMES or name in _OUTER_JOB or name.startswith(_OUTER_PREFIXES)
+    return name in RANK_VARIABLES or name in _OUTER_JOB or name.startswith(_OUTER_PREFIXES)
 
 
 def defaults(kind: Literal["train", "rollout"]) -> dict[str, str]:
