@@ -52,6 +52,12 @@ class Job:
         return _spec(self.stage).sharded
 
     @property
+    def cpus_per_task(self) -> int | None:
+        """Cores of each process, which drives a rank's GPU or all of an engine's; None where Slurm decides."""
+        cores = self.resources.cpus_per_task
+        return cores and cores * max(1, self.gpus_per_node // self.tasks_per_node)
+
+    @property
     def has_ranks(self) -> bool:
         """Whether its processes are the ranks of the training layout."""
         return _spec(self.stage).ranks
@@ -205,6 +211,7 @@ def as_data(graph: Sequence[Job]) -> list[dict[str, Any]]:
             "nodes": job.nodes,
             "tasks_per_node": job.tasks_per_node,
             "gpus_per_node": job.gpus_per_node,
+            "cpus_per_task": job.cpus_per_task,
             "time": job.resources.time,
             "partition": job.resources.partition,
             "environment": job.environment_name,

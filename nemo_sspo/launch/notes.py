@@ -20,6 +20,7 @@ def notes(experiment: Experiment) -> list[str]:
         *_gate_without_effect(experiment),
         *_form_without_effect(experiment),
         *_state_never_saved(experiment),
+        *_cores_left_to_slurm(experiment),
         *_backbone_elsewhere(experiment),
         *_files_left_out(experiment),
     ]
@@ -48,6 +49,17 @@ def _state_never_saved(experiment: Experiment) -> Iterator[str]:
         yield (
             "train.checkpoint_every_steps is not set: a lost node or a crash starts an iteration's training from its "
             "first step; train.checkpoint_every_steps=50 has it continue from its newest state"
+        )
+
+
+def _cores_left_to_slurm(experiment: Experiment) -> Iterator[str]:
+    cluster = experiment.cluster
+    if not isinstance(cluster, SlurmCluster) or not cluster.has_gpus:
+        return
+    if unset := [stage for stage in ("rollout", "score", "train") if cluster.resources_of(stage).cpus_per_task is None]:
+        yield (
+            f"cluster.cpus_per_task is not set for {', '.join(unset)}: Slurm gives each process its default, often one "
+            "core, and vLLM wants two and one more for every GPU; cluster.cpus_per_task=12 asks for 12 for each GPU"
         )
 
 

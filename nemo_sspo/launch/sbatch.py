@@ -17,10 +17,10 @@ from jinja2 import FileSystemLoader, StrictUndefined, Template
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.manifest import MANIFEST_NAME
 from nemo_sspo.artifacts.shard_ranges import shard_ranges
-from nemo_sspo.config.cluster import SlurmCluster, SlurmEnvironment
+from nemo_sspo.config.cluster import RANK_VARIABLES, SlurmCluster, SlurmEnvironment
 from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.launch.jobs import Job
-from nemo_sspo.stages.variables import ALWAYS, OUTER_NAMES
+from nemo_sspo.stages.variables import ALWAYS
 
 TEMPLATE = "stage.sbatch.j2"
 _PACKAGE = Path(__file__).parents[1]
@@ -108,7 +108,7 @@ def options(job: Job, cluster: SlurmCluster, run_name: str) -> Iterator[str]:
     if job.gpus_per_node:
         yield _gpu_option(job, cluster)
     for name, value in (
-        ("cpus-per-task", wanted.cpus_per_task),
+        ("cpus-per-task", job.cpus_per_task),
         ("mem", wanted.memory),
         ("time", wanted.time),
         ("partition", wanted.partition),
@@ -138,8 +138,8 @@ def launch(job: Job, place: Place) -> list[str]:
     words = [f"--nodes={job.nodes}", f"--ntasks={job.nodes * job.tasks_per_node}", "--kill-on-bad-exit=1"]
     # Rank 0 hashes and publishes long after the others have ended: a site's WaitTime would end it by then.
     words += ["--wait=0", f"--ntasks-per-node={job.tasks_per_node}"]
-    if job.resources.cpus_per_task:  # srun does not take it from the job
-        words.append(f"--cpus-per-task={job.resources.cpus_per_task}")
+    if job.cpus_per_task:  # srun does not take it from the job
+        words.append(f"--cpus-per-task={job.cpus_per_task}")
     environment = job.environment
     if environment.image is None:
         return [*words, environment.python]
@@ -207,7 +207,7 @@ def _binds(environment: SlurmEnvironment, place: Place) -> Iterator[str]:
 def environment_text(variables: Mapping[str, str]) -> str:
     """Lines of a POSIX shell that set an environment's variables and forget an outer launcher's."""
     lines = [f"export {name}={shlex.quote(value)}" for name, value in {**ALWAYS, **variables}.items()]
-    return "\n".join([f"unset {' '.join(OUTER_NAMES)}", *lines, ""])
+    return "\n".join([f"unset {' '.join(RANK_VARIABLES)}", *lines, ""])
 
 
 def quote(value: object) -> str:

@@ -42,7 +42,7 @@ def test_the_presets_and_sites_outlive_a_lost_node_and_hold_the_policy_in_memory
     experiment = load_experiment([f"experiment={name}", f"cluster={cluster}", "prompts=p.jsonl"])
     assert notes(experiment) == []
     asked = {stage: experiment.cluster.resources_of(stage).memory for stage in ("import_policy", "export", "train")}
-    assert asked == {"import_policy": "0", "export": "0", "train": None}
+    assert asked == {"import_policy": "0", "export": "0", "train": "0"}
 
 
 def test_it_is_printed_and_changes_no_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,3 +53,13 @@ def test_it_is_printed_and_changes_no_exit_code(capsys: pytest.CaptureFixture[st
     assert with_gate[0] == without[0]
     assert "note: loss=dpo does not read win-rate targets: gate=linear has no effect" in with_gate[1]
     assert "note:" not in without[1]
+
+
+def test_cores_that_are_left_to_slurm_are_told_where_gpus_want_them() -> None:
+    site = ["experiment=llama3-8b", "cluster=slurm_modules", "prompts=p.jsonl", "train.checkpoint_every_steps=5"]
+    assert notes(load_experiment(site)) == []
+    (note,) = notes(load_experiment([*site, "cluster.cpus_per_task=null"]))
+    assert note.startswith("cluster.cpus_per_task is not set for rollout, score, train: ")
+    assert (
+        notes(load_experiment(["experiment=quickstart", "cluster=slurm_cpu", "train.checkpoint_every_steps=5"])) == []
+    )

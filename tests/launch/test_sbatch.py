@@ -90,6 +90,22 @@ def test_the_resources_are_the_stages_own_then_the_clusters():
     assert "constraint" not in texts["iter_1.train"]
 
 
+def test_cores_are_asked_for_by_the_gpus_that_a_process_drives():
+    """A rank drives one GPU, an engine all of its own; what drives none has the cores of one."""
+    texts = scripts("llama3-70b", "cluster.cpus_per_task=12")
+    for job, cores in {"iter_1.train": 12, "iter_1.rollout": 96, "iter_1.score": 12, "iter_1.build_pairs": 12}.items():
+        assert f"#SBATCH --cpus-per-task={cores}\n" in texts[job], job
+        assert f" --cpus-per-task={cores} " in texts[job], job
+
+
+def test_a_job_without_gpus_hides_those_of_others():
+    texts = scripts("llama3-8b", "cluster.request_gpus=exclusive")
+    hidden = {job for job, text in texts.items() if "\nexport CUDA_VISIBLE_DEVICES=\n" in text}
+    host = {"iter_0.import_policy", "iter_1.export", "iter_1.build_pairs", "prepare_prompts", "report"}
+    assert host <= hidden
+    assert not hidden & {"iter_1.rollout", "iter_1.score", "iter_1.reference_logps", "iter_1.train"}
+
+
 def test_a_task_of_several_shards_names_them_all_and_none_too_many(tmp_path):
     """Seven shards by threes: what bash makes of each task's number."""
     text = scripts("quickstart", "rollout.shards=7", "cluster.stages.rollout.shards_per_task=3")["iter_1.rollout"]
@@ -284,7 +300,16 @@ def test_secrets_are_refused_as_settings(variable):
     assert SlurmEnvironment(variables={"TOKENIZERS_PARALLELISM": "false"}).variables
 
 
-@pytest.mark.parametrize("option", ["output", "array", "dependency", "wrap", "signal"])
+@pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "RANK", "WORLD_SIZE", "MASTER_ADDR"])
+def test_what_differs_between_processes_is_no_setting(name):
+    with pytest.raises(ValidationError, match=f"{name} is set for each process by what starts it"):
+        SlurmEnvironment(variables={name: "0"})
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["output", "array", "dependency", "wrap", "signal", "gres", "gpus", "exclusive", "mem-per-gpu", "gpus-per-task"],
+)
 def test_options_that_the_loop_depends_on_are_refused(option):
     with pytest.raises(ValidationError, match="set from the plan"):
         Resources(options={option: "x"})
