@@ -6,9 +6,32 @@ from pathlib import Path
 
 from nemo_sspo.errors import UserError
 
-SIDE_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
-"""What is neither weights nor code: config, generation config, tokenizer, chat template."""
-MODEL_FILES = (*SIDE_FILES, "*.safetensors")
+SIDE_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+    "tokenizer.model",
+    "tokenizer.model.v*",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tekken.json",
+    "*.tiktoken",
+    "LICENSE*",
+    "NOTICE*",
+    "USE_POLICY*",
+)
+"""What belongs to a policy besides its weights: how it is built and sampled from, its tokenizer, its terms of use."""
+MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.safetensors")
+"""What loaders of any model may read, code left out."""
 CODE = "*.py"
 """For models whose own code was consented to."""
 _PICKLES = "pytorch_model*.bin"

@@ -62,7 +62,8 @@ def source_files(directory: Path) -> SourceFiles:
 
 def _found(directory: Path) -> tuple[list[str], list[str]]:
     """Files of records below a directory, and what else there is. Links to folders are not followed."""
-    found, passed_over = [], []
+    found: list[str] = []
+    passed_over: list[str] = []
     for root, folders, files in os.walk(directory):
         below = Path(root).relative_to(directory)
         skipped = [name for name in folders if name.startswith(_PASSED_OVER) or Path(root, name).is_symlink()]

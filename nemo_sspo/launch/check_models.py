@@ -1,9 +1,7 @@
 """Checks of the model directories: their small JSON files and the headers of their weights, never a tensor."""
 
 import json
-import struct
 from collections.abc import Iterator
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from jinja2 import Environment as Templates
 from jinja2 import TemplateSyntaxError
 
 from nemo_sspo.artifacts.model_source import is_hub_id
+from nemo_sspo.artifacts.weight_files import policy_weight_problems
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import UserError
@@ -20,11 +19,8 @@ SUPPORTED_MODEL_TYPES = ("gemma2", "llama", "mistral", "qwen2", "qwen3")
 _ENCODERS_WITH_CODE = ("jinaai/jina-embeddings-v3", "nomic-ai/nomic-embed-text-v1.5")
 """Hub ids of the presets in conf/encoder that do not load without their own code."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
-_INDEX = "model.safetensors.index.json"
 _VOCABULARY_MULTIPLE = 128
-_MAX_HEADER_BYTES = 128 * 2**20
 _JINJA = Templates(extensions=["jinja2.ext.loopcontrols"], autoescape=True)  # nothing is rendered
-_DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 def check_policy(experiment: Experiment) -> Iterator[str]:
@@ -40,7 +36,7 @@ def check_policy(experiment: Experiment) -> Iterator[str]:
         )
     else:
         yield from _indivisible(directory / "config.json", config, experiment.parallel)
-    yield from incomplete_weights("policy", directory)
+    yield from policy_weight_problems(f"policy={directory}", directory, config)
     if not any((directory / name).is_file() for name in TOKENIZER_FILES):
         yield f"policy={directory}: no tokenizer (none of {', '.join(TOKENIZER_FILES)})"
     else:
@@ -98,7 +94,7 @@ def json_object(path: Path, advice: str) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path.parent}: no {path.name}; {advice}") from None
-    except (UnicodeDecodeError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object")
@@ -124,50 +120,6 @@ def _indivisible(path: Path, config: dict[str, Any], parallel: Parallel) -> Iter
         elif count % parts:
             setting = setting or f"parallel.tensor={parallel.tensor}"
             yield f"{path}: {name}={count} does not divide over {setting} ({parts} parts); choose a divisor of {count}"
-
-
-def incomplete_weights(setting: str, directory: Path) -> Iterator[str]:
-    """What is wrong with the safetensors files of a model directory."""
-    names = _weight_names(directory)
-    if not names:
-        pickled = next(iter(sorted(path.name for path in directory.glob("*.bin"))), None)
-        hint = f" ({pickled} is a pickle and is never loaded: convert it to safetensors)" if pickled else ""
-        yield f"{setting}={directory}: no model.safetensors and no {_INDEX}{hint}"
-    for name in names:
-        path = directory / name
-        if not path.is_file():
-            yield f"{setting}={directory}: {name} is named in {_INDEX} but is missing"
-        elif problem := _damage(path):
-            yield f"{path}: {problem}"
-
-
-def _weight_names(directory: Path) -> list[str]:
-    if (directory / _INDEX).is_file():
-        index = json_object(directory / _INDEX, "")
-        weight_map = index.get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise UserError(f"{directory / _INDEX}: no weight_map")
-        return sorted(set(map(str, weight_map.values())))
-    return ["model.safetensors"] if (directory / "model.safetensors").is_file() else []
-
-
-def _damage(path: Path) -> str | None:
-    """What is wrong with a safetensors file: eight bytes of header length, a JSON header, then the tensors."""
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, _MAX_HEADER_BYTES):
-                return "not a safetensors file, or cut short; fetch it again"
-            header = json.loads(file.read(length))
-        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
-        end = max(int(tensor["data_offsets"][1]) for tensor in tensors)
-        sizes = sum(prod(tensor["shape"]) * _DTYPE_BYTES.get(tensor["dtype"], 1) for tensor in tensors)
-    except (struct.error, ValueError, TypeError, KeyError, IndexError):
-        return "not a safetensors file, or cut short; fetch it again"
-    if size < 8 + length + max(end, sizes):
-        return f"cut short: {size} bytes of {8 + length + max(end, sizes)}; fetch it again"
-    return None
 
 
 def _chat_template_problems(directory: Path) -> Iterator[str]:

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from nemo_sspo.artifacts.weight_files import incomplete_weights
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.oracles import FunctionOracle, LlmJudgeOracle, PairRMOracle, PolicyJudgeOracle, RewardModelOracle
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.check_models import TOKENIZER_FILES, incomplete_weights, json_object, local_directory
+from nemo_sspo.launch.check_models import TOKENIZER_FILES, json_object, local_directory
 from nemo_sspo.launch.check_prompts import planned_prompts
 from nemo_sspo.oracle.judge_endpoint import api_key, check_endpoint
 from nemo_sspo.oracle.judge_question import read_template
@@ -55,7 +56,7 @@ def _reward_model(experiment: Experiment, oracle: RewardModelOracle) -> Iterator
     if directory is None:
         return
     config = json_object(directory / "config.json", "give the directory or hub id of a reward model")
-    damaged = list(incomplete_weights("oracle.path", directory))
+    damaged = list(incomplete_weights(f"oracle.path={directory}", directory))
     yield from damaged or reward_model_problems(directory, config)
     if not any((directory / name).is_file() for name in (*TOKENIZER_FILES, "spm.model", "vocab.txt")):
         yield f"oracle.path={directory}: no tokenizer beside the weights"

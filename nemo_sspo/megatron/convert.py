@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nemo_sspo.artifacts.weight_files import policy_weight_problems
+from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.checkpoint import load_weights, one_rank, save_weights
 from nemo_sspo.megatron.families import read_hf_config
 from nemo_sspo.megatron.hf_files import SafetensorsDirectory, copy_side_files, write_tensors
@@ -22,9 +24,11 @@ def import_policy(policy_dir: Path, nemo_dir: Path, hf_dir: Path, dtype: torch.d
     """Write `policy_dir`'s weights in `dtype` as a checkpoint to `nemo_dir`, and its other files to `hf_dir`.
 
     Returns the number of parameters (padding of the vocabulary not counted). Raises UserError for an unsupported
-    family and for missing, surplus or malformed weights.
+    family and for missing, surplus, malformed, ambiguous or quantized weights.
     """
     config = read_hf_config(policy_dir)
+    for problem in policy_weight_problems(f"policy={policy_dir}", policy_dir, config.raw):
+        raise UserError(problem)
     shape = Shape.of(config)
     state = to_megatron(SafetensorsDirectory(policy_dir), shape, what=str(policy_dir))
     with one_rank():

@@ -155,7 +155,7 @@ def read_hf_config(policy_dir: Path) -> HFConfig:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{policy_dir}: no config.json; give a Hugging Face model directory or hub id") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a JSON object")

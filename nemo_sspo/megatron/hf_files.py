@@ -16,27 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nemo_sspo.artifacts.model_source import SIDE_FILES
+from nemo_sspo.artifacts.weight_files import INDEX, SINGLE, weight_files
 from nemo_sspo.errors import UserError
 
 SHARD_BYTES = 5 * 1024**3
 _DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-_INDEX = "model.safetensors.index.json"
-
-
-def _weight_files(directory: Path) -> list[Path]:
-    index = directory / _INDEX
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    elif (directory / "model.safetensors").is_file():
-        names = ["model.safetensors"]
-    else:
-        pickles = sorted(path.name for path in directory.glob("*.bin"))
-        hint = f" ({pickles[0]} is a pickle and is not loaded: convert it to safetensors)" if pickles else ""
-        raise UserError(f"{directory}: no model.safetensors and no {_INDEX}{hint}")
-    for name in names:
-        if not (directory / name).is_file():
-            raise UserError(f"{directory}: {name} is named in {_INDEX} but is missing")
-    return [directory / name for name in names]
 
 
 class SafetensorsDirectory(Mapping[str, Tensor]):
@@ -47,7 +31,7 @@ class SafetensorsDirectory(Mapping[str, Tensor]):
 
     def __init__(self, directory: Path) -> None:
         self._where: dict[str, Path] = {}
-        for path in _weight_files(directory):
+        for path in weight_files(directory):
             try:
                 with safe_open(path, framework="pt") as file:
                     self._where.update(dict.fromkeys(file.keys(), path))
@@ -66,12 +50,12 @@ class SafetensorsDirectory(Mapping[str, Tensor]):
 
 
 def copy_side_files(source: Path, target: Path) -> None:
-    """Copy config, generation config, tokenizer and chat template from one model directory to another."""
-    target.mkdir(parents=True, exist_ok=True)
+    """Copy config, generation config, tokenizer and chat template from one model directory to another, and no more."""
     for pattern in SIDE_FILES:
-        for path in source.glob(pattern):
-            if path.is_file() and path.name != _INDEX:
-                shutil.copyfile(path, target / path.name)
+        for path in filter(Path.is_file, source.glob(pattern)):
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
 
 
 def _shards(tensors: Mapping[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
@@ -94,18 +78,26 @@ def write_tensors(tensors: Mapping[str, Tensor], directory: Path, *, shard_bytes
     directory.mkdir(parents=True, exist_ok=True)
     shards = _shards(tensors, shard_bytes)
     if len(shards) == 1:
-        save_file(shards[0], directory / "model.safetensors", metadata={"format": "pt"})
+        _save(shards[0], directory / SINGLE)
     else:
         weight_map: dict[str, str] = {}
         for number, shard in enumerate(shards, start=1):
             name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            save_file(shard, directory / name, metadata={"format": "pt"})
+            _save(shard, directory / name)
             weight_map.update(dict.fromkeys(shard, name))
         total = sum(tensor.nbytes for tensor in tensors.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (directory / _INDEX).write_text(json.dumps(index, indent=2, sort_keys=True), encoding="utf-8")
+        (directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True), encoding="utf-8")
     (dtype,) = {tensor.dtype for tensor in tensors.values()}
     _record_dtype(directory / "config.json", dtype)
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write one file, with the permissions of any new file: safetensors leaves its own readable by the owner alone."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 def _record_dtype(config_path: Path, dtype: torch.dtype) -> None:

@@ -75,6 +75,9 @@ def publish(output: Path, seed: int, digest: str) -> None:
         draft.chmod(0o755)
         facts = {"digest": digest, "seed": seed, **make(draft, seed)}
         (draft / MANIFEST).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        mode = (draft / MANIFEST).stat().st_mode
+        for weights in draft.rglob("*.safetensors"):
+            weights.chmod(mode)  # safetensors leaves them readable by their owner alone
         _replace_directory(draft, output)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

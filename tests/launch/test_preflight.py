@@ -168,6 +168,18 @@ def test_a_missing_part_of_the_weights_is_named(place):
     assert found() == []
 
 
+def test_weights_that_the_import_refuses(place):
+    policy = place / "policy"
+    edit(policy / "config.json", quantization_config={"quant_method": "fp8"})
+    assert only().startswith("policy=policy: a quantized policy is not trained (quantization_config in config.json)")
+    edit(policy / "config.json", quantization_config=None)
+    (policy / "pytorch_model.bin").write_bytes(b"")
+    assert only().startswith("policy=policy: pytorch_model.bin lies beside model.safetensors")
+    (policy / "pytorch_model.bin").unlink()
+    (policy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
+    assert "names other files than the model.safetensors beside it" in only()
+
+
 def test_policy_tokenizer_and_chat_template(place):
     policy = place / "policy"
     (policy / "tokenizer_config.json").write_text("{}")

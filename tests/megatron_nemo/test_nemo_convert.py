@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.metadata import StorageMeta
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from nemo_sspo.artifacts.weight_files import policy_weight_problems
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch import check_models
 from nemo_sspo.megatron import convert, families
 from nemo_sspo.megatron.checkpoint import WEIGHTS, make_index_canonical, one_rank
 from nemo_sspo.megatron.convert import export_policy, import_policy
 from nemo_sspo.megatron.families import read_hf_config
-from nemo_sspo.megatron.hf_files import SafetensorsDirectory, write_tensors
+from nemo_sspo.megatron.hf_files import SafetensorsDirectory, copy_side_files, write_tensors
 from nemo_sspo.megatron.model_config import host_config
 from nemo_sspo.megatron.weight_map import Shape, to_megatron
 from tests.megatron_nemo.worlds import VOCAB, write_policy
@@ -181,6 +183,60 @@ def test_sharded_weights_read_back(tmp_path: Path) -> None:
     directory = SafetensorsDirectory(tmp_path)
     assert directory.keys() == tensors.keys()
     assert all(torch.equal(directory[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_every_exported_file_has_the_permissions_of_a_new_file(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        (tmp_path / "config.json").write_text("{}")
+        write_tensors({f"t{number}": torch.zeros(10, number + 1) for number in range(5)}, tmp_path, shard_bytes=250)
+        write_tensors({"t": torch.zeros(2)}, tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert len(modes) > 3
+    assert set(modes.values()) == {0o666 & ~umask}
+
+
+def test_what_the_export_needs_travels_and_nothing_else(tmp_path: Path) -> None:
+    """An adapter's configuration would send a loader to another model, a stale index to other weights."""
+    needed = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"}
+    needed |= {"special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"}
+    needed |= {"additional_chat_templates/tool_use.jinja", "qwen.tiktoken", "LICENSE", "USE_POLICY.md"}
+    others = {"adapter_config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json", "params.json"}
+    others |= {"trainer_state.json", "training_args.json", "all_results.json", "hf_quant_config.json", "README.md"}
+    others |= {"notes.txt", "modeling.py", "optimizer.pt", "model.safetensors", "LICENSES/MIT.txt"}
+    for name in needed | others:
+        (tmp_path / "from" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "from" / name).write_text(name)
+    copy_side_files(tmp_path / "from", tmp_path / "to")
+    copied = {path.relative_to(tmp_path / "to").as_posix() for path in (tmp_path / "to").rglob("*") if path.is_file()}
+    assert copied == needed
+
+
+@pytest.mark.parametrize("change", ["fp8 without scales", "index beside", "pickle beside"])
+def test_unclear_or_quantized_weights_are_refused(tmp_path: Path, change: str) -> None:
+    policy = write_policy(tmp_path / "policy", "llama")
+    if change == "fp8 without scales":
+        tensors = load_file(policy / "model.safetensors")
+        for name in [name for name in tensors if "_proj" in name]:
+            tensors[name] = (tensors[name] * 448 / tensors[name].abs().max()).to(torch.float8_e4m3fn)
+        save_file(tensors, policy / "model.safetensors")
+    elif change == "index beside":
+        (policy / "model.safetensors.index.json").write_text(
+            '{"weight_map": {"a": "model-00001-of-00001.safetensors"}}'
+        )
+    else:
+        (policy / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(UserError) as refused:
+        import_policy(policy, tmp_path / "nemo", tmp_path / "hf", torch.float32)
+    assert not (tmp_path / "nemo").exists()
+    config = json.loads((policy / "config.json").read_text())
+    with pytest.raises(UserError) as dry:
+        for problem in policy_weight_problems(f"policy={policy}", policy, config):
+            raise UserError(problem)
+    assert str(refused.value) == str(dry.value)
 
 
 def test_preflight_and_conversion_know_the_same_models() -> None:
