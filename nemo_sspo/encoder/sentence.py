@@ -1,13 +1,15 @@
 """Any sentence-transformers model as the semantic encoder E (S-SPPO sec. 3.1; default all-MiniLM-L6-v2).
 
-Legend: N texts, U unique texts, C chunks, D embedding size. A text beyond the model's window is cut into windows of
-token ids; ``chunk_mean`` averages their unit vectors weighted by their lengths, ``truncate`` keeps the first.
+Legend: N texts, U unique texts, B texts of a batch, D embedding size. Texts are encoded by sentence-transformers' own
+`encode`, with the model's prompt, pooling and dimensions. Only a text beyond the model's window is cut here:
+``chunk_mean`` averages the unit vectors of its windows weighted by their lengths; ``truncate`` leaves it to the
+library, which keeps the first.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,22 +17,23 @@ from numpy.typing import NDArray
 
 from nemo_sspo.artifacts.model_source import CODE, MODEL_FILES, local_model
 from nemo_sspo.config.variants import SentenceEncoder as SentenceSettings
+from nemo_sspo.encoder.files import encoder_problems
 from nemo_sspo.encoder.protocol import Embeddings
+from nemo_sspo.encoder.weights import refuse_other_weights
+from nemo_sspo.encoder.windows import Window, Windows
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.similarity import unit_rows
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 PACKAGE_PREFIX = "package:"
 _LAYERS_BEHIND = "*/pytorch_model.bin"
 """Weights of a folder like 2_Dense, which often are no safetensors where the transformer's are."""
-_LONGEST_WINDOW = 8192
-"""Window of a model that names none."""
-
-
-class _Chunks(NamedTuple):
-    token_ids_C: list[list[int]]
-    owner_C: NDArray[np.intp]
-    """Index of the text that a chunk belongs to."""
-    length_C: NDArray[np.int64]
+_POOLED_WITHOUT_PROMPT = ("hkunlp/instructor-base", "hkunlp/instructor-large", "hkunlp/instructor-xl")
+"""What sentence-transformers knows by their hub ids alone."""
+_SAME_COSINE = {torch.float32: 1e-5, torch.float64: 1e-5}
+"""How far a first window's vector may be from the library's own, as 1 - cosine; 1e-3 in half precision."""
 
 
 class Sentence:
@@ -38,83 +41,120 @@ class Sentence:
 
     def __init__(self, settings: SentenceSettings, device: str | None = None) -> None:
         """Load the model; `device` overrides the setting."""
-        from sentence_transformers import SentenceTransformer
-
-        directory = model_directory(settings.path, code=settings.trust_remote_code)
-        try:
-            self._model = SentenceTransformer(
-                str(directory),
-                device=device or (None if settings.device == "auto" else settings.device),
-                trust_remote_code=settings.trust_remote_code,
-            ).eval()
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-            if "trust_remote_code" in str(error):
-                raise UserError(
-                    f"encoder.path={settings.path}: the model brings Python code of its own; read it, then give "
-                    "encoder.trust_remote_code=true"
-                ) from None
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"encoder.path={settings.path}: not a sentence-transformers model ({reason})") from None
         self._settings = settings
-        self._prefix = settings.prefix if settings.prompt_name is None else self._prompt(settings.prompt_name)
+        directory = model_directory(settings.path, code=settings.trust_remote_code)
+        for problem in encoder_problems(directory, settings):
+            raise UserError(problem)
+        self._model = _load(directory, settings, device)
+        refuse_other_weights(self._model, directory, f"encoder.path={settings.path}")
         self._options = self._forward_options(settings.task)
-        self._tokenizer = self._model.tokenizer
-        self._window = self._model.max_seq_length or min(self._tokenizer.model_max_length, _LONGEST_WINDOW)
+        self._prompt = self._chosen_prompt()
+        self._windows = Windows(self._model, self._prompt, settings.task)
+        self._cuts_as_the_library = False
+        self._encode_whole(["a"])  # what cannot be encoded with is told before any text is
 
     def encode(self, texts: Sequence[str], on_progress: Callable[[int], None] = lambda done: None) -> Embeddings:
         """See `SentenceEncoder.encode`. Equal texts are encoded once."""
         unique = list(dict.fromkeys(texts))
-        chunks = self._chunks(unique)
-        windows_U = np.bincount(chunks.owner_C, minlength=len(unique))
-        if self._settings.long_text == "truncate":
-            chunks = _first_of_each(chunks)
-        vectors_UD, done = np.zeros((len(unique), 0)), 0
-        for batch in _batches(chunks.length_C, self._settings.batch_size):
-            vectors_BD = self._forward([chunks.token_ids_C[index] for index in batch])
-            if not done:
-                vectors_UD = np.zeros((len(unique), vectors_BD.shape[-1]))
-            np.add.at(vectors_UD, chunks.owner_C[batch], vectors_BD * chunks.length_C[batch, None])
-            done += len(batch)
-            on_progress(done * len(texts) // len(chunks.token_ids_C))
+        lengths_U = np.asarray(self._windows.lengths(unique), dtype=np.int64)
+        long_U = lengths_U > (self._windows.size or np.inf)
+        vectors: dict[int, NDArray[np.float64]] = {}
+        for batch in _batches(lengths_U, self._settings.batch_size):
+            cut = batch[long_U[batch]] if self._settings.long_text == "chunk_mean" else batch[:0]
+            whole = batch[~np.isin(batch, cut)]
+            vectors |= zip(whole, self._encode_whole([unique[index] for index in whole]), strict=True)
+            vectors |= ((index, self._encode_windows(unique[index])) for index in cut)
+            on_progress(len(vectors) * len(texts) // len(unique))
         place = {text: index for index, text in enumerate(unique)}
         places_N = np.fromiter((place[text] for text in texts), dtype=np.intp, count=len(texts))
-        return Embeddings(unit_rows(vectors_UD).astype(np.float32)[places_N], windows_U[places_N] > 1, len(unique))
+        vectors_UD = np.stack([vectors[index] for index in range(len(unique))]) if unique else np.zeros((0, 0))
+        if not np.isfinite(vectors_UD).all():
+            raise UserError(f"encoder.path={self._settings.path}: gives vectors that are not finite")
+        return Embeddings(unit_rows(vectors_UD).astype(np.float32)[places_N], long_U[places_N], len(unique))
 
-    def _prompt(self, name: str) -> str:
+    def _chosen_prompt(self) -> str:
+        """The text before every text: the one given, the one named, or the model's own default."""
         prompts = self._model.prompts
-        if name not in prompts:
-            known = ", ".join(sorted(prompts)) or "none"
-            raise UserError(f"encoder.prompt_name={name}: the model has no such prompt; it has {known}")
-        return prompts[name]
+        if self._settings.prefix is not None:
+            return self._settings.prefix
+        name = self._settings.prompt_name or self._model.default_prompt_name
+        return "" if name is None else prompts[name] or ""
 
     def _forward_options(self, task: str | None) -> dict[str, str]:
         if task is None:
             return {}
-        if "task" not in self._model.get_model_kwargs():
+        if "task" not in self._model.get_model_kwargs() and not hasattr(self._model[0], "sub_modules"):
             raise UserError(f"encoder.task={task}: the model knows no tasks; a prefix is set by encoder.prefix")
         return {"task": task}
 
-    def _chunks(self, texts: list[str]) -> _Chunks:
-        encoded = self._tokenizer(
-            [self._prefix + text for text in texts],
-            truncation=True,
-            max_length=self._window,
-            return_overflowing_tokens=True,
-        )
-        token_ids_C = encoded["input_ids"]
-        return _Chunks(
-            token_ids_C,
-            np.asarray(encoded["overflow_to_sample_mapping"], dtype=np.intp),
-            np.fromiter(map(len, token_ids_C), dtype=np.int64, count=len(token_ids_C)),
-        )
+    def _encode_whole(self, texts: list[str]) -> NDArray[np.float64]:
+        """Unit vectors [B, D] as sentence-transformers makes them."""
+        if not texts:
+            return np.zeros((0, 0))
+        try:
+            vectors_BD = self._model.encode(
+                texts, prompt=self._prompt, batch_size=len(texts), show_progress_bar=False, **self._options
+            )
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"encoder.path={self._settings.path}: sentence-transformers cannot encode with it "
+                f"({type(error).__name__}: {error})"
+            ) from None
+        return unit_rows(np.asarray(vectors_BD, dtype=np.float64))
+
+    def _encode_windows(self, text: str) -> NDArray[np.float64]:
+        """The mean [D] of the unit vectors of a long text's windows, weighted by their lengths."""
+        if not self._windows.can_cut:
+            raise UserError(
+                f"encoder.path={self._settings.path}: a text is longer than its window of {self._windows.size} tokens, "
+                "and it takes no token ids; set encoder.long_text=truncate"
+            )
+        windows = list(self._windows.cut(text))
+        size = self._settings.batch_size
+        parts = [self._forward(windows[start : start + size]) for start in range(0, len(windows), size)]
+        vectors = np.concatenate(parts)
+        if not self._cuts_as_the_library:
+            self._compare_with_the_library(text, windows[0])
+        return np.average(vectors, axis=0, weights=[window.weight for window in windows])
+
+    def _compare_with_the_library(self, text: str, first: Window) -> None:
+        """The library keeps the first window of a long text: the same one has to give the same vector here."""
+        (ours,), (its) = self._forward([first]), self._encode_whole([text])[0]
+        if 1 - ours @ its > _SAME_COSINE.get(self._model.dtype, 1e-3):
+            raise UserError(
+                f"encoder.path={self._settings.path}: its long texts cannot be cut as sentence-transformers reads them "
+                f"(cosine {ours @ its:.5f} with its own first window); set encoder.long_text=truncate"
+            )
+        self._cuts_as_the_library = True
 
     @torch.inference_mode()
-    def _forward(self, chunks: list[list[int]]) -> NDArray[np.float64]:
-        """Unit vectors [B, D] of chunks."""
-        padded = self._tokenizer.pad({"input_ids": chunks}, return_tensors="pt").to(self._model.device)
-        features = {name: padded[name] for name in ("input_ids", "attention_mask")}
-        vectors = self._model(features, **self._options)["sentence_embedding"]
-        return unit_rows(vectors.double().cpu().numpy())
+    def _forward(self, windows: list[Window]) -> NDArray[np.float64]:
+        """Unit vectors [B, D] of windows."""
+        features = self._windows.features(windows, self._model.device)
+        vectors_BD = self._model(features | self._options, **self._options)["sentence_embedding"]
+        return unit_rows(vectors_BD[:, : self._model.truncate_dim].double().cpu().numpy())
+
+
+def _load(directory: Path, settings: SentenceSettings, device: str | None) -> "SentenceTransformer":
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(
+            str(directory),
+            device=device or (None if settings.device == "auto" else settings.device),
+            trust_remote_code=settings.trust_remote_code,
+        ).eval()
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"encoder.path={settings.path}: the model brings Python code of its own; read it, then give "
+                "encoder.trust_remote_code=true"
+            ) from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"encoder.path={settings.path}: not a sentence-transformers model ({reason})") from None
+    if settings.path in _POOLED_WITHOUT_PROMPT:
+        model.set_pooling_include_prompt(False)
+    return model
 
 
 def model_directory(path: str, *, code: bool = False) -> Path:
@@ -132,13 +172,8 @@ def model_directory(path: str, *, code: bool = False) -> Path:
         raise UserError(f"encoder.path={path}: the package {name} has no get_model_path()") from None
 
 
-def _first_of_each(chunks: _Chunks) -> _Chunks:
-    _, first = np.unique(chunks.owner_C, return_index=True)
-    return _Chunks([chunks.token_ids_C[index] for index in first], chunks.owner_C[first], chunks.length_C[first])
-
-
-def _batches(length_C: NDArray[np.int64], size: int) -> Iterator[NDArray[np.intp]]:
-    """Chunks of similar length, longest first: little padding, and memory runs out at once or never."""
-    order = np.argsort(-length_C, kind="stable")
+def _batches(length_U: NDArray[np.int64], size: int) -> Iterator[NDArray[np.intp]]:
+    """Texts of similar length, longest first: little padding, and memory runs out at once or never."""
+    order = np.argsort(-length_U, kind="stable")
     for start in range(0, len(order), size):
         yield order[start : start + size]

@@ -12,6 +12,7 @@ from nemo_sspo.artifacts.model_source import is_hub_id
 from nemo_sspo.artifacts.weight_files import policy_weight_problems
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Parallel
+from nemo_sspo.encoder.files import encoder_problems
 from nemo_sspo.errors import UserError
 
 SUPPORTED_MODEL_TYPES = ("gemma2", "llama", "mistral", "qwen2", "qwen3")
@@ -46,7 +47,7 @@ def check_policy(experiment: Experiment) -> Iterator[str]:
 
 
 def check_encoder(experiment: Experiment) -> Iterator[str]:
-    """The encoder's directory holds a model. An installed package is looked for in its environment."""
+    """The encoder's directory holds a model that can encode. A package is looked for in its environment alone."""
     path = experiment.encoder.path
     if path.startswith("package:"):
         return
@@ -58,6 +59,8 @@ def check_encoder(experiment: Experiment) -> Iterator[str]:
             f"encoder.path={path}: the model brings Python code of its own; read it, then give "
             "encoder.trust_remote_code=true"
         )
+    elif directory is not None:
+        yield from encoder_problems(directory, experiment.encoder)
 
 
 def _brings_code(path: str, directory: Path | None) -> bool:

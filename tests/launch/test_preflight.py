@@ -231,10 +231,13 @@ def test_encoder_and_environments(place):
     assert "give encoder.trust_remote_code=true" in only("encoder.path=encoder")
     assert found("encoder.path=encoder", "encoder.trust_remote_code=true") == []
     (place / "encoder" / "config.json").write_text("{}")
-    modules = [{"type": "sentence_transformers.models.Transformer"}, {"type": "own.Pooling"}]
-    (place / "encoder" / "modules.json").write_text(json.dumps(modules[:1]))
-    assert found("encoder.path=encoder") == []
+    modules = [{"type": f"sentence_transformers.models.{kind}"} for kind in ("Transformer", "Pooling")]
     (place / "encoder" / "modules.json").write_text(json.dumps(modules))
+    assert found("encoder.path=encoder") == []
+    assert "prompt_name=sts: the model has no such prompt" in only("encoder.path=encoder", "encoder.prompt_name=sts")
+    (place / "encoder" / "modules.json").write_text(json.dumps(modules[:1]))
+    assert "modules.json has no Pooling" in only("encoder.path=encoder")
+    (place / "encoder" / "modules.json").write_text(json.dumps([*modules, {"type": "own.Pooling"}]))
     assert "give encoder.trust_remote_code=true" in only("encoder.path=encoder")
     for preset in ("jina_v3", "nomic_v1_5"):
         path = load_experiment(["experiment=quickstart", f"encoder={preset}"]).encoder.path

@@ -1,0 +1,198 @@
+"""A sentence-transformers model on disk, checked before it is loaded: its JSON files and weights' headers. No torch."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nemo_sspo.artifacts.weight_headers import (
+    model_headers,
+    tensor_headers,
+    unmerged_adapter,
+    weight_files,
+    weight_problems,
+)
+from nemo_sspo.config.variants import SentenceEncoder
+from nemo_sspo.errors import UserError
+
+_MODEL_TYPE = "SentenceTransformer"
+_OWN_CODE = "sentence_transformers."
+"""Where modules come from that need no consent."""
+_INPUTS = ("Transformer", "CLIPModel")
+_ONE_VECTOR = ("Pooling", "StaticEmbedding", "BoW", "CLIPModel")
+"""Modules that make one vector of a text."""
+_ROUTERS = ("Router", "Asym")
+_TRANSFORMER_CONFIGS = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+_POSITIONS = ("position_embeddings.weight", "wpe.weight", "text_model.embeddings.position_embedding.weight")
+"""Names of a table with one row a position."""
+_PADDED_POSITIONS = ("camembert", "longformer", "mpnet", "roberta", "xlm-roberta")
+"""Model types that count positions from the one after the padding token's id."""
+_STATIC_TENSORS = ({"embedding.weight"}, {"embeddings", "mapping", "weights"})
+"""What a StaticEmbedding reads: sentence-transformers' own form, or model2vec's."""
+
+
+def encoder_problems(directory: Path, settings: SentenceEncoder) -> Iterator[str]:
+    """What keeps sentence-transformers from encoding with a model, or from encoding as its files say."""
+    named = f"encoder.path={settings.path}"
+    if adapter := unmerged_adapter(directory):
+        yield f"{named}: {adapter} asks for an adapter that is not merged; merge it into the model and save that"
+        return
+    yield from _prompt_problems(named, _object(directory / "config_sentence_transformers.json"), settings)
+    if not (directory / "modules.json").is_file():
+        if (directory / "config.json").is_file():
+            yield from _transformer_problems(named, directory)
+        return
+    modules = _json(directory / "modules.json")
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules) or not modules:
+        yield f"{directory / 'modules.json'}: not a list of modules"
+        return
+    chain = _chain(modules, directory)
+    told = any("task" in (module.get("kwargs") or ()) for module in modules)
+    told |= any(_is_foreign(kind) or _name(kind) in _ROUTERS for kind, _ in chain)
+    if settings.task is not None and not told:
+        yield f"encoder.task={settings.task}: the model knows no tasks; a prefix is set by encoder.prefix"
+    yield from _chain_problems(named, chain, settings.task)
+
+
+def route(routes: Mapping[str, object], parameters: Mapping[str, Any], task: str | None) -> str | None:
+    """The route of a Router that a text takes under a task, as sentence-transformers chooses it."""
+    mappings = {str(key): name for key, name in (parameters.get("route_mappings") or {}).items()}
+    for key in ((task, "text"), (task, None), (None, "text"), (None, None)):
+        if str(key) in mappings:
+            return mappings[str(key)]
+    if task in routes or "text" in routes:
+        return task if task in routes else "text"
+    if task is not None:
+        return None
+    first = next(iter(routes), None) if parameters.get("allow_empty_key", True) else None
+    return parameters.get("default_route") or first
+
+
+def backbone_folders(directory: Path) -> Iterator[Path]:
+    """Folders of the models of transformers inside of a sentence-transformers model, in the order of its modules."""
+    file = directory / "modules.json"
+    for kind, folder in _chain(_json(file), directory) if file.is_file() else [("Transformer", directory)]:
+        if _name(kind) in _ROUTERS:
+            types = _router_config(folder).get("types") or {}
+            yield from (folder / name for name, inner in types.items() if _name(str(inner)) in _INPUTS)
+        elif _name(kind) in _INPUTS:
+            yield folder
+
+
+def _prompt_problems(named: str, config: Mapping[str, Any], settings: SentenceEncoder) -> Iterator[str]:
+    if (kind := config.get("model_type", _MODEL_TYPE)) != _MODEL_TYPE:
+        yield f"{named}: a {kind}, whose vectors sentence-transformers would make in another way; give a {_MODEL_TYPE}"
+    prompts, default = config.get("prompts") or {}, config.get("default_prompt_name")
+    known = ", ".join(sorted(prompts)) or "none"
+    if settings.prompt_name is not None and settings.prompt_name not in prompts:
+        yield f"encoder.prompt_name={settings.prompt_name}: the model has no such prompt; it has {known}"
+    if default is not None and default not in {"query", "document", *prompts}:
+        yield f"{named}: default_prompt_name is {default}, which is none of its prompts ({known})"
+
+
+def _chain_problems(named: str, chain: list[tuple[str, Path]], task: str | None) -> Iterator[str]:
+    """What is wrong with modules that pass a text on from one to the next."""
+    if any(_is_foreign(kind) for kind, _ in chain):
+        return  # what modules of other code do, they alone know
+    names = [_name(kind) for kind, _ in chain]
+    if names[0] in _ROUTERS:
+        yield from _router_problems(named, chain, task)
+        return
+    if names[0] in _INPUTS:
+        yield from _transformer_problems(named, chain[0][1])
+    if names[0] == "StaticEmbedding":
+        yield from _static_problems(named, chain[0][1])
+    whole = _transformer_config(chain[0][1]).get("module_output_name") == "sentence_embedding"
+    if not whole and not any(name in _ONE_VECTOR for name in names):
+        yield (
+            f"{named}: modules.json has no Pooling, nor another module that makes one vector of a text; give a "
+            "sentence-transformers model"
+        )
+
+
+def _router_problems(named: str, chain: list[tuple[str, Path]], task: str | None) -> Iterator[str]:
+    """One route has to be open to a response, and is then looked at like a model of its own."""
+    directory = chain[0][1]
+    config = _router_config(directory)
+    routes, types = config.get("structure") or {}, config.get("types") or {}
+    taken = route(routes, config.get("parameters") or {}, task)
+    if taken not in routes:
+        known = ", ".join(routes) or "none"
+        yield f"encoder.task={task}: the model encodes a text by one of its routes ({known}); set encoder.task to one"
+        return
+    inner = [(str(types.get(name)), directory / name) for name in routes[taken]]
+    yield from _chain_problems(named, [*inner, *chain[1:]], task)
+
+
+def _transformer_problems(named: str, directory: Path) -> Iterator[str]:
+    config = _object(directory / "config.json")
+    if "auto_map" in config:
+        return
+    tensors = model_headers([file for file in weight_files(directory) if file.is_file()])
+    for problem in weight_problems(tensors, config, "config.json"):
+        yield f"{named}: {problem}"
+    table = next((tensor.shape[0] for name, tensor in tensors.items() if name.endswith(_POSITIONS)), None)
+    if table is None:
+        return
+    rows = table - (int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _PADDED_POSITIONS else 0)
+    own = _object(directory / "tokenizer_config.json").get("model_max_length") or table
+    window = _transformer_config(directory).get("max_seq_length") or min(
+        own, config.get("max_position_embeddings", table)
+    )
+    if window > rows:
+        yield (
+            f"{named}: reads up to {int(window)} tokens of a text, and its weights have {rows} positions; lower "
+            "max_seq_length in its sentence_bert_config.json"
+        )
+
+
+def _static_problems(named: str, directory: Path) -> Iterator[str]:
+    """A table of which every tensor is read."""
+    if not (file := directory / "model.safetensors").is_file():
+        return
+    names = set(tensor_headers(file))
+    if not any(names <= known for known in _STATIC_TENSORS):
+        yield f"{named}: {file.name} holds {', '.join(sorted(names))}, which is no StaticEmbedding"
+
+
+def _chain(modules: list[dict[str, Any]], directory: Path) -> list[tuple[str, Path]]:
+    """Type and folder of every module."""
+    return [(str(module.get("type")), directory / str(module.get("path") or "")) for module in modules]
+
+
+def _router_config(directory: Path) -> Mapping[str, Any]:
+    return _object(directory / "router_config.json") or _object(directory / "config.json")
+
+
+def _is_foreign(kind: str) -> bool:
+    return not kind.startswith(_OWN_CODE)
+
+
+def _name(kind: str) -> str:
+    return kind.rpartition(".")[2]
+
+
+def _transformer_config(directory: Path) -> Mapping[str, Any]:
+    """sentence-transformers' settings of a Transformer, under any of the names that it looks for."""
+    found = (_object(directory / name) for name in _TRANSFORMER_CONFIGS)
+    return next((config for config in found if config), {})
+
+
+def _object(file: Path) -> Mapping[str, Any]:
+    """A JSON object; an empty one where there is no such file."""
+    if not file.is_file():
+        return {}
+    value = _json(file)
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: expected a JSON object")
+    return value
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: not valid JSON ({error})") from None
