@@ -5,11 +5,11 @@ torch waits for the lock of an extension without a word and for as long as its f
 
 import os
 import sys
-import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from nemo_sspo.artifacts.node_folder import make_node_folder, node_folder
 from nemo_sspo.errors import UserError
 
 ABANDONED_SECONDS = 120.0
@@ -23,8 +23,7 @@ def node_local_folder() -> Path:
         torch = version("torch")
     except PackageNotFoundError:
         torch = "none"
-    folder = f"{sys.implementation.cache_tag}-torch-{torch}"
-    return Path(tempfile.gettempdir()) / f"nemo-sspo-{os.getuid()}" / "torch_extensions" / folder
+    return node_folder() / "torch_extensions" / f"{sys.implementation.cache_tag}-torch-{torch}"
 
 
 def prepare(folder: Path) -> None:
@@ -33,11 +32,8 @@ def prepare(folder: Path) -> None:
     Raises:
         UserError: the folder is another user's, whose code would be loaded from it, or a lock cannot be removed.
     """
-    own = node_local_folder()
-    if folder == own:
-        own.parents[1].mkdir(mode=0o700, parents=True, exist_ok=True)
-        if own.parents[1].lstat().st_uid != os.getuid():
-            raise UserError(f"{own.parents[1]}: belongs to another user; set TORCH_EXTENSIONS_DIR to a directory")
+    if folder == node_local_folder():
+        make_node_folder()
     for lock in folder.glob("*/lock"):
         _release(lock)
 

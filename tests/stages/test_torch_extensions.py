@@ -70,7 +70,7 @@ def test_the_default_folder_is_this_users_alone(tmp_path, monkeypatch):
     assert (tmp_path / f"nemo-sspo-{os.getuid()}").stat().st_mode & 0o777 == 0o700
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     (tmp_path / "nemo-sspo-12345").mkdir()
-    with pytest.raises(UserError, match="belongs to another user; set TORCH_EXTENSIONS_DIR"):
+    with pytest.raises(UserError, match="belongs to another user; set TMPDIR"):
         prepare(node_local_folder())
 
 

@@ -1,0 +1,25 @@
+"""A folder of this node and this user alone, for what is faster or safer to have beside the process than in the run."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from nemo_sspo.errors import UserError
+
+
+def node_folder() -> Path:
+    """``/tmp/nemo-sspo-<user id>``, or below TMPDIR; see `make_node_folder`."""
+    return Path(tempfile.gettempdir()) / f"nemo-sspo-{os.getuid()}"
+
+
+def make_node_folder() -> Path:
+    """The folder, made where it is not there.
+
+    Raises:
+        UserError: another user has made it, who could put things there that are then loaded.
+    """
+    folder = node_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.lstat().st_uid != os.getuid() or folder.is_symlink():
+        raise UserError(f"{folder}: belongs to another user; set TMPDIR to a directory of yours on this node")
+    return folder
