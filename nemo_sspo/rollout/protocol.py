@@ -33,7 +33,11 @@ class Completion:
 
 
 class RolloutEngine(Protocol):
-    """Samples from one policy. After `begin`, equal seed, prompts and sampling give equal completions."""
+    """Samples from one policy.
+
+    After `begin`, equal seed, prompts and sampling draw equal random numbers. On a CPU the completions are equal to the
+    last bit; on a GPU they part where two tokens are nearly tied (docs/generation.md).
+    """
 
     def begin(self, seed: int) -> None:
         """Draw from `seed` from now on, as an engine does that has generated nothing yet."""

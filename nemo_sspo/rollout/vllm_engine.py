@@ -1,6 +1,7 @@
 """Generation with vLLM. The only file that imports it."""
 
 import io
+import json
 import os
 import random
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from nemo_sspo.artifacts.model_source import local_model
 from nemo_sspo.config.variants import VllmEngine as VllmSettings
 from nemo_sspo.errors import UserError
+from nemo_sspo.rollout.policy_link import constant_name
 from nemo_sspo.rollout.protocol import Completion, OnProgress, Sampling
 from nemo_sspo.visible_gpus import visible_gpus
 
@@ -28,6 +30,7 @@ _CPU_VARIABLES = {
 }
 # vLLM's own for a CPU, whatever the release: how a batch is filled moves its sums.
 _CPU_MAX_NUM_SEQS = 256
+_LENGTH_MULTIPLE = 256
 
 
 class VllmEngine:
@@ -48,10 +51,21 @@ class VllmEngine:
             os.environ.setdefault(name, value)
         from vllm import LLM
 
+        if not on_cpu:
+            # What vLLM compiles is keyed by both: the next iteration's engines find it.
+            directory, max_model_len = constant_name(directory), _rounded(max_model_len, directory)
         try:
-            self._llm = LLM(**engine_arguments(directory, settings, on_cpu), seed=seed, max_model_len=max_model_len)
+            self._llm = LLM(**engine_arguments(directory, settings, on_cpu, max_model_len), seed=seed)
         except ValueError as error:
             raise UserError(f"policy={policy}: vLLM refuses it ({_first_line(error)})") from error
+        except RuntimeError as error:  # of an engine in its own process, which has written why
+            if "initialization failed" not in str(error):
+                raise
+            raise UserError(
+                f"policy={policy}: vLLM's engine did not start: the last ValueError or traceback above says why. "
+                "Too little memory: lower rollout.max_response_tokens, raise engine.gpu_memory_utilization or "
+                "engine.tensor_parallel, or free the GPU"
+            ) from error
         self._stop_token_ids = list(stop_token_ids)
 
     def begin(self, seed: int) -> None:
@@ -124,13 +138,17 @@ class Reseeding:
 def variables(settings: VllmSettings, on_cpu: bool) -> dict[str, str]:
     """Environment variables of a process with vLLM, where they are not set already."""
     of_cpus = _CPU_VARIABLES | {"VLLM_CPU_KVCACHE_SPACE": str(settings.cpu_kv_cache_gib)}
-    return {"VLLM_NO_USAGE_STATS": "1"} | (of_cpus if on_cpu else {})
+    # FlashInfer's sampler is compiled when an engine starts, which fails where there is no nvcc, and where it serves
+    # (top_p < 1) it draws by batch, not by request.
+    of_gpus = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
+    return {"VLLM_NO_USAGE_STATS": "1"} | (of_cpus if on_cpu else of_gpus)
 
 
-def engine_arguments(directory: Path, settings: VllmSettings, on_cpu: bool) -> dict[str, Any]:
-    """Keyword arguments of ``vllm.LLM``; those of `settings.extra` win."""
+def engine_arguments(directory: Path, settings: VllmSettings, on_cpu: bool, max_model_len: int) -> dict[str, Any]:
+    """Keyword arguments of ``vllm.LLM``, without the seed; those of `settings.extra` win."""
     arguments: dict[str, Any] = {
         "model": str(directory),
+        "max_model_len": max_model_len,
         "dtype": settings.dtype,
         "tensor_parallel_size": settings.tensor_parallel,
         "enforce_eager": settings.enforce_eager,
@@ -150,6 +168,13 @@ def engine_arguments(directory: Path, settings: VllmSettings, on_cpu: bool) -> d
     if settings.quantization is not None:
         arguments["quantization"] = settings.quantization
     return arguments | settings.extra
+
+
+def _rounded(tokens: int, directory: Path) -> int:
+    """A multiple of 256 that is no shorter, where the policy has that many positions."""
+    positions = json.loads((directory / "config.json").read_bytes()).get("max_position_embeddings", 0)
+    rounded = -(-tokens // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
+    return rounded if rounded <= positions else tokens
 
 
 def _reporter(on_progress: OnProgress, samples: int) -> type:
