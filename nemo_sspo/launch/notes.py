@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nemo_sspo.artifacts.source_files import source_files
-from nemo_sspo.config.cluster import SlurmCluster
+from nemo_sspo.config.cluster import LocalCluster, SlurmCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.check_mounts import hub_id_of
 from nemo_sspo.objective.target_blind import TARGET_BLIND
+from nemo_sspo.visible_gpus import visible_gpus
 
 _NAMED = 5
 
@@ -23,6 +24,7 @@ def notes(experiment: Experiment) -> list[str]:
         *_cores_left_to_slurm(experiment),
         *_backbone_elsewhere(experiment),
         *_files_left_out(experiment),
+        *_gpus_elsewhere(experiment),
     ]
 
 
@@ -93,3 +95,13 @@ def _files_left_out(experiment: Experiment) -> Iterator[str]:
         if names := files.left_out:
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             yield f"{setting}={source}: not read of this directory: {', '.join(names[:_NAMED])}{more}"
+
+
+def _gpus_elsewhere(experiment: Experiment) -> Iterator[str]:
+    """A plan may be made on another machine than the run's."""
+    cluster, seen = experiment.cluster, len(visible_gpus())
+    if isinstance(cluster, LocalCluster) and (cluster.gpus or 0) > seen:
+        yield (
+            f"cluster.gpus={cluster.gpus}, and {seen or 'no GPU'} can be seen on this machine: what GPUs alone can "
+            "tell (Transformer Engine, FP8, memory) is not checked here; `nemo-sspo doctor` tells it there"
+        )

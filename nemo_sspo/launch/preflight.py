@@ -76,7 +76,10 @@ def check_gpus(experiment: Experiment) -> Iterator[str]:
     gpus = len(gpus_to_use(experiment.cluster))
     widest: Step = max(plan(experiment), key=lambda step: step.gpus)
     if widest.gpus and not gpus:
-        yield "no GPU is visible: run on a GPU machine, or give cluster=local_cpu (with precision=fp32)"
+        yield (
+            "no GPU is visible: run on a GPU machine, or give cluster=local_cpu (with precision=fp32); "
+            f"cluster.gpus={widest.gpus} plans for a machine that has as many"
+        )
     elif widest.gpus > gpus:
         setting = "engine.tensor_parallel" if widest.stage.startswith("rollout") else "parallel.*"
         yield f"{widest.stage} takes {widest.gpus} GPUs and {gpus} are visible; lower {setting}, or use more GPUs"
@@ -130,7 +133,10 @@ def missing_files(experiment: Experiment) -> Iterator[Path]:
 def check_assets(experiment: Experiment) -> Iterator[str]:
     """The quickstart's small assets have been made."""
     if absent := list(missing_files(experiment)):
-        yield f"{absent[0]}: not there yet; `make assets` makes the small policy and oracle of the quickstart"
+        yield (
+            f"{absent[0]}: not there yet; `make assets` makes the small policy and oracle of the quickstart (or, in a "
+            "training environment of your own, `python -m scripts.toy.make_assets`)"
+        )
 
 
 CHECKS: tuple[Check, ...] = (

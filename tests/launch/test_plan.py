@@ -12,6 +12,7 @@ from nemo_sspo.launch.plan import as_data, chain_lengths, plan
 GOLDEN = Path(__file__).parents[1] / "golden" / "plan"
 EXPERIMENTS = {
     "quickstart": ["experiment=quickstart"],
+    "quickstart-gpu": ["experiment=quickstart-gpu", "parallel=tp2_pp2"],
     "selection": [
         "experiment=quickstart",
         "selection.candidates=3",

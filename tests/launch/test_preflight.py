@@ -270,6 +270,7 @@ def test_fp8_on_a_cpu(place):
 def test_gpus(place, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert only("cluster.gpus=null").startswith("no GPU is visible")
+    assert only("cluster.gpus=null").endswith("cluster.gpus=4 plans for a machine that has as many")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     assert "takes 4 GPUs and 3 are visible" in only("cluster.gpus=null")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
@@ -295,9 +296,8 @@ def test_a_run_directory_that_cannot_be_made(place):
 
 
 def test_absent_quickstart_assets_name_the_command_that_makes_them(place):
-    assert found("policy=assets/toy/policy")[0].endswith(
-        "`make assets` makes the small policy and oracle of the quickstart"
-    )
+    (problem, *_) = found("policy=assets/toy/policy")
+    assert "`make assets` makes the small policy and oracle of the quickstart" in problem
 
 
 def test_all_problems_are_collected(place):
