@@ -31,9 +31,8 @@ from nemo_sspo.objective.separable import SEPARABLE
 from nemo_sspo.stages.chosen import policy_checkpoint
 from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.registry import stage_settings
+from nemo_sspo.stages.step1 import STEP1_TOLERANCE
 
-# The reference log-probs come from the same forward pass in the same precision, so at step 1 only rounding is left.
-STEP1_TOLERANCE = 1e-4
 STEP1_ROUNDING = 1e-6
 
 
@@ -159,7 +158,7 @@ def _step1_identity(context: StageContext, job: TrainingJob, first: dict[str, An
     if is_base or context.input("reference_logps").manifest.counts.get("source") == "rollout":
         return {"step1_loss": measured}
     expected = loss_at_start(job.objective.loss, job.pairs.targets(job.batches[0].pairs)).mean().item()
-    off = abs(measured - expected) > STEP1_TOLERANCE * abs(expected) + STEP1_ROUNDING
+    off = abs(measured - expected) > STEP1_TOLERANCE[job.precision.kind] * abs(expected) + STEP1_ROUNDING
     if off and job.precision.kind == "fp32":
         raise RuntimeError(
             f"step 1: the preference loss is {measured:.6g}, but with every log-ratio 0 it is {expected:.6g}; "

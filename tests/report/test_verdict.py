@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.published import published_steps
 from nemo_sspo.report.facts.evaluation import WinRate
+from nemo_sspo.report.facts.record import RunRecord
 from nemo_sspo.report.facts.run_facts import gather
-from nemo_sspo.report.facts.training import Step1Identity, TrainingCurve
+from nemo_sspo.report.facts.training import Step1Identity, TrainingCurve, step1_identities
 from nemo_sspo.report.facts.verdict import Evidence, findings
-from tests.report.made_run import half_finished_run, record
+from tests.report.made_run import half_finished_run, put, record
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +82,21 @@ def test_findings_on_the_oracle_and_diversity(facts):
     assert any("in 25% of the response pairs" in text for _, text in outcomes)
     assert any("correlation +0.40" in text for _, text in outcomes)
     assert any("0.10 in iteration 2" in text for _, text in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("precision", "loss", "state"),
+    [
+        ("fp32", 40.0 * (1 + 5e-5), "good"),
+        ("fp32", 40.0 * (1 + 5e-4), "bad"),
+        ("bf16", 40.0 * (1 + 5e-4), "good"),  # seen: rows of other lengths round otherwise
+        ("bf16", 40.0 * (1 + 2e-2), "bad"),
+        ("fp8", 40.0 * (1 + 2e-2), "good"),
+    ],
+)
+def test_the_loss_at_step_1_is_judged_by_the_rounding_of_its_precision(tmp_path, precision, loss, state):
+    layout = RunLayout(tmp_path)
+    put(layout, "train", 1, config={"precision.kind": precision}, step1_loss=loss, step1_closed_form=40.0)
+    identities = step1_identities(RunRecord(layout, {}, published_steps(layout)))
+    (finding,) = findings(Evidence([], [], [], identities, {}, {}))
+    assert finding.state == state

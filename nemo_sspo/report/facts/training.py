@@ -6,9 +6,7 @@ from typing import Any
 
 from nemo_sspo.artifacts.layout import METRICS, step_id
 from nemo_sspo.report.facts.record import RunRecord
-
-STEP1_EXACT = 1e-4
-"""Relative difference up to which the loss at step 1 counts as its closed form."""
+from nemo_sspo.stages.step1 import STEP1_TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,8 @@ class Step1Identity:
     measured: float
     closed_form: float | None
     """None where training does not start from its reference."""
+    bound: float = STEP1_TOLERANCE["fp32"]
+    """Relative difference up to which they count as equal."""
 
     @property
     def relative_difference(self) -> float | None:
@@ -50,7 +50,7 @@ class Step1Identity:
     def holds(self) -> bool | None:
         """Whether they agree; None where there is no closed form."""
         difference = self.relative_difference
-        return None if difference is None else difference <= STEP1_EXACT
+        return None if difference is None else difference <= self.bound
 
 
 def training_curves(run: RunRecord) -> list[TrainingCurve]:
@@ -81,10 +81,15 @@ def step1_identities(run: RunRecord) -> list[Step1Identity]:
     """One per trained iteration."""
     found: list[tuple[int, dict[str, Any]]] = [(i, run.counts("train", i)) for i in run.iterations]
     return [
-        Step1Identity(iteration, counts["step1_loss"], counts.get("step1_closed_form"))
+        Step1Identity(iteration, counts["step1_loss"], counts.get("step1_closed_form"), _step1_bound(run, iteration))
         for iteration, counts in found
         if counts.get("step1_loss") is not None
     ]
+
+
+def _step1_bound(run: RunRecord, iteration: int) -> float:
+    """By the precision that the iteration was trained in."""
+    return STEP1_TOLERANCE[run.of("train", iteration)[0].manifest.config.get("precision.kind", "fp32")]
 
 
 def _under_way(run: RunRecord, iteration: int) -> Path | None:

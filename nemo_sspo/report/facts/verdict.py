@@ -126,7 +126,7 @@ def _identities(identities: Sequence[Step1Identity]) -> Iterator[Finding]:
         "good" if held else "bad",
         f"The loss at step 1 {text} its closed form in {'every' if held else 'at least one'} trained iteration: "
         f"largest relative difference {worst.relative_difference:.1g} (iteration {worst.iteration}).",
-        "a failure above 1e-4 relative: then the reference log-probs are not the starting policy's",
+        f"a failure above {worst.bound:g} relative: then the reference log-probs are not the starting policy's",
     )
 
 
