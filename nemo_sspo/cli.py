@@ -18,6 +18,7 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import FULL_DISK_ERRORS
 from nemo_sspo.commands import benchmark as benchmark_commands
 from nemo_sspo.commands import data as data_commands
+from nemo_sspo.commands import doctor as doctor_commands
 from nemo_sspo.commands import report as report_commands
 from nemo_sspo.commands import slurm as slurm_commands
 from nemo_sspo.commands.stored_run import directory, stored_run
@@ -192,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     slurm_commands.register(commands)
     data_commands.register(commands)
     benchmark_commands.register(commands)
+    doctor_commands.register(commands)
     return parser
 
 

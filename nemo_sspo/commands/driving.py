@@ -16,7 +16,19 @@ if TYPE_CHECKING:
 
 def drive(experiment: Experiment, console: Console, steps: Sequence["Step"]) -> int:
     """Be the run's only runner until `steps` are published; 0 then, 2 when one refused its input, 1 when one failed."""
-    from nemo_sspo.launch.local import LocalRunner, StepFailed
+    from nemo_sspo.launch.local import StepFailed
+
+    try:
+        run_steps(experiment, console, steps)
+    except StepFailed as failure:
+        print(failure, file=sys.stderr)
+        return UserError.EXIT_CODE if failure.exit_code == UserError.EXIT_CODE else 1
+    return 0
+
+
+def run_steps(experiment: Experiment, console: Console, steps: Sequence["Step"]) -> None:
+    """The same; raises StepFailed when a step failed."""
+    from nemo_sspo.launch.local import LocalRunner
     from nemo_sspo.launch.run_directory import bind, hold
     from nemo_sspo.launch.submit import refuse_beside_jobs
     from nemo_sspo.report.live import live_display
@@ -26,10 +38,5 @@ def drive(experiment: Experiment, console: Console, steps: Sequence["Step"]) -> 
         refuse_beside_jobs(layout.root)
         for change in bind(experiment, layout):
             console.print(f"changed since the last start: {change}", markup=False, highlight=False)
-        try:
-            with live_display(console, len(steps)) as display:
-                LocalRunner(experiment, display, lock=lock, steps=steps).run()
-        except StepFailed as failure:
-            print(failure, file=sys.stderr)
-            return UserError.EXIT_CODE if failure.exit_code == UserError.EXIT_CODE else 1
-    return 0
+        with live_display(console, len(steps)) as display:
+            LocalRunner(experiment, display, lock=lock, steps=steps).run()

@@ -44,6 +44,11 @@ def check_environments(experiment: Experiment) -> Iterator[str]:
         yield from (answer for answer in answers if answer is not None)
 
 
+def environment_problem(name: str, environment: Environment) -> str | None:
+    """Why no stage of an environment can start on this machine; None where they can."""
+    return _problem(name, environment, _NEEDED[name])
+
+
 def record_sources(experiment: Experiment) -> list[str]:
     """What is read record by record: files, directories or data set ids. All of it in the rollout environment."""
     given = (

@@ -1,0 +1,128 @@
+"""``doctor``: what this machine and its environments are fit for, looked at, and with ``--run`` tried."""
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from nemo_sspo.config.load import load_experiment
+from nemo_sspo.errors import UserError
+from nemo_sspo.launch.machine import gpus_to_use, local_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nemo_sspo.config.experiment import Experiment
+    from nemo_sspo.doctor.check import Check
+
+RECORD = "doctor.json"
+
+
+def register(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command to the parser."""
+    text = "look at this machine and both environments; with --run, try them by a small loop (up to ten minutes)"
+    sub = commands.add_parser(
+        "doctor",
+        help=text,
+        description=f"{text}. Exits with 0 when every check passed, 1 when one failed, 2 when one could not be run.",
+    )
+    sub.add_argument("overrides", nargs="*", help="settings of the small loop, for example precision=fp8 parallel=tp2")
+    sub.add_argument("--config-dir", type=Path, help="directory with YAML files of your own")
+    sub.add_argument("--run", action="store_true", help="run the small loop and check what its stages publish")
+    sub.add_argument(
+        "--directory",
+        type=Path,
+        help="where the loop lies (runs/doctor/<time>); one that is there is continued, as in the other image",
+    )
+    sub.add_argument(
+        "--minutes", type=float, default=30, help="what is under way then hangs: it is ended, and fails (30)"
+    )
+    sub.add_argument("--json", action="store_true", help="print the record in place of the table")
+    sub.set_defaults(command=doctor)
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Check, show a table, write the record."""
+    from nemo_sspo.doctor.check import exit_code
+    from nemo_sspo.doctor.environments import look_at
+    from nemo_sspo.doctor.machine import look_at_machine
+    from nemo_sspo.doctor.record import as_json
+    from nemo_sspo.doctor.setup_checks import remarks, setup_checks
+
+    if options.directory and not options.run:
+        raise UserError("--directory is where --run works: give both")
+    directory = options.directory or Path("runs/doctor") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    experiment = _experiment(options, directory)
+    console = Console(stderr=options.json)
+    machine, environments = look_at_machine(directory), look_at(experiment)
+    checks: list[Check] = setup_checks(machine, environments, experiment.precision)
+    for remark in remarks(machine):
+        print(f"note: {remark}", file=sys.stderr)
+    trial = None
+    if not options.json:
+        _show(checks, console)
+    if options.run:
+        more, trial = _try(experiment, environments, console, options.minutes)
+        _show(more, console)
+        checks += more
+    record = as_json(checks, machine, environments, trial)
+    if options.json:
+        print(record, end="")
+    if options.run:
+        file = directory / RECORD
+        file.write_text(record)
+        console.print(f"{file}: the record; it names no host, path or secret", markup=False, highlight=False)
+    return exit_code(checks)
+
+
+def _show(checks: "Sequence[Check]", console: Console) -> None:
+    """The table, and below it what to look at."""
+    from nemo_sspo.commands.plan import print_wide
+    from nemo_sspo.doctor.record import check_table
+
+    print_wide(check_table(checks), console)
+    for check in checks:
+        if check.told and check.verdict != "passed":
+            console.print(f"{check.name}: {check.told}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _experiment(options: argparse.Namespace, directory: Path) -> "Experiment":
+    """The small loop on what this machine shows."""
+    from nemo_sspo.doctor.trial import trial_experiment
+
+    gpus = len(gpus_to_use(local_cluster(load_experiment(["experiment=quickstart-gpu"]))))
+    experiment = trial_experiment(options.overrides, gpus, directory, options.config_dir)
+    local_cluster(experiment)
+    return experiment
+
+
+def _try(
+    experiment: "Experiment", environments: dict[str, Any], console: Console, minutes: float
+) -> tuple[list["Check"], dict[str, Any]]:
+    """Run the small loop; its checks, and what it was and took."""
+    from nemo_sspo.commands.driving import run_steps
+    from nemo_sspo.doctor.environments import usable
+    from nemo_sspo.doctor.trial import run_trial, step_facts
+    from nemo_sspo.doctor.trial_checks import trial_checks
+    from nemo_sspo.launch.preflight import problems
+
+    here = usable(environments)
+    if not here:
+        raise UserError(environments["train"]["problem"])
+    absent = tuple(f"cluster.{name}.python=" for name in environments.keys() - here)
+    if found := [problem for problem in problems(experiment) if not problem.startswith(absent)]:
+        raise UserError(found[0])
+    trial = run_trial(experiment, here, lambda run, steps: run_steps(run, console, steps), minutes * 60)
+    for failure in trial.failed:
+        print(failure, file=sys.stderr)
+    facts = {
+        "precision": experiment.precision.kind,
+        "parallel": experiment.parallel.model_dump(),
+        "launcher": experiment.cluster.launcher,
+        "seconds": trial.seconds,
+        "steps": step_facts(trial),
+    }
+    return trial_checks(trial), facts

@@ -1,0 +1,74 @@
+"""The machine as a run finds it: driver, memory, shared memory, disk, and the variables that NCCL reads."""
+
+import os
+import platform
+import re
+import resource
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nemo_sspo.visible_gpus import visible_gpus
+
+_GIB = 2**30
+_SHARED_MEMORY = Path("/dev/shm")
+_NVIDIA_SMI_SECONDS = 20
+_PREFIXES = ("NCCL_", "TORCH_NCCL_", "CUDA_", "NVTE_", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
+# Values that may name a host, an address or a user's path, or be a secret.
+_PRIVATE = re.compile(r"COMM_ID|HOST|ADDR|SOCKET|FILE|PATH|DIR|HOME|TOKEN|KEY|SECRET|PASS")
+
+
+def look_at_machine(runs_dir: Path) -> dict[str, Any]:
+    """Facts of this machine. They name no host, no user and no path, and hold no secret."""
+    return {
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpus": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 1),
+        "shared_memory_gib": _free_gib(_SHARED_MEMORY),
+        "disk_free_gib": _free_gib(_existing(runs_dir)),
+        "locked_memory": _limit(resource.RLIMIT_MEMLOCK),
+        "open_files": _limit(resource.RLIMIT_NOFILE),
+        "gpus": len(visible_gpus()),
+        "driver": _driver_version(),
+        "nvcc": shutil.which("nvcc") is not None,
+        "variables": variables(os.environ),
+    }
+
+
+def variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """What steers NCCL, CUDA and Transformer Engine; private values are only told to be set."""
+    chosen = {name: value for name, value in sorted(environment.items()) if name.startswith(_PREFIXES)}
+    return {name: "(set)" if _PRIVATE.search(name) else value for name, value in chosen.items()}
+
+
+def _free_gib(path: Path) -> float | None:
+    return round(shutil.disk_usage(path).free / _GIB, 2) if path.is_dir() else None
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.is_dir())
+
+
+def _limit(which: int) -> int | str:
+    soft, _ = resource.getrlimit(which)
+    return "unlimited" if soft == resource.RLIM_INFINITY else soft
+
+
+def _driver_version() -> str | None:
+    """As nvidia-smi tells it; None without it or without a GPU."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    try:
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_NVIDIA_SMI_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.split("\n")[0].strip() or None

@@ -1,0 +1,44 @@
+"""Score the responses of a run once more on the processor, in fp32 and in other batches.
+
+`python -m nemo_sspo.doctor.oracle_on_host RUN`, in the rollout environment with no GPU visible; prints one JSON line.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
+from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.schema import ROLLOUTS, SCORES
+from nemo_sspo.artifacts.store import read_table
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.oracle.registry import load_oracle
+from nemo_sspo.stages.score import Tally, score_window
+from nemo_sspo.stages.variables import set_defaults
+
+BATCH_TOKENS = 1024
+
+
+def main(run: Path) -> None:
+    """Print the largest and the mean difference of the win probabilities, and how many there are."""
+    set_defaults("rollout")
+    layout = RunLayout(run)
+    experiment = Experiment.model_validate_json(layout.experiment.read_bytes())
+    settings = experiment.oracle.model_copy(update={"precision": "float32", "batch_tokens": BATCH_TOKENS})
+    prompts = read_table(layout.artifact("rollout", 1, 0) / ROLLOUTS_FILE, ROLLOUTS).to_pylist()
+    scored = read_table(layout.artifact("score", 1, 0) / SCORES_FILE, SCORES)
+    again = score_window(prompts, load_oracle(settings), Tally())
+    first, second = (np.array(table.column("logits").to_pylist()) for table in (scored, again))
+    apart = np.abs(_win(first) - _win(second))[:, ~np.eye(first.shape[1], dtype=bool)]
+    print(json.dumps({"largest": float(apart.max()), "mean": float(apart.mean()), "rows": apart.size}))
+
+
+def _win(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,169 @@
+"""Verdicts on what the trial's stages have published."""
+
+import json
+import math
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_sspo.artifacts.layout import METRICS, VOLATILE
+from nemo_sspo.artifacts.store import open_artifact
+from nemo_sspo.doctor.bounds import BOUNDS, PREFERENCE, Bounds
+from nemo_sspo.doctor.check import Check, at_most, not_run
+from nemo_sspo.doctor.trial import LOOP, ONE_RANK, RESUMED, Trial
+from nemo_sspo.launch.local import StepFailed
+from nemo_sspo.report.facts.training import Step1Identity
+from nemo_sspo.stages.step1 import STEP1_TOLERANCE
+from nemo_sspo.stages.variables import of_process
+
+_HOST_SECONDS = 240
+_COMPARED = ("preference_loss", "grad_norm")
+_ABSENT = "the stage that tells it has not been run: {} environment"
+
+
+def trial_checks(trial: Trial) -> list[Check]:
+    """Every named check of `doctor --run`."""
+    bounds = BOUNDS[trial.loop.precision.kind]
+    return [
+        *(_ended(failure, trial.overdue) for failure in trial.failed),
+        _step1(trial),
+        _logps(trial, 1, "vLLM against Megatron", bounds),
+        _oracle(trial),
+        _ranks(trial, bounds),
+        _resumed(trial, bounds),
+        _logps(trial, 2, "export reloaded", bounds),
+    ]
+
+
+def _ended(failure: StepFailed, overdue: bool) -> Check:
+    name = f"{failure.step.step_id} of {failure.log.parents[1].name}"
+    told = "its time was over: it waited for something, or is slow (--minutes); " if overdue else ""
+    told += "the end of its log is above"
+    return Check(name, "failed", f"exit code {failure.exit_code}", "0", told=told)
+
+
+def _step1(trial: Trial) -> Check:
+    name = "step-1 closed form"
+    if (counts := _counts(trial, "train")) is None:
+        return not_run(name, _ABSENT.format("train"))
+    bound = STEP1_TOLERANCE[trial.loop.precision.kind]
+    identity = Step1Identity(1, counts["step1_loss"], counts.get("step1_closed_form"), bound)
+    difference = identity.relative_difference
+    if difference is None:
+        return not_run(name, "these settings have no closed form")
+    told = f"loss {identity.measured:.7g}, closed form {identity.closed_form:.7g}"
+    return at_most(name, difference, bound, unit="relative", stand_in=_processor(trial), told=told)
+
+
+def _logps(trial: Trial, iteration: int, name: str, bounds: Bounds) -> Check:
+    """The engine's log-probs of an iteration's responses against Megatron's, of each pair.
+
+    In iteration 2 the engine has read the export, and Megatron the checkpoint that the export was made from.
+    """
+    counts = _counts(trial, "reference_logps", iteration)
+    if counts is None or counts["largest_difference"] is None:
+        return not_run(name, _ABSENT.format("train or rollout"))
+    told = f"{counts['checked_pairs']} pairs, on average {counts['mean_difference']:.2g} nats"
+    if iteration > 1 and (trained := _counts(trial, "train")) is not None:
+        moved = max(abs(trained[side]) for side in ("d_chosen_last", "d_rejected_last"))
+        told += f"; training had moved them by {moved:.2g}"
+        if moved <= bounds.logps:  # the policy before training would pass as well
+            return Check(name, "failed", counts["largest_difference"], bounds.logps, "nats", told=told)
+    return at_most(name, counts["largest_difference"], bounds.logps, unit="nats", stand_in=_processor(trial), told=told)
+
+
+def _oracle(trial: Trial) -> Check:
+    name = "PairRM against the host"
+    scored = trial.published(LOOP, "score")
+    oracle = trial.loop.oracle
+    if oracle.kind != "pairrm":
+        return not_run(name, f"oracle={oracle.kind} is another oracle")
+    if scored is None:
+        return not_run(name, _ABSENT.format("rollout"))
+    environment = trial.loop.cluster.rollout
+    try:
+        answer = subprocess.run(
+            [environment.python, "-m", "nemo_sspo.doctor.oracle_on_host", str(trial.loop.run_dir)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_HOST_SECONDS,
+            env=of_process(environment.variables, gpus=()),
+            check=True,
+        )
+        found = json.loads(answer.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        return not_run(name, f"the host's values could not be computed ({type(error).__name__})")
+    precision = oracle.precision
+    if precision == "auto":
+        precision = "bfloat16" if trial.loop.cluster.has_gpus else "float32"
+    stand_in = None if trial.loop.cluster.has_gpus else "CPU, in other batches"
+    told = f"{found['rows']} comparisons, on average {found['mean']:.2g}"
+    bound = PREFERENCE[precision]
+    return at_most(name, found["largest"], bound, unit="of a win rate", stand_in=stand_in, told=told)
+
+
+def _ranks(trial: Trial, bounds: Bounds) -> Check:
+    """Two optimizer steps: on all ranks against on one."""
+    has_gpus, ranks = trial.loop.cluster.has_gpus, trial.loop.parallel.world_size
+    name = "two steps over NCCL"
+    steps = _metrics(trial, LOOP)[:2]
+    if len(steps) < 2:
+        return not_run(name, _ABSENT.format("train"))
+    if ranks == 1:
+        sound = all(math.isfinite(step[key]) and step[key] > 0 for step in steps for key in _COMPARED)
+        told = "a group of one rank; two GPUs would compare it with another layout"
+        return Check(name, "passed" if sound else "failed", "2 steps", "finite", stand_in="1 rank", told=told)
+    alone = _metrics(trial, ONE_RANK)[:2]
+    if len(alone) < 2:
+        return not_run(name, "the training on one rank has not ended")
+    told = f"{ranks} ranks against one: {', '.join(_COMPARED)} of both steps"
+    stand_in = None if has_gpus else "gloo"
+    return at_most(name, _apart(steps, alone), bounds.ranks, unit="relative", stand_in=stand_in, told=told)
+
+
+def _resumed(trial: Trial, bounds: Bounds) -> Check:
+    name, killed = "kill and resume", trial.killed
+    whole, again = _metrics(trial, LOOP), _metrics(trial, RESUMED)
+    if not again:
+        return not_run(name, _ABSENT.format("train"))
+    if killed is None:
+        return Check(name, "failed", "not killed", "killed", told="the training ended before its first state was seen")
+    # The seconds of the steps before the state are those of the killed process only where they were not taken again.
+    if _timings(trial)[: killed.after] != killed.timings[: killed.after]:
+        told = f"killed after step {killed.after}, and begun from the first step again"
+        return Check(name, "failed", "begun anew", "resumed", told=told)
+    told = f"killed after step {killed.after} of {len(whole)}: {', '.join(_COMPARED)} of every step"
+    return at_most(name, _apart(whole, again), bounds.resumed, unit="relative", stand_in=_processor(trial), told=told)
+
+
+def _timings(trial: Trial) -> list[str]:
+    path = trial.published(RESUMED, "train")
+    return [] if path is None else (path / VOLATILE / "steps.jsonl").read_text().splitlines()
+
+
+def _apart(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]]) -> float:
+    """Largest relative difference over the steps; infinite where their number differs, not a number where one is."""
+    if len(first) != len(second):
+        return math.inf
+    found = [abs(a[key] - b[key]) / abs(b[key]) for a, b in zip(first, second, strict=True) for key in _COMPARED]
+    return math.nan if any(map(math.isnan, found)) else max(found)
+
+
+def _processor(trial: Trial) -> str | None:
+    return None if trial.loop.cluster.has_gpus else "CPU"
+
+
+def _counts(trial: Trial, stage: str, iteration: int = 1) -> dict[str, Any] | None:
+    path = trial.published(LOOP, stage, iteration)
+    return None if path is None else open_artifact(path).manifest.counts
+
+
+def _metrics(trial: Trial, run: str) -> list[dict[str, float]]:
+    path = trial.published(run, "train")
+    return [] if path is None else list(_lines(path / METRICS))
+
+
+def _lines(path: Path) -> Iterator[dict[str, float]]:
+    yield from map(json.loads, path.read_text().splitlines())
