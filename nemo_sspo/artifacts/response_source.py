@@ -1,7 +1,8 @@
 """Read prompts with responses that were made elsewhere, and say which line is wrong.
 
 A record holds a prompt as `prompt_source` reads it and either ``responses`` (a list) or ``chosen`` and ``rejected``. A
-response is text, or messages that end with the assistant's, the conversation before it included or not.
+response is text, or messages that end with the assistant's, the conversation before it included or not. It is finished
+unless ``finish_reasons`` (a list), or ``finish_reason_chosen`` and ``finish_reason_rejected``, say ``length`` of it.
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from nemo_sspo.artifacts.prompt_source import PROMPT_COLUMNS, Conversation, Key,
 from nemo_sspo.artifacts.records import json_kind, read_records
 from nemo_sspo.errors import UserError
 
-COLUMNS = (*PROMPT_COLUMNS, "responses", "chosen", "rejected")
+_SIDES = ("chosen", "rejected")
+COLUMNS = (*PROMPT_COLUMNS, "responses", *_SIDES, "finish_reasons", *(f"finish_reason_{side}" for side in _SIDES))
+_FINISH_REASONS = ("stop", "length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class ResponseRead:
     prompts: PromptRead
     responses: dict[Key, tuple[str, ...]]
     """By `Conversation.key`, in the records' order."""
+    finish_reasons: dict[Key, tuple[str, ...]]
+    """Of each response: ``stop``, or ``length`` where it was cut and has no end."""
 
     @property
     def k(self) -> int:
@@ -40,13 +45,19 @@ def read_responses(source: str, *, drop_duplicates: bool = False) -> ResponseRea
         UserError: a record cannot be read, a response is empty, or the number of responses varies; the line is named.
     """
     answers: dict[str, tuple[str, ...]] = {}
-    found = _conversations(source, answers)
+    reasons: dict[str, tuple[str, ...]] = {}
+    found = _conversations(source, answers, reasons)
     prompts = collect(source, found, "drop" if drop_duplicates else "error")
-    return ResponseRead(prompts, {item.key: answers[item.where] for item in prompts.conversations})
+    responses, finish_reasons = (
+        {item.key: values[item.where] for item in prompts.conversations} for values in (answers, reasons)
+    )
+    return ResponseRead(prompts, responses, finish_reasons)
 
 
-def _conversations(source: str, answers: dict[str, tuple[str, ...]]) -> Iterator[Conversation]:
-    """The prompt of every record; its responses go to `answers` under where it is."""
+def _conversations(
+    source: str, answers: dict[str, tuple[str, ...]], reasons: dict[str, tuple[str, ...]]
+) -> Iterator[Conversation]:
+    """The prompt of every record; its responses and how they ended go under where it is."""
     for record in read_records(source, COLUMNS, setting="rollout.source"):
         conversation, where = conversation_of(record), record.where
         responses = _responses(where, record.value, conversation)
@@ -56,7 +67,7 @@ def _conversations(source: str, answers: dict[str, tuple[str, ...]]) -> Iterator
                 f"{where}: {len(responses)} responses, {first} has {len(answers[first])}; every prompt needs the same "
                 "number"
             )
-        answers[where] = responses
+        answers[where], reasons[where] = responses, _finish_reasons(where, record.value, len(responses))
         yield conversation
 
 
@@ -67,7 +78,7 @@ def _responses(where: str, record: dict[str, Any], conversation: Conversation) -
             raise UserError(f"{where}: `responses` must be a list of at least 2 responses")
         names = [f"response {position}" for position in range(1, len(values) + 1)]
     elif "chosen" in record and "rejected" in record:
-        values, names = [record["chosen"], record["rejected"]], ["`chosen`", "`rejected`"]
+        values, names = [record[side] for side in _SIDES], [f"`{side}`" for side in _SIDES]
     else:
         fields = f"its fields {sorted(map(str, record))}; rename those that hold them"
         raise UserError(f"{where}: neither `responses` nor `chosen` and `rejected` among {fields}")
@@ -75,6 +86,16 @@ def _responses(where: str, record: dict[str, Any], conversation: Conversation) -
     if "system" in record and conversation.key[0][0] == "system":
         keys.add(conversation.key[1:])  # the answers' own conversation may leave that field out
     return tuple(_text(f"{where}: {name}", value, keys) for name, value in zip(names, values, strict=True))
+
+
+def _finish_reasons(where: str, record: dict[str, Any], responses: int) -> tuple[str, ...]:
+    if "responses" in record:
+        name, given = "finish_reasons", record.get("finish_reasons", ["stop"] * responses)
+    else:
+        name, given = "finish_reason_*", [record.get(f"finish_reason_{side}", "stop") for side in _SIDES]
+    if not isinstance(given, list) or len(given) != responses or not all(value in _FINISH_REASONS for value in given):
+        raise UserError(f"{where}: `{name}` is {given!r}; expected `stop` or `length` of each response")
+    return tuple(given)
 
 
 def _text(where: str, value: Any, keys: set[Key]) -> str:

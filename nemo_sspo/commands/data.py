@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
     exporting.add_argument("run", type=Path, help="directory of a run")
     exporting.add_argument("--iteration", type=int, help="whose pairs; the last that has any")
     exporting.add_argument("--format", choices=("trl", "hf", "sppo"), default="trl", help="columns of the data set")
+    exporting.add_argument(
+        "--unfinished", choices=("keep", "drop"), default="keep", help="pairs with a response that was cut; keep"
+    )
     exporting.add_argument("--output", type=Path, required=True, help="directory to make")
     exporting.set_defaults(command=write_pairs, overrides=[])
 
@@ -82,6 +86,16 @@ def write_pairs(options: argparse.Namespace) -> int:
 
     if options.overrides:
         raise UserError(f"export-pairs takes one run directory, and got {options.overrides[0]!r} besides")
-    pairs = export_pairs(RunLayout(options.run), options.iteration, options.format, options.output)
-    print(f"{pairs} pairs: {options.output / TRAIN}")
+    exported = export_pairs(
+        RunLayout(options.run), options.iteration, options.format, options.output, options.unfinished
+    )
+    print(f"{exported.pairs} pairs: {options.output / TRAIN}")
+    if exported.unfinished and options.unfinished == "drop":
+        print(f"{exported.unfinished} pairs with an unfinished response are left out")
+    elif exported.unfinished:
+        print(
+            f"note: {exported.unfinished} pairs have a response that was cut at the longest length (finish_reason_* is "
+            "length), and trainers put an end of turn behind it; --unfinished drop leaves these pairs out",
+            file=sys.stderr,
+        )
     return 0

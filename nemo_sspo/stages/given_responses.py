@@ -1,4 +1,5 @@
-"""Responses that were made elsewhere as a rollouts artifact: tokenized for the policy, with its end-of-turn token."""
+"""Responses that were made elsewhere as a rollouts artifact: tokenized for the policy, with its end-of-turn token
+where they ended."""
 
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,8 @@ def take_given(context: StageContext, prompts: pa.Table, source: str) -> None:
         key = tuple((message["role"], message["content"]) for message in prompt["messages"])
         texts = _responses_to(read, key, prompt["prompt_id"])
         responses = [
-            _response(f"{places[key]}, response {position}", prompt["prompt_id"], text, tokenizer, end, limit)
-            for position, text in enumerate(texts, start=1)
+            _response(f"{places[key]}, response {position}", prompt["prompt_id"], text, reason, tokenizer, end, limit)
+            for position, (text, reason) in enumerate(zip(texts, read.finish_reasons[key], strict=True), start=1)
         ]
         rows.append(prompt | {"prompt": conversation_text(prompt["messages"]), "responses": responses})
         context.progress.update(done + 1, prompts.num_rows, unit="prompts")
@@ -55,23 +56,26 @@ def _responses_to(read: ResponseRead, key: tuple[tuple[str, str], ...], prompt_i
 
 
 def _response(
-    where: str, prompt_id: str, text: str, tokenizer: "PreTrainedTokenizerBase", end: int, limit: int
+    where: str, prompt_id: str, text: str, reason: str, tokenizer: "PreTrainedTokenizerBase", end: int, limit: int
 ) -> dict[str, object]:
-    """One response as it would have been sampled: its text's tokens and the end-of-turn token; log-probs unknown."""
+    """One response as it would have been sampled: its text's tokens and, if it ended, the end-of-turn token.
+
+    Its log-probs are unknown.
+    """
     body = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     if spelled := set(body) & set(tokenizer.all_special_ids) | set(body) & {end}:
         name = tokenizer.convert_ids_to_tokens(min(spelled))
         raise UserError(f"{where}: its text spells the special token {name}; remove it from the text")
-    if len(body) + 1 > limit:
+    token_ids = [*body, end] if reason == "stop" else body
+    if len(token_ids) > limit:
         raise UserError(
-            f"{where}: {len(body) + 1} tokens, over rollout.max_response_tokens={limit}; raise the limit, or remove it "
-            "(pairs.max_tokens drops long pairs)"
+            f"{where}: {len(token_ids)} tokens, over rollout.max_response_tokens={limit}; raise the limit, or remove "
+            "it (pairs.max_tokens drops long pairs)"
         )
-    token_ids = [*body, end]
     return {
         "response_id": content_id(prompt_id, token_ids),
         "text": text,
         "token_ids": token_ids,
         "logprobs": None,
-        "finish_reason": "stop",
+        "finish_reason": reason,
     }

@@ -52,6 +52,7 @@ def test_a_directory_is_read_as_one_source_and_its_training_part_alone(tmp_path:
 
 
 FINE = {"prompt": "fine", "responses": ["a", "b"]}
+PAIR = {"prompt": "x", "chosen": "a", "rejected": "b"}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,18 @@ FINE = {"prompt": "fine", "responses": ["a", "b"]}
         ({"prompt": "x", "responses": ["a", " \n"]}, "response 2 is empty"),
         ({"prompt": "x", "responses": ["a", 3]}, "response 2 is a number"),
         ({"prompt": "x", "responses": ["a", None]}, "response 2 is null"),
+        (
+            {"prompt": "x", "responses": ["a", "b"], "finish_reasons": ["stop"]},
+            "`finish_reasons` is .*'stop'.*; expected",
+        ),
+        (
+            {"prompt": "x", "responses": ["a", "b"], "finish_reasons": ["stop", "abort"]},
+            "expected `stop` or `length` of",
+        ),
+        (
+            {"prompt": "x", "chosen": "a", "rejected": "b", "finish_reason_chosen": 1},
+            r"`finish_reason_\*` is \[1, 'stop'\]",
+        ),
         ({"prompt": "x", "chosen": "a"}, r"neither `responses` nor `chosen` and `rejected` .*\['chosen', 'prompt'\]"),
         ({"prompt": "x", "chosen": [USER, assistant("a")], "rejected": "b"}, "`chosen` answers another conversation"),
         ({"prompt": "x", "chosen": [USER], "rejected": "b"}, "`chosen`: expected messages .* end with the assistant"),

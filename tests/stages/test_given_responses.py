@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
+from nemo_sspo import cli
 from nemo_sspo.artifacts.layout import HF_MODEL, PAIRS, ROLLOUTS, RunLayout
 from nemo_sspo.artifacts.response_source import read_responses
 from nemo_sspo.artifacts.store import publish
@@ -18,7 +19,7 @@ from nemo_sspo.config.stages import Data, Pairs, Rollout
 from nemo_sspo.config.variants import NoGate
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import sigmoid
-from nemo_sspo.report.preference_export import SCHEMAS, export_pairs
+from nemo_sspo.report.preference_export import SCHEMAS, Exported, export_pairs
 from nemo_sspo.rollout.tokenizer import end_of_turn, load_policy_tokenizer, response_text
 from tests.stages import runs
 
@@ -127,7 +128,7 @@ def test_round_trip_through_every_format_that_holds_a_prompt(tmp_path: Path, pol
     layout = RunLayout(settings.run_dir)
     for form in ("trl", "hf"):
         output = tmp_path / form
-        assert export_pairs(layout, None, form, output) == len(rows)
+        assert export_pairs(layout, None, form, output) == Exported(pairs=len(rows), unfinished=0)
         table = pq.read_table(output / "train.parquet")
         assert table.schema.equals(SCHEMAS[form])
         again = read_responses(str(output))
@@ -154,7 +155,8 @@ def test_sppo_columns_are_the_official_ones(tmp_path: Path, policy: Path) -> Non
     judged(settings)
     export_pairs(RunLayout(settings.run_dir), 1, "sppo", tmp_path / "sppo")
     table = pq.read_table(tmp_path / "sppo" / "train.parquet")
-    assert table.column_names == ["chosen", "rejected", "chosen_probs", "chosen_probs_win", "chosen_probs_lose"]
+    official = ["chosen", "rejected", "chosen_probs", "chosen_probs_win", "chosen_probs_lose"]
+    assert table.column_names == [*official, "finish_reason_chosen", "finish_reason_rejected"]
     score = 2 * np.array([1.5, 0.0, -1.5])
     p = sigmoid(score[:, None] - score[None, :])
     for row in table.to_pylist():
@@ -162,6 +164,64 @@ def test_sppo_columns_are_the_official_ones(tmp_path: Path, policy: Path) -> Non
         assert row["rejected"][-1]["content"] == "bad"
         found = [row[name] for name in ("chosen_probs", "chosen_probs_win", "chosen_probs_lose")]
         assert found == pytest.approx([p[0, 2], p[0].mean(), p[2].mean()], abs=1e-6)
+
+
+def cut_records(places: list[int]) -> list[dict]:
+    """The records, with the response at one place of each cut."""
+    reasons = [["length" if place == cut else "stop" for place in range(3)] for cut in places]
+    return [record | {"finish_reasons": given} for record, given in zip(RECORDS, reasons, strict=True)]
+
+
+CUT = [0, 1, 2] * 4
+
+
+@pytest.mark.parametrize("form", ["trl", "hf", "sppo"])
+def test_a_response_that_was_cut_stays_so_on_the_way_in_and_out(
+    tmp_path: Path, policy: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Chosen is the first response, rejected the last; the middle one is in no pair."""
+    settings = settings_of(tmp_path, policy, cut_records(CUT))
+    rows = judged(settings)
+    cut = [CUT[int(row["prompt"].split()[1].rstrip("?"))] for row in rows]
+    for row, place in zip(rows, cut, strict=True):
+        ends = [(response["token_ids"][-1] == END, response["finish_reason"]) for response in row["responses"]]
+        assert ends == [(False, "length") if at == place else (True, "stop") for at in range(3)]
+
+    told = {name: str(tmp_path / name) for name in ("keep", "drop")}
+    for name, output in told.items():
+        line = ["export-pairs", str(settings.run_dir), "--format", form, "--output", output, "--unfinished", name]
+        assert cli.main(line) == 0
+        told[name] = "".join(capsys.readouterr())
+    whole = cut.count(1)
+    assert f"{len(rows)} pairs: " in told["keep"]
+    assert f"note: {len(rows) - whole} pairs have a response that was cut" in told["keep"]
+    assert f"{whole} pairs: " in told["drop"]
+    assert f"{len(rows) - whole} pairs with an unfinished response are left out" in told["drop"]
+
+    tables = {name: pq.read_table(tmp_path / name / "train.parquet") for name in told}
+    ends = [tables[name].select(["finish_reason_chosen", "finish_reason_rejected"]).to_pylist() for name in told]
+    assert [tuple(row.values()).index("length") * 2 if "length" in row.values() else 1 for row in ends[0]] == cut
+    assert [set(row.values()) for row in ends[1]] == [{"stop"}] * whole
+    if form != "sppo":
+        again = read_responses(str(tmp_path / "keep"))
+        expected = {(("user", row["prompt"]),): tuple(r["finish_reason"] for r in row["responses"]) for row in rows}
+        assert again.finish_reasons == expected
+
+
+def test_pairs_come_back_with_their_ends(tmp_path: Path, policy: Path) -> None:
+    record = {"chosen": "yes it", "rejected": "no", "finish_reason_chosen": "length", "finish_reason_rejected": None}
+    for row in rollouts(settings_of(tmp_path, policy, [record | {"prompt": f"{number}?"} for number in range(6)])):
+        chosen, rejected = row["responses"]
+        assert (chosen["finish_reason"], chosen["token_ids"][-1] == END) == ("length", False)
+        assert (rejected["finish_reason"], rejected["token_ids"][-1] == END) == ("stop", True)
+
+
+def test_where_every_pair_is_unfinished_nothing_is_left(tmp_path: Path, policy: Path) -> None:
+    settings = settings_of(tmp_path, policy, cut_records([0] * 12))
+    judged(settings)
+    with pytest.raises(UserError, match="all 10 pairs have an unfinished response"):
+        export_pairs(RunLayout(settings.run_dir), None, "trl", tmp_path / "out", "drop")
+    assert not (tmp_path / "out").exists()
 
 
 def test_export_is_whole_or_absent(tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
