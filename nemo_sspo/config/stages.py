@@ -81,6 +81,8 @@ class Train(Frozen):
     """Second-moment decay."""
     adam_epsilon: PositiveFloat = 1e-8
     """Denominator offset."""
+    sgd_momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Momentum of `optimizer=sgd` (Megatron's default)."""
     clip_grad: NonNegativeFloat = 1.0
     """Largest global gradient norm; 0 does not clip."""
     reference: Literal["previous", "base"] = "previous"

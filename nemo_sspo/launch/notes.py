@@ -9,10 +9,15 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.check_mounts import hub_id_of
+from nemo_sspo.launch.check_prompts import planned_prompts
+from nemo_sspo.megatron.batch_plan import steps_per_epoch
+from nemo_sspo.megatron.learning_rate import highest_factor
 from nemo_sspo.objective.target_blind import TARGET_BLIND
 from nemo_sspo.visible_gpus import visible_gpus
 
 _NAMED = 5
+_MANY_STEPS = 1000
+"""Steps of an epoch where the number of prompts is not known: enough that rounding hides nothing."""
 
 
 def notes(experiment: Experiment) -> list[str]:
@@ -24,6 +29,7 @@ def notes(experiment: Experiment) -> list[str]:
         *_cores_left_to_slurm(experiment),
         *_backbone_elsewhere(experiment),
         *_files_left_out(experiment),
+        *_rate_below_its_peak(experiment),
         *_gpus_elsewhere(experiment),
     ]
 
@@ -105,3 +111,26 @@ def _gpus_elsewhere(experiment: Experiment) -> Iterator[str]:
             f"cluster.gpus={cluster.gpus}, and {seen or 'no GPU'} can be seen on this machine: what GPUs alone can "
             "tell (Transformer Engine, FP8, memory) is not checked here; `nemo-sspo doctor` tells it there"
         )
+
+
+def _rate_below_its_peak(experiment: Experiment) -> Iterator[str]:
+    """Training that ends while the learning rate still rises."""
+    train = experiment.train
+    factor = highest_factor(train, _steps_per_epoch(experiment))
+    if factor < 1:
+        scheduled = train.schedule_epochs or train.train_epochs
+        yield (
+            f"train.schedule_epochs={scheduled}, train.train_epochs={train.train_epochs}: training ends in the warm-up "
+            f"(train.warmup_fraction={train.warmup_fraction:g} of what is scheduled), so the learning rate rises to "
+            f"{factor * train.learning_rate:.2g} and never reaches train.learning_rate={train.learning_rate:g}"
+        )
+
+
+def _steps_per_epoch(experiment: Experiment) -> int:
+    try:
+        planned = planned_prompts(experiment)
+    except UserError:  # the prompts cannot be read, which their own check says
+        planned = None
+    if planned is None or planned.trained < experiment.iterations:
+        return _MANY_STEPS
+    return steps_per_epoch(-(-planned.trained // experiment.iterations), experiment.train.global_batch_size)

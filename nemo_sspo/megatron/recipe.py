@@ -33,6 +33,7 @@ def optimizer(train: Train, precision: Precision, parallel: Parallel, steps_per_
         adam_beta1=train.adam_beta1,
         adam_beta2=train.adam_beta2,
         adam_eps=train.adam_epsilon,
+        sgd_momentum=train.sgd_momentum,
         clip_grad=train.clip_grad,
         bf16=precision.kind != "fp32",
         params_dtype=params_dtype(precision),

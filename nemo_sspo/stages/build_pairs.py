@@ -25,6 +25,7 @@ from nemo_sspo.objective.gates import GATE_WEIGHTS
 from nemo_sspo.objective.targets import PairSupervision, build_targets
 from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.join import JoinedShard, join_shard, similarities
+from nemo_sspo.stages.registry import CONTENT
 
 REASONS = ("tie", "identical_texts", "empty", "unfinished", "too_long")
 """Why a prompt has no pair; the first that applies is recorded."""
@@ -88,9 +89,15 @@ def run(context: StageContext) -> None:
     _refuse_repeated(prompt_ids)
     context.progress.update(len(shards), len(shards), unit="shards")
     context.output.rows = tally.pairs
-    context.output.counts |= tally.counts()
+    context.output.counts |= tally.counts() | _judged_by(context)
     if not tally.pairs:
         raise UserError(f"build_pairs: no pair is left of {tally.prompts} prompts ({dict(tally.dropped)})")
+
+
+def _judged_by(context: StageContext) -> dict[str, str]:
+    """The fingerprints of oracle and encoder that scores and vectors were made with, for the model card."""
+    made_with = context.inputs["score"][0].manifest.config | context.inputs["embed"][0].manifest.config
+    return {key: str(value) for key, value in made_with.items() if key.startswith(CONTENT)}
 
 
 def _write_shard(

@@ -18,6 +18,8 @@ from nemo_sspo.artifacts.layout import PORTION
 from nemo_sspo.artifacts.manifest import Manifest, digest_of
 from nemo_sspo.artifacts.selection import Candidate, Selection
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.stages import Train
+from nemo_sspo.megatron.learning_rate import highest_factor
 from nemo_sspo.stages.registry import CONTENT, recipe_settings
 
 MODEL_CARD = "README.md"
@@ -57,12 +59,12 @@ def model_card(
         base=experiment.policy,
         iteration=iteration,
         iterations=experiment.iterations,
-        recipe=_recipe(experiment),
-        data=_data(experiment, iteration, prompts, pairs),
-        training=_training(train),
+        recipe=_recipe(settings),
+        data=_data(experiment, iteration, prompts, pairs, train),
+        training=_training(experiment.train, train),
         selection=[] if selection is None else _selection(selection),
         digest=digest_of(settings),
-        settings=_yaml(_repeatable(settings)),
+        settings=_yaml(_tree({key: _literal(value) for key, value in settings.items()})),
         software=_software(train, pairs),
     )
 
@@ -90,40 +92,19 @@ def _front_matter(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _recipe(experiment: Experiment) -> Facts:
-    loss, gate, repulsion = experiment.loss, experiment.gate, experiment.repulsion
-    train, rollout, oracle = experiment.train, experiment.rollout, experiment.oracle
-    judge = [value for name in ("path", "model", "function") if (value := getattr(oracle, name, None))]
-    repelled = f"{repulsion.form}, pooled {repulsion.pooling}" if repulsion.weight else "none"
-    return [
-        ("loss", loss.kind),
-        *((_GREEK.get(name, f"loss {name}"), value) for name, value in loss.model_dump().items() if name != "kind"),
-        ("gate", gate.kind),
-        *((f"gate {name}", value) for name, value in gate.model_dump().items() if name != "kind"),
-        ("repulsion", repelled),
-        *([("λ", f"{repulsion.weight:g} ({repulsion.schedule})")] if repulsion.weight else []),
-        ("oracle", " ".join([oracle.kind, *judge])),
-        ("encoder", experiment.encoder.path),
-        ("responses per prompt (K)", rollout.samples_per_prompt),
-        *([("responses of iteration 1", rollout.source)] if rollout.source else []),
-        ("sampling", f"temperature {rollout.temperature:g}, top-p {rollout.top_p:g}"),
-        ("longest response, tokens", rollout.max_response_tokens),
-        ("iterations", experiment.iterations),
-        ("learning rate", f"{train.learning_rate:g} ({train.lr_schedule}, warm-up {train.warmup_fraction:g})"),
-        ("optimizer", train.optimizer),
-        ("pairs per step", train.global_batch_size),
-        ("epochs per iteration", train.train_epochs),
-        ("weights trained", f"LoRA of rank {train.lora_rank}, merged" if train.peft else "all"),
-        ("reference policy", train.reference),
-        ("precision", experiment.precision.kind),
-        ("seed", experiment.seed),
-    ]
+def _recipe(settings: Mapping[str, Any]) -> Facts:
+    """Every setting that the policy depends on, a line for each section."""
+    return [(name, _on_one_line(value)) for name, value in _tree(settings).items()]
 
 
-_GREEK = {"eta": "η", "beta": "β"}
+def _on_one_line(value: Any) -> str:
+    """YAML's flow style, without the braces of a section; its kind comes first."""
+    if not isinstance(value, dict):
+        return str(value)
+    return _yaml(dict(sorted(value.items(), key=lambda item: item[0] != "kind")), flow=True).strip()[1:-1]
 
 
-def _data(experiment: Experiment, iteration: int, prompts: Manifest, pairs: Manifest) -> Facts:
+def _data(experiment: Experiment, iteration: int, prompts: Manifest, pairs: Manifest, train: Manifest) -> Facts:
     facts: Facts = [
         ("prompts", experiment.prompts),
         ("prompts of all iterations", prompts.counts["prompts"]),
@@ -134,11 +115,12 @@ def _data(experiment: Experiment, iteration: int, prompts: Manifest, pairs: Mani
     facts += [(f"SHA-256 of {name}, iteration {i}", prompts.files[name].sha256) for i, name in names.items()]
     facts += [(f"pairs of iteration {iteration}", pairs.counts["pairs"])]
     facts += [(f"digest of the pairs of iteration {iteration}", pairs.digest)]
-    return facts + sorted((key, value) for key, value in prompts.config.items() if key.startswith(CONTENT))
+    recorded = {**prompts.config, **pairs.config, **pairs.counts, **train.config}
+    return facts + sorted((key, value) for key, value in recorded.items() if key.startswith(CONTENT))
 
 
-def _training(train: Manifest) -> Facts:
-    """The step-1 identity and the loss's way, as far as they were measured."""
+def _training(settings: Train, train: Manifest) -> Facts:
+    """The learning rate's peak, the step-1 identity and the loss's way, as far as they were measured."""
     names = {
         "optimizer steps": "steps",
         "loss of the first step": "loss_first",
@@ -147,6 +129,9 @@ def _training(train: Manifest) -> Facts:
         "the same in closed form, every log-ratio 0": "step1_closed_form",
     }
     known = {name: train.counts.get(key) for name, key in names.items()}
+    if isinstance(steps := train.counts.get("steps"), int):
+        share = highest_factor(settings, steps // settings.train_epochs)
+        known["highest learning rate"] = share * settings.learning_rate
     return [
         (name, f"{value:.6g}" if isinstance(value, float) else value)
         for name, value in known.items()
@@ -173,7 +158,7 @@ def _software(train: Manifest, pairs: Manifest) -> Facts:
     return [("nemo-sspo", __version__), *versions]
 
 
-def _repeatable(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _tree(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The tree of an experiment from its settings by dotted key; the inverse of ``registry.recipe_settings``."""
     tree: dict[str, Any] = {}
     for key, value in settings.items():
@@ -181,7 +166,7 @@ def _repeatable(settings: Mapping[str, Any]) -> dict[str, Any]:
         below = tree
         for section in sections:
             below = below.setdefault(section, {})
-        below[name] = _literal(value)
+        below[name] = value
     return tree
 
 
@@ -201,6 +186,6 @@ def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _OneLineStrings.add_representer(str, _string)
 
 
-def _yaml(tree: Mapping[str, Any]) -> str:
-    options = {"sort_keys": False, "allow_unicode": True, "width": sys.maxsize}
+def _yaml(tree: Mapping[str, Any], *, flow: bool = False) -> str:
+    options = {"sort_keys": False, "allow_unicode": True, "width": sys.maxsize, "default_flow_style": flow}
     return str(yaml.dump(dict(tree), Dumper=_OneLineStrings, **options))

@@ -1,5 +1,7 @@
 """What a run does without, and its user may not know of, is told before it starts."""
 
+from pathlib import Path
+
 import pytest
 
 from nemo_sspo import cli
@@ -40,9 +42,24 @@ def test_on_a_cluster_a_training_that_saves_no_state_is_told() -> None:
 @pytest.mark.parametrize("name", ["llama3-8b", "llama3-70b", "mistral-7b"])
 def test_the_presets_and_sites_outlive_a_lost_node_and_hold_the_policy_in_memory(name: str, cluster: str) -> None:
     experiment = load_experiment([f"experiment={name}", f"cluster={cluster}", "prompts=p.jsonl"])
-    assert notes(experiment) == []
+    (note,) = notes(experiment)  # the papers' schedule
+    assert note.startswith("train.schedule_epochs=18, train.train_epochs=1: training ends in the warm-up")
     asked = {stage: experiment.cluster.resources_of(stage).memory for stage in ("import_policy", "export", "train")}
     assert asked == {"import_policy": "0", "export": "0", "train": "0"}
+
+
+def test_a_rate_that_never_reaches_its_peak_is_told(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text("".join(f'{{"prompt": "{number}"}}\n' for number in range(20_200)))
+    given = ["experiment=llama3-8b", f"prompts={tmp_path / 'p.jsonl'}", "iterations=1", "data.held_out_count=200"]
+    (note,) = notes(load_experiment(given))
+    assert note == (
+        "train.schedule_epochs=18, train.train_epochs=1: training ends in the warm-up (train.warmup_fraction=0.1 of "
+        "what is scheduled), so the learning rate rises to 2.8e-07 and never reaches train.learning_rate=5e-07"
+    )
+    assert notes(load_experiment([*given, "train.schedule_epochs=9"])) == []
+    assert notes(load_experiment([*given, "train.warmup_fraction=0.05"])) == []
+    (note,) = notes(load_experiment([*given, "train.schedule_epochs=null", "train.global_batch_size=20000"]))
+    assert "rises to 2.5e-07 and never reaches" in note  # one step, which is the warm-up
 
 
 def test_it_is_printed_and_changes_no_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,7 +73,7 @@ def test_it_is_printed_and_changes_no_exit_code(capsys: pytest.CaptureFixture[st
 
 
 def test_cores_that_are_left_to_slurm_are_told_where_gpus_want_them() -> None:
-    site = ["experiment=llama3-8b", "cluster=slurm_modules", "prompts=p.jsonl", "train.checkpoint_every_steps=5"]
+    site = ["experiment=llama3-8b", "cluster=slurm_modules", "prompts=p.jsonl", "train.schedule_epochs=null"]
     assert notes(load_experiment(site)) == []
     (note,) = notes(load_experiment([*site, "cluster.cpus_per_task=null"]))
     assert note.startswith("cluster.cpus_per_task is not set for rollout, score, train: ")

@@ -16,19 +16,14 @@ from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import Fp32Precision
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron import recipe, strategy
-from nemo_sspo.megatron.lr_schedule import learning_rate_factor
 from nemo_sspo.megatron.model_config import training_config
 from nemo_sspo.megatron.nemo_cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.ranks import on_every_rank
 
 
-def test_learning_rate_warms_up_and_decays_to_its_floor() -> None:
-    factors = [
-        learning_rate_factor(step, total=20, warmup=2, floor=0.1, decay="linear") for step in (0, 1, 2, 11, 20, 25)
-    ]
-    assert factors == pytest.approx([1 / 3, 2 / 3, 1.0, 0.55, 0.1, 0.1])
-    assert learning_rate_factor(11, total=20, warmup=2, floor=0.0, decay="cosine") == pytest.approx(0.5)
-    assert learning_rate_factor(19, total=20, warmup=2, floor=0.0, decay="constant") == 1.0
+def test_sgd_takes_its_momentum_from_the_settings() -> None:
+    made = recipe.optimizer(Train(optimizer="sgd", sgd_momentum=0.5), Fp32Precision(), Parallel(), 3)
+    assert made.config.sgd_momentum == 0.5
 
 
 @pytest.mark.parametrize(

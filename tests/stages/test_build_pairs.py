@@ -2,7 +2,9 @@
 
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from nemo_sspo.artifacts.layout import DROPPED, PAIRS
-from nemo_sspo.artifacts.store import Artifact
+from nemo_sspo.artifacts.store import Artifact, Draft
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Pairs, Rollout
 from nemo_sspo.config.variants import CustomGate, NoGate
@@ -271,3 +273,21 @@ def test_a_prompt_in_two_shards_is_refused(tmp_path: Path) -> None:
         publish_all(settings, rows, logits_for([[2, 1, 0], [0, 3, 1]]), shard)
     with pytest.raises(UserError, match="is in more than one shard"):
         runs.run_stage(settings, "build_pairs")
+
+
+def test_the_pairs_tell_by_which_oracle_and_encoder_they_were_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the model card, which knows neither artifact."""
+    oracle, encoder = {"content of oracle.path": "a" * 32}, {"content of encoder.path": "b" * 32}
+    config = {"score": oracle | {"oracle.path": "x"}, "embed": encoder}
+    original = runs.publish
+
+    def publish(final: Path, *, stage: str, **options: Any) -> AbstractContextManager[Draft]:
+        return original(final, stage=stage, **options | {"config": config.get(stage, {})})
+
+    monkeypatch.setattr(runs, "publish", publish)
+    settings = runs.experiment(tmp_path)
+    publish_all(settings, runs.rollout_rows(TEXTS), logits_for([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]]))
+    counts = runs.run_stage(settings, "build_pairs").manifest.counts
+    assert {key: value for key, value in counts.items() if "." in key} == oracle | encoder

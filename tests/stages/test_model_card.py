@@ -45,6 +45,7 @@ def made(
     iteration: int = 2,
     content: dict | None = None,
     selection: Selected | None = None,
+    judged: dict | None = None,
     **train,
 ) -> str:
     files = {f"portion_{n}.parquet": FileRecord(sha256=str(n) * 64, size=1) for n in (1, 2, 3)}
@@ -55,7 +56,7 @@ def made(
         prompts=manifest(
             "prepare_prompts", files=files, counts={"prompts": 900, "held_out": 200}, config=content or {}
         ),
-        pairs=manifest("build_pairs", counts={"pairs": 287}, software={"vllm": "0.99"}),
+        pairs=manifest("build_pairs", counts={"pairs": 287} | (judged or {}), software={"vllm": "0.99"}),
         train=manifest("train", counts=counts | train, software={"torch": "2.99"}),
         selection=selection,
     )
@@ -89,16 +90,11 @@ def test_what_it_says_is_what_was_done(tmp_path: Path) -> None:
     card = made(settings, step1_closed_form=40.563175)
     told = facts(card)
     expected = {
-        "loss": "sppo",
-        "η": "30.0",
-        "gate": "linear",
-        "repulsion": "euclidean, pooled last",
-        "λ": "0.5 (constant)",
-        "learning rate": "0.001 (linear, warm-up 0.1)",
-        "responses per prompt (K)": "5",
+        "loss": "kind: sppo, eta: 30.0, scale: eta",
+        "gate": "kind: linear, form: pair",
         "iterations": "3",
-        "weights trained": "LoRA of rank 32, merged",
         "prompts": "prompts.jsonl",
+        "highest learning rate": "0.001",
         "prompts of all iterations": "900",
         "held-out prompts": "200",
         "SHA-256 of portion_1.parquet, iteration 1": "1" * 64,
@@ -113,6 +109,17 @@ def test_what_it_says_is_what_was_done(tmp_path: Path) -> None:
         "vllm (rollout)": "0.99",
     }
     assert {name: told.get(name) for name in expected} == expected
+    for section, settings_told in {
+        "repulsion": ("weight: 0.5", "schedule: constant", "pooling: last"),
+        "rollout": ("samples_per_prompt: 5", "temperature: 1.0"),
+        "pairs": ("symmetrize: half", "estimator: pairwise", "unfinished: keep", "max_tokens: null"),
+        "encoder": ("long_text: chunk_mean",),
+        "train": (
+            *("learning_rate: 0.001", "schedule_epochs: null", "warmup_fraction: 0.1", "peft: lora", "lora_rank: 32"),
+            *("adam_beta1: 0.9", "adam_beta2: 0.95", "sgd_momentum: 0.9", "clip_grad: 1.0", "weight_decay: 0.0"),
+        ),
+    }.items():
+        assert set(settings_told) <= set(told[section].split(", "))
     assert not any("portion_3" in name for name in told)  # later prompts have not been seen
     assert front_matter(card) == {
         "base_model": "org/base",
@@ -127,8 +134,8 @@ def test_without_gate_and_repulsion_it_is_no_s_sppo(tmp_path: Path) -> None:
     plain = runs.experiment(tmp_path, gate=NoGate(), repulsion=Repulsion(weight=0.0), loss=DpoLoss())
     card = made(plain)
     assert front_matter(card)["tags"][-1] == "dpo"
-    assert facts(card)["repulsion"] == "none"
-    assert "λ" not in facts(card)
+    assert "weight: 0.0" in facts(card)["repulsion"]
+    assert facts(card)["gate"].startswith("kind: none")
 
 
 def test_no_value_breaks_out(tmp_path: Path) -> None:
@@ -175,6 +182,42 @@ def test_every_setting_that_made_the_policy_is_told(tmp_path: Path, selects: boo
     later = ("evaluate", "diagnose", "score_labelled", "rollout_held_out", *(() if selects else ("select_model",)))
     made_of = {key for stage in STAGES if stage not in later for key in stage_settings(settings, stage)}
     assert {key for key in made_of if not key.startswith("content of ")} == recipe_settings(settings).keys()
+
+
+class PlantedTrain(Train):
+    planted: float = 0.125
+
+
+class PlantedExperiment(Experiment):
+    train: PlantedTrain = PlantedTrain()
+
+
+def test_a_setting_that_is_new_is_told_without_anybody_thinking_of_it(tmp_path: Path) -> None:
+    planted = PlantedExperiment(**runs.experiment(tmp_path).model_dump())
+    card = made(planted)
+    assert "planted: 0.125" in facts(card)["train"].split(", ")
+    assert "  planted: 0.125\n" in card.split("```yaml")[1]
+    assert "planted" not in made(runs.experiment(tmp_path))
+
+
+def test_every_section_changes_the_result_or_is_known_not_to(tmp_path: Path) -> None:
+    """A choice of checkpoints is told where there is one; an evaluation comes after the policy."""
+    without_effect = {"name", "runs_dir", "cluster", "evaluation"}
+    settings = recipe_settings(runs.experiment(tmp_path, selection=Selection(candidates=2)))
+    assert {key.split(".")[0] for key in settings if not key.startswith("evaluation.")} == (
+        Experiment.model_fields.keys() - without_effect
+    )
+
+
+def test_what_oracle_and_encoder_were_is_told_by_their_fingerprints(tmp_path: Path) -> None:
+    told = facts(made(runs.experiment(tmp_path), judged={"content of oracle.path": "a" * 32, "pairs": 287}))
+    assert told["content of oracle.path"] == "a" * 32
+
+
+def test_a_rate_that_never_reached_its_peak_is_told(tmp_path: Path) -> None:
+    """20 steps of 360 that are scheduled, 36 of them the warm-up: the last has 20/37 of the peak."""
+    settings = runs.experiment(tmp_path, train=Train(learning_rate=5e-7, schedule_epochs=18))
+    assert facts(made(settings))["highest learning rate"] == "2.7027e-07"
 
 
 def test_equal_runs_have_equal_cards_wherever_they_lie(tmp_path: Path) -> None:
