@@ -19,6 +19,7 @@ from nemo_sspo.artifacts.store import FULL_DISK_ERRORS
 from nemo_sspo.commands import benchmark as benchmark_commands
 from nemo_sspo.commands import data as data_commands
 from nemo_sspo.commands import doctor as doctor_commands
+from nemo_sspo.commands import redo as redo_commands
 from nemo_sspo.commands import report as report_commands
 from nemo_sspo.commands import slurm as slurm_commands
 from nemo_sspo.commands.stored_run import directory, stored_run
@@ -104,6 +105,7 @@ def show_plan(options: argparse.Namespace) -> int:
     from nemo_sspo.launch.jobs import as_data as jobs_as_data
     from nemo_sspo.launch.jobs import jobs
     from nemo_sspo.launch.plan import as_data, plan
+    from nemo_sspo.launch.stale import freshness_of
 
     experiment = load_experiment(options.overrides, options.config_dir)
     steps = plan(experiment)
@@ -111,7 +113,9 @@ def show_plan(options: argparse.Namespace) -> int:
         show_graph(steps)
     elif experiment.cluster.kind == "slurm":
         graph = jobs(experiment)
-        print(json.dumps(jobs_as_data(graph), indent=1)) if options.json else show_jobs(graph, Console())
+        print(json.dumps(jobs_as_data(graph), indent=1)) if options.json else show_jobs(
+            graph, freshness_of(experiment), Console()
+        )
     elif options.json:
         print(json.dumps(as_data(steps), indent=1))
     else:
@@ -191,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
     report_commands.register(commands)
     slurm_commands.register(commands)
+    redo_commands.register(commands, run, slurm_commands.show_submit)
     data_commands.register(commands)
     benchmark_commands.register(commands)
     doctor_commands.register(commands)

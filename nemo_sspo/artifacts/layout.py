@@ -64,6 +64,11 @@ class RunLayout:
         """Mutable working state of a step that outlives an attempt (checkpoints to resume from)."""
         return self.root / "scratch" / step_id
 
+    @property
+    def set_aside(self) -> Path:
+        """Artifacts that `redo` took out of the run, a directory for each time."""
+        return self.root / "set_aside"
+
     def judgements(self, step_id: str) -> Path:
         """What a paid oracle answered in a step. It outlives the step: together these files are what a run has paid."""
         return self.root / "judgements" / f"{step_id}.jsonl"

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from nemo_sspo.artifacts.layout import RunLayout, step_id
-from nemo_sspo.artifacts.manifest import MANIFEST_NAME, Manifest
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.manifest import Manifest, read_manifest_file, step_of
+from nemo_sspo.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,8 @@ def published_steps(layout: RunLayout) -> list[PublishedStep]:
 def read_manifest(path: Path) -> Manifest | None:
     """The manifest of an artifact's directory; None when there is none that this version can read."""
     try:
-        return Manifest.model_validate_json((path / MANIFEST_NAME).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return read_manifest_file(path)
+    except (FileNotFoundError, NotADirectoryError, UserError):
         return None
 
 
@@ -54,5 +53,4 @@ def _steps(layout: RunLayout) -> Iterator[PublishedStep]:
         directories += [stage, *sorted(stage.glob("shard_[0-9]*"))]
     for path in directories:
         if (manifest := read_manifest(path)) is not None:
-            shard = manifest.shard if path.name.startswith("shard_") else None
-            yield PublishedStep(step_id(manifest.stage, manifest.iteration, shard), path, manifest)
+            yield PublishedStep(step_of(path, manifest), path, manifest)

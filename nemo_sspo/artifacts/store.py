@@ -19,12 +19,18 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from nemo_sspo import __version__
-from nemo_sspo.artifacts.fingerprint import differ
+from nemo_sspo.artifacts.changes import changes
 from nemo_sspo.artifacts.layout import VOLATILE
-from nemo_sspo.artifacts.manifest import MANIFEST_NAME, FileRecord, Manifest
+from nemo_sspo.artifacts.manifest import (
+    MANIFEST_NAME,
+    FileRecord,
+    InputRecord,
+    Manifest,
+    read_manifest_file,
+    step_of,
+)
 from nemo_sspo.artifacts.software import software_versions
 from nemo_sspo.errors import UserError
 
@@ -41,6 +47,11 @@ class Artifact:
     path: Path
     manifest: Manifest
 
+    @property
+    def record(self) -> InputRecord:
+        """How the manifests of what is made from it name it."""
+        return InputRecord(step=step_of(self.path, self.manifest), digest=self.manifest.digest)
+
     def file(self, name: str) -> Path:
         """Path of a file or subfolder that the artifact must hold."""
         path = self.path / name
@@ -51,12 +62,14 @@ class Artifact:
 
 @dataclass
 class Draft:
-    """An artifact in the making: write files below `path`, facts into `counts`, seconds and rates into `timings`."""
+    """An artifact in the making: write files below `path`, facts into `counts`, seconds and rates into `timings`, and
+    what a reader of the manifest should know besides into `notes`."""
 
     path: Path
     rows: int = 0
     counts: dict[str, int | float | str | None] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def draft_path(final: Path, attempt: str) -> Path:
@@ -73,6 +86,7 @@ def publish(
     shard: int = 0,
     config: Mapping[str, Any],
     inputs: Mapping[str, Sequence[Artifact]],
+    knobs: Mapping[str, Any] | None = None,
     attempt: str | None = None,
 ) -> Iterator[Draft]:
     """Yield a draft; on a clean exit hash its files, write the manifest and rename it to `final`.
@@ -92,13 +106,15 @@ def publish(
             iteration=iteration,
             shard=shard,
             config=dict(config),
-            inputs={name: [artifact.manifest.digest for artifact in group] for name, group in inputs.items()},
+            knobs=dict(knobs or {}),
+            inputs={name: [artifact.record for artifact in group] for name, group in inputs.items()},
             files=_hash_files(draft.path),
             rows=draft.rows,
             counts=draft.counts,
             timings=draft.timings,
             code_version=__version__,
             software=software_versions(),
+            notes=tuple(draft.notes),
             created_at=started.isoformat(timespec="milliseconds"),
         )
         (draft.path / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n")
@@ -138,38 +154,21 @@ def open_artifact(path: Path, *, every_hash: bool = False) -> Artifact:
         UserError: it is missing, its manifest cannot be read, or a file is missing or differs from its record.
     """
     try:
-        manifest = Manifest.model_validate_json((path / MANIFEST_NAME).read_bytes())
+        artifact = Artifact(path, read_manifest_file(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such artifact; run the stage that makes it") from None
-    except ValidationError as error:
-        raise UserError(
-            f"{path / MANIFEST_NAME}: not a manifest of this version ({error.error_count()} errors)"
-        ) from None
-    for name, record in manifest.files.items():
-        _verify(path / name, record, every_hash)
-    return Artifact(path, manifest)
-
-
-def changes(artifact: Artifact, config: Mapping[str, Any], inputs: Mapping[str, Sequence[Artifact]]) -> list[str]:
-    """How the settings and inputs that a step has now differ from those its artifact was made with."""
-    manifest = artifact.manifest
-    differences = [
-        f"{key}: {_shown(manifest.config.get(key))} -> {_shown(config.get(key))}"
-        for key in sorted({*manifest.config, *config})
-        if differ(manifest.config.get(key), config.get(key))
-    ]
-    for name, group in inputs.items():
-        if manifest.inputs.get(name) != [input_.manifest.digest for input_ in group]:
-            differences.append(f"input {name}: content changed")
-    return differences
+    for name in artifact.manifest.files:
+        _verify(artifact, name, every_hash)
+    return artifact
 
 
 def refuse_changes(artifact: Artifact, config: Mapping[str, Any], inputs: Mapping[str, Sequence[Artifact]]) -> None:
     """Raise a UserError that shows how a published artifact's settings or inputs differ from the run's."""
-    if differences := changes(artifact, config, inputs):
+    today = {name: [input_.manifest.digest for input_ in group] for name, group in inputs.items()}
+    if differences := changes(artifact.manifest, config, today):
         raise UserError(
-            f"{artifact.path} was made with other settings or inputs: {'; '.join(differences)}. "
-            "Give the run another name=..., or delete that directory"
+            f"{artifact.path} was made with other settings or inputs: {'; '.join(differences)}. Give the run another "
+            "name=..., or have it made anew: `nemo-sspo redo`, or delete that directory where it is no step of the run"
         )
 
 
@@ -210,10 +209,6 @@ def _disk_is_full(error: BaseException, path: Path) -> bool:
     return getattr(error, "errno", None) in FULL_DISK_ERRORS or shutil.disk_usage(path).free < FULL_DISK_BYTES
 
 
-def _shown(value: Any) -> str:
-    return "unset" if value is None else repr(value)
-
-
 def _content_files(root: Path) -> list[Path]:
     files = (path for path in root.rglob("*") if path.is_file())
     return sorted(path for path in files if path.relative_to(root).parts[0] not in (VOLATILE, MANIFEST_NAME))
@@ -234,13 +229,15 @@ def _hash_files(root: Path) -> dict[str, FileRecord]:
     }
 
 
-def _verify(path: Path, record: FileRecord, every_hash: bool) -> None:
+def _verify(artifact: Artifact, name: str, every_hash: bool) -> None:
+    path, record = artifact.path / name, artifact.manifest.files[name]
+    again = f"`nemo-sspo redo <run> --from {artifact.record.step}` makes it anew, and what was made from it"
     if not path.is_file():
-        raise UserError(f"{path}: missing from a published artifact; delete its directory and run again")
+        raise UserError(f"{path}: missing from a published artifact; {again}")
     wrong_size = path.stat().st_size != record.size
     hash_it = every_hash or record.size <= HASH_ON_OPEN_BYTES
     if wrong_size or (hash_it and _sha256(path) != record.sha256):
-        raise UserError(f"{path}: differs from its manifest (damaged or edited); delete its directory and run again")
+        raise UserError(f"{path}: differs from its manifest (damaged or edited); {again}")
 
 
 def _fsync(path: Path) -> None:

@@ -14,6 +14,7 @@ from nemo_sspo.launch.jobs import Job, job_name
 from nemo_sspo.launch.notes import notes
 from nemo_sspo.launch.plan import Step
 from nemo_sspo.launch.report_step import is_done
+from nemo_sspo.stages.freshness import Freshness
 
 _UNBROKEN = 240
 
@@ -41,7 +42,7 @@ def plan_table(steps: Sequence[Step]) -> Table:
     return table
 
 
-def show_jobs(graph: Sequence[Job], console: Console) -> None:
+def show_jobs(graph: Sequence[Job], freshness: Freshness, console: Console) -> None:
     """One row per job: what it asks for, where it runs, what it waits for."""
     table = Table(box=None, pad_edge=False)
     headings = ("job", "tasks", "nodes", "GPUs", "time", "partition", "environment", "after", "published")
@@ -50,7 +51,7 @@ def show_jobs(graph: Sequence[Job], console: Console) -> None:
     for job in graph:
         place = job.environment.image or job.environment.python
         after = ", ".join(f"{item.job}{' (shard by shard)' if item.kind == 'aftercorr' else ''}" for item in job.after)
-        published = sum(is_done(step) for step in job.steps)
+        published = sum(is_done(step, freshness) for step in job.steps)
         gpus = job.nodes * job.gpus_per_node
         asked = (len(job.lanes), job.nodes, gpus, job.resources.time or "-", job.resources.partition or "-")
         where = f"{job.environment_name}: {place}"

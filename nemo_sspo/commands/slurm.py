@@ -28,6 +28,7 @@ from nemo_sspo.launch.remaining_jobs import remaining_jobs
 from nemo_sspo.launch.run_directory import bind, hold
 from nemo_sspo.launch.sbatch import Place
 from nemo_sspo.launch.slurm import live_jobs, scancel
+from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.launch.submit import (
     missing_parts,
     place_of,
@@ -75,7 +76,7 @@ def show_submit(options: argparse.Namespace) -> int:
     found = list(dict.fromkeys([*problems(experiment), *cluster_problems(experiment, measured)]))
     show_notes(experiment)
     if options.dry_run:
-        show_jobs(graph, console)
+        show_jobs(graph, freshness_of(experiment), console)
         for problem in found:
             print(f"error: {problem}", file=sys.stderr)
         if not found:
@@ -99,7 +100,7 @@ def _rehearse(experiment: Experiment, graph: Sequence[Job], place: Place, begin:
     refuse_beside_jobs(place.run)  # jobs that wait read the environment's file when they start
     write_scripts(experiment, graph, place)
     done: list[Submission] = []
-    for part in missing_parts(remaining_jobs(graph, place)):
+    for part in missing_parts(remaining_jobs(graph, place), freshness_of(experiment)):
         print(shlex.join(["sbatch", *submit_options(part, place, done, begin), str(place.script(part.job))]))
         done.append(Submission(part.job.name, f"<{part.job.name}>", part.shards, 0.0))
 
@@ -140,7 +141,7 @@ def _of_slurm(options: argparse.Namespace) -> Experiment:
 
 def _with_options(experiment: Experiment, options: argparse.Namespace) -> Experiment:
     """The experiment with the command line's settings of the cluster; they are stored with the run."""
-    changes = {name: value for name in _SETTINGS if (value := getattr(options, name)) is not None}
+    changes = {name: value for name in _SETTINGS if (value := getattr(options, name, None)) is not None}
     if not changes:
         return experiment
     cluster = slurm_cluster(experiment).model_dump() | changes

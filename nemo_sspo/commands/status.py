@@ -23,6 +23,7 @@ from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.local_status import local_status
 from nemo_sspo.launch.slurm import NoSlurm, final_state, live_jobs
 from nemo_sspo.launch.slurm_status import slurm_status
+from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.launch.step_status import StepStatus
 from nemo_sspo.launch.submit import place_of
 
@@ -63,7 +64,7 @@ def _rows(experiment: Experiment) -> list[StepStatus]:
     if experiment.cluster.kind == "local":
         return local_status(experiment)
     place = place_of(experiment)
-    return slurm_status(jobs(experiment), place, live_jobs(place.run), final_state)
+    return slurm_status(jobs(experiment), place, live_jobs(place.run), final_state, freshness_of(experiment))
 
 
 def folded(rows: Sequence[StepStatus]) -> Iterator[StepStatus]:
@@ -106,6 +107,8 @@ def _advice(rows: Sequence[StepStatus], experiment: Experiment) -> str:
     if states & {"running", "queued"} or states <= _ENDED:
         return ""
     run = Path(experiment.run_dir)
+    if "stale" in states:
+        return f"`nemo-sspo redo {shlex.quote(str(run))} --dry-run` lists what is out of date; without it, it is remade"
     if experiment.cluster.kind == "local":
         return f"nobody works on it; `nemo-sspo run {shlex.quote(str(run))}` runs what is missing"
     failed = next((row.step for row in rows if row.state == "failed"), None)

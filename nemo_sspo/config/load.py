@@ -39,6 +39,28 @@ def load_experiment(overrides: Sequence[str], config_dir: Path | None = None) ->
         raise UserError(validation_message(error, settings) + _whole_experiments(error, config_dir)) from None
 
 
+def change_experiment(experiment: Experiment, overrides: Sequence[str], config_dir: Path | None = None) -> Experiment:
+    """An experiment with some settings changed, in the grammar of `load_experiment`; all others stay as they are.
+
+    Raises:
+        UserError: as there; and where an override takes a setting away, or chooses a whole experiment.
+    """
+    composed, settings = compose_settings(overrides, config_dir), experiment.model_dump(mode="json")
+    for override in _parse(overrides):
+        key = override.key_or_group
+        if override.type == OverrideType.DEL or key == "experiment":
+            raise UserError(f"{override.input_line}: give the settings that change, as key=value or group=choice")
+        *sections, name = key.split(".")
+        source, target = composed, settings
+        for section in sections:
+            source, target = source[section], target.setdefault(section, {})
+        target[name] = source[name]
+    try:
+        return Experiment.model_validate(settings)
+    except ValidationError as error:
+        raise UserError(validation_message(error, settings)) from None
+
+
 def describe(overrides: Sequence[str], config_dir: Path | None = None) -> list[FieldMeaning]:
     """Every setting of the composed tree with its value and meaning. Required settings may still be missing."""
     settings = compose_settings(overrides, config_dir)

@@ -105,6 +105,8 @@ class Train(Frozen):
     """Activation recomputation."""
     checkpoint_every_steps: PositiveInt | None = None
     """Optimizer steps between checkpoints to resume from; without it only the final one is written."""
+    keep_states: PositiveInt = 2
+    """Checkpoints to resume from that are kept: where the newest is found damaged, the one before it is taken."""
     head_chunk_tokens: PositiveInt | None = None
     """Response tokens whose logits exist at once; None: 4096 on a GPU, 1024 on a CPU. Each tile adds the output
     weight's gradient up once, traffic that large tiles hide behind their products."""

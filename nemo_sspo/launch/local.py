@@ -15,13 +15,15 @@ from typing import Any, Protocol
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.selection import early_stop
 from nemo_sspo.artifacts.shard_ranges import shard_ranges
-from nemo_sspo.artifacts.store import Artifact, discard_drafts, is_published, open_artifact, refuse_changes
+from nemo_sspo.artifacts.store import discard_drafts, is_published, open_artifact
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.errors import UserError
 from nemo_sspo.launch.guard import guarded
 from nemo_sspo.launch.lanes import Lane, fair_size, lanes
 from nemo_sspo.launch.machine import gpus_to_use, local_cluster
 from nemo_sspo.launch.plan import Step, chain_lengths, plan
-from nemo_sspo.stages.registry import stage_inputs, stage_settings
+from nemo_sspo.launch.stale import freshness_of
+from nemo_sspo.stages.freshness import Freshness
 from nemo_sspo.stages.variables import of_process
 
 POLL_SECONDS = 0.2
@@ -118,7 +120,6 @@ class LocalRunner:
         self._all_gpus = len(self._gpus)
         self._done: set[str] = set()
         self._running: list[_Running] = []
-        self._opened: dict[Path, Artifact] = {}
 
     def run(self) -> None:
         """Run until every step is published, or left out after an early stop.
@@ -142,8 +143,9 @@ class LocalRunner:
         """
         self._leave_out()
         while skipped := [step for step in self._ready() if is_published(step.output)]:
+            freshness = freshness_of(self._experiment)
             for step in skipped:
-                self._check_published(step)
+                self._check_published(step, freshness)
                 self._done.add(step.step_id)
                 self._display.skipped(step)
         ready = sorted(self._ready(), key=lambda step: -self._urgency[step.step_id])
@@ -184,16 +186,13 @@ class LocalRunner:
         processes = self._all_gpus // step.gpus if step.gpus else self._cluster.parallel_steps // 2
         return fair_size(unfinished, processes)
 
-    def _check_published(self, step: Step) -> None:
-        """A published step must be what this experiment would make of today's inputs."""
-        paths = stage_inputs(step.stage, self._experiment, self._layout, step.iteration, step.shard)
-        inputs = {name: [self._open(path) for path in group] for name, group in paths.items()}
-        refuse_changes(self._open(step.output), stage_settings(self._experiment, step.stage), inputs)
-
-    def _open(self, path: Path) -> Artifact:
-        if path not in self._opened:
-            self._opened[path] = open_artifact(path)
-        return self._opened[path]
+    def _check_published(self, step: Step, freshness: Freshness) -> None:
+        """A published step must be whole, and what this experiment would make of today's inputs."""
+        open_artifact(step.output)
+        if reasons := freshness.reasons(step.output):
+            raise UserError(
+                f"{step.output}: out of date ({'; '.join(reasons)}): `nemo-sspo redo {self._layout.root}` makes it anew"
+            )
 
     def _start(self, lane: Lane) -> None:
         for step in lane:

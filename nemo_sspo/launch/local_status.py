@@ -4,27 +4,32 @@ from pathlib import Path
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.selection import early_stop
-from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.run_directory import held_since
-from nemo_sspo.launch.step_status import StepStatus, last_log_line, left_out, reported
+from nemo_sspo.launch.step_status import StepStatus, last_log_line, left_out, reported, stale
+from nemo_sspo.stages.freshness import Freshness
 
 
 def local_status(experiment: Experiment) -> list[StepStatus]:
     """The state of every step, in the order of the plan."""
     layout = RunLayout(experiment.run_dir)
-    stop, since = early_stop(layout), held_since(layout)
+    stop, since, freshness = early_stop(layout), held_since(layout), Freshness(experiment, layout)
     return [
-        left_out(step, stop) if stop is not None and stop.leaves_out(step.iteration) else _status(layout, step, since)
+        left_out(step, stop)
+        if stop is not None and stop.leaves_out(step.iteration)
+        else _status(layout, step, since, freshness)
         for step in plan(experiment)
     ]
 
 
-def _status(layout: RunLayout, step: Step, since: float | None) -> StepStatus:
+def _status(layout: RunLayout, step: Step, since: float | None, freshness: Freshness) -> StepStatus:
     """`since` is when the run's runner began; None where it has none."""
-    if is_published(step.output):
-        return StepStatus(step.step_id, "published")
+    match freshness.standing(step.output):
+        case "current":
+            return StepStatus(step.step_id, "published")
+        case "stale":
+            return stale(step, freshness.reasons(step.output))
     last = last_log_line(layout, step.step_id)
     if since is None:
         return StepStatus(step.step_id, "missing", detail=f"ended before it was done: {last}" if last else "")

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from nemo_sspo.artifacts.layout import RunLayout
@@ -20,7 +20,7 @@ from nemo_sspo.launch.check_responses import check_responses
 from nemo_sspo.launch.jobs import cluster_problems
 from nemo_sspo.launch.machine import gpus_to_use
 from nemo_sspo.launch.plan import Step, plan
-from nemo_sspo.launch.run_directory import refuse_other_settings
+from nemo_sspo.launch.stale import refuse_damaged, refuse_stale
 from nemo_sspo.megatron.batch_plan import steps_per_epoch
 
 Check = Callable[[Experiment], Iterator[str]]
@@ -29,9 +29,9 @@ _HEADROOM_BYTES = 64 * 2**20
 _GIB = 2**30
 
 
-def problems(experiment: Experiment) -> list[str]:
-    """Everything that is wrong, most basic first; empty when the run may start."""
-    return [problem for check in CHECKS for problem in _collected(check, experiment)]
+def problems(experiment: Experiment, checks: Sequence[Check] | None = None) -> list[str]:
+    """Everything that is wrong, most basic first; empty when the run may start. `checks` are all unless given."""
+    return [problem for check in checks or CHECKS for problem in _collected(check, experiment)]
 
 
 def _collected(check: Check, experiment: Experiment) -> Iterator[str]:
@@ -117,9 +117,10 @@ def check_candidates(experiment: Experiment) -> Iterator[str]:
 
 
 def check_stored_experiment(experiment: Experiment) -> Iterator[str]:
-    """What is published already was made with these settings."""
+    """What is published already is whole, and what these settings and today's inputs would make."""
     if RunLayout(experiment.run_dir).experiment.exists():
-        refuse_other_settings(experiment)
+        refuse_stale(experiment)
+        refuse_damaged(experiment)
     yield from ()
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.manifest import MANIFEST_NAME
-from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.launch.plan import Step
+from nemo_sspo.stages.freshness import Freshness
 from nemo_sspo.stages.registry import StageSpec
 
 REPORT = "report"
@@ -31,10 +31,10 @@ def report_step(layout: RunLayout, steps: Sequence[Step]) -> Step:
     )
 
 
-def is_done(step: Step) -> bool:
-    """Whether a step's artifact is published, or its page drawn after all that it shows."""
+def is_done(step: Step, freshness: Freshness) -> bool:
+    """Whether a step's artifact is published and current, or its page drawn after all that it shows."""
     if step.stage != REPORT:
-        return is_published(step.output)
+        return freshness.standing(step.output) == "current"
     manifests = [path / MANIFEST_NAME for path in step.inputs]
     try:
         return step.output.stat().st_mtime_ns >= max(path.stat().st_mtime_ns for path in manifests)

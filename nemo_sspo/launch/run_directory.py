@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -13,11 +13,9 @@ from pydantic import ValidationError
 
 from nemo_sspo.artifacts.fingerprint import differ
 from nemo_sspo.artifacts.layout import RunLayout, no_run
-from nemo_sspo.artifacts.store import is_published, open_artifact
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.plan import Step, plan
-from nemo_sspo.stages.registry import stage_settings
+from nemo_sspo.launch.stale import refuse_stale
 
 _LOCK_SECONDS = 15.0
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -110,28 +108,17 @@ def bind(experiment: Experiment, layout: RunLayout) -> list[str]:
     A setting may change for as long as nothing is published that depends on it. Returns the accepted changes.
 
     Raises:
-        UserError: published artifacts depend on settings that differ; both are named.
+        UserError: published artifacts are not what these settings and today's inputs would make; they are named.
     """
     if not layout.experiment.exists():
         write_atomically(layout.experiment, experiment.model_dump_json(indent=2) + "\n")
         return []
+    refuse_stale(experiment)
     stored = stored_experiment(layout)
     if stored == experiment:
         return []
-    refuse_other_settings(experiment)
     write_atomically(layout.experiment, experiment.model_dump_json(indent=2) + "\n")
     return differences(stored.model_dump(mode="json"), experiment.model_dump(mode="json")) if stored else []
-
-
-def refuse_other_settings(experiment: Experiment) -> None:
-    """Raise a UserError when a published step depends on a setting that is another now."""
-    stale = {step.step_id: changed for step in plan(experiment) if (changed := published_changes(experiment, step))}
-    if stale:
-        lines = list(dict.fromkeys(line for changed in stale.values() for line in changed))
-        raise UserError(
-            f"{experiment.run_dir} was made with other settings ({'; '.join(lines)}), which {_some(list(stale))} "
-            "depends on: give this run another name=..., or the settings it had"
-        )
 
 
 def stored_experiment(layout: RunLayout) -> Experiment | None:
@@ -142,14 +129,6 @@ def stored_experiment(layout: RunLayout) -> Experiment | None:
         raise no_run(layout) from None
     except ValidationError:
         return None
-
-
-def published_changes(experiment: Experiment, step: Step) -> list[str]:
-    """How the settings a published step was made with differ from the experiment's; empty when it is not published."""
-    if not is_published(step.output):
-        return []
-    made_with = open_artifact(step.output).manifest.config
-    return differences(made_with, stage_settings(experiment, step.stage))
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -172,8 +151,3 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif differ(before, after):
             lines.append(f"{prefix}{key}: {before!r} -> {after!r}")
     return lines
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -12,11 +12,16 @@ from nemo_sspo.launch.remaining_jobs import remaining_jobs
 from nemo_sspo.launch.report_step import is_done
 from nemo_sspo.launch.sbatch import Place
 from nemo_sspo.launch.slurm import LiveJob
-from nemo_sspo.launch.step_status import State, StepStatus, last_log_line, left_out, reported
+from nemo_sspo.launch.step_status import State, StepStatus, last_log_line, left_out, reported, stale
+from nemo_sspo.stages.freshness import Freshness
 
 
 def slurm_status(
-    graph: Sequence[Job], place: Place, live: Sequence[LiveJob], final_state: Callable[[str], str]
+    graph: Sequence[Job],
+    place: Place,
+    live: Sequence[LiveJob],
+    final_state: Callable[[str], str],
+    freshness: Freshness,
 ) -> list[StepStatus]:
     """The state of every step, in the order of the plan.
 
@@ -35,7 +40,7 @@ def slurm_status(
             rows += [left_out(step, stop) for step in job.steps]
             continue
         rows += [
-            _status(step, lane, submitted.get((name, step.shard)), alive, place, final_state)
+            _status(step, lane, submitted.get((name, step.shard)), alive, place, final_state, freshness)
             for lane in job.lanes
             for step in lane
         ]
@@ -49,12 +54,15 @@ def _status(
     alive: Mapping[tuple[str, int], LiveJob],
     place: Place,
     final_state: Callable[[str], str],
+    freshness: Freshness,
 ) -> StepStatus:
     """Of a step in its lane, whose task writes its events under the name of its first step."""
     layout, past = RunLayout(place.run), events(place, lane[0].step_id)
     job = alive.get((submission.id, lane[0].shard)) if submission else None
-    begun = next((each for each in lane if not is_done(each)), None)
-    state = _state(step, job, past, submission, waits=step != begun)
+    if reasons := freshness.reasons(step.output):
+        return stale(step, reasons)
+    begun = next((each for each in lane if not is_done(each, freshness)), None)
+    state = "published" if is_done(step, freshness) else _state(job, past, submission, waits=step != begun)
     return StepStatus(
         step=step.step_id,
         state=state,
@@ -67,12 +75,8 @@ def _status(
     )
 
 
-def _state(
-    step: Step, job: LiveJob | None, past: Sequence[Event], submission: Submission | None, *, waits: bool
-) -> State:
-    """`waits` says that its task has another step to do first."""
-    if is_done(step):
-        return "published"
+def _state(job: LiveJob | None, past: Sequence[Event], submission: Submission | None, *, waits: bool) -> State:
+    """Of a step that is not done; `waits` says that its task has another step to do first."""
     if job is not None:
         return "queued" if waits or job.state == "PENDING" else "running"
     begun = [event for event in past if submission and event.job.partition("_")[0] == submission.id]

@@ -1,7 +1,7 @@
 """One line of `nemo-sspo status`, wherever the run's steps are run."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from nemo_sspo.artifacts.selection import EarlyStop
 from nemo_sspo.launch.local import read_progress
 from nemo_sspo.launch.plan import Step
 
-State = Literal["published", "running", "queued", "failed", "missing", "left out"]
+State = Literal["published", "stale", "running", "queued", "failed", "missing", "left out"]
 _TAIL_BYTES = 8192
 
 
@@ -34,12 +34,17 @@ class StepStatus:
     remaining: float | None = None
     """Seconds until it is done, at that rate."""
     detail: str = ""
-    """Why it waits, failed or is left out, or the last line of its log."""
+    """Why it waits, failed, is left out or out of date, or the last line of its log."""
 
 
 def left_out(step: Step, stop: EarlyStop) -> StepStatus:
     """A step behind an early stop."""
     return StepStatus(step.step_id, "left out", detail=str(stop))
+
+
+def stale(step: Step, reasons: Sequence[str]) -> StepStatus:
+    """A published step that is not what today's settings and inputs would make."""
+    return StepStatus(step.step_id, "stale", detail="; ".join(reasons))
 
 
 def reported(layout: RunLayout, step: Step) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from nemo_sspo.launch.report_step import is_done
 from nemo_sspo.launch.run_directory import write_atomically
 from nemo_sspo.launch.sbatch import Place, environment_text, render
 from nemo_sspo.launch.slurm import NoSlurm, live_jobs, mark, name_in_queue, sbatch, scancel
+from nemo_sspo.launch.stale import freshness_of
+from nemo_sspo.stages.freshness import Freshness
 
 _NAMED = 5
 
@@ -41,15 +43,15 @@ def place_of(experiment: Experiment) -> Place:
     return Place(experiment.run_dir.absolute(), Path.cwd())
 
 
-def missing_parts(graph: Sequence[Job]) -> Iterator[Part]:
-    """What has to be submitted, in order; published steps are left out.
+def missing_parts(graph: Sequence[Job], freshness: Freshness) -> Iterator[Part]:
+    """What has to be submitted, in order; steps that are published and current are left out.
 
     A task of an array can only wait for a task that is submitted too. So the tasks of an array fall into those whose
     counterparts are done already, and those that wait for theirs.
     """
     missing: dict[str, frozenset[int]] = {}
     for job in graph:
-        tasks = frozenset(lane[0].shard for lane in job.lanes if not all(is_done(step) for step in lane))
+        tasks = frozenset(lane[0].shard for lane in job.lanes if not all(is_done(step, freshness) for step in lane))
         missing[job.name] = tasks
         pending = frozenset[int]().union(*(missing[item.job] for item in job.after if item.kind == "aftercorr"))
         for chosen, correlated in ((tasks - pending, False), (tasks & pending, True)):
@@ -111,7 +113,7 @@ def submit(experiment: Experiment, *, begin: str | None = None) -> list[Submissi
     write_scripts(experiment, graph, place)
     done: list[Submission] = []
     try:
-        for part in missing_parts(graph):
+        for part in missing_parts(graph, freshness_of(experiment)):
             options = list(submit_options(part, place, done, begin))
             job_id = sbatch(place.script(part.job), options)
             done.append(Submission(part.job.name, job_id, part.shards, time.time()))

@@ -31,7 +31,8 @@ from nemo_sspo.artifacts.store import (
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.stages.context import Kept, StageContext
-from nemo_sspo.stages.registry import STAGES, stage_inputs, stage_settings
+from nemo_sspo.stages.freshness import refuse_changed_since, refuse_stale_inputs
+from nemo_sspo.stages.registry import STAGES, stage_inputs, stage_knobs, stage_settings
 from nemo_sspo.stages.slurm_task import adopt, is_leader
 from nemo_sspo.stages.torch_extensions import prepare
 from nemo_sspo.stages.variables import set_defaults
@@ -83,12 +84,14 @@ def run_step(
     """Run one step and publish its artifact; a no-op when it is published with the same settings and inputs, or
     when the run has ended in an earlier iteration.
 
+    Its inputs must be what today's settings would make, when it begins and again before it publishes.
+
     Args:
         alone: no other attempt at the step lives, so that what killed ones left behind can go.
         kept: what the steps of this process share.
     """
     spec, layout = STAGES[stage], RunLayout(run)
-    experiment = Experiment.model_validate_json(layout.experiment.read_bytes())
+    experiment = _stored_experiment(layout)
     if (stop := early_stop(layout)) is not None and stop.leaves_out(iteration):
         print(f"left out: the run has {stop}")
         return
@@ -101,6 +104,8 @@ def run_step(
         refuse_changes(open_artifact(final), settings, inputs)
         return
     leader = is_leader()
+    if leader:
+        refuse_stale_inputs(experiment, layout, paths)
     if alone and leader:
         discard_drafts(final)
     progress = Progress(layout.progress(name) if leader else None)
@@ -114,6 +119,7 @@ def run_step(
             shard=shard,
             config=settings,
             inputs=inputs,
+            knobs=stage_knobs(experiment, stage),
             attempt=attempt,
         )
         if leader
@@ -123,8 +129,14 @@ def run_step(
     with destination as draft:
         module.run(StageContext(stage, iteration, shard, experiment, layout, inputs, draft, progress, scratch, held))
         draft.timings["peak_memory_gib"] = _peak_memory_gib()
+        if leader:
+            refuse_changed_since(_stored_experiment(layout), layout, stage, settings, inputs)
     if leader:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _stored_experiment(layout: RunLayout) -> Experiment:
+    return Experiment.model_validate_json(layout.experiment.read_bytes())
 
 
 def _peak_memory_gib() -> float:

@@ -14,13 +14,14 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nemo_sspo import __version__
+from nemo_sspo.artifacts.changes import CONTENT
 from nemo_sspo.artifacts.layout import PORTION
 from nemo_sspo.artifacts.manifest import Manifest, digest_of
 from nemo_sspo.artifacts.selection import Candidate, Selection
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Train
 from nemo_sspo.megatron.learning_rate import highest_factor
-from nemo_sspo.stages.registry import CONTENT, recipe_settings
+from nemo_sspo.stages.registry import recipe_settings
 
 MODEL_CARD = "README.md"
 _TEMPLATES = Path(__file__).parent / "templates"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nemo_sspo.artifacts.changes import CONTENT
 from nemo_sspo.artifacts.fingerprint import UNSEEN, fingerprint
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.config.binding import module_file
@@ -44,10 +45,9 @@ _SOURCES = {
 """Settings that name files outside the run, whose content matters as much as their name."""
 _FUNCTIONS = {"oracle.function", "gate.function", "loss.function"}
 """Settings that name code of the user's by its import path: the module's own file counts, not what it imports."""
-CONTENT = "content of "
-"""Prefix of a setting's key: the fingerprint of the files that the setting names."""
-_WITHOUT_EFFECT = frozenset({"train.loggers", "train.checkpoint_every_steps"})
-"""Who is told of a training and how often its state is saved: the same is trained, so both may change in its middle."""
+_WITHOUT_EFFECT = frozenset({"train.loggers", "train.checkpoint_every_steps", "train.keep_states"})
+"""Where a training's metrics go, and how often its state is saved and how many are kept: the same is trained, so these
+may change between attempts."""
 _JUDGE_WITHOUT_EFFECT = frozenset(
     f"oracle.{name}"
     for name in (
@@ -228,6 +228,12 @@ def stage_settings(experiment: Experiment, stage: str) -> dict[str, Any]:
     return settings
 
 
+def stage_knobs(experiment: Experiment, stage: str) -> dict[str, Any]:
+    """The settings of a stage that do not change its result, by dotted key: recorded, never compared."""
+    resolved = _resolved(experiment, _keys_of(experiment, stage))
+    return {key: value for key, value in resolved.items() if key in _without_effect(experiment)}
+
+
 def source_settings(experiment: Experiment, stage: str) -> dict[str, str]:
     """The settings of a stage that name files outside the run, or ids in their place, by dotted key."""
     settings = _settings_of(experiment, stage)
@@ -242,11 +248,20 @@ def recipe_settings(experiment: Experiment) -> dict[str, Any]:
 
 
 def _settings_of(experiment: Experiment, stage: str) -> dict[str, Any]:
+    return _settings(experiment, _keys_of(experiment, stage))
+
+
+def _keys_of(experiment: Experiment, stage: str) -> tuple[str, ...]:
     selecting = _OF_SELECTION.get(stage, ()) if experiment.selection.is_on else ()
-    return _settings(experiment, (*STAGES[stage].settings, *selecting, *_judging_settings(experiment, stage)))
+    return (*STAGES[stage].settings, *selecting, *_judging_settings(experiment, stage))
 
 
 def _settings(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
+    without_effect = _without_effect(experiment)
+    return {key: value for key, value in _resolved(experiment, keys).items() if key not in without_effect}
+
+
+def _resolved(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
     resolved = experiment.model_dump(mode="json")
     settings: dict[str, Any] = {}
     for key in keys:
@@ -254,9 +269,12 @@ def _settings(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
         for part in key.split("."):
             value = value[part]
         settings.update(_flatten(key, value))
+    return settings
+
+
+def _without_effect(experiment: Experiment) -> frozenset[str]:
     judged = experiment.oracle.kind == "llm_judge"
-    without_effect = _WITHOUT_EFFECT | (_JUDGE_WITHOUT_EFFECT if judged else frozenset())
-    return {key: value for key, value in settings.items() if key not in without_effect}
+    return _WITHOUT_EFFECT | (_JUDGE_WITHOUT_EFFECT if judged else frozenset())
 
 
 def _judging_settings(experiment: Experiment, stage: str) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ import pytest
 from nemo_sspo.artifacts.layout import VOLATILE
 from nemo_sspo.artifacts.manifest import MANIFEST_NAME
 from nemo_sspo.artifacts.store import (
-    changes,
     discard_drafts,
     is_published,
     link_tree,
@@ -143,16 +142,6 @@ def test_a_missing_or_foreign_artifact_is_refused(tmp_path):
     (artifact.path / MANIFEST_NAME).write_text(json.dumps(manifest | {"surprise": 1}))
     with pytest.raises(UserError, match="not a manifest of this version"):
         open_artifact(tmp_path / "a")
-
-
-def test_changes_name_the_setting_and_the_input(tmp_path):
-    source, changed = make(tmp_path / "s"), make(tmp_path / "t", text="other")
-    with publish(tmp_path / "a", stage="demo", config={"loss.eta": 1.0}, inputs={"pairs": [source]}):
-        pass
-    artifact = open_artifact(tmp_path / "a")
-    assert changes(artifact, {"loss.eta": 1.0}, {"pairs": [source]}) == []
-    assert changes(artifact, {"loss.eta": 2.0}, {"pairs": [source]}) == ["loss.eta: 1.0 -> 2.0"]
-    assert changes(artifact, {"loss.eta": 1.0}, {"pairs": [changed]}) == ["input pairs: content changed"]
 
 
 def test_tables_are_deterministic_and_keep_their_schema(tmp_path):

@@ -7,15 +7,16 @@ import pytest
 
 from nemo_sspo import cli
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.store import publish
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.launch import local
 from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.launch.remaining_jobs import remaining_jobs
 from nemo_sspo.launch.slurm_status import slurm_status
+from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.launch.submit import missing_parts, place_of
 from tests.launch.fake_run import digests, drive, fake_command, tiny_experiment
+from tests.launch.published import publish_steps
 from tests.launch.test_submit import slurm  # noqa: F401 - a fixture
 
 SELECTING = ("iterations=3", "selection.candidates=2", "selection.early_stop=true")
@@ -43,11 +44,11 @@ def test_the_local_runner_ends_after_the_iteration_and_stays_ended(tmp_path, mon
 
 def stop_after(experiment, iteration: int) -> None:
     """As if select_model had ended the run there."""
-    for number in range(1, iteration + 1):
-        final = RunLayout(experiment.run_dir).artifact("select_model", number)
-        final.parent.mkdir(parents=True)
-        with publish(final, stage="select_model", iteration=number, config={}, inputs={}) as draft:
-            draft.counts["stop"] = "nobody wins" if number == iteration else None
+
+    def fill(step, draft):
+        draft.counts["stop"] = "nobody wins" if step.step_id == f"iter_{iteration}.select_model" else None
+
+    publish_steps(experiment, f"iter_{iteration}.select_model", fill=fill)
 
 
 @pytest.fixture
@@ -61,9 +62,9 @@ def stopped(slurm):  # noqa: F811
 
 def test_later_jobs_are_not_submitted_and_their_steps_are_told_as_left_out(stopped, capsys):
     overrides, experiment = stopped
-    graph, place = jobs(experiment), place_of(experiment)
-    assert {part.job.iteration for part in missing_parts(remaining_jobs(graph, place))} == {0, 1, 2}
-    rows = {row.step: row for row in slurm_status(graph, place, [], str)}
+    graph, place, freshness = jobs(experiment), place_of(experiment), freshness_of(experiment)
+    assert {part.job.iteration for part in missing_parts(remaining_jobs(graph, place), freshness)} == {0, 1, 2}
+    rows = {row.step: row for row in slurm_status(graph, place, [], str, freshness)}
     assert rows["iter_2.select_model"].state == "published"
     assert rows["iter_2.export"].state == "missing"
     told = "stopped after iteration 2: nobody wins; its result is the policy of iteration 1"

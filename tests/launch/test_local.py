@@ -170,17 +170,29 @@ def test_a_second_runner_of_the_same_run_is_refused(tmp_path, monkeypatch, drive
         drive(tiny_experiment(tmp_path, "run"))
 
 
-def test_a_published_step_with_changed_inputs_is_refused(tmp_path, finished):
+def copy_of(finished, tmp_path):
+    """The undisturbed run in a directory of its own."""
     experiment, _, _ = finished
-    copy = tmp_path / "undisturbed"
-    shutil.copytree(experiment.run_dir, copy)
-    changed = tiny_experiment(tmp_path, "undisturbed")
-    manifest = copy / "iter_1" / "rollout" / "shard_00000" / "manifest.json"
-    shutil.rmtree(manifest.parent)
-    damaged = copy / "prompts" / "content.txt"
-    damaged.write_text("other prompts")
-    with pytest.raises(UserError, match=r"content.txt: differs from its manifest"):
+    shutil.copytree(experiment.run_dir, tmp_path / "undisturbed")
+    return tiny_experiment(tmp_path, "undisturbed"), tmp_path / "undisturbed"
+
+
+def test_an_edited_file_of_a_published_step_is_refused(tmp_path, finished):
+    changed, run = copy_of(finished, tmp_path)
+    (run / "prompts" / "content.txt").write_text("other prompts")
+    with pytest.raises(UserError, match=r"content.txt: differs from its manifest .* --from prepare_prompts` makes it"):
         drive(changed)
+
+
+def test_a_step_whose_input_is_gone_is_refused_before_anything_starts(tmp_path, finished):
+    changed, run = copy_of(finished, tmp_path)
+    shutil.rmtree(run / "iter_1" / "rollout" / "shard_00000")
+    shown = Recorder()
+    with pytest.raises(
+        UserError, match=r"out of date \(iter_1.score.00000: input rollout: iter_1.rollout.00000 is missing"
+    ):
+        drive(changed, shown)
+    assert shown.events == []
 
 
 @pytest.mark.usefixtures("eight_gpus")

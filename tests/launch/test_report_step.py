@@ -9,14 +9,16 @@ from nemo_sspo.config.load import load_experiment
 from nemo_sspo.launch.job_record import Submission, append_submission
 from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.run_directory import bind
+from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.launch.submit import missing_parts, place_of
-from tests.launch.test_submit import calls, option, publish, slurm  # noqa: F401 - a fixture
+from tests.launch.published import publish_steps
+from tests.launch.test_submit import calls, option, slurm  # noqa: F401 - a fixture
 
 
 def published_run(slurm):  # noqa: F811
     """Every step looks published; nothing is drawn."""
     experiment = load_experiment(slurm)
-    publish(experiment, *(job.name for job in jobs(experiment) if job.name != "report"))
+    publish_steps(experiment, *(job.name for job in jobs(experiment) if job.name != "report"))
     return experiment
 
 
@@ -34,7 +36,7 @@ def test_a_page_that_is_there_and_shows_everything_is_not_drawn_again(slurm):  #
     page = RunLayout(experiment.run_dir).report
 
     def parts():
-        return [part.job.name for part in missing_parts(jobs(experiment))]
+        return [part.job.name for part in missing_parts(jobs(experiment), freshness_of(experiment))]
 
     assert parts() == ["report"]
     page.write_text("")

@@ -8,18 +8,10 @@ import shutil
 import pytest
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.store import publish
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.plan import plan
 from nemo_sspo.launch.run_directory import bind, hold, stored_experiment, write_atomically
-from nemo_sspo.stages.registry import stage_settings
 from tests.launch.fake_run import tiny_experiment
-
-
-def publish_step(experiment, name):
-    (step,) = [step for step in plan(experiment) if step.step_id == name]
-    with publish(step.output, stage=step.stage, config=stage_settings(experiment, step.stage), inputs={}):
-        pass
+from tests.launch.published import publish_steps
 
 
 def test_the_experiment_is_stored_once_and_reads_back(tmp_path):
@@ -37,14 +29,15 @@ def test_a_setting_may_change_until_something_published_depends_on_it(tmp_path):
     faster = tiny_experiment(tmp_path, "run", "train.learning_rate=0.5", "cluster.parallel_steps=1")
     with hold(layout):
         bind(experiment, layout)
-        publish_step(experiment, "iter_1.rollout.00000")
+        publish_steps(experiment, "iter_1.rollout.00000")
         assert bind(faster, layout) == ["train.learning_rate: 0.0005 -> 0.5", "cluster.parallel_steps: 2 -> 1"]
-        publish_step(faster, "iter_1.train")
+        publish_steps(faster, "iter_1.train")
         with pytest.raises(UserError) as caught:
             bind(experiment, layout)
         assert str(caught.value) == (
             f"{layout.root} was made with other settings (train.learning_rate: 0.5 -> 0.0005), which iter_1.train "
-            "depends on: give this run another name=..., or the settings it had"
+            "depends on: give this run another name=..., or the settings it had, or have what they change made anew: "
+            f"`nemo-sspo redo {layout.root} train.learning_rate=0.0005 --dry-run` lists it"
         )
         assert stored_experiment(layout) == faster
 
@@ -64,16 +57,16 @@ def test_what_a_selection_is_made_with_may_change_until_it_is_made(tmp_path):
         bind(selecting(), layout)
         assert bind(selecting("prompts=9"), layout) == ["selection.prompts: 200 -> 9"]
         two = selecting("candidates=2")
-        publish_step(selecting("prompts=9"), "prepare_prompts")
-        assert "selection.prompts: None -> 200), which prepare_prompts depends on" in refusal("candidates=2")
+        publish_steps(selecting("prompts=9"), "prepare_prompts")
+        assert "selection.prompts: unset -> 200), which prepare_prompts depends on" in refusal("candidates=2")
         shutil.rmtree(layout.artifact("prepare_prompts"))
         bind(two, layout)
         for step in ("prepare_prompts", "iter_1.train"):
-            publish_step(two, step)
+            publish_steps(two, step)
         assert "selection.candidates: 2 -> 3), which iter_1.train depends on" in refusal("candidates=3")
         by_length = selecting("candidates=2", "criterion=length_controlled")
         assert bind(by_length, layout) == ["selection.criterion: 'win_rate' -> 'length_controlled'"]
-        publish_step(by_length, "iter_1.select_model")
+        publish_steps(by_length, "iter_1.select_model")
         changed = "selection.criterion: 'length_controlled' -> 'win_rate'), which iter_1.select_model depends on"
         assert changed in refusal("candidates=2")
 

@@ -11,8 +11,10 @@ from nemo_sspo.launch.job_record import submissions
 from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.slurm import final_state, live_jobs
 from nemo_sspo.launch.slurm_status import slurm_status
+from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.launch.submit import place_of
-from tests.launch.test_submit import publish, queue, slurm, stand_in  # noqa: F401 - a fixture
+from tests.launch.published import publish_steps
+from tests.launch.test_submit import queue, slurm, stand_in  # noqa: F401 - a fixture
 
 
 def test_progress_rate_and_what_is_left(slurm, monkeypatch):  # noqa: F811
@@ -34,7 +36,10 @@ def test_progress_rate_and_what_is_left(slurm, monkeypatch):  # noqa: F811
     place.attempts("iter_1.train").write_text(
         json.dumps({"event": "start", "job": job, "restart": 2, "code": 0, "at": int(now)}) + "\n"
     )
-    rows = {row.step: row for row in slurm_status(jobs(experiment), place, live_jobs(place.run), str)}
+    rows = {
+        row.step: row
+        for row in slurm_status(jobs(experiment), place, live_jobs(place.run), str, freshness_of(experiment))
+    }
     row = rows["iter_1.train"]
     assert (row.state, row.job, row.restarts, row.done, row.total) == ("running", job, 2, 60, 100)
     assert (row.per_second, row.remaining) == (2.0, 16.0)
@@ -50,7 +55,7 @@ def test_a_task_works_on_one_of_its_shards_at_a_time(slurm):  # noqa: F811
     place, layout = place_of(experiment), RunLayout(experiment.run_dir)
     assert cli.main(["submit", *slurm]) == 0
     array = {item.job: item.id for item in submissions(place)}["iter_1.rollout"]
-    publish(experiment, "iter_1.rollout.00000")
+    publish_steps(experiment, "iter_1.rollout.00000")
     queue(place.run, f"{array}_0|{array}|0|RUNNING|None|{{}}")
     begun = {"event": "start", "job": f"{array}_0", "restart": 0, "code": 0, "at": 5}
     place.attempts("iter_1.rollout.00000").write_text(json.dumps(begun) + "\n")
@@ -59,7 +64,9 @@ def test_a_task_works_on_one_of_its_shards_at_a_time(slurm):  # noqa: F811
     layout.progress("iter_1.rollout.00001").write_text(json.dumps(progress))
 
     def rows() -> list:
-        found = slurm_status(jobs(experiment), place, live_jobs(place.run), lambda job: "timeout")
+        found = slurm_status(
+            jobs(experiment), place, live_jobs(place.run), lambda job: "timeout", freshness_of(experiment)
+        )
         return [row for row in found if row.step.startswith("iter_1.rollout.")]
 
     assert [(row.state, row.done) for row in rows()] == [("published", None), ("running", 3), ("queued", None)]
@@ -78,7 +85,7 @@ def test_a_job_that_did_not_live_to_tell_is_asked_about(slurm, tmp_path):  # noq
     place.attempts("iter_1.train").write_text(json.dumps(begun) + "\n")
 
     def detail() -> str:
-        rows = slurm_status(jobs(experiment), place, [], final_state)
+        rows = slurm_status(jobs(experiment), place, [], final_state, freshness_of(experiment))
         return next(row.detail for row in rows if row.step == "iter_1.train")
 
     stand_in(tmp_path, "scontrol", f"[[ $4 == {job} ]] && echo JobId={job} JobName=x JobState=TIMEOUT Reason=TimeLimit")

@@ -19,8 +19,10 @@ from nemo_sspo.launch.job_record import Submission, append_submission, events, s
 from nemo_sspo.launch.jobs import jobs
 from nemo_sspo.launch.run_directory import bind
 from nemo_sspo.launch.slurm import live_jobs, mark, name_in_queue
+from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.launch.submit import missing_parts, place_of, submit
 from tests import processor_time
+from tests.launch.published import publish_steps
 from tests.launch.test_preflight import write_prompts
 from tests.launch.tiny_models import write_oracle, write_policy
 
@@ -81,15 +83,6 @@ def stand_in(folder, name, text):
     (folder / "bin" / name).chmod(0o755)
 
 
-def publish(experiment, *steps: str) -> None:
-    """Have steps look published."""
-    for job in jobs(experiment):
-        for step in job.steps:
-            if step.step_id in steps or (job.name in steps):
-                step.output.mkdir(parents=True)
-                (step.output / "manifest.json").write_text("{}")
-
-
 def test_the_chain(slurm, tmp_path):
     assert cli.main(["submit", *slurm, "--begin", "now+1hour", "--account", "a1"]) == 0
     made = calls(tmp_path)
@@ -118,8 +111,11 @@ def test_only_what_is_missing_is_submitted(slurm):
     """Shard 0 is sampled and scored, shard 1 sampled, shard 2 nothing; scores wait for what is submitted with them."""
     experiment = load_experiment(slurm)
     early = ("prepare_prompts", "iter_0.import_policy", "iter_0.rollout_held_out")
-    publish(experiment, *early, "iter_1.rollout.00000", "iter_1.rollout.00001", "iter_1.score.00000")
-    parts = [(part.job.name, part.shards, part.correlated) for part in missing_parts(jobs(experiment))]
+    publish_steps(experiment, *early, "iter_1.rollout.00000", "iter_1.rollout.00001", "iter_1.score.00000")
+    parts = [
+        (part.job.name, part.shards, part.correlated)
+        for part in missing_parts(jobs(experiment), freshness_of(experiment))
+    ]
     assert parts[:5] == [
         ("iter_1.rollout", (2,), False),
         ("iter_1.score", (1,), False),
@@ -144,8 +140,11 @@ def test_a_task_that_misses_one_of_its_shards_is_submitted_again(slurm):
     slurm = [*slurm, "cluster.shards_per_task=2"]
     experiment = load_experiment(slurm)
     early = ("prepare_prompts", "iter_0.import_policy", "iter_0.rollout_held_out", "iter_1.rollout.00002")
-    publish(experiment, *early, "iter_1.rollout.00000", "iter_1.score.00002")
-    parts = [(part.job.name, part.tasks, part.shards, part.correlated) for part in missing_parts(jobs(experiment))]
+    publish_steps(experiment, *early, "iter_1.rollout.00000", "iter_1.score.00002")
+    parts = [
+        (part.job.name, part.tasks, part.shards, part.correlated)
+        for part in missing_parts(jobs(experiment), freshness_of(experiment))
+    ]
     assert parts[:4] == [
         ("iter_1.rollout", (0,), (0, 1), False),
         ("iter_1.score", (0,), (0, 1), True),

@@ -1,23 +1,25 @@
 """What invalidates an artifact, and what does not."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from nemo_sspo.artifacts.changes import changes
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.progress import Progress
-from nemo_sspo.artifacts.store import Artifact, Draft, changes, open_artifact, publish, refuse_changes
+from nemo_sspo.artifacts.store import Artifact, Draft, open_artifact, publish, refuse_changes
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Train
 from nemo_sspo.config.variants import CustomGate, CustomLoss, FunctionOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.plan import plan
-from nemo_sspo.launch.run_directory import refuse_other_settings
+from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.registry import STAGES, recipe_settings, stage_settings
 from tests.stages.runs import experiment
 
-WITHOUT_EFFECT = {"loggers": (), "checkpoint_every_steps": 7}
+WITHOUT_EFFECT = {"loggers": (), "checkpoint_every_steps": 7, "keep_states": 1}
 
 
 def publish_step(settings: Experiment, name: str) -> Artifact:
@@ -85,13 +87,13 @@ def test_edited_code_behind_an_import_path_is_refused_by_name(
     settings, (name,) = experiment(tmp_path / "runs", **part), part
     before = {stage: stage_settings(settings, stage) for stage in STAGES}
     made = publish_step(settings, next(s.step_id for s in plan(settings) if s.stage in stages))
-    refuse_other_settings(settings)
+    assert freshness_of(settings).changed_settings(made.path) == []
     code.write_text("def f(): return 2")
     assert {stage for stage in STAGES if stage_settings(settings, stage) != before[stage]} == stages
-    with pytest.raises(UserError, match=f"content of {name}.function: '[0-9a-f]*' -> '[0-9a-f]*'"):
-        refuse_other_settings(settings)
+    (line,) = freshness_of(settings).changed_settings(made.path)
+    assert re.fullmatch(f"content of {name}.function: '[0-9a-f]*' -> '[0-9a-f]*'", line)
     with pytest.raises(UserError, match=f"content of {name}.function"):
         refuse_changes(made, stage_settings(settings, made.manifest.stage), {})
     code.unlink()  # and on a machine that does not have it, as a login node without the image's packages
-    refuse_other_settings(settings)
-    assert changes(made, stage_settings(settings, made.manifest.stage), {}) == []
+    assert freshness_of(settings).changed_settings(made.path) == []
+    assert changes(made.manifest, stage_settings(settings, made.manifest.stage), {}) == []

@@ -1,0 +1,47 @@
+"""How an artifact differs from what today's settings and inputs would make."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nemo_sspo.artifacts.fingerprint import differ
+from nemo_sspo.artifacts.manifest import Manifest
+
+CONTENT = "content of "
+"""Prefix of a setting's key: the fingerprint of the files that the setting names."""
+
+
+def changes(manifest: Manifest, config: Mapping[str, Any], inputs: Mapping[str, Sequence[str]]) -> list[str]:
+    """Settings and inputs that differ, a line each.
+
+    Args:
+        config: the settings that the step has today.
+        inputs: the digests of today's inputs, by name.
+    """
+    return [*setting_changes(manifest.config, config), *_input_changes(manifest, inputs)]
+
+
+def setting_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Lines ``key: before -> after`` of the settings that are known to differ.
+
+    Files that were seen when the artifact was made and lie elsewhere now (in another image, on another machine) are
+    not known to differ: the stage that reads them looks for itself.
+    """
+    return [
+        f"{key}: {_shown(before.get(key))} -> {_shown(after.get(key))}"
+        for key in sorted({*before, *after})
+        if differ(before.get(key), after.get(key)) and not (key.startswith(CONTENT) and key not in after)
+    ]
+
+
+def _input_changes(manifest: Manifest, inputs: Mapping[str, Sequence[str]]) -> list[str]:
+    lines = []
+    for name in sorted({*manifest.inputs, *inputs}):
+        before, after = [record.digest for record in manifest.inputs.get(name, [])], list(inputs.get(name, []))
+        if before != after:
+            what = "content changed" if len(before) == len(after) else f"{len(before)} artifacts -> {len(after)}"
+            lines.append(f"input {name}: {what}")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    return "unset" if value is None else repr(value)
