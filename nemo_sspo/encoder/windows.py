@@ -30,7 +30,7 @@ class Windows:
     def __init__(self, model: Any, prompt: str, task: str | None) -> None:
         self._prompt = prompt
         self._module = _input_module(model, task)
-        self._tokenizer = getattr(self._module, "tokenizer", None)
+        self._tokenizer: Any = getattr(self._module, "tokenizer", None)
         self.size = _window(self._module, task)
         """Longest text in tokens; None: a text of any length is read whole."""
         self.can_cut = hasattr(self._tokenizer, "pad") and "text" in getattr(
@@ -58,7 +58,7 @@ class Windows:
         lead = next((index for index, flag in enumerate(special) if not flag), 0)
         trail = next((index for index, flag in enumerate(reversed(special)) if not flag), 0)
         start, end = max(lead, self._prompt_length()), len(token_ids) - trail
-        room = self.size - start - trail
+        room = (self.size or len(token_ids)) - start - trail
         if room < 1:
             raise UserError(f"encoder: its prompt of {start - lead} tokens fills the window of {self.size}; shorten it")
         for first in range(start, end, room):
