@@ -46,7 +46,7 @@ class SimilarityBin(_Facts):
 
 
 class GateTable(_Facts):
-    """The paper's Fig. 2 under one gate."""
+    """S-SPPO's Fig. 2 under one gate."""
 
     gate: str
     """A gate's kind at its default parameters, or ``configured``: the run's own gate."""

@@ -35,7 +35,7 @@ class _Regression(Frozen):
     eta: PositiveFloat = 1000.0
     """Scale of the log-ratio targets, 1/beta (SPPO: 1e3)."""
     scale: LossScale = "eta"
-    """``eta``: as the paper writes it; ``beta``: everything times beta^2 (same optimum, another meaning of lambda)."""
+    """``eta``: as the papers write it; ``beta``: everything times beta^2 (same optimum, another meaning of lambda)."""
 
 
 class SppoLoss(_Regression):
@@ -61,6 +61,9 @@ class DpoLoss(_Contrast):
 
 class IpoLoss(_Contrast):
     kind: Literal["ipo"] = "ipo"
+    beta: PositiveFloat = 0.1
+    """The gap of the two log-ratios regresses to 1 / (2 beta). A log-ratio is the **sum** over a response's tokens, as in
+    IPO's paper (Azar et al., 2024, eq. 17); TRL's ``ipo`` takes their mean, so its beta is another one."""
 
 
 class KtoPairLoss(_Contrast):
@@ -155,7 +158,8 @@ class SentenceEncoder(Frozen):
     storage: Literal["float32", "float16"] = "float32"
     """Type of the stored vectors; float16 halves the store and moves a similarity by less than 0.001."""
     long_text: Literal["chunk_mean", "truncate"] = "chunk_mean"
-    """Texts beyond the encoder's window: mean of the chunks' embeddings, or only the first chunk."""
+    """Texts beyond the encoder's window: mean of its windows' embeddings, or only the first window. Targets of the default
+    deviate from S-SPPO, whose encoder truncates as published: ``truncate``."""
     batch_size: PositiveInt = 64
     """Texts per forward pass."""
 
@@ -260,7 +264,7 @@ class Repulsion(Frozen):
     pooling: Literal["last", "mean"] = "last"
     """State of a response: its last token's, or the mean over its tokens; after the final norm."""
     weight: NonNegativeFloat = 1.0
-    """lambda, the term's weight (paper: 1)."""
+    """lambda, the term's weight (S-SPPO: 1)."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How lambda changes over the optimizer steps."""
     margin: float = 0.0

@@ -1,6 +1,6 @@
 """Semantic gates: how strongly a preference is kept as the two responses come to mean the same (S-SPPO sec. 3.1, D.5).
 
-A gate's weight g maps a similarity S in [0, 1] to [0, 1], decreasing, with g(0) = 1 and g(1) = 0. The paper's is
+A gate's weight g maps a similarity S in [0, 1] to [0, 1], decreasing, with g(0) = 1 and g(1) = 0. S-SPPO's is
 ``linear``, g = 1 - S; the others are members of the family its appendix D.5 leaves open.
 """
 
@@ -18,7 +18,7 @@ def none(similarity: Array) -> Array:
 
 
 def linear(similarity: Array) -> Array:
-    """The paper's gate, g(S) = 1 - S (eq. 3.1)."""
+    """S-SPPO's gate, g(S) = 1 - S (eq. 3.1)."""
     return 1.0 - similarity
 
 

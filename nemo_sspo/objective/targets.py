@@ -54,7 +54,7 @@ def build_targets(
     """Select and calibrate one pair per prompt (S-SPPO Algorithm 1).
 
     ``similarity_NKK`` is max(0, cosine) of the response embeddings. ``gate_form`` says whose overlap anneals a target:
-    ``pair`` the selected pair's own (the paper's practical form), ``mean_overlap`` each response's mean over the
+    ``pair`` the selected pair's own (S-SPPO's practical form), ``mean_overlap`` each response's mean over the
     others (eq. 3.1), ``pairwise`` every P_ij by its own S_ij before the row mean (A.1, for which Lemma 3.1 is exact).
     """
     p_NKK = win_probabilities(logits_NKK, symmetrization=symmetrization, estimator=estimator)

@@ -29,7 +29,7 @@ from nemo_sspo.report.headline import duration, headline
 
 _WHOSE_MARGINS = {
     "response pairs": (
-        "Of all pairs of responses to a prompt, as in the paper's figures: the margin is 2 |P - ½|, how sure the "
+        "Of all pairs of responses to a prompt, as in S-SPPO's Fig. 2: the margin is 2 |P - ½|, how sure the "
         "oracle is; the gate should leave little of it where two responses mean the same."
     ),
     "training pairs": (

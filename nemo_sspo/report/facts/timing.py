@@ -56,7 +56,7 @@ class Span:
 
 @dataclass(frozen=True)
 class StageCost:
-    """A stage of one iteration, over its shards (paper Table 7)."""
+    """A stage of one iteration, over its shards (S-SPPO Table 7)."""
 
     stage: str
     iteration: int

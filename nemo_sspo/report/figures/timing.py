@@ -92,7 +92,7 @@ def running_table(running: Sequence[Running]) -> Table:
 
 
 def cost_table(costs: Sequence[StageCost]) -> Table:
-    """Seconds, GPU-hours, rates and memory of every stage (paper Table 7)."""
+    """Seconds, GPU-hours, rates and memory of every stage (S-SPPO Table 7)."""
     rows = [
         (
             cost.iteration or "prep.",
