@@ -15,7 +15,8 @@ class Data(Frozen):
     prompts_per_iteration: PositiveInt | None = None
     """At most this many prompts in an iteration's portion; without it the prompts are divided evenly."""
     max_prompt_tokens: PositiveInt = 512
-    """Longest templated prompt in tokens. 512 is the limit of SPPO's official scripts, which truncate; no paper has one."""
+    """Longest templated prompt in tokens (SPPO's official script: 512, to which it truncates; the papers have no
+    limit)."""
     overlong_prompts: Literal["error", "drop"] = "error"
     """A prompt over the limit stops the run, or is dropped and counted."""
     duplicate_prompts: Literal["error", "drop"] = "error"
@@ -43,14 +44,15 @@ class Rollout(Frozen):
 
 class Pairs(Frozen):
     symmetrize: Literal["half", "sum", "none"] = "half"
-    """How the oracle's logits of a pair's two orders are combined: ``half`` (l_ij - l_ji) / 2, ``sum`` without the half,
-    ``none`` l_ij alone. Win rates of the default deviate from the papers, which take PairRM's logit as it is: ``none``."""
+    """How the oracle's logits of a pair's two orders are combined: ``half`` (l_ij - l_ji) / 2, ``sum`` without the
+    half, ``none`` l_ij alone. Win rates of the default deviate from the papers, which take PairRM's logit as it is:
+    ``none``."""
     estimator: Literal["pairwise", "bt_mean_score"] = "pairwise"
-    """``pairwise``: the mean of a response's win probabilities (SPPO eq. 4.5, S-SPPO eq. B.1); ``bt_mean_score``: that of
-    SPPO's official script, which deviates from both papers."""
+    """``pairwise``: the mean of a response's win probabilities (SPPO eq. 4.5, S-SPPO eq. B.1); ``bt_mean_score``: that
+    of SPPO's official script, which deviates from both papers."""
     include_self: bool = True
-    """Whether a response's win rate counts the 1/2 against itself. SPPO does; win rates of the default deviate from S-SPPO
-    (B.2), which averages over all *other* responses: false."""
+    """Whether a response's win rate counts the 1/2 against itself. SPPO does; win rates of the default deviate from
+    S-SPPO (B.2), which averages over all *other* responses: false."""
     unfinished: Literal["keep", "drop"] = "keep"
     """Responses cut at `rollout.max_response_tokens`: eligible for pairs, or the pair is dropped and counted."""
     max_tokens: PositiveInt | None = None
@@ -67,11 +69,11 @@ class Train(Frozen):
     warmup_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Share of the scheduled steps that warm up (papers: 0.1)."""
     train_epochs: PositiveInt = 1
-    """Epochs trained. SPPO takes the first of 18 scheduled; S-SPPO writes that it trains 18 (B.1), for which the 16 minutes
-    of its Table 7 are too short."""
+    """Epochs trained. SPPO takes the first of 18 scheduled; S-SPPO writes that it trains 18 (B.1), for which the 16
+    minutes of its Table 7 are too short."""
     schedule_epochs: PositiveInt | None = None
-    """Epochs the learning-rate schedule is laid out for (papers: 18; SPPO's official script: those it trains); without it,
-    `train_epochs`."""
+    """Epochs the learning-rate schedule is laid out for (papers: 18; SPPO's official script: those it trains); without
+    it, `train_epochs`."""
     global_batch_size: PositiveInt = 64
     """Pairs per optimizer step (papers: 64)."""
     micro_batch_size: PositiveInt = 1
@@ -176,7 +178,8 @@ class Evaluation(Frozen):
 class Selection(Frozen):
     candidates: PositiveInt = 1
     """Checkpoints of an iteration that the oracle chooses from, evenly spaced over its optimizer steps, the last one
-    included. S-SPPO chooses in every iteration (B.1), SPPO takes the end of the first epoch: 1. As many as `train.train_epochs` are the ends of the epochs: with 3 of either, the best of three epochs."""
+    included. S-SPPO chooses in every iteration (B.1), SPPO takes the end of the first epoch: 1. As many as
+    `train.train_epochs` are the ends of the epochs: with 3 of either, the best of three epochs."""
     prompts: PositiveInt = 200
     """Prompts split off to choose by, where there is a choice. Not those of the evaluation, whose win rate of a policy
     that was chosen by them would be too high."""

@@ -62,8 +62,8 @@ class DpoLoss(_Contrast):
 class IpoLoss(_Contrast):
     kind: Literal["ipo"] = "ipo"
     beta: PositiveFloat = 0.1
-    """The gap of the two log-ratios regresses to 1 / (2 beta). A log-ratio is the **sum** over a response's tokens, as in
-    IPO's paper (Azar et al., 2024, eq. 17); TRL's ``ipo`` takes their mean, so its beta is another one."""
+    """The gap of the two log-ratios regresses to 1 / (2 beta). A log-ratio is the **sum** over a response's tokens, as
+    in IPO's paper (Azar et al., 2024, eq. 17); TRL's ``ipo`` takes their mean, so its beta is another one."""
 
 
 class KtoPairLoss(_Contrast):
@@ -158,8 +158,8 @@ class SentenceEncoder(Frozen):
     storage: Literal["float32", "float16"] = "float32"
     """Type of the stored vectors; float16 halves the store and moves a similarity by less than 0.001."""
     long_text: Literal["chunk_mean", "truncate"] = "chunk_mean"
-    """Texts beyond the encoder's window: mean of its windows' embeddings, or only the first window. Targets of the default
-    deviate from S-SPPO, whose encoder truncates as published: ``truncate``."""
+    """Texts beyond the encoder's window: mean of its windows' embeddings, or only the first window. Targets of the
+    default deviate from S-SPPO, whose encoder truncates as published: ``truncate``."""
     batch_size: PositiveInt = 64
     """Texts per forward pass."""
 

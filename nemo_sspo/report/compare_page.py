@@ -1,6 +1,7 @@
 """The page of several runs."""
 
 from nemo_sspo.report.blocks import Block, Cell, Findings, Missing, Note, Page, PlotGrid, Section, Table
+from nemo_sspo.report.facts.budget import Budget
 from nemo_sspo.report.facts.comparison import Comparison, verdicts
 from nemo_sspo.report.facts.run_facts import RunFacts
 from nemo_sspo.report.figures.comparison import advantage_plot, fact_plots, seconds_plot, sweep_plot, win_rate_plots
@@ -34,18 +35,21 @@ def compare_page(comparison: Comparison) -> Page:
 
 
 def _results(comparison: Comparison) -> list[Block]:
-    results = [_result(run) for run in comparison.runs]
+    results = [_result(run, spent) for run, spent in zip(comparison.runs, comparison.budgets, strict=True)]
     headings = [heading for heading in results[0] if any(result[heading] != _UNKNOWN for result in results)]
     rows = [
         (label, *(result[heading] for heading in headings))
         for label, result in zip(comparison.labels, results, strict=True)
     ]
     said: list[Block] = [Findings(found)] if (found := verdicts(comparison)) else []
-    note = "Win rates, tokens and loss are of the last iteration that has them."
+    note = (
+        "Win rates, tokens and loss are of the last iteration that has them; prompts, responses, pairs and steps are "
+        "what a run has spent by the last that is evaluated."
+    )
     return [*said, Table(("run", *headings), rows, note=note)]
 
 
-def _result(run: RunFacts) -> dict[str, Cell]:
+def _result(run: RunFacts, spent: Budget) -> dict[str, Cell]:
     """A run's line of the table, by heading; what no run knows is left out of it."""
     last = run.evaluations[-1] if run.evaluations else None
     curve = run.curves[-1] if run.curves else None
@@ -54,6 +58,10 @@ def _result(run: RunFacts) -> dict[str, Cell]:
     best = last.best_of_n if last else None
     return {
         "iterations": f"{len(run.evaluations)} of {run.iterations_planned}",
+        "prompts": _count(spent.prompts),
+        "responses": _count(spent.responses),
+        "pairs": _count(spent.pairs),
+        "steps": _count(spent.steps),
         "win rate vs base": str(last.wins.get("base", _UNKNOWN)) if last else _UNKNOWN,
         "at equal length": str(last.at_equal_length or _UNKNOWN) if last else _UNKNOWN,
         "best of n": f"{best.win} (n = {best.n})" if best else _UNKNOWN,
@@ -64,6 +72,10 @@ def _result(run: RunFacts) -> dict[str, Cell]:
         "GPU-hours": f"{hours:.2f}" if hours else _UNKNOWN,
         "warnings": sum(finding.state != "good" for finding in run.findings),
     }
+
+
+def _count(count: int | None) -> str:
+    return f"{count:,}" if count else _UNKNOWN
 
 
 def _win_rates(comparison: Comparison) -> list[Block]:

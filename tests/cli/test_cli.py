@@ -146,7 +146,7 @@ def test_overrides_may_stand_on_both_sides_of_an_option(capsys):
 def test_config_prints_value_and_meaning(capsys):
     assert cli.main(["config", "experiment=quickstart", "train.learning_rate=2e-3"]) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"train\.learning_rate: 0\.002\n    Peak learning rate \(paper: 5e-7\)\.", shown)
+    assert re.search(r"train\.learning_rate: 0\.002\n    Peak learning rate \(SPPO: 5e-7\)\.", shown)
     assert cli.main(["config", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["policy"] == "(required)"
 

@@ -11,13 +11,14 @@ import pytest
 from nemo_sspo.artifacts.layout import METRICS, PAIRS, RunLayout
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.config.cluster import Environment, LocalCluster
-from nemo_sspo.config.stages import Parallel
+from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.errors import UserError
 from nemo_sspo.report.facts.evaluation import BestOfN, WinRate, evaluations, win_matrix
 from nemo_sspo.report.facts.gate_view import binned
 from nemo_sspo.report.facts.record import read_run
 from nemo_sspo.report.facts.run_facts import gather
 from nemo_sspo.report.facts.samples import TEXT_CHARACTERS, sample_prompts
+from nemo_sspo.report.figures.training import training_plots
 from tests.report.made_run import HOSTILE, LOSSES, PROMPTS, half_finished_run, metric_lines, put, record
 from tests.stages.runs import experiment
 
@@ -44,6 +45,18 @@ def test_what_is_published_and_what_is_missing(facts):
     assert facts.pending[0] == "iter_0.import_policy"
     assert "iter_2.train" in facts.pending
     assert "iter_1.train" not in facts.pending
+
+
+def test_who_leads_at_step_1_is_a_rounding_error_and_not_shown(facts, tmp_path):
+    """d_w = d_l = 0 there, unless the reference is another policy."""
+    (curve,) = facts.curves
+    assert math.isnan(curve.metrics["accuracy"][0])
+    assert curve.metrics["accuracy"][1:] == [0.5] * 3
+    assert curve.metrics["loss"] == list(LOSSES)
+    (drawn,) = (plot for plot in training_plots([curve]) if plot.key == "training-accuracy")
+    assert [row[1] for row in drawn.table.rows] == [2, 3, 4]
+    based = half_finished_run(tmp_path, train=Train(reference="base"))
+    assert gather(record(based)).curves[0].metrics["accuracy"] == [0.5] * 4
 
 
 def test_training_pairs(facts):

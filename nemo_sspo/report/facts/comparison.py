@@ -7,6 +7,7 @@ import numpy as np
 
 from nemo_sspo.artifacts.layout import EVALUATION
 from nemo_sspo.errors import UserError
+from nemo_sspo.report.facts.budget import PAIRS_TOLERANCE, Budget, budget
 from nemo_sspo.report.facts.evaluation import WinRate
 from nemo_sspo.report.facts.record import RunRecord
 from nemo_sspo.report.facts.run_facts import RunFacts, gather
@@ -29,10 +30,20 @@ class Advantage:
     """Held-out prompts that both evaluated."""
     difference: WinRate
     """Mean difference of the win rates with its paired bootstrap interval, in [-1, 1]."""
+    budgets: tuple[Budget, Budget]
+    """What the run and the baseline had spent by the end of that iteration."""
+
+    @property
+    def is_fair(self) -> bool:
+        """Whether both had the same budget."""
+        own, baseline = self.budgets
+        return own.equals(baseline)
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval excludes 0."""
+        """Whether the budgets are the same and the interval excludes 0."""
+        if not self.is_fair:
+            return False
         low, high = self.difference.low, self.difference.high
         return low is not None and high is not None and not low <= 0 <= high
 
@@ -48,6 +59,8 @@ class Comparison:
     advantages: list[Advantage]
     same_base: bool
     """Whether all runs start from the same policy and are judged by the same oracle."""
+    budgets: list[Budget]
+    """What each run has spent by its last evaluated iteration."""
 
 
 def compare(records: Sequence[RunRecord]) -> Comparison:
@@ -68,11 +81,15 @@ def compare(records: Sequence[RunRecord]) -> Comparison:
         differences=differing(records),
         advantages=[a for position in range(1, len(records)) for a in _advantages(records, position)],
         same_base=all(_base(record) == _base(records[0]) for record in records),
+        budgets=[budget(record, max(_evaluated(record), default=0)) for record in records],
     )
 
 
 def verdicts(comparison: Comparison) -> list[Finding]:
-    """Whether each run does better than the baseline, in the last iteration that both evaluated."""
+    """Whether each run does better than the baseline, in the last iteration that both evaluated.
+
+    Nothing is said of runs from different bases, and of unequal budgets only that they are.
+    """
     if not comparison.same_base:
         return []
     last = {advantage.run: advantage for advantage in comparison.advantages}
@@ -97,6 +114,15 @@ def sweep(comparison: Comparison) -> tuple[str, list[tuple[float, WinRate]]] | N
 
 
 def _verdict(label: str, baseline: str, advantage: Advantage, rule: str) -> Finding:
+    if not advantage.is_fair:
+        own, its = advantage.budgets
+        return Finding(
+            "warn",
+            f"{label} cannot be compared with {baseline}: by the end of iteration {advantage.iteration} it had {own}, "
+            f"{baseline} {its}.",
+            f"a verdict needs the same prompts and steps, and pairs within {PAIRS_TOLERANCE:.0%}",
+            "no verdict",
+        )
     state: State = "warn"
     outcome, mark = "cannot be told apart from", "open"
     if advantage.is_clear:
@@ -129,8 +155,13 @@ def _advantages(records: Sequence[RunRecord], position: int) -> list[Advantage]:
             continue
         values = np.array([own[prompt] - baseline[prompt] for prompt in common])
         interval = bootstrap_mean(values, samples=BOOTSTRAP_SAMPLES, confidence=CONFIDENCE, seed=iteration)
-        found.append(Advantage(position, iteration, len(common), WinRate(*interval)))
+        budgets = budget(records[position], iteration), budget(records[0], iteration)
+        found.append(Advantage(position, iteration, len(common), WinRate(*interval), budgets))
     return found
+
+
+def _evaluated(record: RunRecord) -> list[int]:
+    return [iteration for iteration in record.iterations if record.of("evaluate", iteration)]
 
 
 def _wins(record: RunRecord, iteration: int) -> dict[str, float]:

@@ -17,7 +17,7 @@ class TrainingCurve:
     finished: bool
     steps: list[int]
     metrics: dict[str, list[float]]
-    """One value per step, by the names in metrics.jsonl."""
+    """One value per step, by the names in metrics.jsonl; NaN where a step has none that means something."""
 
     def last(self, name: str) -> float | None:
         """Value after the last step."""
@@ -66,6 +66,8 @@ def training_curves(run: RunRecord) -> list[TrainingCurve]:
             continue
         names = [name for name in lines[0] if name != "step"]
         metrics = {name: [float(line.get(name, float("nan"))) for line in lines] for name in names}
+        if _starts_from_reference(run) and lines[0]["step"] == 1 and "accuracy" in metrics:
+            metrics["accuracy"][0] = float("nan")  # d_w = d_l = 0: the sign of a rounding error
         curves.append(TrainingCurve(iteration, bool(published), [int(line["step"]) for line in lines], metrics))
     return curves
 
@@ -90,6 +92,10 @@ def step1_identities(run: RunRecord) -> list[Step1Identity]:
 def _step1_bound(run: RunRecord, iteration: int) -> float:
     """By the precision that the iteration was trained in."""
     return STEP1_TOLERANCE[run.of("train", iteration)[0].manifest.config.get("precision.kind", "fp32")]
+
+
+def _starts_from_reference(run: RunRecord) -> bool:
+    return (run.settings.get("train") or {}).get("reference", "previous") == "previous"
 
 
 def _under_way(run: RunRecord, iteration: int) -> Path | None:

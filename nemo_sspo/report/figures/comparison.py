@@ -84,7 +84,7 @@ def advantage_plot(comparison: Comparison) -> Plot:
                     a.iteration,
                     a.prompts,
                     *(rounded(x) for x in (a.difference.mean, a.difference.low, a.difference.high)),
-                    "yes" if a.is_clear else "no",
+                    ("yes" if a.is_clear else "no") if a.is_fair else "unequal budgets",
                 )
                 for a in comparison.advantages
             ],

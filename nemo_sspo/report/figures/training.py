@@ -33,7 +33,11 @@ METRICS = (
         "log π_θ(y|x) / π_t(y|x) of the chosen (line) and the rejected response (dashed), in nats",
     ),
     Metric(("margin",), "Margin d_w - d_l", "in nats"),
-    Metric(("accuracy",), "Pairs with d_w > d_l", "share of the batch"),
+    Metric(
+        ("accuracy",),
+        "Pairs with d_w > d_l",
+        "share of the batch; not at step 1, where only rounding tells d_w from d_l",
+    ),
     Metric(("repulsion",), "Repulsion", "before it is multiplied by λ"),
     Metric(("pair_cosine",), "Cosine of a pair's states", "1: the chosen and the rejected state point the same way"),
     Metric(

@@ -1,0 +1,50 @@
+"""What a run had spent by the end of an iteration: two runs are compared only where they had the same."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from nemo_sspo.report.facts.record import RunRecord
+
+PAIRS_TOLERANCE = 0.01
+"""Share by which pairs may differ: prompts without a pair are an outcome of the method, and few."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Sums over the iterations so far; None where an iteration does not tell."""
+
+    prompts: int | None
+    """Prompts that were sampled."""
+    responses: int | None
+    pairs: int | None
+    """Pairs that were trained on."""
+    steps: int | None
+    """Optimizer steps."""
+
+    def equals(self, other: "Budget") -> bool:
+        """Whether prompts and steps are the same, and pairs but for a few that were dropped."""
+        few = PAIRS_TOLERANCE * max(self.pairs or 0, other.pairs or 0)
+        paired = self.pairs == other.pairs or (
+            self.pairs is not None and other.pairs is not None and abs(self.pairs - other.pairs) <= few
+        )
+        return paired and (self.prompts, self.steps) == (other.prompts, other.steps)
+
+    def __str__(self) -> str:
+        named = (("prompts", self.prompts), ("pairs", self.pairs), ("optimizer steps", self.steps))
+        return ", ".join(f"{'?' if count is None else format(count, ',')} {name}" for name, count in named)
+
+
+def budget(run: RunRecord, last: int) -> Budget:
+    """Budget of the iterations up to the `last`."""
+    iterations = range(1, last + 1)
+    return Budget(
+        prompts=_total(run.summed("rollout", i, "prompts") for i in iterations),
+        responses=_total(run.summed("rollout", i, "responses") for i in iterations),
+        pairs=_total(run.summed("build_pairs", i, "pairs") for i in iterations),
+        steps=_total(run.summed("train", i, "steps") for i in iterations),
+    )
+
+
+def _total(counts: Iterable[float | None]) -> int | None:
+    found = list(counts)
+    return None if None in found else round(sum(count for count in found if count is not None))
