@@ -24,10 +24,10 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: environments assets quickstart test test-train test-loggers test-next-megatron test-kernels test-rollout \
-	test-report test-e2e test-slurm test-gpu lint format pins check-pins parity bench bench-pairrm bench-gates bench-gpu clean
+	test-report test-e2e test-slurm test-gpu doctor doctor-gpu check-gpu lint format pins check-pins parity bench bench-pairrm bench-gates bench-gpu clean
 
 # These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
-quickstart test test-train test-loggers test-next-megatron test-rollout test-e2e bench: export CUDA_VISIBLE_DEVICES :=
+quickstart doctor test test-train test-loggers test-next-megatron test-rollout test-e2e bench: export CUDA_VISIBLE_DEVICES :=
 
 # End a target whose environment, $(1), cannot import $(2), and show why. Each environment skips the tests of the other's
 # modules, so that those of a broken one would pass as skipped.
@@ -49,6 +49,10 @@ assets: $(TRAIN)/.ready
 
 quickstart: environments assets
 	$(TRAIN)/bin/nemo-sspo run experiment=quickstart
+
+# Every check of docs/gpu.md with what stands in for a GPU: gloo, and the engines of a processor.
+doctor: environments assets
+	$(TRAIN)/bin/nemo-sspo doctor --run
 
 test: lint test-train test-loggers test-next-megatron test-kernels test-rollout test-report test-e2e test-slurm
 
@@ -137,6 +141,12 @@ bench-gpu:
 	$(GPU_TRAIN) -m benchmarks.gpu.train_step
 	$(GPU_ROLLOUT) -m benchmarks.gpu.pairrm $(if $(DATA),--data $(DATA),--texts made)
 	$(GPU_TRAIN) -m benchmarks.table
+
+doctor-gpu:
+	$(GPU_TRAIN) -m nemo_sspo.cli doctor --run
+
+# All that only a GPU tells, in this order: `make -k check-gpu` goes on after a failure.
+check-gpu: doctor-gpu test-gpu bench-gpu
 
 test-gpu:
 	$(GPU_TRAIN) -m pytest tests/gpu tests/megatron/test_softmax_tile.py

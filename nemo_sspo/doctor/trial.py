@@ -9,6 +9,7 @@ machine or an image that has one of the two environments, its steps are run, and
 """
 
 import json
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,7 @@ from nemo_sspo.doctor.interruption import killed_when
 from nemo_sspo.launch.local import StepFailed
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.run_directory import write_atomically
+from nemo_sspo.stages.variables import of_process
 
 Drive = Callable[[Experiment, Sequence[Step]], None]
 """Runs steps of an experiment; raises StepFailed."""
@@ -86,6 +88,12 @@ class Trial:
         return path if is_published(path) else None
 
     @property
+    def on_host(self) -> dict[str, float] | None:
+        """What `oracle_on_host` found; None where it has not been run."""
+        file = _host_file(self.loop)
+        return json.loads(file.read_text()) if file.exists() else None
+
+    @property
     def killed(self) -> Killed | None:
         """What the killed training had left; None where none was killed."""
         file = _killed_file(self.layout(RESUMED))
@@ -98,6 +106,8 @@ def run_trial(loop: Experiment, environments: set[str], drive: Drive, seconds: f
     with killed_when(lambda: time.monotonic() > end) as cut:
         steps = runnable(loop_steps(loop), environments)
         _timed(trial, LOOP, lambda: drive(loop, steps))
+        if "rollout" in environments and loop.oracle.kind == "pairrm" and trial.published(LOOP, "score"):
+            _timed(trial, "oracle on the host", lambda: _score_on_host(loop))
         if "train" in environments and not trial.failed and trial.published(LOOP, "train"):
             _timed(trial, RESUMED, lambda: _kill_and_resume(trial, drive))
             if loop.parallel.world_size > 1 and not cut.happened:
@@ -143,6 +153,27 @@ def _timed(trial: Trial, name: str, work: Callable[[], None]) -> None:
     except StepFailed as failure:
         trial.failed.append(failure)
     trial.seconds[name] = round(time.monotonic() - started, 1)
+
+
+def _score_on_host(loop: Experiment) -> None:
+    """Keep what it finds, and nothing where it fails."""
+    if _host_file(loop).exists():
+        return
+    environment = loop.cluster.rollout
+    answer = subprocess.run(
+        [environment.python, "-m", "nemo_sspo.doctor.oracle_on_host", str(loop.run_dir)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=of_process(environment.variables, gpus=()),
+        check=False,
+    )
+    if answer.returncode == 0:
+        write_atomically(_host_file(loop), answer.stdout.splitlines()[-1] + "\n")
+
+
+def _host_file(loop: Experiment) -> Path:
+    return loop.run_dir / "oracle_on_host.json"
 
 
 def _kill_and_resume(trial: Trial, drive: Drive) -> None:

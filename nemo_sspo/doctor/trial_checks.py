@@ -2,22 +2,20 @@
 
 import json
 import math
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nemo_sspo.artifacts.layout import METRICS, VOLATILE
 from nemo_sspo.artifacts.store import open_artifact
+from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.doctor.bounds import BOUNDS, PREFERENCE, Bounds
 from nemo_sspo.doctor.check import Check, at_most, not_run
 from nemo_sspo.doctor.trial import LOOP, ONE_RANK, RESUMED, Trial
 from nemo_sspo.launch.local import StepFailed
 from nemo_sspo.report.facts.training import Step1Identity
 from nemo_sspo.stages.step1 import STEP1_TOLERANCE
-from nemo_sspo.stages.variables import of_process
 
-_HOST_SECONDS = 240
 _COMPARED = ("preference_loss", "grad_norm")
 _ABSENT = "the stage that tells it has not been run: {} environment"
 
@@ -74,34 +72,15 @@ def _logps(trial: Trial, iteration: int, name: str, bounds: Bounds) -> Check:
 
 
 def _oracle(trial: Trial) -> Check:
-    name = "PairRM against the host"
-    scored = trial.published(LOOP, "score")
-    oracle = trial.loop.oracle
-    if oracle.kind != "pairrm":
+    name, oracle, has_gpus = "PairRM against the host", trial.loop.oracle, trial.loop.cluster.has_gpus
+    if not isinstance(oracle, PairRMOracle):
         return not_run(name, f"oracle={oracle.kind} is another oracle")
-    if scored is None:
+    if (found := trial.on_host) is None:
         return not_run(name, _ABSENT.format("rollout"))
-    environment = trial.loop.cluster.rollout
-    try:
-        answer = subprocess.run(
-            [environment.python, "-m", "nemo_sspo.doctor.oracle_on_host", str(trial.loop.run_dir)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_HOST_SECONDS,
-            env=of_process(environment.variables, gpus=()),
-            check=True,
-        )
-        found = json.loads(answer.stdout.splitlines()[-1])
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
-        return not_run(name, f"the host's values could not be computed ({type(error).__name__})")
-    precision = oracle.precision
-    if precision == "auto":
-        precision = "bfloat16" if trial.loop.cluster.has_gpus else "float32"
-    stand_in = None if trial.loop.cluster.has_gpus else "CPU, in other batches"
+    precision = oracle.precision if oracle.precision != "auto" else "bfloat16" if has_gpus else "float32"
     told = f"{found['rows']} comparisons, on average {found['mean']:.2g}"
-    bound = PREFERENCE[precision]
-    return at_most(name, found["largest"], bound, unit="of a win rate", stand_in=stand_in, told=told)
+    stand_in = None if has_gpus else "CPU, in other batches"
+    return at_most(name, found["largest"], PREFERENCE[precision], unit="of a win rate", stand_in=stand_in, told=told)
 
 
 def _ranks(trial: Trial, bounds: Bounds) -> Check:

@@ -1,14 +1,24 @@
 """Which steps the trial runs, what its runs share, and that a training is killed and goes on."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from nemo_sspo.artifacts.store import open_artifact
+from nemo_sspo.doctor import trial as trial_module
 from nemo_sspo.doctor.trial import LOOP, ONE_RANK, RESUMED, loop_steps, run_trial, runnable, step_facts, up_to
 from nemo_sspo.launch.plan import plan
 from tests.doctor.made_trial import Actor, loop
 
 BOTH = {"train", "rollout"}
+HOST = SimpleNamespace(stdout='{"largest": 1e-7}\n', returncode=0)
 FIRST = ["rollout.00000", "score.00000", "embed.00000", "build_pairs", "reference_logps", "train", "export"]
+
+
+@pytest.fixture(autouse=True)
+def host(monkeypatch):
+    """Plays the process that scores on the host."""
+    monkeypatch.setattr(trial_module.subprocess, "run", lambda *_, **__: HOST)
 
 
 def names(steps):
@@ -66,7 +76,8 @@ def test_a_training_is_killed_and_goes_on_and_one_rank_shares_the_pairs(tmp_path
     assert (killed.after, len(killed.timings)) == (4, 5)
     pairs = [open_artifact(trial.layout(run).artifact("build_pairs", 1)) for run in (LOOP, RESUMED, ONE_RANK)]
     assert len({artifact.manifest.digest for artifact in pairs}) == 1
-    assert trial.seconds.keys() == {LOOP, RESUMED, ONE_RANK}
+    assert trial.seconds.keys() == {LOOP, "oracle on the host", RESUMED, ONE_RANK}
+    assert trial.on_host == {"largest": 1e-7}
     trained = [fact["run"] for fact in step_facts(trial) if fact["stage"] == "train"]
     assert trained == [LOOP, RESUMED, ONE_RANK]
 
@@ -78,7 +89,7 @@ def test_a_single_rank_is_not_compared_with_itself(tmp_path):
 
 
 def test_what_hangs_is_ended(tmp_path):
-    """The played training waits for its end: here nothing but the time ends it."""
+    """The played training waits for its end, and nothing but the time ends it."""
     actor = Actor()
     experiment = loop(tmp_path).model_copy(update={"name": RESUMED})
     trial = run_trial(experiment, BOTH, actor, seconds=0.3)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nemo_sspo.doctor import trial_checks as module
+from nemo_sspo.doctor import trial as trial_module
 from nemo_sspo.doctor.trial import ONE_RANK, RESUMED, run_trial
 from nemo_sspo.doctor.trial_checks import trial_checks
 from tests.doctor.made_trial import Actor, loop
@@ -23,8 +23,8 @@ NAMES = [
 @pytest.fixture(autouse=True)
 def host(monkeypatch):
     """What the oracle on the host answers."""
-    answer = SimpleNamespace(stdout='{"largest": 1e-7, "mean": 1e-9, "rows": 960}\n')
-    monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: answer)
+    answer = SimpleNamespace(stdout='{"largest": 1e-7, "mean": 1e-9, "rows": 960}\n', returncode=0)
+    monkeypatch.setattr(trial_module.subprocess, "run", lambda *_, **__: answer)
     return answer
 
 
@@ -83,6 +83,9 @@ def test_an_oracle_that_differs_on_the_host(tmp_path, host):
     host.stdout = '{"largest": 0.02, "mean": 1e-3, "rows": 960}\n'
     assert failed(checks(tmp_path)) == ["PairRM against the host"]
     assert failed(checks(tmp_path / "gpu", gpus=1)) == []  # its backbone is bf16 there
+    host.returncode = 1
+    found = checks(tmp_path / "broken")
+    assert found["PairRM against the host"].verdict == "not run"
 
 
 @pytest.mark.parametrize("name", ["preference_loss", "grad_norm"])
