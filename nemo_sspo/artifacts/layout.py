@@ -85,6 +85,7 @@ def step_id(stage: str, iteration: int = 0, shard: int | None = None) -> str:
 PORTION = "portion_{iteration}.parquet"
 HELD_OUT = "held_out.parquet"
 SELECTION_PROMPTS = "selection.parquet"
+TOKENS = "tokens.json"
 ROLLOUTS = "rollouts.parquet"
 SCORES = "scores.parquet"
 VECTORS = "vectors.zarr"

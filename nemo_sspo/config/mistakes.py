@@ -62,6 +62,9 @@ _NAMES_ELSEWHERE = {
     "pipeline_model_parallel_size": "parallel.pipeline",
     "context_parallel_size": "parallel.context",
     "tensor_parallel_size": "engine.tensor_parallel",
+    "chat_template_kwargs": "data.template_arguments",
+    "chat_template_args": "data.template_arguments",
+    "enable_thinking": "data.template_arguments",
     "reward_model_path": "oracle.path",
     "judge": "oracle",
 }

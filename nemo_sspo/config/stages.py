@@ -1,10 +1,25 @@
 """Settings of the stages that come in one kind only."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from nemo_sspo.config.base import Frozen
+
+RESERVED_ARGUMENTS = frozenset(
+    {
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "continue_final_message",
+        "conversation",
+        "chat_template",
+        "tokenize",
+        "return_dict",
+    }
+)
+"""Variables of a chat template that the code around it sets, and names of that code's own settings."""
 
 
 class Data(Frozen):
@@ -21,6 +36,18 @@ class Data(Frozen):
     """A prompt over the limit stops the run, or is dropped and counted."""
     duplicate_prompts: Literal["error", "drop"] = "error"
     """A repeated prompt stops the run, or its repetitions are dropped and counted."""
+    control_tokens: Literal["error", "drop"] = "error"
+    """A prompt or given response whose text spells a control token of the policy's (any special token) stops the run,
+    or is dropped and counted. A pair of sampled responses of which one spells one is dropped and counted."""
+    template_arguments: dict[str, Any] = {}
+    """Further variables of the policy's chat template, such as `{enable_thinking: false}`."""
+
+    @field_validator("template_arguments")
+    @classmethod
+    def _of_the_template(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for name in RESERVED_ARGUMENTS & arguments.keys():
+            raise ValueError(f"{name} is set by the run itself, it is no argument")
+        return arguments
 
 
 class Rollout(Frozen):

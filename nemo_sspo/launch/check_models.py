@@ -5,15 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment as Templates
-from jinja2 import TemplateSyntaxError
-
 from nemo_sspo.artifacts.model_source import is_hub_id
 from nemo_sspo.artifacts.weight_files import policy_weight_problems
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.encoder.files import encoder_problems
 from nemo_sspo.errors import UserError
+from nemo_sspo.tokens.lengths import length_problems
+from nemo_sspo.tokens.policy_files import policy_problems
 
 SUPPORTED_MODEL_TYPES = ("gemma2", "llama", "mistral", "qwen2", "qwen3")
 """``model_type`` values that megatron/families.py can import, train and export."""
@@ -21,7 +20,6 @@ _ENCODERS_WITH_CODE = ("jinaai/jina-embeddings-v3", "nomic-ai/nomic-embed-text-v
 """Hub ids of the presets in conf/encoder that do not load without their own code."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
 _VOCABULARY_MULTIPLE = 128
-_JINJA = Templates(extensions=["jinja2.ext.loopcontrols"], autoescape=True)  # nothing is rendered
 
 
 def check_policy(experiment: Experiment) -> Iterator[str]:
@@ -38,12 +36,11 @@ def check_policy(experiment: Experiment) -> Iterator[str]:
     else:
         yield from _indivisible(directory / "config.json", config, experiment.parallel)
     yield from policy_weight_problems(f"policy={directory}", directory, config)
+    yield from length_problems(experiment, directory)
     if not any((directory / name).is_file() for name in TOKENIZER_FILES):
         yield f"policy={directory}: no tokenizer (none of {', '.join(TOKENIZER_FILES)})"
     else:
-        if (tokenizer := directory / "tokenizer.json").is_file():
-            json_object(tokenizer, "")
-        yield from _chat_template_problems(directory)
+        yield from policy_problems(directory, experiment.data.template_arguments)
 
 
 def check_encoder(experiment: Experiment) -> Iterator[str]:
@@ -123,31 +120,3 @@ def _indivisible(path: Path, config: dict[str, Any], parallel: Parallel) -> Iter
         elif count % parts:
             setting = setting or f"parallel.tensor={parallel.tensor}"
             yield f"{path}: {name}={count} does not divide over {setting} ({parts} parts); choose a divisor of {count}"
-
-
-def _chat_template_problems(directory: Path) -> Iterator[str]:
-    """It has a chat template, and every one that it has can be read."""
-    templates = list(_chat_templates(directory))
-    if not templates:
-        yield (
-            f"policy={directory}: no chat template in tokenizer_config.json and no chat_template.jinja; add one, or "
-            "take the instruction-tuned model"
-        )
-    for file, text in templates:
-        try:
-            _JINJA.parse(text)
-        except TemplateSyntaxError as error:
-            if "unknown tag" not in str(error.message):  # transformers adds tags of its own
-                yield f"{file}: the chat template cannot be read ({error.message}, its line {error.lineno}); correct it"
-
-
-def _chat_templates(directory: Path) -> Iterator[tuple[Path, str]]:
-    """The file and the text of every template that lies beside a tokenizer."""
-    if (file := directory / "chat_template.jinja").is_file():
-        yield file, file.read_text(encoding="utf-8", errors="replace")
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        if not (file := directory / name).is_file():
-            continue
-        found = json_object(file, "").get("chat_template") or []
-        named = [{"template": found}] if isinstance(found, str) else found  # several have names
-        yield from ((file, str(each.get("template", ""))) for each in named if isinstance(each, dict))

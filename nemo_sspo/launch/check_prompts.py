@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from nemo_sspo.artifacts.prompt_source import Conversation, PromptRead, read_prompts
 from nemo_sspo.artifacts.records import is_on_disk
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.stages import Data
+from nemo_sspo.errors import UserError
+from nemo_sspo.stages.control_tokens import without_control_tokens
 from nemo_sspo.stages.prepare_prompts import too_few_prompts
+from nemo_sspo.tokens.control import ControlTokens
+from nemo_sspo.tokens.vocabulary import read_vocabulary
 
 _TOKENIZED_AT_MOST = 2000
 
@@ -16,8 +19,8 @@ _TOKENIZED_AT_MOST = 2000
 def check_prompts(experiment: Experiment) -> Iterator[str]:
     """The files can be read, no prompt is over the length limit, and there are enough of them."""
     data = experiment.data
-    read = _read(experiment.prompts, data.duplicate_prompts)
-    held_out = _read_held_out(data)
+    read = _read(experiment, experiment.prompts)
+    held_out = _read_held_out(experiment)
     if data.overlong_prompts == "error":
         for source in (read, held_out):
             if source is not None:
@@ -40,8 +43,8 @@ class PlannedPrompts(NamedTuple):
 def planned_prompts(experiment: Experiment) -> PlannedPrompts | None:
     """How many prompts go where; None for a data set id."""
     data = experiment.data
-    read = _read(experiment.prompts, data.duplicate_prompts)
-    held_out = _read_held_out(data)
+    read = _read(experiment, experiment.prompts)
+    held_out = _read_held_out(experiment)
     if read is None:
         return None
     available = _available(experiment, read, held_out)
@@ -65,14 +68,29 @@ def _available(experiment: Experiment, read: PromptRead, held_out: PromptRead | 
     return len(read.conversations) - kept
 
 
-def _read(source: str, duplicates: Literal["error", "drop"], setting: str = "prompts") -> PromptRead | None:
-    """A local file; a data set of the hub is left to the stage."""
-    return read_prompts(source, duplicates=duplicates, setting=setting) if is_on_disk(source) else None
+def _read(experiment: Experiment, source: str, setting: str = "prompts") -> PromptRead | None:
+    """A local file, as far as its texts may be used; a data set of the hub is left to the stage."""
+    if not is_on_disk(source):
+        return None
+    data = experiment.data
+    read = read_prompts(source, duplicates=data.duplicate_prompts, setting=setting)
+    control = control_tokens_of(experiment)
+    return read if control is None else without_control_tokens(read, control, data.control_tokens)[0]
 
 
-def _read_held_out(data: Data) -> PromptRead | None:
-    source = data.held_out_prompts
-    return None if source is None else _read(source, data.duplicate_prompts, "data.held_out_prompts")
+def control_tokens_of(experiment: Experiment) -> ControlTokens | None:
+    """The control tokens of a policy that is a local directory."""
+    directory = Path(experiment.policy)
+    try:
+        vocabulary = read_vocabulary(directory) if directory.is_dir() else None
+    except UserError:
+        return None  # the tokenizer cannot be read, which its own check says
+    return None if vocabulary is None else ControlTokens(vocabulary.control)
+
+
+def _read_held_out(experiment: Experiment) -> PromptRead | None:
+    source = experiment.data.held_out_prompts
+    return None if source is None else _read(experiment, source, "data.held_out_prompts")
 
 
 def _too_few(experiment: Experiment, read: PromptRead, available: int) -> Iterator[str]:

@@ -6,6 +6,8 @@ from nemo_sspo.artifacts.labelled_source import read_labelled
 from nemo_sspo.artifacts.records import is_on_disk
 from nemo_sspo.artifacts.response_source import read_responses
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.launch.check_prompts import control_tokens_of
+from nemo_sspo.stages.control_tokens import responses_without_control_tokens
 
 
 def check_responses(experiment: Experiment) -> Iterator[str]:
@@ -15,5 +17,7 @@ def check_responses(experiment: Experiment) -> Iterator[str]:
         read_labelled(labelled)
     source = experiment.rollout.source
     if source is not None and is_on_disk(source):
-        read_responses(source, drop_duplicates=experiment.data.duplicate_prompts == "drop")
+        read = read_responses(source, drop_duplicates=experiment.data.duplicate_prompts == "drop")
+        if (control := control_tokens_of(experiment)) is not None:
+            responses_without_control_tokens(read, control, experiment.data.control_tokens)
     yield from ()

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nemo_sspo.artifacts.model_source import SIDE_FILES, local_model
 from nemo_sspo.config.variants import PairRMOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.batching import pack, token_budget, torch_dtype, windows
@@ -31,6 +32,7 @@ from nemo_sspo.oracle.pairrm_checkpoint import (
 from nemo_sspo.oracle.pairrm_rows import EncodedRow, MarkerIds, RowEncoder
 from nemo_sspo.oracle.protocol import OnProgress, Preferences, Row, Workplace, silent
 from nemo_sspo.oracle.unique import Unique
+from nemo_sspo.tokens.library import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import DebertaV2Model, PreTrainedTokenizerBase
@@ -125,13 +127,8 @@ class PairRM:
 
 
 def _load_tokenizer(checkpoint: PairRMCheckpoint) -> tuple["PreTrainedTokenizerBase", MarkerIds]:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.backbone)
-    except Exception as error:  # a missing or broken tokenizer surfaces as OSError, ValueError, KeyError or TypeError
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"oracle: the tokenizer of {checkpoint.backbone} cannot be loaded ({reason})") from None
+    backbone = local_model(checkpoint.backbone, "oracle.path", SIDE_FILES)
+    tokenizer = load_tokenizer(backbone, f"oracle: {checkpoint.backbone}", framed=True)
     if checkpoint.layout == "llm-blender":
         tokenizer.add_tokens(list(MARKERS))
     found = {marker: cast(int, tokenizer.convert_tokens_to_ids(marker)) for marker in MARKERS}

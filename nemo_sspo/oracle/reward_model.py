@@ -26,6 +26,7 @@ from nemo_sspo.oracle.batching import pack, torch_dtype
 from nemo_sspo.oracle.protocol import OnProgress, Preferences, Row, Turn, Workplace, silent
 from nemo_sspo.oracle.reward_model_files import reward_model_problems
 from nemo_sspo.oracle.unique import Unique
+from nemo_sspo.tokens.library import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -63,7 +64,9 @@ class RewardModel:
         directory = local_model(settings.path, "oracle.path", files)
         self._settings = settings
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._tokenizer = _load_tokenizer(directory, settings)
+        self._tokenizer = load_tokenizer(
+            directory, f"oracle.path={directory}", trust_remote_code=settings.trust_remote_code, framed=True
+        )
         self._model = _load_model(directory, settings)
         place_in_precision(self._model, torch_dtype(settings.precision, self._device), self._device)
         self._limit = settings.max_tokens or _limit(self._model, self._tokenizer)
@@ -136,15 +139,6 @@ def _apply_template(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[st
         raise UserError(
             f"oracle: the reward model's chat template refuses the prompt {prompt[:60]!r} ({error})"
         ) from None
-
-
-def _load_tokenizer(directory: Path, settings: RewardModelOracle) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(directory, trust_remote_code=settings.trust_remote_code)
-    except Exception as error:  # a missing or broken tokenizer surfaces as OSError, ValueError, KeyError or TypeError
-        raise UserError(f"oracle.path={directory}: its tokenizer cannot be loaded ({_reason(error)})") from None
 
 
 def _load_model(directory: Path, settings: RewardModelOracle) -> "PreTrainedModel":

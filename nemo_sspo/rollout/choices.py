@@ -1,6 +1,7 @@
 """The policy asked to choose between answers of one token, for a judge. Legend: Q questions, C answers, T tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,22 @@ from nemo_sspo.rollout.vllm_engine import VllmEngine
 class PolicyChoices:
     """A policy in vLLM that gives the log-probs of answers of one token."""
 
-    def __init__(self, policy: str, settings: VllmSettings, *, seed: int, answers: Sequence[str], longest: int) -> None:
+    def __init__(
+        self,
+        policy: str,
+        settings: VllmSettings,
+        *,
+        seed: int,
+        answers: Sequence[str],
+        longest: int,
+        template_arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         """Load `policy` for questions of up to `longest` tokens.
 
         Raises:
             UserError: the policy cannot be loaded, or its tokenizer splits an answer.
         """
-        self._tokenizer = load_policy_tokenizer(policy)
+        self._tokenizer = load_policy_tokenizer(policy, template_arguments)
         self._spellings = [self._single_tokens(policy, answer) for answer in answers]
         processed = settings.model_copy(update={"extra": settings.extra | {"logprobs_mode": "processed_logprobs"}})
         self._seed = seed

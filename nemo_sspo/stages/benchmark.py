@@ -76,7 +76,8 @@ def settings(request: BenchmarkRequest, experiment: Experiment) -> dict[str, Any
     engine = experiment.engine.model_dump(mode="json")
     policy = {"policy": experiment.policy} if request.iteration == 0 else {}
     content = {"content of questions": fingerprint(Path(request.questions))}
-    return {**resolved, "engine": engine, "seed": experiment.seed, **policy, **content}
+    template = {"template_arguments": experiment.data.template_arguments}
+    return {**resolved, "engine": engine, "seed": experiment.seed, **policy, **content, **template}
 
 
 def policy_artifact(request: BenchmarkRequest, layout: RunLayout) -> dict[str, list[Artifact]]:
@@ -138,6 +139,7 @@ def _fill(
         "sampling": request.sampling.model_dump(mode="json"),
         "seed": seed_of(request, experiment),
         "engine": experiment.engine.model_dump(mode="json"),
+        "template_arguments": experiment.data.template_arguments,
         "tokens_counted_by": counted_in,
         "nemo_sspo": __version__,
     }
@@ -156,7 +158,7 @@ def _generate(
     from nemo_sspo.rollout.vllm_engine import VllmEngine
 
     sampling = request.sampling
-    tokenizer = load_policy_tokenizer(policy)
+    tokenizer = load_policy_tokenizer(policy, experiment.data.template_arguments)
     dialogues = [Dialogue(question.turns, sampling.temperature_for(question.category)) for question in questions]
     longest, firsts = longest_dialogue(tokenizer, dialogues, sampling.max_tokens)
     context = min(longest, context_tokens(policy) or longest)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from nemo_sspo.config.stages import Rollout
-from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, stop_token_ids
+from nemo_sspo.tokens.policy_files import read_policy_tokens, stop_ids
 
 GENERATION_CONFIG = "generation_config.json"
 
@@ -12,18 +12,21 @@ GENERATION_CONFIG = "generation_config.json"
 def write_generation_config(directory: Path, rollout: Rollout) -> None:
     """Write how the run sampled, where the base policy says nothing: a file that is there stays as it is.
 
-    A response ends where it ended in the run: at the tokenizer's end of sequence, and at config.json's, which vLLM goes
-    by where there is no other file.
+    A response ends where it ended in the run. That is read from the files: no tokenizer is loaded, which this
+    environment's library might read otherwise, or not at all.
     """
     path = directory / GENERATION_CONFIG
     if path.exists():
         return
-    configured = json.loads((directory / "config.json").read_bytes()).get("eos_token_id")
-    ends = set(configured if isinstance(configured, list) else [configured]) - {None}
-    ends |= set(stop_token_ids(str(directory), load_policy_tokenizer(str(directory))))
+    tokens = read_policy_tokens(directory, {})
+    ends = (
+        stop_ids(directory, None, None)
+        if tokens is None
+        else stop_ids(directory, tokens.end_of_turn, tokens.vocabulary)
+    )
     sampling = {
         "do_sample": True,
-        "eos_token_id": sorted(ends),
+        "eos_token_id": ends,
         "temperature": rollout.temperature,
         "top_p": rollout.top_p,
     }

@@ -11,6 +11,7 @@ from nemo_sspo.artifacts.schema import ROLLOUTS, content_id
 from nemo_sspo.artifacts.store import write_table
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.context import StageContext
+from nemo_sspo.stages.control_tokens import responses_without_control_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,17 +23,22 @@ def take_given(context: StageContext, prompts: pa.Table, source: str) -> None:
     Raises:
         UserError: a prompt has no responses there, or one cannot be used; prompt or line are named.
     """
-    from nemo_sspo.rollout.tokenizer import end_of_turn
+    from nemo_sspo.rollout.tokenizer import control_tokens, end_of_turn
     from nemo_sspo.stages.rollout import conversation_text, rollout_counts, same_tokenizer
 
-    read = read_responses(source, drop_duplicates=context.experiment.data.duplicate_prompts == "drop")
+    data = context.experiment.data
     tokenizer = same_tokenizer(context)
+    whole = read_responses(source, drop_duplicates=data.duplicate_prompts == "drop")
+    read, _ = responses_without_control_tokens(whole, control_tokens(tokenizer), data.control_tokens)
     end = end_of_turn(context.policy, tokenizer)
     limit = context.experiment.rollout.max_response_tokens
     places = {item.key: item.where for item in read.prompts.conversations}
-    rows = []
+    rows, dropped = [], 0
     for done, prompt in enumerate(prompts.to_pylist()):
         key = tuple((message["role"], message["content"]) for message in prompt["messages"])
+        if key in whole.responses and key not in read.responses:
+            dropped += 1
+            continue
         texts = _responses_to(read, key, prompt["prompt_id"])
         responses = [
             _response(f"{places[key]}, response {position}", prompt["prompt_id"], text, reason, tokenizer, end, limit)
@@ -40,9 +46,14 @@ def take_given(context: StageContext, prompts: pa.Table, source: str) -> None:
         ]
         rows.append(prompt | {"prompt": conversation_text(prompt["messages"]), "responses": responses})
         context.progress.update(done + 1, prompts.num_rows, unit="prompts")
+    if not rows:
+        raise UserError(f"{source}: no prompt of this shard is left: each has a response that spells a control token")
     table = pa.Table.from_pylist(rows, schema=ROLLOUTS)
     write_table(context.output.path / ROLLOUTS_FILE, table)
-    context.output.counts |= rollout_counts(table) | {"given": table.num_rows * read.k}
+    context.output.counts |= rollout_counts(table) | {
+        "given": table.num_rows * read.k,
+        "dropped_control_tokens": dropped,
+    }
     context.output.rows = table.num_rows
 
 
@@ -63,9 +74,9 @@ def _response(
     Its log-probs are unknown.
     """
     body = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    if spelled := set(body) & set(tokenizer.all_special_ids) | set(body) & {end}:
-        name = tokenizer.convert_ids_to_tokens(min(spelled))
-        raise UserError(f"{where}: its text spells the special token {name}; remove it from the text")
+    if end in body:  # where no control token ends a turn, a text may spell what does
+        name = tokenizer.convert_ids_to_tokens(end)
+        raise UserError(f"{where}: its text spells {name}, which ends a response; remove it from the text")
     token_ids = [*body, end] if reason == "stop" else body
     if len(token_ids) > limit:
         raise UserError(

@@ -28,8 +28,14 @@ def workplace(context: StageContext) -> Workplace:
     def open_policy(answers: Sequence[str], longest: int) -> ChoiceModel:
         from nemo_sspo.rollout.choices import PolicyChoices
 
-        engine = context.experiment.engine
-        return PolicyChoices(context.policy, engine, seed=context.seed, answers=answers, longest=longest)
+        return PolicyChoices(
+            context.policy,
+            context.experiment.engine,
+            seed=context.seed,
+            answers=answers,
+            longest=longest,
+            template_arguments=context.experiment.data.template_arguments,
+        )
 
     shard = context.shard if STAGES[context.stage].sharded else None
     journal = context.layout.judgements(step_id(context.stage, context.iteration, shard))

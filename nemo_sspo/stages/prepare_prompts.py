@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS
+from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS, TOKENS
 from nemo_sspo.artifacts.prompt_source import Message, PromptRead, read_prompts
 from nemo_sspo.artifacts.schema import PROMPTS, content_id
 from nemo_sspo.artifacts.store import write_table
@@ -20,9 +20,14 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Data
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.context import StageContext
+from nemo_sspo.stages.control_tokens import without_control_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_RECORDED_PROMPTS = 16
+"""Prompts whose token ids are recorded beside those of the probes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +41,11 @@ class Prompt:
 
 def run(context: StageContext) -> None:
     """Publish portion_1..T.parquet, held_out.parquet and, where checkpoints are chosen, selection.parquet."""
-    from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, tokenizer_identity
+    from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, token_record
 
     experiment, counts = context.experiment, context.output.counts
-    tokenizer = load_policy_tokenizer(experiment.policy)
     data = experiment.data
+    tokenizer = load_policy_tokenizer(experiment.policy, data.template_arguments)
     read = read_prompts(experiment.prompts, duplicates=data.duplicate_prompts)
     prompts = _ready(read, tokenizer, data, context)
     if data.held_out_prompts is None:
@@ -59,6 +64,8 @@ def run(context: StageContext) -> None:
     _refuse_empty(experiment, held_out, portions, len(prompts), int(counts["dropped_too_long"] or 0))
 
     write_table(context.output.path / HELD_OUT, _table(held_out))
+    record = token_record(tokenizer, data.template_arguments, _first_texts(tokenizer, held_out))
+    (context.output.path / TOKENS).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if selecting:
         write_table(context.output.path / SELECTION_PROMPTS, _table(to_select_by))
         counts["selection"] = len(to_select_by)
@@ -71,7 +78,6 @@ def run(context: StageContext) -> None:
         "held_out": len(held_out),
         "left_over": len(rest) - used,
         "mean_prompt_tokens": sum(len(p.token_ids) for portion in portions for p in portion) / used,
-        "tokenizer": tokenizer_identity(tokenizer),
     }
     context.output.rows = used + len(held_out) + len(to_select_by)
 
@@ -92,11 +98,19 @@ def _split(prompts: list[Prompt], count: int) -> tuple[list[Prompt], list[Prompt
     return prompts[:count], prompts[count:]
 
 
+def _first_texts(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Prompt]) -> list[str]:
+    """Some prompts as the chat template writes them."""
+    first = sorted(prompts, key=lambda prompt: prompt.prompt_id)[:_RECORDED_PROMPTS]
+    render = tokenizer.apply_chat_template
+    return [str(render(list(p.messages), add_generation_prompt=True, tokenize=False)) for p in first]
+
+
 def _ready(read: PromptRead, tokenizer: "PreTrainedTokenizerBase", data: Data, context: StageContext) -> list[Prompt]:
     """Apply the chat template and the length limit to every prompt; count what was left out."""
-    from nemo_sspo.rollout.tokenizer import prompt_token_ids
+    from nemo_sspo.rollout.tokenizer import control_tokens, prompt_token_ids
 
     prompts, overlong = [], 0
+    read, spelling = without_control_tokens(read, control_tokens(tokenizer), data.control_tokens)
     for done, conversation in enumerate(read.conversations):
         try:
             token_ids = prompt_token_ids(tokenizer, conversation.messages)
@@ -114,7 +128,11 @@ def _ready(read: PromptRead, tokenizer: "PreTrainedTokenizerBase", data: Data, c
         messages = conversation.messages
         prompts.append(Prompt(content_id(list(messages)), messages, token_ids))
         context.progress.update(done + 1, len(read.conversations), unit="prompts")
-    counted = {"dropped_duplicate": read.duplicates, "dropped_too_long": overlong}
+    counted = {
+        "dropped_duplicate": read.duplicates,
+        "dropped_too_long": overlong,
+        "dropped_control_tokens": spelling,
+    }
     for name, count in counted.items():
         context.output.counts[name] = int(context.output.counts.get(name) or 0) + count
     return prompts

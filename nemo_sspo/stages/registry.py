@@ -280,7 +280,7 @@ def _without_effect(experiment: Experiment) -> frozenset[str]:
 def _judging_settings(experiment: Experiment, stage: str) -> tuple[str, ...]:
     """What a judgement depends on besides the oracle's own settings."""
     judges = "oracle" in STAGES[stage].settings and experiment.oracle.kind == "policy_judge"
-    return ("policy", "engine") if judges else ()
+    return ("policy", "engine", "data.template_arguments") if judges else ()
 
 
 def _flatten(key: str, value: Any) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS
+from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS, TOKENS
 from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
 from nemo_sspo.artifacts.prompt_source import Message
 from nemo_sspo.artifacts.schema import PROMPTS, ROLLOUTS, content_id
 from nemo_sspo.artifacts.store import read_table, write_table
+from nemo_sspo.artifacts.token_record import read_token_record
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.protocol import Completion, RolloutEngine, Sampling
 from nemo_sspo.stages.context import StageContext
@@ -79,17 +80,13 @@ def same_tokenizer(context: StageContext) -> "PreTrainedTokenizerBase":
     """The sampling policy's tokenizer.
 
     Raises:
-        UserError: it is another than the one that made the prompts' token ids.
+        UserError: it gives other token ids, here, than the one that made the prompts.
     """
-    from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, tokenizer_identity
+    from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, refuse_other_tokens
 
-    tokenizer, prompts = load_policy_tokenizer(context.policy), context.input("prompts")
-    if tokenizer_identity(tokenizer) != prompts.manifest.counts["tokenizer"]:
-        raise UserError(
-            f"policy {context.policy}: its tokenizer or chat template is not the one that made the token ids of "
-            f"{prompts.path}; every policy of a run has the tokenizer of policy={context.experiment.policy}: put that "
-            "one's files back, or begin a new run"
-        )
+    prompts = context.input("prompts")
+    tokenizer = load_policy_tokenizer(context.policy, context.experiment.data.template_arguments)
+    refuse_other_tokens(tokenizer, read_token_record(prompts.file(TOKENS)), context.policy, prompts)
     return tokenizer
 
 

@@ -184,18 +184,21 @@ def test_policy_tokenizer_and_chat_template(place):
     policy = place / "policy"
     (policy / "tokenizer_config.json").write_text("{}")
     assert "no chat template" in only()
-    (policy / "chat_template.jinja").write_text("{{ messages }}")
+    (policy / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
     assert found() == []
     (policy / "chat_template.jinja").write_text(
-        "{% generation %}{{ messages }}{% endgeneration %}"
+        "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
     )  # transformers' own
     assert found() == []
     (policy / "chat_template.jinja").write_text("{% for m in messages %}\n{{ m }")
     assert "chat_template.jinja: the chat template cannot be read (unexpected '}', its line 2)" in only()
     (policy / "chat_template.jinja").unlink()
-    (policy / "tokenizer_config.json").write_text(json.dumps({"chat_template": [{"template": "{% if %}"}]}))
+    (policy / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": [{"name": "default", "template": "{% if %}"}]})
+    )
     assert "tokenizer_config.json: the chat template cannot be read" in only()
-    (policy / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    (policy / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages[0].content }}"}))
+    assert "its chat template leaves out what was said" in only()
     whole = (policy / "tokenizer.json").read_text()
     (policy / "tokenizer.json").write_text(whole[:-9])
     assert "tokenizer.json: not valid JSON" in only()

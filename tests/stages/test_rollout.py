@@ -1,6 +1,7 @@
 """The rollout stage around an engine: which prompts a shard takes, and what becomes of the completions."""
 
 import itertools
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from nemo_sspo.artifacts.layout import HF_MODEL, PORTION, ROLLOUTS, SELECTION_PROMPTS, RunLayout
+from nemo_sspo.artifacts.layout import HF_MODEL, PORTION, ROLLOUTS, SELECTION_PROMPTS, TOKENS, RunLayout
 from nemo_sspo.artifacts.schema import PROMPTS, content_id
 from nemo_sspo.artifacts.store import open_artifact, publish, write_table
 from nemo_sspo.config.experiment import Experiment
@@ -20,7 +21,7 @@ from nemo_sspo.config.stages import Rollout, Selection
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout import vllm_engine
 from nemo_sspo.rollout.protocol import Completion, OnProgress, Sampling
-from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, tokenizer_identity
+from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, token_record
 from nemo_sspo.stages.__main__ import main
 from nemo_sspo.stages.rollout import conversation_text
 from tests.stages import runs
@@ -69,7 +70,7 @@ def settings_with_prompts(root: Path, policy: Path, count: int, **rollout: int) 
     final = RunLayout(settings.run_dir).artifact("prepare_prompts")
     final.parent.mkdir(parents=True)
     with publish(final, stage="prepare_prompts", config={}, inputs={}) as draft:
-        draft.counts["tokenizer"] = tokenizer_identity(tokenizer)
+        (draft.path / TOKENS).write_text(token_record(tokenizer, {}, []).model_dump_json())
         write_table(draft.path / PORTION.format(iteration=1), pa.Table.from_pylist(rows, schema=PROMPTS))
     return settings
 
@@ -127,11 +128,11 @@ def test_a_candidate_answers_all_selection_prompts(
     settings = settings.model_copy(update={"selection": Selection(candidates=2)})
     layout = RunLayout(settings.run_dir)
     prompts = layout.artifact("prepare_prompts")
-    counts = open_artifact(prompts).manifest.counts
     shutil.move(prompts / PORTION.format(iteration=1), tmp_path / "kept")
+    shutil.move(prompts / TOKENS, tmp_path / TOKENS)
     shutil.rmtree(prompts)
     with publish(prompts, stage="prepare_prompts", config={}, inputs={}) as draft:
-        draft.counts |= counts
+        shutil.move(tmp_path / TOKENS, draft.path / TOKENS)
         shutil.move(tmp_path / "kept", draft.path / SELECTION_PROMPTS)
     exported = layout.artifact("export_candidate", 1, 1)
     exported.parent.mkdir(parents=True)
@@ -187,9 +188,17 @@ def test_the_oracle_sees_who_said_what() -> None:
     assert conversation_text([user, other, user]) == "User: Hi\n\nAssistant: Ho\n\nUser: Hi"
 
 
-@pytest.mark.parametrize("difference", ["template", "token ids"])
+@pytest.mark.parametrize(
+    ("difference", "message"),
+    [
+        ("template", "its tokenizer's chat template is not the one that made the token ids"),
+        ("vocabulary", "its tokenizer's vocabulary is not the one that made the token ids"),
+        ("rules", "its tokenizer gives other tokens here than where .* was made: 'How do I .* its files have changed"),
+        ("token ids", "its tokenizer has 289 tokens, the model 288 rows: town = 288 has no embedding"),
+    ],
+)
 def test_a_policy_with_another_tokenizer_is_refused(
-    tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch, difference: str
+    tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch, difference: str, message: str
 ) -> None:
     """The prompts were tokenized once; ids mean nothing to a model that numbers or frames them otherwise."""
     other = tmp_path / "other"
@@ -197,10 +206,19 @@ def test_a_policy_with_another_tokenizer_is_refused(
     tokenizer = load_policy_tokenizer(str(policy))
     if difference == "template":
         tokenizer.chat_template += " "
-    else:
+    elif difference == "token ids":
         tokenizer.add_tokens(["town"])
     tokenizer.save_pretrained(other)
+    content = json.loads((other / "tokenizer.json").read_text())
+    if difference == "vocabulary":
+        for token in content["added_tokens"]:  # tokens that no probe has: the two roles change places
+            token["id"] = {3: 4, 4: 3}.get(token["id"], token["id"])
+            content["model"]["vocab"][token["content"]] = token["id"]
+        content["added_tokens"].sort(key=lambda token: token["id"])
+    if difference == "rules":
+        content["model"]["merges"] = []
+    (other / "tokenizer.json").write_text(json.dumps(content))
     settings = settings_with_prompts(tmp_path, policy, 3)
     monkeypatch.setattr(vllm_engine, "VllmEngine", EchoEngine)
-    with pytest.raises(UserError, match="its tokenizer or chat template is not the one that made the token ids"):
+    with pytest.raises(UserError, match=message):
         runs.run_stage(settings.model_copy(update={"policy": str(other)}), "rollout")

@@ -1,0 +1,26 @@
+"""Text that spells a control token: read back as tokens it would be one, a forged turn or end."""
+
+import re
+from collections.abc import Iterable
+
+
+class ControlTokens:
+    """The control tokens of a tokenizer, looked for in texts."""
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        """`tokens`: their spellings. The longest is found where one begins with another."""
+        ordered = sorted(set(tokens), key=lambda token: (-len(token), token))
+        self._pattern = re.compile("|".join(map(re.escape, ordered)) if ordered else "(?!)")
+
+    def spelled(self, text: str) -> str | None:
+        """The first control token that `text` spells, if any."""
+        found = self._pattern.search(text)
+        return found.group() if found else None
+
+    def all_in(self, text: str) -> list[str]:
+        """Every control token of `text`, in order."""
+        return self._pattern.findall(text)
+
+    def blanked(self, text: str) -> str:
+        """`text` with a space in the place of every control token."""
+        return self._pattern.sub(" ", text)

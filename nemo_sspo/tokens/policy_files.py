@@ -1,0 +1,134 @@
+"""A policy's tokenizer files against its template and its model's configuration, before either is loaded.
+
+What is wrong here is said by a dry run and by the stages alike. No transformers.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemo_sspo.errors import UserError
+from nemo_sspo.tokens.chat_template import Render, Turn, find_template, read_turn, template_renderer
+from nemo_sspo.tokens.control import ControlTokens
+from nemo_sspo.tokens.vocabulary import Vocabulary, json_or_empty, read_vocabulary
+
+_ENDS = ("config.json", "generation_config.json")
+_IDS = ("eos_token_id", "bos_token_id", "pad_token_id")
+
+
+@dataclass(frozen=True)
+class PolicyTokens:
+    """What a policy's files say about its tokens."""
+
+    vocabulary: Vocabulary
+    control: ControlTokens
+    render: Render
+    turn: Turn
+
+    @property
+    def end_of_turn(self) -> int | None:
+        """Id of the token that the template puts behind an answer, where it puts one."""
+        return None if self.turn.end is None else self.vocabulary.ids[self.turn.end]
+
+
+def read_policy_tokens(directory: Path, arguments: Mapping[str, Any]) -> PolicyTokens | None:
+    """Read and check; None where the tokenizer is of no kind that can be read here.
+
+    Args:
+        arguments: `data.template_arguments`.
+
+    Raises:
+        UserError: no template, or one that does not fit the tokenizer; ids that do not fit the model.
+    """
+    vocabulary = read_vocabulary(directory)
+    if vocabulary is None:
+        return None
+    for problem in id_problems(directory, "policy", vocabulary):
+        raise UserError(problem)
+    control = ControlTokens(vocabulary.control)
+    render = policy_template(directory, vocabulary.named, arguments)
+    return PolicyTokens(
+        vocabulary, control, render, read_turn(render, control, f"policy={directory}: its chat template")
+    )
+
+
+def policy_problems(directory: Path, arguments: Mapping[str, Any]) -> Iterator[str]:
+    """Everything that `read_policy_tokens` refuses, for a dry run.
+
+    Raises:
+        UserError: what keeps it from looking further.
+    """
+    vocabulary = read_vocabulary(directory)
+    if vocabulary is None:
+        policy_template(directory, {}, arguments)
+    elif problems := list(id_problems(directory, "policy", vocabulary)):
+        yield from problems
+    else:
+        read_policy_tokens(directory, arguments)
+
+
+def policy_template(directory: Path, named: Mapping[str, str], arguments: Mapping[str, Any]) -> Render:
+    """The chat template of a policy as a function.
+
+    Raises:
+        UserError: it has none, or one that cannot be read.
+    """
+    if (found := find_template(directory)) is None:
+        raise UserError(
+            f"policy={directory}: no chat template in tokenizer_config.json and no chat_template.jinja; add one, or "
+            "take the instruction-tuned model"
+        )
+    return template_renderer(*found, named, arguments)
+
+
+def id_problems(directory: Path, setting: str, vocabulary: Vocabulary) -> Iterator[str]:
+    """Tokens without an embedding row, and ids of the configuration that are no token or do not end a text."""
+    rows = model_rows(directory)
+    id_, token = vocabulary.highest
+    if rows is not None and id_ >= rows:
+        yield (
+            f"{setting}={directory}: its tokenizer has {id_ + 1} tokens, the model {rows} rows: {token} = {id_} has no "
+            "embedding; resize the model's embeddings (resize_token_embeddings), or remove the token"
+        )
+    for file in _ENDS:
+        config = json_or_empty(directory / file)
+        for key in _IDS:
+            for found in configured_ids(config.get(key)):
+                yield from _id_problem(f"{directory / file}: {key} {found}", key, found, vocabulary, rows)
+
+
+def _id_problem(where: str, key: str, id_: int, vocabulary: Vocabulary, rows: int | None) -> Iterator[str]:
+    token = vocabulary.tokens.get(id_)
+    if rows is not None and id_ >= rows:
+        yield f"{where} is beyond the model's {rows} rows; correct it"
+    elif token is None:
+        yield f"{where} is no token of the tokenizer beside it; correct it, or take the tokenizer of this model"
+    elif key == "eos_token_id" and token not in vocabulary.control:
+        yield (
+            f"{where} is {token!r}, an ordinary token of the tokenizer beside it, which would end responses in their "
+            "middle; correct it, or take the tokenizer of this model"
+        )
+
+
+def model_rows(directory: Path) -> int | None:
+    """Rows of a model's embedding by its config.json; None where that does not say."""
+    config = json_or_empty(directory / "config.json")
+    text = config.get("text_config")
+    rows = (text if isinstance(text, dict) else config).get("vocab_size")
+    return rows if isinstance(rows, int) else None
+
+
+def configured_ids(value: Any) -> list[int]:
+    """The ids of a setting like ``eos_token_id``: one, several, or none (null, and -1 in some configurations)."""
+    values = value if isinstance(value, list) else [value]
+    return [id_ for id_ in values if isinstance(id_, int) and not isinstance(id_, bool) and id_ >= 0]
+
+
+def stop_ids(directory: Path, end_of_turn: int | None, vocabulary: Vocabulary | None) -> list[int]:
+    """Tokens that end a response, by a policy's files: what stands at the end of a turn, the tokenizer's end of
+    sequence, and those of config.json and generation_config.json."""
+    found = {id_ for file in _ENDS for id_ in configured_ids(json_or_empty(directory / file).get("eos_token_id"))}
+    if vocabulary is not None and (name := vocabulary.named.get("eos_token")) is not None:
+        found.add(vocabulary.ids[name])
+    return sorted(found | ({end_of_turn} if end_of_turn is not None else set()))
