@@ -7,7 +7,7 @@ from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validat
 
 from nemo_sspo.config.base import Frozen
 from nemo_sspo.config.cluster import Cluster
-from nemo_sspo.config.stages import Data, Evaluation, Pairs, Parallel, Rollout, Selection, Train
+from nemo_sspo.config.stages import Data, Evaluation, Judging, Pairs, Parallel, Rollout, Selection, Train
 from nemo_sspo.config.variants import Encoder, Engine, Gate, Loss, Oracle, Precision, Repulsion
 
 
@@ -30,6 +30,7 @@ class Experiment(Frozen):
     engine: Engine
     oracle: Oracle
     encoder: Encoder
+    judging: Judging = Judging()
     pairs: Pairs = Pairs()
     gate: Gate
     loss: Loss

@@ -69,6 +69,21 @@ class Rollout(Frozen):
     several, with its model loaded once."""
 
 
+class Judging(Frozen):
+    reasoning: Literal["judged", "left_out"] = "judged"
+    """Whether oracle and encoder read what a response says before its answer, or the answer alone. Training reads all
+    of it. A response whose reasoning never ends has an empty answer, and a pair with one is dropped as such."""
+    reasoning_tags: tuple[str, str] = ("<think>", "</think>")
+    """Text that begins and text that ends a reasoning, as the policy writes them."""
+
+    @field_validator("reasoning_tags")
+    @classmethod
+    def _not_empty(cls, tags: tuple[str, str]) -> tuple[str, str]:
+        if not all(tags) or tags[0] == tags[1]:
+            raise ValueError("two different texts, neither of them empty")
+        return tags
+
+
 class Pairs(Frozen):
     symmetrize: Literal["half", "sum", "none"] = "half"
     """How the oracle's logits of a pair's two orders are combined: ``half`` (l_ij - l_ji) / 2, ``sum`` without the

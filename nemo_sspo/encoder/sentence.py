@@ -19,6 +19,7 @@ from nemo_sspo.artifacts.model_source import CODE, MODEL_FILES, local_model
 from nemo_sspo.config.variants import SentenceEncoder as SentenceSettings
 from nemo_sspo.encoder.files import encoder_problems
 from nemo_sspo.encoder.protocol import Embeddings
+from nemo_sspo.encoder.tokenizers import hold_tokenizers
 from nemo_sspo.encoder.weights import refuse_other_weights
 from nemo_sspo.encoder.windows import Window, Windows
 from nemo_sspo.errors import UserError
@@ -47,6 +48,7 @@ class Sentence:
             raise UserError(problem)
         self._model = _load(directory, settings, device)
         refuse_other_weights(self._model, directory, f"encoder.path={settings.path}")
+        hold_tokenizers(self._model, directory, f"encoder.path={settings.path}")
         self._options = self._forward_options(settings.task)
         self._prompt = self._chosen_prompt()
         self._windows = Windows(self._model, self._prompt, settings.task)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 
 from nemo_sspo.artifacts.layout import PAIRS, REFERENCE
 from nemo_sspo.artifacts.schema import PAIRS as PAIRS_SCHEMA
@@ -63,6 +65,11 @@ class PairTable(Sequence[PreferencePair]):
         prompt, chosen, rejected = (self._lengths(f"{name}_token_ids") for name in ("prompt", "chosen", "rejected"))
         return [p + max(c, r) for p, c, r in zip(prompt, chosen, rejected, strict=True)]
 
+    def highest_ids(self) -> list[int]:
+        """The highest token id of each pair; -1 where it has no tokens."""
+        columns = (self._pairs[f"{name}_token_ids"] for name in ("prompt", "chosen", "rejected"))
+        return np.max([_highest(pa.concat_arrays(column.chunks)) for column in columns], axis=0).tolist()
+
     def lengths(self) -> list[tuple[int, int, int]]:
         """Tokens of each pair's prompt, chosen and rejected response."""
         columns = (self._lengths(f"{name}_token_ids") for name in ("prompt", "chosen", "rejected"))
@@ -103,6 +110,16 @@ _PAIR_COLUMNS = (
     "target_rejected",
     "target_pair",
 )
+
+
+def _highest(lists: pa.ListArray) -> NDArray[np.int64]:
+    """The largest number of each list, [N]; -1 of an empty one."""
+    values, lengths = lists.flatten().to_numpy(), lists.value_lengths().to_numpy()
+    highest = np.full(len(lists), -1, dtype=np.int64)
+    if len(filled := np.flatnonzero(lengths)):
+        starts = np.cumsum(lengths) - lengths
+        highest[filled] = np.maximum.reduceat(values, starts[filled])
+    return highest
 
 
 def _aligned(reference: pa.Table, pair_ids: list[str]) -> list[tuple[float, float]]:

@@ -21,6 +21,7 @@ from nemo_sspo.config.variants import Precision
 from nemo_sspo.megatron.batch_plan import by_length
 from nemo_sspo.megatron.data import PairDataModule
 from nemo_sspo.megatron.families import read_hf_config
+from nemo_sspo.megatron.fit import require_fit
 from nemo_sspo.megatron.head_choice import choose_head, head_tile
 from nemo_sspo.megatron.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.model import SSPOModel
@@ -83,6 +84,7 @@ def reference_rank(job: ReferenceJob) -> Tensor:
     """Summed log-probs [pairs, 2] (chosen, rejected), fp32, on every rank. Every rank of the layout calls it."""
     # Recomputation is for a backward pass, and there is none.
     train = job.train.model_copy(update={"recompute": "none"})
+    require_fit(job.pairs, job.hf_dir)
     batches = by_length(job.pairs.row_tokens(), global_batch_size=train.global_batch_size)
     plan = MicrobatchPlan(job.pairs, batches, train, job.parallel, token_multiple(job.precision))
     with nemo_cpu_runtime():

@@ -23,6 +23,7 @@ from nemo_sspo.megatron.batch_plan import GlobalBatch, candidate_steps, shuffled
 from nemo_sspo.megatron.checkpoint import save_weights
 from nemo_sspo.megatron.data import PairDataModule
 from nemo_sspo.megatron.families import read_hf_config
+from nemo_sspo.megatron.fit import require_fit
 from nemo_sspo.megatron.flops import ModelFlops, peak_flops_here
 from nemo_sspo.megatron.head_choice import choose_head, head_tile
 from nemo_sspo.megatron.hidden_states import unwrap
@@ -140,6 +141,7 @@ def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
     Continues from the newest state in `job.scratch`, if there is one. Returns the metrics of every step.
     """
     train, batches = job.train, job.batches
+    require_fit(job.pairs, job.hf_dir)
     with nemo_cpu_runtime():
         config = training_config(job.hf_dir, job.parallel, job.precision, train)
         model = SSPOModel(

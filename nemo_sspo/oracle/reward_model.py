@@ -26,6 +26,7 @@ from nemo_sspo.oracle.batching import pack, torch_dtype
 from nemo_sspo.oracle.protocol import OnProgress, Preferences, Row, Turn, Workplace, silent
 from nemo_sspo.oracle.reward_model_files import reward_model_problems
 from nemo_sspo.oracle.unique import Unique
+from nemo_sspo.tokens.control import ControlTokens, special_tokens
 from nemo_sspo.tokens.library import load_tokenizer
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class RewardModel:
         self._tokenizer = load_tokenizer(
             directory, f"oracle.path={directory}", trust_remote_code=settings.trust_remote_code, framed=True
         )
+        self._control = ControlTokens(special_tokens(self._tokenizer))
         self._model = _load_model(directory, settings)
         place_in_precision(self._model, torch_dtype(settings.precision, self._device), self._device)
         self._limit = settings.max_tokens or _limit(self._model, self._tokenizer)
@@ -74,8 +76,8 @@ class RewardModel:
 
     def compare(self, rows: Sequence[Row], on_progress: OnProgress = silent) -> Preferences:
         """See `PreferenceOracle.compare`."""
-        firsts = [_Text(row.prompt, row.conversation, row.first) for row in rows]
-        seconds = [_Text(row.prompt, row.conversation, row.second) for row in rows]
+        firsts = [self._text(row, row.first) for row in rows]
+        seconds = [self._text(row, row.second) for row in rows]
         unique = Unique([*firsts, *seconds])
         encoded = [self._encode(text) for text in unique.items]
         rewards_U = np.empty(len(unique), dtype=np.float32)
@@ -90,6 +92,12 @@ class RewardModel:
         first_R, second_R = unique.places(firsts), unique.places(seconds)
         logits_R = rewards_U[first_R] - rewards_U[second_R]
         return Preferences(logits_R, truncated_U[first_R] | truncated_U[second_R], len(set(rows)))
+
+    def _text(self, row: Row, response: str) -> _Text:
+        """What is rewarded. A control token that a text spells is read as a space: a policy could learn to write it."""
+        blanked = self._control.blanked
+        conversation = tuple(Turn(turn.role, blanked(turn.content)) for turn in row.conversation)
+        return _Text(blanked(row.prompt), conversation, blanked(response))
 
     def _encode(self, text: _Text) -> _Encoded:
         if self._tokenizer.chat_template is None:

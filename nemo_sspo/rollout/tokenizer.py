@@ -12,7 +12,7 @@ from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.artifacts.token_record import TokenizedText, TokenRecord
 from nemo_sspo.errors import UserError
 from nemo_sspo.tokens.chat_template import Turn, read_turn
-from nemo_sspo.tokens.control import ControlTokens
+from nemo_sspo.tokens.control import ControlTokens, special_tokens
 from nemo_sspo.tokens.lengths import model_positions
 from nemo_sspo.tokens.library import describe_difference, load_tokenizer, token_ids_of
 from nemo_sspo.tokens.policy_files import read_policy_tokens, stop_ids
@@ -48,8 +48,7 @@ def load_policy_tokenizer(policy: str, arguments: Mapping[str, Any] | None = Non
 @lru_cache(maxsize=4)
 def control_tokens(tokenizer: "PreTrainedTokenizerBase") -> ControlTokens:
     """Every special token of a tokenizer, whether or not it has a name."""
-    added: dict[int, Any] = tokenizer.added_tokens_decoder
-    return ControlTokens([*tokenizer.all_special_tokens, *(str(token) for token in added.values() if token.special)])
+    return ControlTokens(special_tokens(tokenizer))
 
 
 def token_record(

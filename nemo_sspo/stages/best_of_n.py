@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
 from nemo_sspo.artifacts.schema import ROLLOUTS
 from nemo_sspo.artifacts.store import Artifact, read_table
+from nemo_sspo.config.stages import Judging
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import sigmoid, win_probabilities, win_rates
 from nemo_sspo.oracle.protocol import PreferenceOracle, Row
+from nemo_sspo.stages.judged_text import reader
 from nemo_sspo.stages.judging import both_orders, turns
 from nemo_sspo.stages.score import refuse_not_finite
 
@@ -91,14 +93,14 @@ def pick(logits_NR: NDArray[np.float32], prompt_ids: Sequence[str]) -> NDArray[n
     return win_rates(win_probabilities(logits_NKK)).argmax(axis=1)
 
 
-def read_samples(artifact: Artifact, n: int) -> dict[str, list[Sample]]:
+def read_samples(artifact: Artifact, n: int, judging: Judging) -> dict[str, list[Sample]]:
     """The first `n` samples of each held-out prompt, prompts in the order of their ids.
 
     Raises:
         UserError: a prompt has fewer.
     """
     table = read_table(artifact.file(ROLLOUTS_FILE), ROLLOUTS)
-    samples = {}
+    samples, read = {}, reader(judging, artifact)
     for row in sorted(table.select(["prompt_id", "responses"]).to_pylist(), key=lambda row: row["prompt_id"]):
         if (found := len(row["responses"])) < n:
             raise UserError(
@@ -106,7 +108,7 @@ def read_samples(artifact: Artifact, n: int) -> dict[str, list[Sample]]:
                 "it, or give this run another name=... so that it samples more"
             )
         samples[row["prompt_id"]] = [
-            Sample(response["response_id"], response["text"], len(response["token_ids"]))
+            Sample(response["response_id"], read(response["text"]), len(response["token_ids"]))
             for response in row["responses"][:n]
         ]
     return samples

@@ -27,7 +27,7 @@ from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.join import JoinedShard, join_shard, similarities
 from nemo_sspo.stages.registry import CONTENT
 
-REASONS = ("tie", "identical_texts", "empty", "unfinished", "too_long")
+REASONS = ("tie", "identical_texts", "empty", "control_tokens", "unfinished", "too_long")
 """Why a prompt has no pair; the first that applies is recorded."""
 
 MOVED = 0.1
@@ -112,7 +112,7 @@ def _write_shard(
     A function of its own: what it read is let go before the next shard is read.
     """
     settings, gate = context.experiment.pairs, context.experiment.gate
-    shard = join_shard(*artifacts)
+    shard = join_shard(*artifacts, context.experiment.judging)
     supervision = supervise(shard, settings, gate, bind("gate", gate, GATE_WEIGHTS, exclude={"form"}))
     reasons = drop_reasons(shard, supervision, settings)
     tally.add(supervision, reasons)
@@ -145,6 +145,7 @@ def drop_reasons(shard: JoinedShard, supervision: PairSupervision, settings: Pai
         "tie": supervision.tied,
         "identical_texts": _mask(pc.equal(*texts)),
         "empty": _either(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(text)), 0) for text in texts),
+        "control_tokens": _either(_spelled(shard, side) for side in sides),
         "unfinished": np.zeros(shard.prompts, dtype=bool),
         "too_long": np.zeros(shard.prompts, dtype=bool),
     }
@@ -191,6 +192,11 @@ def _sides(shard: JoinedShard, supervision: PairSupervision) -> tuple[pa.Array, 
     """Positions of the chosen and of the rejected responses among the shard's, [N] each."""
     first = np.arange(shard.prompts) * shard.k
     return pa.array(first + supervision.chosen), pa.array(first + supervision.rejected)
+
+
+def _spelled(shard: JoinedShard, side: pa.Array) -> pa.Array:
+    """Whether the responses of a side spell a control token, which text that is tokenized again would turn into one."""
+    return pc.is_in(shard.responses.field("response_id").take(side), value_set=pa.array(shard.spelled, pa.string()))
 
 
 def _mask(values: pa.Array) -> NDArray[np.bool_]:

@@ -60,7 +60,7 @@ def run(context: StageContext) -> None:
     tally = Tally(experiment.gate, experiment.seed, prompts)
     for done, (rollout, score, embed) in enumerate(shards):
         context.progress.update(done, len(shards), unit="shards")
-        tally.add(join_shard(rollout, score, embed), context)
+        tally.add(join_shard(rollout, score, embed, experiment.judging), context)
     context.progress.update(len(shards), len(shards), unit="shards")
 
     labelled = context.inputs.get("score_labelled")

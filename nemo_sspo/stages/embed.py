@@ -12,6 +12,7 @@ from nemo_sspo.artifacts.store import read_table, write_table
 from nemo_sspo.artifacts.vectors import write_vectors
 from nemo_sspo.encoder.registry import load_encoder
 from nemo_sspo.stages.context import StageContext
+from nemo_sspo.stages.judged_text import reader
 
 
 def run(context: StageContext) -> None:
@@ -19,7 +20,8 @@ def run(context: StageContext) -> None:
     table = read_table(context.input("rollout").file(ROLLOUTS_FILE), ROLLOUTS)
     responses = table.column("responses").combine_chunks().flatten()
     ids, texts = responses.field("response_id").to_pylist(), responses.field("text").to_pylist()
-    by_id = dict(zip(ids, texts, strict=True))  # equal responses to a prompt share an id
+    read = reader(context.experiment.judging, context.input("rollout"))
+    by_id = dict(zip(ids, map(read, texts), strict=True))  # equal responses to a prompt share an id
     context.progress.update(0, len(by_id), unit="responses", note="loading the encoder")
 
     encoder = context.load_once(lambda: load_encoder(context.experiment.encoder))

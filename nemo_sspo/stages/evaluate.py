@@ -39,9 +39,9 @@ from nemo_sspo.stages.matches import (
 
 def run(context: StageContext) -> None:
     """Publish evaluation.parquet, matchups.parquet, and the win rates with their intervals as counts."""
-    k = context.experiment.rollout.held_out_samples_per_prompt
-    new = read_held_out(context.input("new"), k)
-    earlier = [read_held_out(artifact, k) for artifact in context.inputs["earlier"]]
+    k, judging = context.experiment.rollout.held_out_samples_per_prompt, context.experiment.judging
+    new = read_held_out(context.input("new"), k, judging)
+    earlier = [read_held_out(artifact, k, judging) for artifact in context.inputs["earlier"]]
     for policy, opponent in enumerate(earlier):
         if opponent.prompts != new.prompts:
             raise UserError(f"evaluate: the held-out prompts of policy {policy} (0: the base) are not the new policy's")
@@ -99,7 +99,7 @@ def _matchups(
 
 def _evaluate_best_of_n(context: StageContext, oracle: PreferenceOracle, base: HeldOut, n: int) -> None:
     """Publish best_of_n.parquet, and its win rate with its interval as counts."""
-    samples = read_samples(context.input("new"), n)
+    samples = read_samples(context.input("new"), n, context.experiment.judging)
     found = best_of_n(
         oracle,
         base.prompts,

@@ -4,6 +4,7 @@ Legend: N prompts, K responses, M vectors, D embedding size, B prompts of a bloc
 here loops over responses.
 """
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 from nemo_sspo.artifacts.layout import EMBEDDING_INDEX as INDEX_FILE
 from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
 from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
+from nemo_sspo.artifacts.layout import SPELLED
 from nemo_sspo.artifacts.schema import EMBEDDING_INDEX, ROLLOUTS, SCORES
 from nemo_sspo.artifacts.store import Artifact, read_table
 from nemo_sspo.artifacts.vectors import open_vectors
+from nemo_sspo.config.stages import Judging
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.similarity import cosines
+from nemo_sspo.stages.judged_text import reader
 
 if TYPE_CHECKING:
     import zarr
@@ -46,6 +50,8 @@ class JoinedShard:
     stored_vectors: "zarr.Array"
     """[M, D]: unit vectors of the shard's distinct responses, up to the rounding of their type; they stay on disk."""
     vector_rows_NK: NDArray[np.int64]
+    spelled: frozenset[str] = frozenset()
+    """Ids of the responses whose text spells a control token of the policy's."""
 
     @property
     def prompts(self) -> int:
@@ -65,8 +71,8 @@ class JoinedShard:
         return np.asarray(self.stored_vectors[first : int(rows_BK.max()) + 1])[rows_BK - first]
 
 
-def join_shard(rollout: Artifact, score: Artifact, embed: Artifact) -> JoinedShard:
-    """Read and join one shard.
+def join_shard(rollout: Artifact, score: Artifact, embed: Artifact, judging: Judging) -> JoinedShard:
+    """Read and join one shard; a response's text is what was judged of it.
 
     Raises:
         UserError: prompts or responses are missing, repeated or differ between the artifacts, K varies, or a logit is
@@ -76,7 +82,7 @@ def join_shard(rollout: Artifact, score: Artifact, embed: Artifact) -> JoinedSha
     scores = read_table(score.file(SCORES_FILE), SCORES).combine_chunks()
     prompt_ids = _array(rollouts, "prompt_id")
     k = _uniform_k(prompt_ids, _array(rollouts, "responses"), rollout)
-    responses = _array(rollouts, "responses").flatten()
+    responses = _judged(_array(rollouts, "responses").flatten(), judging, rollout)
 
     scored = scores.take(_one_to_one(prompt_ids, _array(scores, "prompt_id"), rollout, score))
     response_ids = responses.field("response_id")
@@ -86,7 +92,9 @@ def join_shard(rollout: Artifact, score: Artifact, embed: Artifact) -> JoinedSha
     index = read_table(embed.file(INDEX_FILE), EMBEDDING_INDEX).combine_chunks()
     stored = open_vectors(embed.path)
     rows_NK = _vector_rows(prompt_ids, response_ids, index, stored.shape[0], k, embed)
-    return JoinedShard(prompt_ids, _array(rollouts, "prompt_token_ids"), responses, logits_NKK, stored, rows_NK)
+    return JoinedShard(
+        prompt_ids, _array(rollouts, "prompt_token_ids"), responses, logits_NKK, stored, rows_NK, read_spelled(rollout)
+    )
 
 
 def similarities(shard: JoinedShard, block: int = 256) -> NDArray[np.float64]:
@@ -105,6 +113,21 @@ def similarities(shard: JoinedShard, block: int = 256) -> NDArray[np.float64]:
             )
         similarity_NKK[start : start + block] = cosines_BKK.clip(0.0, 1.0)
     return similarity_NKK
+
+
+def read_spelled(rollout: Artifact) -> frozenset[str]:
+    """Ids of a rollout's responses whose text spells a control token; the file is there where there is one."""
+    path = rollout.path / SPELLED
+    return frozenset(json.loads(path.read_bytes())) if path.exists() else frozenset()
+
+
+def _judged(responses: pa.StructArray, judging: Judging, rollout: Artifact) -> pa.StructArray:
+    """Responses with what was judged of them as their text."""
+    if judging.reasoning == "judged":
+        return responses
+    read, names = reader(judging, rollout), [field.name for field in responses.type]
+    texts = pa.array([read(text) for text in responses.field("text").to_pylist()], type=pa.string())
+    return pa.StructArray.from_arrays([texts if name == "text" else responses.field(name) for name in names], names)
 
 
 def _array(table: pa.Table, name: str) -> pa.Array:

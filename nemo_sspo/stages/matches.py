@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
 from nemo_sspo.artifacts.schema import ROLLOUTS
 from nemo_sspo.artifacts.store import Artifact, read_table
+from nemo_sspo.config.stages import Judging
 from nemo_sspo.objective.length_control import bounded_difference, win_at_equal_length
 from nemo_sspo.objective.win_rates import sigmoid
 from nemo_sspo.oracle.protocol import PreferenceOracle, Row
 from nemo_sspo.stages.bootstrap import Interval, Statistic, bootstrap
 from nemo_sspo.stages.context import StageContext
+from nemo_sspo.stages.judged_text import reader
 from nemo_sspo.stages.judging import both_orders
 from nemo_sspo.stages.score import refuse_not_finite
 
@@ -51,14 +53,15 @@ Match = tuple[HeldOut, HeldOut]
 """The policy whose win rate is asked for, and its opponent; both have answered the same prompts."""
 
 
-def read_held_out(artifact: Artifact, samples: int) -> HeldOut:
+def read_held_out(artifact: Artifact, samples: int, judging: Judging) -> HeldOut:
     """Read the first `samples` responses to each prompt of a held-out rollouts artifact."""
     table = read_table(artifact.file(ROLLOUTS_FILE), ROLLOUTS)
     rows = table.select(["prompt_id", "prompt", "messages", "responses"]).to_pylist()
     rows = [row | {"responses": row["responses"][:samples]} for row in rows]
     responses = [response for row in rows for response in row["responses"]]
     tokens = {row["prompt_id"]: fmean(len(response["token_ids"]) for response in row["responses"]) for row in rows}
-    texts = {row["prompt_id"]: [response["text"] for response in row["responses"]] for row in rows}
+    read = reader(judging, artifact)
+    texts = {row["prompt_id"]: [read(response["text"]) for response in row["responses"]] for row in rows}
     return HeldOut(
         prompts={row["prompt_id"]: {"prompt": row["prompt"], "messages": row["messages"]} for row in rows},
         responses=texts,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS, TOKENS
+from nemo_sspo.artifacts.model_source import SIDE_FILES, local_model
 from nemo_sspo.artifacts.prompt_source import Message, PromptRead, read_prompts
 from nemo_sspo.artifacts.schema import PROMPTS, content_id
 from nemo_sspo.artifacts.store import write_table
@@ -21,6 +22,8 @@ from nemo_sspo.config.stages import Data
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.control_tokens import without_control_tokens
+from nemo_sspo.stages.other_tokenizers import refuse_other_tokenizers
+from nemo_sspo.tokens.lengths import length_problems
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,7 +48,10 @@ def run(context: StageContext) -> None:
 
     experiment, counts = context.experiment, context.output.counts
     data = experiment.data
+    for problem in length_problems(experiment, local_model(experiment.policy, "policy", SIDE_FILES)):
+        raise UserError(problem)
     tokenizer = load_policy_tokenizer(experiment.policy, data.template_arguments)
+    refuse_other_tokenizers(experiment)
     read = read_prompts(experiment.prompts, duplicates=data.duplicate_prompts)
     prompts = _ready(read, tokenizer, data, context)
     if data.held_out_prompts is None:

@@ -8,6 +8,7 @@ from nemo_sspo.artifacts.schema import PAIRS as PAIRS_SCHEMA
 from nemo_sspo.artifacts.schema import REFERENCE as REFERENCE_SCHEMA
 from nemo_sspo.artifacts.store import read_table, write_table
 from nemo_sspo.megatron.checked_reference import RolloutLogps, reference_logps, sampled_rows
+from nemo_sspo.megatron.fit import require_fit
 from nemo_sspo.megatron.pairs import PairTable
 from nemo_sspo.megatron.ranks import on_every_rank
 from nemo_sspo.megatron.reference import ReferenceJob
@@ -30,6 +31,7 @@ def run(context: StageContext) -> None:
         experiment.precision,
         context.progress,
     )
+    require_fit(pairs, job.hf_dir)
     found = on_every_rank(lambda: reference_logps(job, rollout), experiment.parallel.world_size)
     if found is None:
         return

@@ -72,6 +72,7 @@ _RECIPE = (
     "iterations",
     "oracle",
     "encoder",
+    "judging",
     "pairs",
     "gate",
     "loss",
@@ -99,11 +100,11 @@ STAGES: Mapping[str, StageSpec] = {
     "import_policy": StageSpec("import_policy", "train", ("policy", "precision")),
     "rollout": StageSpec("rollout", "rollout", _SAMPLING, sharded=True, gpu=True),
     "rollout_held_out": StageSpec("rollout", "rollout", (*_SAMPLING, "evaluation.best_of_n"), sharded=True, gpu=True),
-    "score": StageSpec("score", "rollout", ("oracle",), sharded=True, gpu=True),
-    "embed": StageSpec("embed", "rollout", ("encoder",), sharded=True, gpu=True),
-    "build_pairs": StageSpec("build_pairs", "rollout", ("pairs", "gate")),
+    "score": StageSpec("score", "rollout", ("oracle", "judging"), sharded=True, gpu=True),
+    "embed": StageSpec("embed", "rollout", ("encoder", "judging"), sharded=True, gpu=True),
+    "build_pairs": StageSpec("build_pairs", "rollout", ("pairs", "gate", "judging")),
     "score_labelled": StageSpec("score_labelled", "rollout", ("oracle", "evaluation.labelled_pairs"), gpu=True),
-    "diagnose": StageSpec("diagnose", "rollout", ("pairs", "gate", "seed")),
+    "diagnose": StageSpec("diagnose", "rollout", ("pairs", "gate", "judging", "seed")),
     "reference_logps": StageSpec(
         "reference_logps",
         "train",
@@ -114,9 +115,9 @@ STAGES: Mapping[str, StageSpec] = {
     "train": StageSpec("train", "train", ("train", "loss", "repulsion", "seed", *_MODEL), ranks=True, gpu=True),
     "export_candidate": StageSpec("export", "train", ("policy",), sharded=True, one_model=False),
     "rollout_selection": StageSpec("rollout", "rollout", _SAMPLING, sharded=True, gpu=True, one_model=False),
-    "select_model": StageSpec("select_model", "rollout", ("oracle", *_INTERVALS, "seed"), gpu=True),
+    "select_model": StageSpec("select_model", "rollout", ("oracle", "judging", *_INTERVALS, "seed"), gpu=True),
     "export": StageSpec("export", "train", ("policy",)),
-    "evaluate": StageSpec("evaluate", "rollout", ("oracle", "evaluation", "seed"), gpu=True),
+    "evaluate": StageSpec("evaluate", "rollout", ("oracle", "judging", "evaluation", "seed"), gpu=True),
 }
 """Every stage of the loop. Held-out rollouts are one shard: they are few, and an evaluation reads them whole. A shard
 of export_candidate and of rollout_selection is a candidate; the base policy is one alone."""

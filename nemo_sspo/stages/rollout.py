@@ -5,6 +5,7 @@ The verbs ``rollout`` (an iteration's portion), ``rollout_held_out`` (the evalua
 and in K.
 """
 
+import json
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS, TOKENS
+from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS, SPELLED, TOKENS
 from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
 from nemo_sspo.artifacts.prompt_source import Message
 from nemo_sspo.artifacts.schema import PROMPTS, ROLLOUTS, content_id
@@ -21,6 +22,7 @@ from nemo_sspo.artifacts.token_record import read_token_record
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.protocol import Completion, RolloutEngine, Sampling
 from nemo_sspo.stages.context import StageContext
+from nemo_sspo.stages.judged_text import OPENS_REASONING, opens_reasoning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,7 +59,7 @@ def run(context: StageContext) -> None:
     table = rollout_table(prompts, completions, tokenizer)
     write_table(context.output.path / ROLLOUTS_FILE, table)
     counts = rollout_counts(table)
-    context.output.counts |= counts
+    context.output.counts |= counts | token_facts(context, table, tokenizer)
     context.output.rows = table.num_rows
     context.output.timings |= {"generation_seconds": seconds, "tokens_per_second": counts["tokens"] / seconds}
 
@@ -183,6 +185,35 @@ def rollout_counts(table: pa.Table) -> dict[str, int | float]:
         "unfinished": reasons.count("length"),
         "empty": sum(not text.strip() for text in texts),
         "duplicates": len(texts) - distinct,
+    }
+
+
+def token_facts(context: StageContext, table: pa.Table, tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | float]:
+    """What the responses' tokens and texts do not agree in; the responses that spell control tokens go to a file."""
+    from nemo_sspo.rollout.tokenizer import control_tokens, policy_turn
+
+    control = control_tokens(tokenizer)
+    responses = table.column("responses").combine_chunks().flatten()
+    spelled = {
+        id_: token
+        for id_, text in zip(
+            responses.field("response_id").to_pylist(), responses.field("text").to_pylist(), strict=True
+        )
+        if (token := control.spelled(text)) is not None
+    }
+    if spelled:
+        (context.output.path / SPELLED).write_text(json.dumps(spelled, indent=1) + "\n", encoding="utf-8")
+    nameless = set(pc.unique(responses.field("token_ids").flatten()).to_pylist()) - set(tokenizer.get_vocab().values())
+    if nameless:
+        print(
+            f"{len(nameless)} sampled token ids are no tokens of the tokenizer, and no text shows them: {min(nameless)}"
+        )
+    prompt = policy_turn(context.policy, tokenizer).prompt
+    opened = opens_reasoning(prompt, context.experiment.judging.reasoning_tags)
+    return {
+        "control_tokens": len(spelled),
+        "ids_without_token": len(nameless),
+        **({OPENS_REASONING: 1} if opened else {}),
     }
 
 

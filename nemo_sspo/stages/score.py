@@ -19,6 +19,7 @@ from nemo_sspo.artifacts.schema import SCORES
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.protocol import PreferenceOracle, Row
 from nemo_sspo.stages.context import StageContext
+from nemo_sspo.stages.judged_text import reader
 from nemo_sspo.stages.judging import oracle_of, turns
 
 _WINDOW_PROMPTS = 1024
@@ -32,7 +33,7 @@ def run(context: StageContext) -> None:
     context.progress.update(0, total, unit="prompts", note="loading the oracle")
     oracle = oracle_of(context, rows=_rows(rollouts.metadata))
 
-    tally = Tally()
+    tally, read = Tally(), reader(context.experiment.judging, context.input("rollout"))
     started = time.monotonic()
     columns = ["prompt_id", "prompt", "messages", _RESPONSE_ID, "responses.list.element.text"]
     with pq.ParquetWriter(context.output.path / SCORES_FILE, SCORES, compression="zstd") as writer:
@@ -42,11 +43,19 @@ def run(context: StageContext) -> None:
             def report(done: int, scored: int = scored) -> None:
                 context.progress.update(min(scored + done, total), total, unit="prompts")
 
-            writer.write_table(score_window(batch.to_pylist(), oracle, tally, report))
+            writer.write_table(score_window(_judged(batch.to_pylist(), read), oracle, tally, report))
             context.output.rows += batch.num_rows
     seconds = time.monotonic() - started
     context.output.counts |= tally.counts(prompts=total)
     context.output.timings |= {"scoring_seconds": seconds, "pairs_per_second": tally.rows / seconds}
+
+
+def _judged(prompts: list[dict], read: Callable[[str], str]) -> list[dict]:
+    """Rows of a rollouts table with what is judged of each response as its text."""
+    return [
+        prompt | {"responses": [response | {"text": read(response["text"])} for response in prompt["responses"]]}
+        for prompt in prompts
+    ]
 
 
 def _rows(metadata: pq.FileMetaData) -> int:

@@ -27,7 +27,7 @@ from nemo_sspo.stages.matches import HeldOut, judged, longer, match_rows, read_h
 def run(context: StageContext) -> None:
     """Publish selection.json, and candidates.parquet with every prompt's win rates."""
     k = context.experiment.rollout.held_out_samples_per_prompt
-    candidates = [read_held_out(artifact, k) for artifact in context.inputs["candidates"]]
+    candidates = [read_held_out(artifact, k, context.experiment.judging) for artifact in context.inputs["candidates"]]
     before = _before(context, k)
     for number, candidate in enumerate(candidates):
         if candidate.prompts != before.prompts:
@@ -58,7 +58,9 @@ def run(context: StageContext) -> None:
 def _before(context: StageContext, samples: int) -> HeldOut:
     """The responses of the policy that the iteration started from: the base's, or the chosen candidate's."""
     selection = policy_selection(context)
-    return read_held_out(context.inputs["before"][0 if selection is None else selection.chosen], samples)
+    return read_held_out(
+        context.inputs["before"][0 if selection is None else selection.chosen], samples, context.experiment.judging
+    )
 
 
 def _selection(context: StageContext, contenders: Sequence[Contender], before: HeldOut) -> Selection:

@@ -17,6 +17,7 @@ from nemo_sspo.config.binding import bind
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.variants import Loss, Repulsion, SppoHardLoss, SppoLoss, SppoSingleLoss
 from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.fit import require_fit
 from nemo_sspo.megatron.head_choice import choose_head
 from nemo_sspo.megatron.hf_files import copy_side_files
 from nemo_sspo.megatron.model_config import training_config
@@ -42,6 +43,7 @@ def run(context: StageContext) -> None:
     refuse_too_many_candidates(job)
     # What is wrong with the policy or the layout shall be one line, not every rank's traceback.
     training_config(job.hf_dir, job.parallel, job.precision, job.train)
+    require_fit(job.pairs, job.hf_dir)
     metrics = on_every_rank(lambda: train_rank(job), job.parallel.world_size)
     # The weights are on disk: told to stop now, what is left to publish is done in the time that remains.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

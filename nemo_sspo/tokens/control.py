@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 
 class ControlTokens:
@@ -24,3 +25,9 @@ class ControlTokens:
     def blanked(self, text: str) -> str:
         """`text` with a space in the place of every control token."""
         return self._pattern.sub(" ", text)
+
+
+def special_tokens(tokenizer: Any) -> list[str]:
+    """Every special token of a tokenizer of transformers, whether or not it has a name."""
+    added = tokenizer.added_tokens_decoder.values()
+    return [*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)]

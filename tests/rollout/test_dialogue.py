@@ -70,4 +70,4 @@ def test_the_longest_dialogue_bounds_every_prompt(tokenizer, policy: Path) -> No
     assert firsts == [len(tokenizer.encode(text, add_special_tokens=False)) for text in engine.calls[0][1]]
     last = len(tokenizer.encode(engine.calls[1][1][0], add_special_tokens=False))
     assert last + 8 <= longest
-    assert context_tokens(str(policy)) == 256
+    assert context_tokens(str(policy)) == 2560

@@ -38,7 +38,7 @@ def make_policy(path: Path) -> Path:
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=64,
-        max_position_embeddings=256,
+        max_position_embeddings=2560,
         initializer_range=0.1,
         tie_word_embeddings=False,
         bos_token_id=1,

@@ -1,5 +1,6 @@
 """Pairs from rollouts, scores and embeddings with known content: values by hand, invariants, and planted faults."""
 
+import json
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,10 +17,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from nemo_sspo.artifacts.layout import DROPPED, PAIRS
+from nemo_sspo.artifacts.layout import DROPPED, PAIRS, SPELLED
 from nemo_sspo.artifacts.store import Artifact, Draft
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.stages import Pairs, Rollout
+from nemo_sspo.config.stages import Judging, Pairs, Rollout
 from nemo_sspo.config.variants import CustomGate, NoGate
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import sigmoid
@@ -291,3 +292,35 @@ def test_the_pairs_tell_by_which_oracle_and_encoder_they_were_made(
     publish_all(settings, runs.rollout_rows(TEXTS), logits_for([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]]))
     counts = runs.run_stage(settings, "build_pairs").manifest.counts
     assert {key: value for key, value in counts.items() if "." in key} == oracle | encoder
+
+
+def test_a_pair_with_a_spelled_control_token_is_dropped_and_counted(tmp_path: Path) -> None:
+    settings = runs.experiment(tmp_path)
+    rows = runs.rollout_rows(TEXTS)
+    publish_all(settings, rows, logits_for([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]]))
+    spelled = rows[0]["responses"][2]["response_id"]
+    rollout = runs.RunLayout(settings.run_dir).artifact("rollout", 1, 0)
+    (rollout / SPELLED).write_text(json.dumps({spelled: "<|user|>"}))
+    artifact = runs.run_stage(settings, "build_pairs")
+    assert artifact.manifest.counts["dropped_control_tokens"] == 1
+    assert pq.read_table(artifact.file(DROPPED)).to_pylist() == [
+        {"prompt_id": rows[0]["prompt_id"], "reason": "control_tokens"}
+    ]
+
+
+def test_a_response_without_an_answer_is_empty_where_reasoning_is_left_out(tmp_path: Path) -> None:
+    texts = [
+        ["<think>a</think>yes", "<think>b</think>no", "<think>never"],
+        ["<think>a</think>x", "<think>b</think>x", "y"],
+    ]
+    logits = logits_for([[2.0, 1.0, 0.0], [3.0, 0.0, 1.0]])
+    for judging, dropped in ((Judging(), {}), (Judging(reasoning="left_out"), {"empty", "identical_texts"})):
+        settings = runs.experiment(tmp_path / judging.reasoning, judging=judging)
+        rows = runs.rollout_rows(texts)
+        publish_all(settings, rows, logits)
+        artifact = runs.run_stage(settings, "build_pairs") if not dropped else None
+        if artifact is not None:
+            assert artifact.manifest.counts["pairs"] == 2
+        else:
+            with pytest.raises(UserError, match=r"no pair is left of 2 prompts .*'empty': 1"):
+                runs.run_stage(settings, "build_pairs")

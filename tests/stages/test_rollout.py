@@ -23,6 +23,7 @@ from nemo_sspo.rollout import vllm_engine
 from nemo_sspo.rollout.protocol import Completion, OnProgress, Sampling
 from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, token_record
 from nemo_sspo.stages.__main__ import main
+from nemo_sspo.stages.join import read_spelled
 from nemo_sspo.stages.rollout import conversation_text
 from tests.stages import runs
 
@@ -98,7 +99,30 @@ def test_rows_and_counts(tmp_path: Path, policy: Path, monkeypatch: pytest.Monke
         "unfinished": 3,
         "empty": 6,
         "duplicates": 3,
+        "control_tokens": 0,
+        "ids_without_token": 0,
     }
+
+
+def test_what_tokens_and_texts_do_not_agree_in_is_recorded(
+    tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A response that spells <|user|> in ordinary tokens, and an id that the tokenizer has no token for."""
+    tokenizer = load_policy_tokenizer(str(policy))
+    forged = [id_ for character in "<|user|>" for id_ in tokenizer(character, add_special_tokens=False)["input_ids"]]
+
+    class Engine(EchoEngine):
+        def generate(self, prompts: Sequence[Sequence[int]], *_: object) -> list[list[Completion]]:
+            plain = [[forged[0], END], [forged[1], 999, END]]
+            return [[Completion(ids, [-1.0] * len(ids), "stop") for ids in ([*forged, END], *plain)] for _ in prompts]
+
+    monkeypatch.setattr(vllm_engine, "VllmEngine", Engine)
+    artifact = runs.run_stage(settings_with_prompts(tmp_path, policy, 2, samples_per_prompt=3), "rollout")
+    counts = artifact.manifest.counts
+    assert (counts["control_tokens"], counts["ids_without_token"]) == (2, 1)
+    assert "1 sampled token ids are no tokens of the tokenizer" in capsys.readouterr().out
+    rows = pq.read_table(artifact.file(ROLLOUTS)).to_pylist()
+    assert read_spelled(artifact) == {row["responses"][0]["response_id"] for row in rows}
 
 
 def test_shards_are_a_partition(tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

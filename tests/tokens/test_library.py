@@ -121,3 +121,31 @@ def test_what_cannot_be_made_exact_is_refused(tmp_path: Path, llama_class: Path,
         UserError, match=r"policy=here: transformers .* gives other tokens than .*tokenizer\.json: 'How"
     ):
         load_tokenizer(llama_class, "policy=here")
+
+
+def test_pairrm_scores_what_the_file_says(tmp_path: Path) -> None:
+    """A PairRM on a SentencePiece file alone: "…" is "..." to it, and a full-width comma a comma."""
+    pytest.importorskip("sentencepiece")
+    pytest.importorskip("torch")
+    import torch
+    from safetensors.torch import save_file
+    from transformers import DebertaV2Model
+
+    from nemo_sspo.config.variants import PairRMOracle
+    from nemo_sspo.oracle.pairrm import PairRM, PairRMModel
+    from nemo_sspo.oracle.protocol import Row
+    from tests.oracle.tiny_pairrm import _backbone_config
+
+    make_deberta(tmp_path / "backbone")
+    torch.manual_seed(0)
+    config = _backbone_config(300)
+    config.save_pretrained(tmp_path / "backbone")
+    state = PairRMModel(DebertaV2Model(config), config.hidden_size, 1).state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "model.safetensors")
+    ranker = {"ranker_type": "pairranker", "model_type": "deberta", "model_name": "backbone"}
+    (tmp_path / "config.json").write_text(json.dumps(ranker))
+    pairs = [("Fine… sauce.", "Fine... sauce."), ("Sauce\uff0cplease.", "Sauce,please."), ("a\u00a0cup", "a cup")]
+    rows = [Row("Pick one sauce.", text, "Flour.") for pair in pairs for text in pair]
+    logits = PairRM(PairRMOracle(path=str(tmp_path))).compare(rows).logits_R
+    assert logits[::2] == pytest.approx(logits[1::2], abs=1e-6)
+    assert len(set(logits.round(5).tolist())) == len(pairs), "other texts have other scores"

@@ -1,0 +1,29 @@
+"""The tokenizers of a sentence-transformers model, held to their own files."""
+
+from pathlib import Path
+from typing import Any
+
+from nemo_sspo.encoder.files import backbone_folders
+from nemo_sspo.errors import UserError
+from nemo_sspo.tokens.library import hold_to_file
+
+
+def hold_tokenizers(model: Any, directory: Path, setting: str) -> None:
+    """Put the files' rules in the place of the library's where it has others. A StaticEmbedding reads its file itself.
+
+    Raises:
+        UserError: a tokenizer cannot be made to give its file's ids, or gives ids that its model has no row for.
+    """
+    loaded = [
+        module for module in model.modules() if hasattr(getattr(module, "tokenizer", None), "added_tokens_decoder")
+    ]
+    loaded = [module for module in loaded if module is not model]
+    folders = list(backbone_folders(directory))
+    if len(folders) != len(loaded):  # modules of the model's own code: what they read lies beside it
+        folders = [directory] * len(loaded)
+    for module, folder in zip(loaded, folders, strict=True):
+        tokenizer = hold_to_file(module.tokenizer, folder, setting, framed=True)
+        rows = getattr(getattr(module, "auto_model", None), "get_input_embeddings", lambda: None)()
+        token, id_ = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+        if (known := getattr(rows, "num_embeddings", None)) is not None and id_ >= known:
+            raise UserError(f"{setting}: its tokenizer has {token} = {id_}, the model {known} rows; remove the token")
