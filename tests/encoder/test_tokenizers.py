@@ -23,6 +23,7 @@ def test_another_class_changes_no_id(tmp_path: Path) -> None:
     found = Sentence(SentenceEncoder(path=str(backbone)), "cpu")
     file = Tokenizer.from_file(str(backbone / "tokenizer.json"))
     file.no_truncation()
+    file.no_padding()
     tokenizer = found._model.tokenizer
     assert [tokenizer(text)["input_ids"] for text in PROBES[:5]] == [file.encode(text).ids for text in PROBES[:5]]
     assert found.encode(PROBES).vectors_ND == pytest.approx(right, abs=1e-5)
