@@ -14,16 +14,16 @@ def differ(before: object, after: object) -> bool:
 
 
 def fingerprint(path: Path) -> str:
-    """32 hex digits over a file, or over every file of a directory: names, sizes, and content.
+    """32 hex digits over a file, or over every file of a directory that is not hidden: names, sizes, and content.
 
     Of a file above 2 MiB only the first and the last MiB are read: a 70B policy is looked at before every step.
     """
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if not file.is_file():
+        name = file.relative_to(path).as_posix() if path.is_dir() else ""
+        if not file.is_file() or f"/{name}".count("/."):  # nobody reads a hidden file
             continue
         size = file.stat().st_size
-        name = file.relative_to(path).as_posix() if path.is_dir() else ""
         digest.update(f"{name}\0{size}\0".encode())
         with file.open("rb") as content:
             if size <= 2 * _EDGE_BYTES:

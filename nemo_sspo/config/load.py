@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
-from yaml import MarkedYAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from nemo_sspo.config.describe import FieldMeaning, describe_settings, kinds_of_keys
 from nemo_sspo.config.experiment import Experiment
@@ -76,6 +76,7 @@ def compose_settings(overrides: Sequence[str], config_dir: Path | None = None) -
     """The composed and resolved tree, not yet validated."""
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"--config-dir {config_dir}: no such directory")
+    _refuse_other_encodings(config_dir)
     parsed = _parse(overrides)
     arguments = [_argument(override, config_dir) for override in parsed]
     with initialize_config_dir(str(config_root()), version_base="1.3"):
@@ -86,6 +87,8 @@ def compose_settings(overrides: Sequence[str], config_dir: Path | None = None) -
             raise UserError(_one_line(error)) from None
         except MarkedYAMLError as error:
             raise UserError(_yaml_mistake(error)) from None
+        except YAMLError as error:  # a character that YAML has no place for
+            raise UserError(_one_line(error)) from None
     assert isinstance(settings, dict)
     if isinstance(cluster := settings.get("cluster"), dict):
         cluster.setdefault("kind", "local")  # files written before there were kinds
@@ -120,6 +123,17 @@ def choices(group: str, config_dir: Path | None = None) -> list[str]:
     """Names of the YAML files of a group, the user's among them."""
     roots = [config_root(), *([config_dir] if config_dir else [])]
     return sorted({path.stem for root in roots for path in (root / group).glob("*.yaml")})
+
+
+def _refuse_other_encodings(config_dir: Path | None) -> None:
+    """The YAML reader does not say which file it could not decode."""
+    for file in sorted(filter(Path.is_file, config_dir.rglob("*.yaml"))) if config_dir else []:
+        try:
+            file.read_bytes().decode()
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            byte = error.object[error.start]
+            raise UserError(f"{file} line {line}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8") from None
 
 
 def _search_path(config_dir: Path | None) -> list[str]:

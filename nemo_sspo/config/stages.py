@@ -63,7 +63,8 @@ class Rollout(Frozen):
     """Longest response in tokens; one that does not end by then is kept as unfinished."""
     source: str | None = None
     """Responses that iteration 1 takes instead of sampling: a JSONL or Parquet file, a directory of such files or a
-    data set id, with a prompt and `responses`, or `chosen` and `rejected`. Their number is K of that iteration."""
+    data set id, with a prompt and `responses`, or `chosen` and `rejected`. Their number is K of that iteration. A
+    response whose `finish_reasons` (or `finish_reason_chosen`, `_rejected`) is `length` was cut, and gets no end."""
     shards: PositiveInt = 1
     """Parts into which the prompts are cut; each is sampled, scored and embedded by steps of its own. One process takes
     several, with its model loaded once."""

@@ -65,7 +65,10 @@ def _brings_code(path: str, directory: Path | None) -> bool:
     if directory is None:
         return path in _ENCODERS_WITH_CODE
     config, modules = directory / "config.json", directory / "modules.json"
-    types = [str(module.get("type")) for module in json.loads(modules.read_text())] if modules.is_file() else []
+    found = _json(modules, "") if modules.is_file() else []
+    if not isinstance(found, list) or not all(isinstance(module, dict) for module in found):
+        raise UserError(f"{modules}: expected a list of the model's modules")
+    types = [str(module.get("type")) for module in found]
     foreign = any(not name.startswith("sentence_transformers.") for name in types)
     return foreign or (config.is_file() and "auto_map" in json_object(config, ""))
 
@@ -73,7 +76,7 @@ def _brings_code(path: str, directory: Path | None) -> bool:
 def policy_bytes(experiment: Experiment) -> int:
     """Size of a local policy's weights; 0 where it is not known."""
     directory = Path(experiment.policy)
-    return sum(path.stat().st_size for path in directory.glob("*.safetensors")) if directory.is_dir() else 0
+    return sum(path.stat().st_size for path in directory.glob("*.safetensors") if path.is_file())
 
 
 def local_directory(setting: str, path: str) -> Path | None:
@@ -90,15 +93,19 @@ def local_directory(setting: str, path: str) -> Path | None:
 
 def json_object(path: Path, advice: str) -> dict[str, Any]:
     """A JSON file that holds an object; a UserError otherwise."""
+    value = _json(path, advice)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object")
+    return value
+
+
+def _json(path: Path, advice: str) -> Any:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path.parent}: no {path.name}; {advice}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return value
 
 
 def _indivisible(path: Path, config: dict[str, Any], parallel: Parallel) -> Iterator[str]:

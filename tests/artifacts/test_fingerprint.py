@@ -21,6 +21,20 @@ def test_a_directory_is_its_names_and_contents_not_its_place_or_age(tmp_path):
     assert fingerprint(tmp_path / "a") != first
 
 
+def test_hidden_files_come_and_go(tmp_path):
+    """A look into a directory with a notebook or a file manager does not make its records others."""
+    folder = tmp_path / ".cache"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("{}")
+    before = fingerprint(folder)
+    for name in (".DS_Store", ".ipynb_checkpoints/train-checkpoint.jsonl", "sub/._train.jsonl"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x")
+        assert fingerprint(folder) == before
+    (folder / "sub" / "a.b").write_text("x")
+    assert fingerprint(folder) != before
+
+
 def test_of_a_large_file_both_ends_and_the_size_count(tmp_path):
     path = tmp_path / "model.safetensors"
     seen = set()

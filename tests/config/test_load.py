@@ -244,3 +244,18 @@ def test_a_prefix_is_named_once():
 )
 def test_training_settings_that_exclude_each_other(overrides, message):
     assert message in message_of(QUICK, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"# one\nname: caf\xe9\n", r"experiment/mine\.yaml line 2: not UTF-8 \(byte 0xe9\); save the file as UTF-8$"),
+        (b"name: a\0b\n", r"unacceptable character #x0000.*experiment/mine\.yaml"),
+    ],
+)
+def test_a_file_in_another_encoding_is_named(tmp_path, content, message):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        load_experiment(["experiment=mine"], tmp_path)
+    assert "\n" not in str(caught.value)

@@ -176,6 +176,9 @@ def test_weights_that_the_import_refuses(place):
     (policy / "pytorch_model.bin").write_bytes(b"")
     assert only().startswith("policy=policy: pytorch_model.bin lies beside model.safetensors")
     (policy / "pytorch_model.bin").unlink()
+    (policy / "adapter_model.safetensors").symlink_to("gone")
+    assert only().startswith("policy=policy: adapter_model.safetensors lies beside model.safetensors")
+    (policy / "adapter_model.safetensors").unlink()
     (policy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
     assert "names other files than the model.safetensors beside it" in only()
 
@@ -234,6 +237,13 @@ def test_encoder_and_environments(place):
     assert "give encoder.trust_remote_code=true" in only("encoder.path=encoder")
     assert found("encoder.path=encoder", "encoder.trust_remote_code=true") == []
     (place / "encoder" / "config.json").write_text("{}")
+    for text, named in (
+        (b"{", "not valid JSON"),
+        (b"\xff\xfe[", "not valid JSON"),
+        (b"[3]", "expected a list of the mo"),
+    ):
+        (place / "encoder" / "modules.json").write_bytes(text)
+        assert f"encoder/modules.json: {named}" in found("encoder.path=encoder")[-1]
     modules = [{"type": f"sentence_transformers.models.{kind}"} for kind in ("Transformer", "Pooling")]
     (place / "encoder" / "modules.json").write_text(json.dumps(modules))
     assert found("encoder.path=encoder") == []
