@@ -82,6 +82,9 @@ class LocalCluster(Frozen):
     """Processes that may run at once on a machine without GPUs; half of them sample while the others score."""
     gpus: NonNegativeInt | None = None
     """GPUs of the machine; without it, those that are visible."""
+    save_seconds: NonNegativeFloat = 300.0
+    """Seconds that training may take to end its step and save its state, when the run is told to stop or another step
+    fails; then it is ended. It continues from that state."""
 
     @property
     def has_gpus(self) -> bool:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -20,20 +21,27 @@ GRACE_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_ROUNDS = 50
+_POLL_SECONDS = 0.2
 
 
 class _Stop(Exception):
     """SIGTERM came: from the runner, or from the kernel because the runner died."""
 
 
-def guarded(command: list[str]) -> list[str]:
-    """The command line that runs `command` under a guard of this process."""
-    return [sys.executable, "-m", "nemo_sspo.launch.guard", str(os.getpid()), *command]
+def guarded(command: list[str], save_seconds: float = 0.0) -> list[str]:
+    """The command line that runs `command` under a guard of this process.
+
+    Args:
+        save_seconds: how long what listens to SIGUSR1 below the guard may take to save its state and end, once the
+            guard is told to stop. 0: the command gets SIGTERM at once.
+    """
+    return [sys.executable, "-m", "nemo_sspo.launch.guard", str(os.getpid()), str(save_seconds), *command]
 
 
 def main(arguments: list[str]) -> int:
-    """Run ``<parent pid> <command...>``; return the command's exit code, 128 + n when signal n ended it."""
-    parent, command = int(arguments[0]), arguments[1:]
+    """Run ``<parent pid> <save seconds> <command...>``; return the command's exit code, 128 + n when signal n ended
+    it."""
+    parent, save_seconds, command = int(arguments[0]), float(arguments[1]), arguments[2:]
     signal.signal(signal.SIGTERM, _stop)
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
@@ -49,7 +57,7 @@ def main(arguments: list[str]) -> int:
         print(f"error: cannot start {command[0]} ({error.strerror})", file=sys.stderr)
         return 2
     except _Stop:
-        code = _end(process, grace=GRACE_SECONDS if os.getppid() == parent else 0.0)
+        code = _end(process, parent, save_seconds)
     finally:
         _kill_descendants()
     return code if code >= 0 else 128 - code
@@ -80,17 +88,48 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
     raise _Stop
 
 
-def _end(process: subprocess.Popen[bytes] | None, grace: float) -> int:
+def _end(process: subprocess.Popen[bytes] | None, parent: int, save_seconds: float) -> int:
     """Ask the command to end, then insist. A runner that was killed may start again at once: no grace then."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if process is None:
         return 128 + signal.SIGTERM
+    # Not through the command: torchrun would kill its ranks 30 s later (torch < 2.12 whatever it is told).
+    if save_seconds and _tell_to_save() and (code := _wait(process, parent, save_seconds)) is not None:
+        return code
     process.terminate()
+    if (code := _wait(process, parent, GRACE_SECONDS)) is not None:
+        return code
+    process.kill()
+    return process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], parent: int, seconds: float) -> int | None:
+    """The command's exit code; None when the time is over or the runner has died."""
+    deadline = time.monotonic() + seconds
+    while os.getppid() == parent and (left := deadline - time.monotonic()) > 0:
+        try:
+            return process.wait(min(left, _POLL_SECONDS))
+        except subprocess.TimeoutExpired:
+            continue
+    return process.poll()
+
+
+def _tell_to_save() -> bool:
+    """SIGUSR1 to every process below that has a handler for it; whether there is one."""
+    listening = [pid for pid in descendants(os.getpid()) if _catches(pid, signal.SIGUSR1)]
+    for pid in listening:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGUSR1)
+    return bool(listening)
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
     try:
-        return process.wait(grace)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    mask = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "0")
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def _kill_descendants() -> None:

@@ -24,6 +24,7 @@ from nemo_sspo.launch.machine import gpus_to_use, local_cluster
 from nemo_sspo.launch.plan import Step, chain_lengths, plan
 from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.stages.freshness import Freshness
+from nemo_sspo.stages.registry import SAVES_STATE
 from nemo_sspo.stages.variables import of_process
 
 POLL_SECONDS = 0.2
@@ -51,6 +52,9 @@ class Display(Protocol):
 
     def finished(self, step: Step, seconds: float) -> None:
         """The step's artifact is published."""
+
+    def stopping(self, step: Step, seconds: float) -> None:
+        """The run ends, once the step has saved its state; it is given so many seconds."""
 
 
 class StepFailed(Exception):
@@ -206,7 +210,7 @@ class LocalRunner:
         del self._gpus[: first.gpus]
         with log.open("wb") as file:
             process = subprocess.Popen(
-                guarded(self._command(self._experiment, lane, attempt)),
+                guarded(self._command(self._experiment, lane, attempt), self._save_seconds(first)),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -226,6 +230,9 @@ class LocalRunner:
         # None for a step that was dealt none: it would take memory of one that another step was dealt, and conversion,
         # which is the host's, would find CUDA there.
         return of_process(getattr(self._experiment.cluster, step.environment).variables, gpus)
+
+    def _save_seconds(self, step: Step) -> float:
+        return self._cluster.save_seconds if step.stage in SAVES_STATE else 0.0
 
     def _collect(self) -> None:
         """Report progress; take in what is published and what has ended."""
@@ -254,9 +261,11 @@ class LocalRunner:
         """Each guard ends its step and everything that the step started."""
         for item in self._running:
             item.process.terminate()
+            if item.step and (seconds := self._save_seconds(item.step)):
+                self._display.stopping(item.step, seconds)
         for item in self._running:
             try:
-                item.process.wait(_STOP_SECONDS)
+                item.process.wait(self._save_seconds(item.lane[0]) + _STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 item.process.kill()
                 item.process.wait()

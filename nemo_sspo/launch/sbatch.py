@@ -20,14 +20,13 @@ from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.config.cluster import RANK_VARIABLES, SlurmCluster, SlurmEnvironment
 from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.launch.jobs import Job
+from nemo_sspo.stages.registry import SAVES_STATE
 from nemo_sspo.stages.variables import ALWAYS
 
 TEMPLATE = "stage.sbatch.j2"
 _PACKAGE = Path(__file__).parents[1]
 _DIRECTIVE = re.compile(r"--[a-z-]+(=[A-Za-z0-9_@%+=:,./~*&|()\[\]-]+)?")
 _MOUNT_BREAKING = re.compile(r"[,:\s]")
-# Stages that save their state when they are told to stop. The others end at once: their shard is run again.
-_SAVES_STATE = frozenset({"train"})
 # Seconds by which Slurm may send the signal of a time limit early.
 _SIGNAL_IS_EARLY = 60
 _NO_LIMIT = 10**9
@@ -84,7 +83,7 @@ def render(job: Job, cluster: SlurmCluster, place: Place, run_name: str) -> str:
         last_shard=_last_shard(job),
         artifact=RunLayout(place.run).artifact(job.stage, job.iteration),
         manifest=MANIFEST_NAME,
-        saves_state=job.stage in _SAVES_STATE,
+        saves_state=job.stage in SAVES_STATE,
         limit=_limit_seconds(job),
         limit_is_near=cluster.signal_seconds + _SIGNAL_IS_EARLY,
         does_not_fit=_does_not_fit(job),

@@ -14,3 +14,11 @@ def die_with(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended before prctl could see it
             os._exit(1)
+
+
+def serve_to_the_end_of(rank: int) -> None:
+    """The same for a process through which `rank` saves a state after it was told to stop: what asks the rank's whole
+    process group (torchrun, Slurm) does not end this one."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    die_with(rank)

@@ -15,7 +15,7 @@ from typing import Any
 
 from megatron.core.dist_checkpointing.strategies import filesystem_async
 
-from nemo_sspo.megatron.parent_death import die_with
+from nemo_sspo.megatron.parent_death import serve_to_the_end_of
 
 
 class WriterQueue:
@@ -24,7 +24,7 @@ class WriterQueue:
     def __init__(self) -> None:
         # Spawned, because gloo's threads hold locks that a fork would copy.
         manager = SyncManager(ctx=get_context("spawn"))
-        manager.start(die_with, (os.getpid(),))
+        manager.start(serve_to_the_end_of, (os.getpid(),))
         self._queue = manager.Queue()  # keeps the manager
 
     def put(self, answer: Any) -> None:

@@ -18,6 +18,9 @@ class NamedStep(Protocol):
         ...
 
 
+_STOPPING = "told to stop: {step} ends its step and saves its state (up to {seconds:.0f} s; Ctrl-C ends it at once)"
+
+
 class Lines:
     """One line per event, for logs and pipes."""
 
@@ -61,6 +64,10 @@ class Lines:
         """Announce the step's end."""
         self._done += 1
         self._say(f"done   {step.step_id} in {seconds:.1f} s ({self._done} of {self._total})")
+
+    def stopping(self, step: NamedStep, seconds: float) -> None:
+        """Say what is waited for."""
+        self._say(_STOPPING.format(step=step.step_id, seconds=seconds))
 
     def _say(self, text: str) -> None:
         elapsed = time.monotonic() - self._begun
@@ -124,6 +131,12 @@ class Bars:
         self._progress.remove_task(self._tasks.pop(step.step_id))
         self._progress.advance(self._run)
         self._progress.console.print(f"  {step.step_id:<32} {seconds:7.1f} s", markup=False, highlight=False)
+
+    def stopping(self, step: NamedStep, seconds: float) -> None:
+        """Say what is waited for."""
+        self._progress.console.print(
+            f"  {_STOPPING.format(step=step.step_id, seconds=seconds)}", markup=False, highlight=False
+        )
 
 
 def live_display(console: Console, total: int) -> Lines | Bars:

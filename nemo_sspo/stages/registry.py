@@ -32,6 +32,9 @@ class StageSpec:
     """Its shards load the same model, so that one process may take several of them with it loaded once."""
 
 
+SAVES_STATE = frozenset({"train"})
+"""Stages that save their state when they are told to stop. The others end at once: their step is run again."""
+
 _SOURCES = {
     "policy",
     "prompts",

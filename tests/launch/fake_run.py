@@ -40,6 +40,9 @@ class Recorder:
         assert seconds > 0
         self.events.append(("finished", step.step_id))
 
+    def stopping(self, step: Step, seconds: float) -> None:
+        self.events.append(("stopping", step.step_id))
+
     def of(self, kind: str) -> list[str]:
         """Steps of one kind of event, in order."""
         return [name for event, name in self.events if event == kind]

@@ -11,7 +11,7 @@ import pytest
 
 from nemo_sspo.launch.guard import descendants, guarded
 from tests.launch.conftest import wait_until
-from tests.processes import is_running
+from tests.processes import is_running, words_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prctl and /proc")
 
@@ -89,7 +89,51 @@ def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(tmp_path):
         "from nemo_sspo.launch import guard; import sys; guard.GRACE_SECONDS = 0.3; sys.exit(guard.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", f"{stubborn}; time.sleep(300)", str(tmp_path / "ready")]
-    process = subprocess.Popen([sys.executable, "-c", code, str(os.getpid()), *command])
+    process = subprocess.Popen([sys.executable, "-c", code, str(os.getpid()), "0", *command])
     wait_until((tmp_path / "ready").exists)
     process.terminate()
     assert process.wait(10) == 128 + signal.SIGKILL
+
+
+# Like torchrun with a rank: the command takes SIGTERM for the end of it and its child, and would die of SIGUSR1; the
+# child saves a state on SIGUSR1, which takes a while.
+RANK = textwrap.dedent(
+    """
+    import os, pathlib, signal, sys, time
+    def save(*_):
+        time.sleep(float(sys.argv[2]))
+        pathlib.Path(sys.argv[1] + ".state").touch()
+        os._exit(85)
+    signal.signal(signal.SIGUSR1, save)
+    pathlib.Path(sys.argv[1]).touch()
+    time.sleep(300)
+    """
+)
+LAUNCHER = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', *sys.argv[1:]]).returncode)"
+
+
+@pytest.mark.parametrize(
+    ("save_seconds", "takes", "code", "saved"), [(20.0, "1", 85, True), (0.0, "1", 143, False), (0.5, "60", 143, False)]
+)
+def test_what_saves_its_state_is_told_by_itself_and_given_time(tmp_path, save_seconds, takes, code, saved):
+    ready = tmp_path / "rank"
+    command = [sys.executable, "-c", LAUNCHER, RANK, str(ready), takes]
+    process = subprocess.Popen(guarded(command, save_seconds))
+    wait_until(ready.exists)
+    process.terminate()
+    assert process.wait(20) == code
+    assert (tmp_path / "rank.state").exists() == saved
+
+
+def test_a_runner_that_dies_while_a_state_is_saved_is_not_waited_for(tmp_path):
+    ready = tmp_path / "rank"
+    runner = RUNNER.replace("sys.argv[1:]", "sys.argv[1:], 60.0")
+    process = subprocess.Popen([sys.executable, "-c", runner, sys.executable, "-c", LAUNCHER, RANK, str(ready), "60"])
+    wait_until(ready.exists)
+    (guard,) = [pid for pid in descendants(process.pid) if "nemo_sspo.launch.guard" in words_of(pid)]
+    below = descendants(guard)
+    os.kill(guard, signal.SIGTERM)
+    wait_until(lambda: is_running(guard))
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(map(is_running, [guard, *below])), 10)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import sys
 import time
 from pathlib import Path
@@ -57,6 +58,23 @@ def test_its_process_ends_with_a_rank_that_dies(tmp_path: Path) -> None:
     while is_running(pid):
         assert time.monotonic() < deadline, "still there"
         time.sleep(0.05)
+
+
+def test_a_signal_to_the_ranks_whole_group_leaves_it_at_work() -> None:
+    """torchrun sends SIGTERM so, and Slurm SIGUSR1 where it does not know a job's processes by their cgroup; the rank
+    saves its state after that."""
+
+    def rank() -> object:
+        os.setpgid(0, 0)
+        answering = WriterQueue()
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, lambda *_: None)
+            os.killpg(0, number)
+        time.sleep(0.2)
+        answering.put("written")
+        return answering.get_nowait()
+
+    assert run_forked(rank, 1, timeout=TIMEOUT) == ["written"]
 
 
 def test_megatron_takes_it_and_it_holds_no_torch() -> None:
