@@ -7,13 +7,21 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from nemo_sspo.artifacts.records import is_on_disk
-from nemo_sspo.config.cluster import Environment, SlurmEnvironment
+from nemo_sspo.config.cluster import Environment, SlurmCluster, SlurmEnvironment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.check_functions import packages
 from nemo_sspo.stages.variables import of_process
+from nemo_sspo.visible_gpus import visible_gpus
 
-# Looks packages up without importing them.
-_PROBE = "import importlib.util as u, json, sys; print(json.dumps([n for n in sys.argv[1:] if not u.find_spec(n)]))"
+# Looks packages up without importing them; of torch also whether it is a processor's build (None: it is not there).
+_PROBE = """
+import importlib.util, json, pathlib, runpy, sys
+missing = [name for name in sys.argv[1:] if not importlib.util.find_spec(name)]
+torch = importlib.util.find_spec("torch")
+version = pathlib.Path(torch.origin).with_name("version.py") if torch and torch.origin else None
+no_cuda = runpy.run_path(str(version)).get("cuda") is None if version and version.exists() else None
+print(json.dumps({"missing": missing, "no_cuda": no_cuda}))
+"""
 _PROBE_SECONDS = 20
 _NEEDED = {
     "train": ("nemo_sspo", "torch", "megatron", "nemo"),
@@ -40,8 +48,15 @@ def check_environments(experiment: Experiment) -> Iterator[str]:
         needed["rollout"].append(DATA_SET_PACKAGE)
     here = [name for name in needed if _starts_here(getattr(experiment.cluster, name))]
     with ThreadPoolExecutor() as pool:
-        answers = pool.map(lambda name: _problem(name, getattr(experiment.cluster, name), needed[name]), here)
+        cluster, on_gpus = experiment.cluster, _runs_on_gpus(experiment)
+        answers = pool.map(lambda name: _problem(name, getattr(cluster, name), needed[name], on_gpus=on_gpus), here)
         yield from (answer for answer in answers if answer is not None)
+
+
+def _runs_on_gpus(experiment: Experiment) -> bool:
+    """Whether the interpreters must be a GPU's: not where a plan is made away from the GPUs that it is for."""
+    cluster = experiment.cluster
+    return cluster.has_gpus and (isinstance(cluster, SlurmCluster) or bool(visible_gpus()))
 
 
 def environment_problem(name: str, environment: Environment) -> str | None:
@@ -67,7 +82,7 @@ def _starts_here(environment: Environment) -> bool:
     )
 
 
-def _problem(name: str, environment: Environment, packages: Sequence[str]) -> str | None:
+def _problem(name: str, environment: Environment, packages: Sequence[str], *, on_gpus: bool = False) -> str | None:
     setting = f"cluster.{name}.python={environment.python}"
     advice = f"`make environments` makes one here; NEMO_SSPO_{name.upper()}_PYTHON names another"
     if shutil.which(environment.python) is None:
@@ -81,9 +96,15 @@ def _problem(name: str, environment: Environment, packages: Sequence[str]) -> st
             env=of_process(environment.variables, gpus=()),
             check=True,
         )
-        missing = json.loads(answer.stdout)
+        found = json.loads(answer.stdout)
+        missing, no_cuda = found["missing"], found["no_cuda"]
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return f"{setting}: does not start as a Python interpreter ({type(error).__name__}); {advice}"
+    if not missing and on_gpus and no_cuda:
+        return (
+            f"{setting}: its torch is built without CUDA, so that its stages would run on the processor beside the "
+            f"GPUs; NEMO_SSPO_{name.upper()}_PYTHON names another, cluster=local_cpu means the processor"
+        )
     if not missing:
         return None
     if not set(missing) & set(_NEEDED[name]):  # an environment of this project, and something of this run's besides

@@ -281,6 +281,7 @@ def test_fp8_on_a_cpu(place):
 
 @pytest.mark.usefixtures("eight_gpus")
 def test_gpus(place, monkeypatch):
+    monkeypatch.setattr(check_environments, "_runs_on_gpus", lambda _: False)  # this Python's torch is a processor's
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert only("cluster.gpus=null").startswith("no GPU is visible")
     assert only("cluster.gpus=null").endswith("cluster.gpus=4 plans for a machine that has as many")
@@ -289,6 +290,27 @@ def test_gpus(place, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     assert found("cluster.gpus=null") == []
     assert "takes 4 GPUs and 2 are visible" in only("cluster.gpus=2")
+
+
+@pytest.mark.usefixtures("eight_gpus")
+def test_a_processors_torch_beside_gpus(place, monkeypatch, tmp_path):
+    """Its stages would run on the processor, without a word. A plan for GPUs elsewhere may be made with it."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    torch = tmp_path / "cpu" / "torch"
+    torch.mkdir(parents=True)
+    (torch / "__init__.py").write_text("raise AssertionError('imported')")
+    (torch / "version.py").write_text("from typing import Optional\ncuda: Optional[str] = None\n")
+    monkeypatch.setenv("PYTHONPATH", f"{torch.parent}:{os.environ['PYTHONPATH']}")
+    problems = found("cluster.gpus=null")
+    assert [problem.partition("=")[0] for problem in problems] == ["cluster.train.python", "cluster.rollout.python"]
+    assert "its torch is built without CUDA" in problems[0]
+    assert "NEMO_SSPO_TRAIN_PYTHON names another" in problems[0]
+    assert found() == []  # the quickstart's processor is meant
+    (torch / "version.py").write_text("cuda = '12.8'\n")
+    assert found("cluster.gpus=null") == []
+    (torch / "version.py").write_text("cuda = None\n")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert found("cluster.gpus=4") == []
 
 
 def test_a_disk_that_is_too_small(place, monkeypatch):
