@@ -1,6 +1,7 @@
 """``doctor``: what this machine and its environments are fit for, looked at, and with ``--run`` tried."""
 
 import argparse
+import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from nemo_sspo.doctor.check import Check
 
 RECORD = "doctor.json"
+_ENVIRONMENTS = "environments.json"
 
 
 def register(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -47,7 +49,7 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
 def doctor(options: argparse.Namespace) -> int:
     """Check, show a table, write the record."""
     from nemo_sspo.doctor.check import exit_code
-    from nemo_sspo.doctor.environments import look_at
+    from nemo_sspo.doctor.environments import look_at, usable, with_earlier
     from nemo_sspo.doctor.machine import look_at_machine
     from nemo_sspo.doctor.record import as_json
     from nemo_sspo.doctor.setup_checks import remarks, setup_checks
@@ -57,7 +59,8 @@ def doctor(options: argparse.Namespace) -> int:
     directory = options.directory or Path("runs/doctor") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     experiment = _experiment(options, directory)
     console = Console(stderr=options.json)
-    machine, environments = look_at_machine(directory), look_at(experiment)
+    machine, found = look_at_machine(directory), look_at(experiment)
+    environments = with_earlier(found, directory / _ENVIRONMENTS)
     checks: list[Check] = setup_checks(machine, environments, experiment.precision)
     for remark in remarks(machine):
         print(f"note: {remark}", file=sys.stderr)
@@ -65,13 +68,16 @@ def doctor(options: argparse.Namespace) -> int:
     if not options.json:
         _show(checks, console)
     if options.run:
-        more, trial = _try(experiment, environments, console, options.minutes)
+        if not (here := usable(found)):
+            raise UserError(found["train"]["problem"])
+        more, trial = _try(experiment, here, console, options.minutes)
         _show(more, console)
         checks += more
     record = as_json(checks, machine, environments, trial)
     if options.json:
         print(record, end="")
     if options.run:
+        (directory / _ENVIRONMENTS).write_text(json.dumps(environments))
         file = directory / RECORD
         file.write_text(record)
         console.print(f"{file}: the record; it names no host, path or secret", markup=False, highlight=False)
@@ -100,19 +106,16 @@ def _experiment(options: argparse.Namespace, directory: Path) -> "Experiment":
 
 
 def _try(
-    experiment: "Experiment", environments: dict[str, Any], console: Console, minutes: float
+    experiment: "Experiment", here: set[str], console: Console, minutes: float
 ) -> tuple[list["Check"], dict[str, Any]]:
-    """Run the small loop; its checks, and what it was and took."""
+    """Run the small loop in the environments that are here; its checks, and what it was and took."""
     from nemo_sspo.commands.driving import run_steps
-    from nemo_sspo.doctor.environments import usable
+    from nemo_sspo.doctor.environments import NAMES
     from nemo_sspo.doctor.trial import run_trial, step_facts
     from nemo_sspo.doctor.trial_checks import trial_checks
     from nemo_sspo.launch.preflight import problems
 
-    here = usable(environments)
-    if not here:
-        raise UserError(environments["train"]["problem"])
-    absent = tuple(f"cluster.{name}.python=" for name in environments.keys() - here)
+    absent = tuple(f"cluster.{name}.python=" for name in NAMES if name not in here)
     if found := [problem for problem in problems(experiment) if not problem.startswith(absent)]:
         raise UserError(found[0])
     trial = run_trial(experiment, here, lambda run, steps: run_steps(run, console, steps), minutes * 60)

@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 from nemo_sspo.config.cluster import Environment
@@ -29,6 +30,13 @@ def look_at(experiment: Experiment) -> dict[str, Facts]:
 def usable(environments: Mapping[str, Facts]) -> set[str]:
     """Names of the environments whose stages can start."""
     return {name for name, facts in environments.items() if "problem" not in facts}
+
+
+def with_earlier(environments: dict[str, Facts], file: Path) -> dict[str, Facts]:
+    """The same, with what `file` holds of one that is not here: an earlier call saw it, in another image."""
+    seen = json.loads(file.read_text()) if file.exists() else {}
+    here = usable(environments)
+    return {name: facts if name in here else seen.get(name, facts) for name, facts in environments.items()}
 
 
 def _facts(name: str, environment: Environment) -> Facts:

@@ -9,7 +9,7 @@ import pytest
 
 from nemo_sspo.config.cluster import Environment
 from nemo_sspo.doctor import environments
-from nemo_sspo.doctor.environments import look_at, usable
+from nemo_sspo.doctor.environments import look_at, usable, with_earlier
 from nemo_sspo.launch import check_environments
 
 HERE = Environment(python=sys.executable)
@@ -36,6 +36,14 @@ def test_what_is_missing_is_a_problem_of_that_environment(tmp_path):
     assert "lacks no_such_package" in found["rollout"]["problem"]
     assert found["train"]["broken"] == {"torch": "ImportError: libcudart.so.12: no such file"}
     assert found["train"]["versions"]["python"].startswith("3.")
+
+
+def test_an_environment_of_another_image_is_known_from_the_call_there(tmp_path):
+    file, good = tmp_path / "environments.json", {"versions": {}, "broken": {}}
+    absent = {"problem": "lacks vllm"}
+    assert with_earlier({"train": good, "rollout": absent}, file)["rollout"] == absent
+    file.write_text(json.dumps({"train": absent, "rollout": good | {"gpus": []}}))
+    assert with_earlier({"train": good, "rollout": absent}, file) == {"train": good, "rollout": good | {"gpus": []}}
 
 
 def test_an_import_that_waits_is_told(tmp_path, monkeypatch):

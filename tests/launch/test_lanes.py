@@ -142,6 +142,7 @@ def test_kill_9_in_the_middle_of_a_lane_then_run_again(tmp_path, monkeypatch, dr
     assert not list(experiment.run_dir.glob("iter_1/rollout/.*.tmp"))  # the killed run had begun other stages too
 
 
+@pytest.mark.usefixtures("eight_gpus")
 def test_gpus_deal_an_engine_each_and_the_last_lanes_are_shorter(tmp_path, monkeypatch):
     """Two GPUs, five shards: two engines take three and two of them, and no third is loaded."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
