@@ -37,7 +37,8 @@ from nemo_sspo.megatron.pairs import PairTable
 from nemo_sspo.megatron.precision import token_multiple
 from nemo_sspo.megatron.preference_loss import PreferenceObjective
 from nemo_sspo.megatron.recipe import optimizer, trainer
-from nemo_sspo.megatron.resume import HoldScratch, SaveState, finish_saving, latest_state
+from nemo_sspo.megatron.resume import HoldScratch, SaveState, VerifiedResume, finish_saving, notes_file, states
+from nemo_sspo.megatron.state_files import hash_while_writing, seal
 from nemo_sspo.megatron.step_log import StepLog, read_log
 
 
@@ -93,6 +94,12 @@ class TrainingJob:
         return self.scratch / "metrics.jsonl"
 
     @property
+    def notes(self) -> list[str]:
+        """What the attempts had to tell, as of states that were damaged."""
+        file = notes_file(self.scratch)
+        return file.read_text().splitlines() if file.exists() else []
+
+    @property
     def timings_file(self) -> Path:
         """One line per step of seconds and rates."""
         return self.scratch / "steps.jsonl"
@@ -114,7 +121,10 @@ class _SaveWeights(pl.Callback):
         if (directory := self._after_steps.get(trainer.global_step)) is not None:
             if trainer.is_global_zero:
                 shutil.rmtree(directory, ignore_errors=True)  # a killed attempt's, or that of steps taken again
-            self._save(trainer, directory)
+            with hash_while_writing():
+                self._save(trainer, directory)
+            if trainer.is_global_zero:
+                seal(directory)  # it lies in the scratch for the rest of the training
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -138,7 +148,7 @@ class _SaveWeights(pl.Callback):
 def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
     """Train on this rank; every rank of the layout calls it. Rank 0 writes the logs, all of them the checkpoint.
 
-    Continues from the newest state in `job.scratch`, if there is one. Returns the metrics of every step.
+    Continues from the newest state in `job.scratch` that is whole, if there is one. Returns the metrics of every step.
     """
     train, batches = job.train, job.batches
     require_fit(job.pairs, job.hf_dir)
@@ -161,8 +171,9 @@ def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
             max_steps=len(batches),
             callbacks=_callbacks(job, model, batches),
         )
+        fit._checkpoint_connector = VerifiedResume(fit)
         plan = MicrobatchPlan(job.pairs, batches, train, job.parallel, token_multiple(job.precision))
-        fit.fit(model, datamodule=PairDataModule(plan), ckpt_path=latest_state(job.scratch))
+        fit.fit(model, datamodule=PairDataModule(plan), ckpt_path=job.scratch if states(job.scratch) else None)
         dist.barrier()
         return read_log(job.metrics_file)
 
@@ -177,7 +188,7 @@ def _callbacks(job: TrainingJob, model: SSPOModel, batches: list[GlobalBatch]) -
         HoldScratch(job.scratch, job.attempt),
         StepLog(job.metrics_file, job.timings_file, work, peak_flops_here(), job.progress, loggers),
         _SaveWeights(job.output, job.earlier_candidates),
-        SaveState(job.scratch, job.train.checkpoint_every_steps, job.attempt),
+        SaveState(job.scratch, job.train.checkpoint_every_steps, job.train.keep_states, job.attempt),
     ]
 
 

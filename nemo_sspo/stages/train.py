@@ -24,6 +24,7 @@ from nemo_sspo.megatron.model_config import training_config
 from nemo_sspo.megatron.pairs import PairTable
 from nemo_sspo.megatron.preference_loss import PreferenceObjective
 from nemo_sspo.megatron.ranks import on_every_rank
+from nemo_sspo.megatron.state_files import INDEX, damage
 from nemo_sspo.megatron.step_log import read_log
 from nemo_sspo.megatron.training import TrainingJob, train_rank
 from nemo_sspo.objective.losses import LOSSES, PairTargets, loss_at_start
@@ -52,14 +53,23 @@ def run(context: StageContext) -> None:
     output = context.output
     copy_side_files(job.hf_dir, output.path / HF_MODEL)
     for number, directory in enumerate(job.earlier_candidates.values()):
-        link_tree(directory, output.path / candidate_checkpoint(number, job.candidates))
+        _take_in(directory, output.path / candidate_checkpoint(number, job.candidates))
     job.logs.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(job.metrics_file, output.path / METRICS)
     shutil.copyfile(job.timings_file, job.logs / job.timings_file.name)
     output.rows = len(job.pairs)
     output.counts |= _facts(metrics) | {"pairs": len(job.pairs)} | _step1_identity(context, job, metrics[0])
     output.counts["head"] = choose_head(job.train, separable=job.objective.separable)
+    output.notes += job.notes
     output.timings |= _timings(read_log(job.timings_file))
+
+
+def _take_in(candidate: Path, target: Path) -> None:
+    """Link a candidate's checkpoint, which has lain in the scratch, into the artifact; raises UserError if damaged."""
+    if problem := damage(candidate):
+        raise UserError(f"{problem}: a candidate is damaged; `nemo-sspo redo <run> --from <this step>` trains anew")
+    link_tree(candidate, target)
+    (target / INDEX).unlink()  # the manifest has the digests from here on
 
 
 def _job(context: StageContext) -> TrainingJob:

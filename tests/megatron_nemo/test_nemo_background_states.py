@@ -21,7 +21,8 @@ from nemo_sspo.errors import Interrupted
 from nemo_sspo.megatron import recipe, resume
 from nemo_sspo.megatron.forked_ranks import ForkedRanksError
 from nemo_sspo.megatron.pairs import PairTable
-from nemo_sspo.megatron.resume import SaveState, latest_state
+from nemo_sspo.megatron.resume import SaveState, latest_state, states
+from nemo_sspo.megatron.state_files import damage
 from nemo_sspo.megatron.training import TrainingJob
 from tests.megatron_nemo.worlds import job, train
 
@@ -60,8 +61,9 @@ def test_a_state_is_seen_only_when_it_is_whole_and_continues_bit_equal(
     assert latest_state(killed.scratch) == killed.scratch / "step_2"
     assert not (killed.scratch / "step_4").exists()
     assert train(killed) == whole
-    # The last state was published, and the one before it is gone.
-    assert [path.name for path in killed.scratch.glob("*step_*")] == ["step_4"]
+    # The last state was published, and the one before it is kept.
+    assert sorted(path.name for path in killed.scratch.glob("*step_*")) == ["step_2", "step_4"]
+    assert [damage(state) for state in states(killed.scratch)] == [None, None]
 
 
 class _ToldToStop(SaveState):

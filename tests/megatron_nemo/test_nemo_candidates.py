@@ -16,6 +16,7 @@ from nemo_sspo.config.stages import Parallel
 from nemo_sspo.megatron.forked_ranks import ForkedRanksError
 from nemo_sspo.megatron.pairs import PairTable
 from nemo_sspo.megatron.resume import SaveState
+from nemo_sspo.megatron.state_files import INDEX, damage
 from nemo_sspo.megatron.training import TrainingJob
 from tests.megatron_nemo.worlds import job, train
 
@@ -71,4 +72,6 @@ def test_a_candidate_is_the_end_of_a_shorter_training_and_leaves_the_longer_one_
             train(kept)
     assert train(kept) == expected
     assert content(kept.output) == content(plain.output)
+    assert damage(candidate) is None
+    (candidate / INDEX).unlink()
     assert content(candidate) == content(short.output) != content(kept.output)
