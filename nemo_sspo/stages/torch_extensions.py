@@ -6,6 +6,7 @@ torch waits for the lock of an extension without a word and for as long as its f
 import os
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from nemo_sspo.errors import UserError
 ABANDONED_SECONDS = 120.0
 """Age of a lock that no process in sight holds (its own may be in another container) beyond which it is removed."""
 _POLL_SECONDS = 0.5
+UNUSED = "managed_alloc_runtime"
+"""What megatron-core compiles when it is imported: unified memory for its inference engine, which nothing here uses."""
 
 
 def node_local_folder() -> Path:
@@ -26,14 +29,26 @@ def node_local_folder() -> Path:
     return node_folder() / "torch_extensions" / f"{sys.implementation.cache_tag}-torch-{torch}"
 
 
+def skip_unused(folder: Path) -> None:
+    """Have the import of megatron-core compile nothing: a file stands where its extension would be built.
+
+    torch cannot write below it, not as root either, and megatron-core goes on without the extension. Compiling takes
+    some 20 s of a processor on each fresh node, and fails with CUDA 13: 0.15.3 calls cudaMemAdvise as CUDA 12 has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        (folder / UNUSED).touch(exist_ok=False)
+
+
 def prepare(folder: Path) -> None:
-    """Make the folder, and tell of locks in it; those that nobody holds are removed.
+    """Make this node's folder, and tell of locks in the one for extensions; those that nobody holds are removed.
 
     Raises:
-        UserError: the folder is another user's, whose code would be loaded from it, or a lock cannot be removed.
+        UserError: this node's folder is another user's, whose code would be loaded, or a lock cannot be removed.
     """
+    make_node_folder()
     if folder == node_local_folder():
-        make_node_folder()
+        skip_unused(folder)
     for lock in folder.glob("*/lock"):
         _release(lock)
 

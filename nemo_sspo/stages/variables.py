@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Literal
 
+from nemo_sspo.artifacts.node_folder import node_folder
 from nemo_sspo.config.cluster import RANK_VARIABLES
 from nemo_sspo.stages.torch_extensions import node_local_folder
 
@@ -49,8 +50,13 @@ def defaults(kind: Literal["train", "rollout"]) -> dict[str, str]:
         # By default it is compiled in the home directory, where one node's lock has all others wait.
         "TORCH_EXTENSIONS_DIR": str(node_local_folder()),
     }
-    # Kernels start in the order in which Megatron launches them: its overlap of communication depends on that.
-    return common | ({"CUDA_DEVICE_MAX_CONNECTIONS": "1"} if kind == "train" else {})
+    train = {
+        # Kernels start in the order in which Megatron launches them: its overlap of communication depends on that.
+        "CUDA_DEVICE_MAX_CONNECTIONS": "1",
+        # flex-attention is compiled; by default below the user's name, which a user id of a container may not have.
+        "TORCHINDUCTOR_CACHE_DIR": str(node_folder() / "torchinductor"),
+    }
+    return common | (train if kind == "train" else {})
 
 
 def set_defaults(kind: Literal["train", "rollout"], environment: MutableMapping[str, str] = os.environ) -> None:

@@ -1,16 +1,18 @@
 """The cache of torch's extensions is a node's own, and no lock in it lets an import wait in silence."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages import torch_extensions
-from nemo_sspo.stages.torch_extensions import ABANDONED_SECONDS, node_local_folder, prepare
+from nemo_sspo.stages.torch_extensions import ABANDONED_SECONDS, UNUSED, node_local_folder, prepare, skip_unused
 
 # What torch does with its lock.
 HOLD = "import os, sys, time; os.open(sys.argv[1], os.O_CREAT | os.O_EXCL); print('held', flush=True); time.sleep(60)"
@@ -72,6 +74,30 @@ def test_the_default_folder_is_this_users_alone(tmp_path, monkeypatch):
     (tmp_path / "nemo-sspo-12345").mkdir()
     with pytest.raises(UserError, match="belongs to another user; set TMPDIR"):
         prepare(node_local_folder())
+
+
+def test_importing_megatron_core_compiles_nothing(tmp_path, monkeypatch):
+    """Its extension is named as here, torch cannot build it, and the error is one that megatron-core expects."""
+    cpp_extension = pytest.importorskip("torch.utils.cpp_extension")
+    core = pytest.importorskip("megatron.core")
+    source = Path(core.__path__[0], "inference", "unified_memory.py").read_text()
+    (name,) = re.findall(r'load_inline\(\s*name="(\w+)"', source)
+    (caught,) = re.findall(r"except \((.+)\):\n +warnings.warn", source)
+    skip_unused(tmp_path)
+    skip_unused(tmp_path)  # a second process on the node
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    with pytest.raises(NotADirectoryError):  # an OSError
+        cpp_extension.load_inline(name=name, cpp_sources=["int one() { return 1; }"], functions=[])
+    assert "OSError" in caught
+    assert list(tmp_path.iterdir()) == [tmp_path / UNUSED]
+
+
+def test_an_extension_that_is_there_is_kept(tmp_path):
+    built = tmp_path / UNUSED / "main.o"
+    built.parent.mkdir()
+    built.touch()
+    skip_unused(tmp_path)
+    assert built.exists()
 
 
 def test_torch_knows_what_to_compile_for_where_no_gpu_is_in_sight(monkeypatch):

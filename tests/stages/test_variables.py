@@ -1,9 +1,12 @@
 """A launcher around a run leaks into none of its processes; every stage has the variables that its libraries want."""
 
 import os
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from nemo_sspo.artifacts.node_folder import node_folder
 from nemo_sspo.stages.variables import defaults, of_process, set_defaults
 
 OUTER = {
@@ -45,3 +48,11 @@ def test_a_stage_adds_what_is_unset_or_empty_and_keeps_the_rest():
     set_defaults("train", environment)
     assert environment == {**defaults("train"), "TORCH_EXTENSIONS_DIR": "/opt/warm", "CUDA_DEVICE_MAX_CONNECTIONS": "8"}
     assert "CUDA_DEVICE_MAX_CONNECTIONS" not in defaults("rollout")
+
+
+def test_what_a_training_compiles_needs_no_user_name(monkeypatch):
+    """A container may run as a user id that has none, after which torch 2.9 names its cache."""
+    cache_dir_utils = pytest.importorskip("torch._inductor.runtime.cache_dir_utils")
+    monkeypatch.setattr("getpass.getuser", Mock(side_effect=KeyError("uid not found")))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", defaults("train")["TORCHINDUCTOR_CACHE_DIR"])
+    assert Path(cache_dir_utils.cache_dir()).is_relative_to(node_folder())
