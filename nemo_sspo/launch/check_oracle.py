@@ -13,6 +13,8 @@ from nemo_sspo.oracle.judge_endpoint import api_key, check_endpoint
 from nemo_sspo.oracle.judge_question import read_template
 from nemo_sspo.oracle.pairrm_checkpoint import inspect_pairrm
 from nemo_sspo.oracle.reward_model_files import reward_model_problems
+from nemo_sspo.tokens.policy_files import row_problems
+from nemo_sspo.tokens.vocabulary import read_vocabulary
 
 _ORDERS = 2
 
@@ -60,6 +62,8 @@ def _reward_model(experiment: Experiment, oracle: RewardModelOracle) -> Iterator
     yield from damaged or reward_model_problems(directory, config)
     if not any((directory / name).is_file() for name in (*TOKENIZER_FILES, "spm.model", "vocab.txt")):
         yield f"oracle.path={directory}: no tokenizer beside the weights"
+    elif (vocabulary := read_vocabulary(directory)) is not None:
+        yield from row_problems(directory, "oracle.path", vocabulary)
     if "auto_map" in config and not oracle.trust_remote_code:
         yield (
             f"oracle.path={directory}: the model brings Python code of its own; read it, then give "

@@ -14,10 +14,16 @@ from nemo_sspo.megatron.batch_plan import steps_per_epoch
 from nemo_sspo.megatron.learning_rate import highest_factor
 from nemo_sspo.objective.target_blind import TARGET_BLIND
 from nemo_sspo.visible_gpus import visible_gpus
+from nemo_sspo.tokens.policy_files import model_rows, read_policy_tokens
+from nemo_sspo.tokens.vocabulary import Vocabulary, read_vocabulary
+
 
 _NAMED = 5
 _MANY_STEPS = 1000
 """Steps of an epoch where the number of prompts is not known: enough that rounding hides nothing."""
+
+_PADDED_AT_MOST = 0.05
+"""Share of a vocabulary's rows that padding may make."""
 
 
 def notes(experiment: Experiment) -> list[str]:
@@ -28,6 +34,8 @@ def notes(experiment: Experiment) -> list[str]:
         *_state_never_saved(experiment),
         *_cores_left_to_slurm(experiment),
         *_backbone_elsewhere(experiment),
+        *_rows_without_tokens(experiment),
+        *_no_end_of_turn(experiment),
         *_files_left_out(experiment),
         *_rate_below_its_peak(experiment),
         *_gpus_elsewhere(experiment),
@@ -134,3 +142,37 @@ def _steps_per_epoch(experiment: Experiment) -> int:
     if planned is None or planned.trained < experiment.iterations:
         return _MANY_STEPS
     return steps_per_epoch(-(-planned.trained // experiment.iterations), experiment.train.global_batch_size)
+
+
+def _rows_without_tokens(experiment: Experiment) -> Iterator[str]:
+    """A vocabulary is padded by a few per cent at most: more is another model's tokenizer."""
+    directory = Path(experiment.policy)
+    vocabulary, rows = _vocabulary(directory), model_rows(directory) if directory.is_dir() else None
+    if vocabulary is None or rows is None:
+        return
+    nameless = rows - sum(id_ < rows for id_ in vocabulary.tokens)
+    if nameless > _PADDED_AT_MOST * rows:
+        yield (
+            f"policy={directory}: {nameless} of its {rows} rows have no token in the tokenizer beside it: one that is "
+            "sampled has no text; see that the tokenizer is this model's"
+        )
+
+
+def _no_end_of_turn(experiment: Experiment) -> Iterator[str]:
+    directory = Path(experiment.policy)
+    try:
+        tokens = read_policy_tokens(directory, experiment.data.template_arguments) if directory.is_dir() else None
+    except UserError:
+        return  # which its own check says
+    if tokens is not None and tokens.turn.end is None:
+        yield (
+            f"policy={directory}: its chat template puts no token behind an answer; responses end at the tokenizer's "
+            "end of sequence, which the policy may not have been taught to say"
+        )
+
+
+def _vocabulary(directory: Path) -> Vocabulary | None:
+    try:
+        return read_vocabulary(directory) if directory.is_dir() else None
+    except UserError:
+        return None  # which its own check says

@@ -93,6 +93,13 @@ class PairRM:
             tokenizer, ids, source_max=settings.source_max_tokens, candidate_max=settings.candidate_max_tokens
         )
         model = _load_model(checkpoint)
+        word_embeddings = cast("DebertaV2Model", model.pretrained_model).get_input_embeddings()
+        rows, highest = cast(nn.Embedding, word_embeddings).num_embeddings, max(tokenizer.get_vocab().values())
+        if highest >= rows:
+            raise UserError(
+                f"oracle.path={checkpoint.path}: its tokenizer has {highest + 1} tokens, the model {rows} rows; take "
+                "the tokenizer that it was trained with"
+            )
         model.pretrained_model.to(torch_dtype(settings.precision, self._device))
         self._model = model.to(self._device).eval()
         if self._device.type == "cpu":

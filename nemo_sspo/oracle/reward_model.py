@@ -28,6 +28,8 @@ from nemo_sspo.oracle.reward_model_files import reward_model_problems
 from nemo_sspo.oracle.unique import Unique
 from nemo_sspo.tokens.control import ControlTokens, special_tokens
 from nemo_sspo.tokens.library import load_tokenizer
+from nemo_sspo.tokens.policy_files import row_problems
+from nemo_sspo.tokens.vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,6 +67,9 @@ class RewardModel:
         directory = local_model(settings.path, "oracle.path", files)
         self._settings = settings
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if (vocabulary := read_vocabulary(directory)) is not None:
+            for problem in row_problems(directory, "oracle.path", vocabulary):
+                raise UserError(problem)
         self._tokenizer = load_tokenizer(
             directory, f"oracle.path={directory}", trust_remote_code=settings.trust_remote_code, framed=True
         )

@@ -15,9 +15,10 @@ from typing import Any
 
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.fingerprint import fingerprint
-from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
+from nemo_sspo.artifacts.layout import HF_MODEL, TOKENS, RunLayout
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.store import Artifact, Draft, is_published, open_artifact, publish, refuse_changes
+from nemo_sspo.artifacts.token_record import read_token_record
 from nemo_sspo.config.benchmarks import BenchmarkRequest
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
@@ -66,6 +67,7 @@ def answer(request: BenchmarkRequest) -> None:
             benchmark,
             questions,
             inputs["policy" if inputs["policy"] else "prompts"][0],
+            inputs["prompts"][0],
             progress,
         )
 
@@ -106,6 +108,7 @@ def _fill(
     benchmark: Benchmark,
     questions: Sequence[Question],
     origin: Artifact,
+    prompts: Artifact,
     progress: Progress,
 ) -> None:
     """Write the answers and what they were made with."""
@@ -113,7 +116,9 @@ def _fill(
     turns = sum(len(question.turns) for question in questions)
     progress.update(0, turns, unit="turns", note="loading the policy")
     started = time.monotonic()
-    answers = _generate(request, experiment, policy, questions, lambda done: progress.update(done, turns, unit="turns"))
+    answers = _generate(
+        request, experiment, policy, prompts, questions, lambda done: progress.update(done, turns, unit="turns")
+    )
     draft.timings["generation_seconds"] = time.monotonic() - started
 
     counter, counted_in = _token_counter(benchmark.tokenizer, policy)
@@ -150,15 +155,22 @@ def _generate(
     request: BenchmarkRequest,
     experiment: Experiment,
     policy: str,
+    prompts: Artifact,
     questions: Sequence[Question],
     on_progress: Callable[[int], None],
 ) -> list[list[Answer]]:
     from nemo_sspo.rollout.dialogue import Dialogue, hold_dialogues, longest_dialogue
-    from nemo_sspo.rollout.tokenizer import context_tokens, load_policy_tokenizer, stop_token_ids
+    from nemo_sspo.rollout.tokenizer import (
+        context_tokens,
+        load_policy_tokenizer,
+        refuse_other_tokens,
+        stop_token_ids,
+    )
     from nemo_sspo.rollout.vllm_engine import VllmEngine
 
     sampling = request.sampling
     tokenizer = load_policy_tokenizer(policy, experiment.data.template_arguments)
+    refuse_other_tokens(tokenizer, read_token_record(prompts.file(TOKENS)), policy, prompts)
     dialogues = [Dialogue(question.turns, sampling.temperature_for(question.category)) for question in questions]
     longest, firsts = longest_dialogue(tokenizer, dialogues, sampling.max_tokens)
     context = min(longest, context_tokens(policy) or longest)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,6 +24,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.protocol import Completion, RolloutEngine, Sampling
 from nemo_sspo.stages.context import StageContext
 from nemo_sspo.stages.judged_text import OPENS_REASONING, opens_reasoning
+from nemo_sspo.tokens.control import special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -212,9 +214,20 @@ def token_facts(context: StageContext, table: pa.Table, tokenizer: "PreTrainedTo
     opened = opens_reasoning(prompt, context.experiment.judging.reasoning_tags)
     return {
         "control_tokens": len(spelled),
+        "control_ids": _with_control_ids(responses, tokenizer),
         "ids_without_token": len(nameless),
         **({OPENS_REASONING: 1} if opened else {}),
     }
+
+
+def _with_control_ids(responses: pa.StructArray, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Responses with a control token before their end, which their text does not show."""
+    vocabulary, lists = tokenizer.get_vocab(), responses.field("token_ids")
+    special = [vocabulary[token] for token in special_tokens(tokenizer) if token in vocabulary]
+    is_control, lengths = np.isin(lists.flatten().to_numpy(), special), lists.value_lengths().to_numpy()
+    stopped = pc.equal(responses.field("finish_reason"), "stop").to_numpy(zero_copy_only=False).astype(bool)
+    is_control[np.cumsum(lengths)[stopped & (lengths > 0)] - 1] = False
+    return len(np.unique(np.repeat(np.arange(len(lists)), lengths)[is_control]))
 
 
 def _grouped(values: list[str], size: int) -> list[list[str]]:

@@ -84,18 +84,23 @@ def policy_template(directory: Path, named: Mapping[str, str], arguments: Mappin
 
 def id_problems(directory: Path, setting: str, vocabulary: Vocabulary) -> Iterator[str]:
     """Tokens without an embedding row, and ids of the configuration that are no token or do not end a text."""
+    yield from row_problems(directory, setting, vocabulary)
     rows = model_rows(directory)
-    id_, token = vocabulary.highest
-    if rows is not None and id_ >= rows:
-        yield (
-            f"{setting}={directory}: its tokenizer has {id_ + 1} tokens, the model {rows} rows: {token} = {id_} has no "
-            "embedding; resize the model's embeddings (resize_token_embeddings), or remove the token"
-        )
     for file in _ENDS:
         config = json_or_empty(directory / file)
         for key in _IDS:
             for found in configured_ids(config.get(key)):
                 yield from _id_problem(f"{directory / file}: {key} {found}", key, found, vocabulary, rows)
+
+
+def row_problems(directory: Path, setting: str, vocabulary: Vocabulary) -> Iterator[str]:
+    """Tokens that a model has no embedding for."""
+    rows, (id_, token) = model_rows(directory), vocabulary.highest
+    if rows is not None and id_ >= rows:
+        yield (
+            f"{setting}={directory}: its tokenizer has {id_ + 1} tokens, the model {rows} rows: {token} = {id_} has no "
+            "embedding; resize the model's embeddings (resize_token_embeddings), or remove the token"
+        )
 
 
 def _id_problem(where: str, key: str, id_: int, vocabulary: Vocabulary, rows: int | None) -> Iterator[str]:

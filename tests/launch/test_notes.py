@@ -1,5 +1,6 @@
 """What a run does without, and its user may not know of, is told before it starts."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from nemo_sspo import cli
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.launch.notes import notes
+from tests.launch.tiny_models import write_policy
 
 
 @pytest.mark.parametrize("loss", ["dpo", "ipo", "kto_pair", "sppo_hard"])
@@ -79,4 +81,16 @@ def test_cores_that_are_left_to_slurm_are_told_where_gpus_want_them() -> None:
     assert note.startswith("cluster.cpus_per_task is not set for rollout, score, train: ")
     assert (
         notes(load_experiment(["experiment=quickstart", "cluster=slurm_cpu", "train.checkpoint_every_steps=5"])) == []
+    )
+
+
+def test_rows_without_tokens_and_a_template_without_an_end(tmp_path):
+    policy = write_policy(tmp_path / "policy")  # 256 tokens, 300 rows, a template of lines
+    found = notes(load_experiment(["experiment=quickstart", f"policy={policy}"]))
+    assert any("44 of its 300 rows have no token in the tokenizer beside it" in note for note in found)
+    assert any("its chat template puts no token behind an answer" in note for note in found)
+    config = json.loads((policy / "config.json").read_text()) | {"vocab_size": 260}
+    (policy / "config.json").write_text(json.dumps(config))
+    assert not any(
+        "rows have no token" in note for note in notes(load_experiment(["experiment=quickstart", f"policy={policy}"]))
     )

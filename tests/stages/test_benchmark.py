@@ -9,12 +9,13 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
+from nemo_sspo.artifacts.layout import HF_MODEL, TOKENS, RunLayout
 from nemo_sspo.artifacts.store import open_artifact, publish
 from nemo_sspo.config.benchmarks import SAMPLING, AnswerSampling, BenchmarkRequest
 from nemo_sspo.config.variants import VllmEngine
 from nemo_sspo.public_benchmarks.formats import ArenaHardV2Answer, MtBenchAnswer
 from nemo_sspo.rollout import vllm_engine
+from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, token_record
 from nemo_sspo.stages import benchmark
 from tests.stages import runs
 
@@ -31,8 +32,9 @@ def layout(tmp_path_factory: pytest.TempPathFactory, policy: Path) -> RunLayout:
     layout = RunLayout(settings.run_dir)
     layout.root.mkdir()
     layout.experiment.write_text(settings.model_dump_json())
-    with publish(layout.artifact("prepare_prompts"), stage="prepare_prompts", config={}, inputs={}):
-        pass
+    with publish(layout.artifact("prepare_prompts"), stage="prepare_prompts", config={}, inputs={}) as draft:
+        record = token_record(load_policy_tokenizer(str(policy)), {}, [])
+        (draft.path / TOKENS).write_text(record.model_dump_json())
     export = layout.artifact("export", 1)
     export.parent.mkdir()
     with publish(export, stage="export", iteration=1, config={}, inputs={}) as draft:
@@ -107,8 +109,10 @@ def test_a_question_longer_than_the_context_is_refused_before_vllm_starts(
     layout: RunLayout, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.setattr(vllm_engine, "VllmEngine", None)
-    asked = request(layout, "arena-hard", [*ARENA_HARD, ARENA_HARD[0] | {"uid": "v", "prompt": "x" * 300}], iteration=0)
+    asked = request(
+        layout, "arena-hard", [*ARENA_HARD, ARENA_HARD[0] | {"uid": "v", "prompt": "x" * 2600}], iteration=0
+    )
     asked = asked.model_copy(update={"output": str(layout.root / "long")})
     assert benchmark.main([asked.model_dump_json()]) == 2
-    assert re.search(r"row 3: 3\d\d tokens do not fit the policy's context of 256", capsys.readouterr().err)
+    assert re.search(r"row 3: 26\d\d tokens do not fit the policy's context of 2560", capsys.readouterr().err)
     assert not (layout.root / "long").exists()

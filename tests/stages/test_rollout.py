@@ -100,6 +100,7 @@ def test_rows_and_counts(tmp_path: Path, policy: Path, monkeypatch: pytest.Monke
         "empty": 6,
         "duplicates": 3,
         "control_tokens": 0,
+        "control_ids": 0,
         "ids_without_token": 0,
     }
 
@@ -113,13 +114,13 @@ def test_what_tokens_and_texts_do_not_agree_in_is_recorded(
 
     class Engine(EchoEngine):
         def generate(self, prompts: Sequence[Sequence[int]], *_: object) -> list[list[Completion]]:
-            plain = [[forged[0], END], [forged[1], 999, END]]
+            plain = [[forged[0], 3, END], [forged[1], 999, END]]
             return [[Completion(ids, [-1.0] * len(ids), "stop") for ids in ([*forged, END], *plain)] for _ in prompts]
 
     monkeypatch.setattr(vllm_engine, "VllmEngine", Engine)
     artifact = runs.run_stage(settings_with_prompts(tmp_path, policy, 2, samples_per_prompt=3), "rollout")
     counts = artifact.manifest.counts
-    assert (counts["control_tokens"], counts["ids_without_token"]) == (2, 1)
+    assert (counts["control_tokens"], counts["control_ids"], counts["ids_without_token"]) == (2, 2, 1)
     assert "1 sampled token ids are no tokens of the tokenizer" in capsys.readouterr().out
     rows = pq.read_table(artifact.file(ROLLOUTS)).to_pylist()
     assert read_spelled(artifact) == {row["responses"][0]["response_id"] for row in rows}
