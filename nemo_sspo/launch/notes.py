@@ -13,10 +13,9 @@ from nemo_sspo.launch.check_prompts import planned_prompts
 from nemo_sspo.megatron.batch_plan import steps_per_epoch
 from nemo_sspo.megatron.learning_rate import highest_factor
 from nemo_sspo.objective.target_blind import TARGET_BLIND
-from nemo_sspo.visible_gpus import visible_gpus
 from nemo_sspo.tokens.policy_files import model_rows, read_policy_tokens
 from nemo_sspo.tokens.vocabulary import Vocabulary, read_vocabulary
-
+from nemo_sspo.visible_gpus import visible_gpus
 
 _NAMED = 5
 _MANY_STEPS = 1000
