@@ -11,7 +11,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.stages.control_tokens import without_control_tokens
 from nemo_sspo.stages.prepare_prompts import too_few_prompts
 from nemo_sspo.tokens.control import ControlTokens
-from nemo_sspo.tokens.vocabulary import read_vocabulary
+from nemo_sspo.tokens.policy_files import read_policy_tokens
 
 _TOKENIZED_AT_MOST = 2000
 
@@ -82,10 +82,10 @@ def control_tokens_of(experiment: Experiment) -> ControlTokens | None:
     """The control tokens of a policy that is a local directory."""
     directory = Path(experiment.policy)
     try:
-        vocabulary = read_vocabulary(directory) if directory.is_dir() else None
+        tokens = read_policy_tokens(directory, experiment.data.template_arguments) if directory.is_dir() else None
     except UserError:
         return None  # the tokenizer cannot be read, which its own check says
-    return None if vocabulary is None else ControlTokens(vocabulary.control)
+    return None if tokens is None else tokens.control
 
 
 def _read_held_out(experiment: Experiment) -> PromptRead | None:

@@ -47,8 +47,8 @@ def load_policy_tokenizer(policy: str, arguments: Mapping[str, Any] | None = Non
 
 @lru_cache(maxsize=4)
 def control_tokens(tokenizer: "PreTrainedTokenizerBase") -> ControlTokens:
-    """Every special token of a tokenizer, whether or not it has a name."""
-    return ControlTokens(special_tokens(tokenizer))
+    """Every special token of a policy's tokenizer, whether or not it has a name, and the one that ends a turn."""
+    return ControlTokens(special_tokens(tokenizer)).with_end(policy_turn(tokenizer).end)
 
 
 def token_record(
@@ -123,19 +123,22 @@ def prompt_token_ids(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Ma
     return cast("list[int]", token_ids)
 
 
-def policy_turn(policy: str, tokenizer: "PreTrainedTokenizerBase") -> Turn:
+@lru_cache(maxsize=4)
+def policy_turn(tokenizer: "PreTrainedTokenizerBase") -> Turn:
     """How the chat template writes an assistant's turn, by what the library renders."""
 
     def render(messages: Sequence[Mapping[str, str]], prompting: bool) -> str:
         plain = [dict(message) for message in messages]
         return str(tokenizer.apply_chat_template(plain, add_generation_prompt=prompting, tokenize=False))
 
-    return read_turn(render, control_tokens(tokenizer), f"policy={policy}: its chat template")
+    special, added = special_tokens(tokenizer), tokenizer.get_added_vocab()
+    what = f"policy={tokenizer.name_or_path}: its chat template"
+    return read_turn(render, ControlTokens(special), ControlTokens([*special, *added]), what)
 
 
-def end_of_turn(policy: str, tokenizer: "PreTrainedTokenizerBase") -> int:
+def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int:
     """The token that the chat template puts behind an answer; the end of sequence where it puts none."""
-    end = policy_turn(policy, tokenizer).end or tokenizer.eos_token
+    end = policy_turn(tokenizer).end or tokenizer.eos_token
     return cast(int, tokenizer.convert_tokens_to_ids(end))
 
 
@@ -143,7 +146,7 @@ def stop_token_ids(policy: str, tokenizer: "PreTrainedTokenizerBase") -> list[in
     """Tokens that end a response: the end of a turn, the tokenizer's end of sequence, and those of the policy's
     config.json and generation_config.json."""
     directory = local_model(policy, "policy", SIDE_FILES)
-    end = policy_turn(policy, tokenizer).end
+    end = policy_turn(tokenizer).end
     of_turn = None if end is None else cast(int, tokenizer.convert_tokens_to_ids(end))
     own = {tokenizer.eos_token_id} - {None}
     return sorted(own | set(stop_ids(directory, of_turn, read_vocabulary(directory))))

@@ -30,7 +30,7 @@ def take_given(context: StageContext, prompts: pa.Table, source: str) -> None:
     tokenizer = same_tokenizer(context)
     whole = read_responses(source, drop_duplicates=data.duplicate_prompts == "drop")
     read, _ = responses_without_control_tokens(whole, control_tokens(tokenizer), data.control_tokens)
-    end = end_of_turn(context.policy, tokenizer)
+    end = end_of_turn(tokenizer)
     limit = context.experiment.rollout.max_response_tokens
     places = {item.key: item.where for item in read.prompts.conversations}
     rows, dropped = [], 0

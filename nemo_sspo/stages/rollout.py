@@ -210,7 +210,7 @@ def token_facts(context: StageContext, table: pa.Table, tokenizer: "PreTrainedTo
         print(
             f"{len(nameless)} sampled token ids are no tokens of the tokenizer, and no text shows them: {min(nameless)}"
         )
-    prompt = policy_turn(context.policy, tokenizer).prompt
+    prompt = policy_turn(tokenizer).prompt
     opened = opens_reasoning(prompt, context.experiment.judging.reasoning_tags)
     return {
         "control_tokens": len(spelled),

@@ -115,13 +115,15 @@ class Turn:
     prompt: str
     """A question with the generation prompt behind it."""
     end: str | None
-    """The control token that ends an answer; None where the template puts none."""
+    """The token that ends an answer; None where the template puts none."""
 
 
-def read_turn(render: Render, control: ControlTokens, what: str) -> Turn:
+def read_turn(render: Render, control: ControlTokens, added: ControlTokens, what: str) -> Turn:
     """Render a question without and with an answer, and see that the second goes on where the first ends.
 
     Args:
+        control: the tokenizer's special tokens, which mark turns.
+        added: these and its other added tokens, any of which may end an answer.
         what: the template's name in messages.
 
     Raises:
@@ -142,10 +144,10 @@ def read_turn(render: Render, control: ControlTokens, what: str) -> Turn:
             f"{_shown(_behind(prompt))}, an answered one with {_shown(_behind(before))} before the answer; let "
             "add_generation_prompt add what is missing"
         )
-    end = control.spelled(after)
+    end = added.spelled(after)
     if text := after.partition(end)[0].strip() if end else after.strip():
         raise UserError(
-            f"{what} ends an answer with {_shown(text)}, which is no control token of the tokenizer: nothing would end "
+            f"{what} ends an answer with {_shown(text)}, which is no added token of the tokenizer: nothing would end "
             "a response there; take the tokenizer that belongs to the template"
         )
     return Turn(prompt, end)

@@ -10,8 +10,13 @@ class ControlTokens:
 
     def __init__(self, tokens: Iterable[str]) -> None:
         """`tokens`: their spellings. The longest is found where one begins with another."""
-        ordered = sorted(set(tokens), key=lambda token: (-len(token), token))
+        self.tokens = frozenset(tokens)
+        ordered = sorted(self.tokens, key=lambda token: (-len(token), token))
         self._pattern = re.compile("|".join(map(re.escape, ordered)) if ordered else "(?!)")
+
+    def with_end(self, end: str | None) -> "ControlTokens":
+        """These tokens and the one that ends a turn, which need not be a special one."""
+        return self if end is None or end in self.tokens else ControlTokens({*self.tokens, end})
 
     def spelled(self, text: str) -> str | None:
         """The first control token that `text` spells, if any."""

@@ -48,9 +48,9 @@ def read_policy_tokens(directory: Path, arguments: Mapping[str, Any]) -> PolicyT
         raise UserError(problem)
     control = ControlTokens(vocabulary.control)
     render = policy_template(directory, vocabulary.named, arguments)
-    return PolicyTokens(
-        vocabulary, control, render, read_turn(render, control, f"policy={directory}: its chat template")
-    )
+    added = ControlTokens(vocabulary.added)
+    turn = read_turn(render, control, added, f"policy={directory}: its chat template")
+    return PolicyTokens(vocabulary, control.with_end(turn.end), render, turn)
 
 
 def policy_problems(directory: Path, arguments: Mapping[str, Any]) -> Iterator[str]:
@@ -109,7 +109,7 @@ def _id_problem(where: str, key: str, id_: int, vocabulary: Vocabulary, rows: in
         yield f"{where} is beyond the model's {rows} rows; correct it"
     elif token is None:
         yield f"{where} is no token of the tokenizer beside it; correct it, or take the tokenizer of this model"
-    elif key == "eos_token_id" and token not in vocabulary.control:
+    elif key == "eos_token_id" and token not in vocabulary.added:
         yield (
             f"{where} is {token!r}, an ordinary token of the tokenizer beside it, which would end responses in their "
             "middle; correct it, or take the tokenizer of this model"

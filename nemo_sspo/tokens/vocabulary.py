@@ -28,13 +28,15 @@ class Vocabulary:
     """Tokens that text must not spell: special ones, whether or not they have a name."""
     named: Mapping[str, str]
     """``eos_token`` and its like, as the files name them."""
+    added: frozenset[str]
+    """Tokens that are found in a text as they are, before anything else is: the control tokens and some more."""
 
     @cached_property
     def tokens(self) -> dict[int, str]:
         """Token of each id."""
         return {id_: token for token, id_ in self.ids.items()}
 
-    @property
+    @cached_property
     def highest(self) -> tuple[int, str]:
         """The highest id, and its token."""
         return max((id_, token) for token, id_ in self.ids.items())
@@ -55,7 +57,7 @@ def read_vocabulary(directory: Path) -> Vocabulary | None:
 def _read(directory: Path, stamps: object) -> Vocabulary | None:
     """Read once for every state of the files."""
     del stamps
-    ids, control = _own_tokens(directory)
+    ids, control, added = _own_tokens(directory)
     if not ids:
         return None
     config = json_or_empty(directory / "tokenizer_config.json")
@@ -63,6 +65,7 @@ def _read(directory: Path, stamps: object) -> Vocabulary | None:
         if not key.isdecimal() or not isinstance(value, dict) or not isinstance(value.get("content"), str):
             raise UserError(f"{directory / 'tokenizer_config.json'}: added_tokens_decoder maps no id to a token")
         ids.setdefault(value["content"], int(key))
+        added.add(value["content"])
         control |= {value["content"]} if value.get("special") else set()
     ids |= {token: id_ for token, id_ in _entries(json_or_empty(directory / "added_tokens.json")) if token not in ids}
     named = dict(_named(json_or_empty(directory / "special_tokens_map.json"))) | dict(_named(config))
@@ -72,21 +75,22 @@ def _read(directory: Path, stamps: object) -> Vocabulary | None:
         if token not in ids:
             ids[token] = free
             free += 1
-    return Vocabulary(ids, frozenset(control | set(named.values()) | set(listed)), named)
+    control |= {*named.values(), *listed}
+    return Vocabulary(ids, frozenset(control), named, frozenset(added | control))
 
 
-def _own_tokens(directory: Path) -> tuple[dict[str, int], set[str]]:
-    """Ids and control tokens of the file that the tokenizer is kept in."""
+def _own_tokens(directory: Path) -> tuple[dict[str, int], set[str], set[str]]:
+    """Ids, control tokens and added tokens of the file that the tokenizer is kept in."""
     if (path := directory / TOKENIZER_JSON).is_file():
         return _of_tokenizer_json(path)
     if (pieces := sentencepiece_file(directory)) is not None:
         return _of_sentencepiece(pieces)
     if (path := directory / "vocab.json").is_file():
-        return {str(token): int(id_) for token, id_ in json_or_empty(path).items()}, set()
+        return {str(token): int(id_) for token, id_ in json_or_empty(path).items()}, set(), set()
     if (path := directory / "vocab.txt").is_file():
         lines = path.read_text(encoding="utf-8").splitlines()
-        return {token: id_ for id_, token in enumerate(lines)}, set()
-    return {}, set()
+        return {token: id_ for id_, token in enumerate(lines)}, set(), set()
+    return {}, set(), set()
 
 
 _OTHER_FILES = ("vocab.json", "vocab.txt")
@@ -110,31 +114,33 @@ def _is_tiktoken(path: Path) -> bool:
 _PRINTABLE = frozenset(range(0x20, 0x7F)) | {0x0A}
 
 
-def _of_tokenizer_json(path: Path) -> tuple[dict[str, int], set[str]]:
+def _of_tokenizer_json(path: Path) -> tuple[dict[str, int], set[str], set[str]]:
     content = json_or_empty(path)
     try:
         vocabulary, added = content["model"]["vocab"], content.get("added_tokens") or []
         if isinstance(vocabulary, list):  # Unigram: a token and its score
             vocabulary = {entry[0]: id_ for id_, entry in enumerate(vocabulary)}
         ids = dict(vocabulary) | {token["content"]: int(token["id"]) for token in added}
-        return ids, {token["content"] for token in added if token.get("special")}
+        special = {token["content"] for token in added if token.get("special")}
+        return ids, special, {token["content"] for token in added}
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(
             f"{path}: not a tokenizer of the tokenizers library ({type(error).__name__}: {error})"
         ) from None
 
 
-def _of_sentencepiece(path: Path) -> tuple[dict[str, int], set[str]]:
+def _of_sentencepiece(path: Path) -> tuple[dict[str, int], set[str], set[str]]:
     try:
         from sentencepiece import SentencePieceProcessor
     except ImportError:  # an environment that only plans
-        return {}, set()
+        return {}, set(), set()
     try:
         pieces = SentencePieceProcessor(model_file=str(path))
     except (RuntimeError, OSError) as error:
         raise UserError(f"{path}: not a SentencePiece model ({str(error).splitlines()[0]})") from None
     ids = {pieces.id_to_piece(id_): id_ for id_ in range(len(pieces))}
-    return ids, {token for token, id_ in ids.items() if pieces.is_control(id_) or pieces.is_unknown(id_)}
+    control = {token for token, id_ in ids.items() if pieces.is_control(id_) or pieces.is_unknown(id_)}
+    return ids, control, set(control)
 
 
 def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

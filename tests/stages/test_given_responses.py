@@ -47,7 +47,7 @@ def rollouts(settings: Experiment) -> list[dict]:
 def test_texts_become_tokens_with_the_end_of_turn(tmp_path: Path, policy: Path) -> None:
     settings = settings_of(tmp_path, policy)
     tokenizer = load_policy_tokenizer(str(policy))
-    assert end_of_turn(str(policy), tokenizer) == END
+    assert end_of_turn(tokenizer) == END
     rows = rollouts(settings)
     assert len(rows) == 10  # two are held out
     given = {record["prompt"]: record["responses"] for record in RECORDS}

@@ -85,7 +85,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "an end that is no token": (
         lambda p: edit(p / "tokenizer_config.json", chat_template=TEMPLATE.replace("<|end|>", "<|im_end|>")),
-        "ends an answer with '<|im_end|>', which is no control token",
+        "ends an answer with '<|im_end|>', which is no added token",
     ),
     "an answer left out": (
         lambda p: edit(p / "tokenizer_config.json", chat_template="{{ messages[0]['content'] + eos_token }}"),
