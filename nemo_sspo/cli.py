@@ -132,7 +132,7 @@ def show_summary(options: argparse.Namespace) -> int:
 def _show_summary(console: Console, layout: RunLayout) -> None:
     from nemo_sspo.report.summary import summarize, summary_table, write_summary
 
-    facts = summarize(layout)
+    facts = summarize(layout, report_commands.failures(layout))
     path = write_summary(layout, facts)
     console.print(summary_table(facts))
     console.print(f"{path}", markup=False, highlight=False, soft_wrap=True)

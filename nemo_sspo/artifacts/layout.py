@@ -60,6 +60,10 @@ class RunLayout:
         """Progress of a running step."""
         return self.root / "progress" / f"{step_id}.json"
 
+    def failure(self, step_id: str) -> Path:
+        """Why the last attempt at a step failed on this machine."""
+        return self.root / "failures" / f"{step_id}.json"
+
     def scratch(self, step_id: str) -> Path:
         """Mutable working state of a step that outlives an attempt (checkpoints to resume from)."""
         return self.root / "scratch" / step_id

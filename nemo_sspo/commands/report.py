@@ -100,7 +100,21 @@ def _record(layout: RunLayout) -> "RunRecord":
     from nemo_sspo.report.facts.record import read_run
 
     experiment = stored_experiment(layout)
-    return read_run(layout, plan(experiment) if experiment else ())
+    return read_run(layout, plan(experiment) if experiment else (), failures(layout))
+
+
+def failures(layout: RunLayout) -> dict[str, str]:
+    """Steps of a run that failed, and why; none of a run that was moved or that another version has written.
+
+    Raises:
+        UserError: there is no run.
+    """
+    from nemo_sspo.commands.status import failed_steps
+    from nemo_sspo.launch.run_directory import stored_experiment
+
+    experiment = stored_experiment(layout)
+    here = experiment is not None and experiment.run_dir.resolve() == layout.root.resolve()
+    return failed_steps(experiment) if experiment is not None and here else {}
 
 
 def _writable(path: Path) -> Path:

@@ -40,7 +40,7 @@ def show_status(options: argparse.Namespace) -> int:
     console = Console()
     while True:
         try:
-            rows = _rows(experiment)
+            rows = step_states(experiment)
         except UserError as silence:
             if options.watch is None or isinstance(silence, NoSlurm):
                 raise
@@ -60,11 +60,21 @@ def show_status(options: argparse.Namespace) -> int:
         time.sleep(max(1.0, options.watch))
 
 
-def _rows(experiment: Experiment) -> list[StepStatus]:
+def step_states(experiment: Experiment) -> list[StepStatus]:
+    """Every step of a run, here or on its cluster."""
     if experiment.cluster.kind == "local":
         return local_status(experiment)
     place = place_of(experiment)
     return slurm_status(jobs(experiment), place, live_jobs(place.run), final_state, freshness_of(experiment))
+
+
+def failed_steps(experiment: Experiment) -> dict[str, str]:
+    """Steps that failed and have not begun again, and why: what `status` says of them. Slurm need not be there."""
+    try:
+        rows = step_states(experiment)
+    except UserError:
+        rows = slurm_status(jobs(experiment), place_of(experiment), None, str, freshness_of(experiment))
+    return {row.step: row.detail for row in rows if row.state == "failed"}
 
 
 def folded(rows: Sequence[StepStatus]) -> Iterator[StepStatus]:
@@ -109,8 +119,9 @@ def _advice(rows: Sequence[StepStatus], experiment: Experiment) -> str:
     run = Path(experiment.run_dir)
     if "stale" in states:
         return f"`nemo-sspo redo {shlex.quote(str(run))} --dry-run` lists what is out of date; without it, it is remade"
-    if experiment.cluster.kind == "local":
-        return f"nobody works on it; `nemo-sspo run {shlex.quote(str(run))}` runs what is missing"
     failed = next((row.step for row in rows if row.state == "failed"), None)
+    if experiment.cluster.kind == "local":
+        cause = f"{failed} failed; once the cause is gone" if failed else "nobody works on it"
+        return f"{cause}{',' if failed else ';'} `nemo-sspo run {shlex.quote(str(run))}` runs what is missing"
     cause = f"{failed} failed (its logs: {run}/logs/{failed}.*.log); once the cause is gone, " if failed else ""
     return f"{cause}`nemo-sspo resume {shlex.quote(str(run))}` submits what is missing"

@@ -18,6 +18,7 @@ from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.artifacts.store import discard_drafts, is_published, open_artifact
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
+from nemo_sspo.launch.failure import forget_failure, write_failure
 from nemo_sspo.launch.guard import guarded
 from nemo_sspo.launch.lanes import Lane, fair_size, lanes
 from nemo_sspo.launch.machine import gpus_to_use, local_cluster
@@ -66,13 +67,27 @@ class StepFailed(Exception):
         self.exit_code = exit_code
         self.log = log
 
-    def __str__(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+    @property
+    def reason(self) -> str:
+        """Why, in one line."""
+        lines = self._lines()
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it has said nothing")
+        return (self._refusal(lines) or f"{_ending(self.exit_code)}: {last}").removeprefix("error: ")
+
+    def _lines(self) -> list[str]:
+        return self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+
+    def _refusal(self, lines: Sequence[str]) -> str | None:
+        """The line with which the step refused its input, if it did."""
         errors = [line for line in lines if line.startswith("error: ")]
         # torchrun ends with 1 where its ranks ended with 2.
         is_refusal = self.exit_code == 2 or (self.exit_code == 1 and self.step.ranks > 1)
-        if is_refusal and errors:
-            return f"{errors[-1]}\n  in {self.step.step_id}; its log is {self.log}"
+        return errors[-1] if is_refusal and errors else None
+
+    def __str__(self) -> str:
+        lines = self._lines()
+        if refusal := self._refusal(lines):
+            return f"{refusal}\n  in {self.step.step_id}; its log is {self.log}"
         tail = "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:])
         return (
             f"error: {self.step.step_id} {_ending(self.exit_code)}; the end of its log, {self.log}:\n{tail}\n"
@@ -202,6 +217,7 @@ class LocalRunner:
         for step in lane:
             discard_drafts(step.output)
             self._layout.progress(step.step_id).unlink(missing_ok=True)
+            forget_failure(self._layout, step.step_id)
         first = lane[0]
         attempt = self._attempt(lane)
         log = self._layout.log(first.step_id, attempt)
@@ -246,7 +262,9 @@ class LocalRunner:
             self._running.remove(item)
             self._gpus[:0] = item.gpus
             if item.step or code != 0:
-                raise StepFailed(item.step or item.lane[-1], code, item.log)
+                failed = StepFailed(item.step or item.lane[-1], code, item.log)
+                write_failure(self._layout, failed.step.step_id, failed.reason)
+                raise failed
 
     def _take_in(self, item: _Running) -> None:
         """The published steps of a lane are done, and the next one is under way."""

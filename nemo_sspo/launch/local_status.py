@@ -5,6 +5,7 @@ from pathlib import Path
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.selection import early_stop
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.launch.failure import read_failure
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.run_directory import held_since
 from nemo_sspo.launch.step_status import StepStatus, last_log_line, left_out, reported, stale
@@ -30,6 +31,8 @@ def _status(layout: RunLayout, step: Step, since: float | None, freshness: Fresh
             return StepStatus(step.step_id, "published")
         case "stale":
             return stale(step, freshness.reasons(step.output))
+    if (reason := read_failure(layout, step.step_id, since or 0.0)) is not None:
+        return StepStatus(step.step_id, "failed", detail=reason)
     last = last_log_line(layout, step.step_id)
     if since is None:
         return StepStatus(step.step_id, "missing", detail=f"ended before it was done: {last}" if last else "")

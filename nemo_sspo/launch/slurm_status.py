@@ -15,24 +15,29 @@ from nemo_sspo.launch.slurm import LiveJob
 from nemo_sspo.launch.step_status import State, StepStatus, last_log_line, left_out, reported, stale
 from nemo_sspo.stages.freshness import Freshness
 
+_WRITTEN_ENDS = ("gave_up", "crashed", "stopped")
+"""Events with which a job tells that it will not go on."""
+
 
 def slurm_status(
     graph: Sequence[Job],
     place: Place,
-    live: Sequence[LiveJob],
+    live: Sequence[LiveJob] | None,
     final_state: Callable[[str], str],
     freshness: Freshness,
 ) -> list[StepStatus]:
     """The state of every step, in the order of the plan.
 
     Args:
+        live: its jobs that wait or run; None where Slurm cannot be asked, and only a job that wrote down its end has
+            failed.
         final_state: what Slurm still knows of a job that is over, by its id; it is asked only about jobs that did not
             live to write down their end.
     """
     submitted: dict[tuple[str, int], Submission] = {}
     for item in submissions(place):
         submitted |= {(item.job, shard): item for shard in item.shards}
-    alive = {(job.submission, job.task): job for job in live}
+    alive = {(job.submission, job.task): job for job in live or ()}
     remaining, stop = {job.name: job for job in remaining_jobs(graph, place)}, early_stop(RunLayout(place.run))
     rows: list[StepStatus] = []
     for name, job in ((job.name, remaining.get(job.name, job)) for job in graph):
@@ -40,7 +45,9 @@ def slurm_status(
             rows += [left_out(step, stop) for step in job.steps]
             continue
         rows += [
-            _status(step, lane, submitted.get((name, step.shard)), alive, place, final_state, freshness)
+            _status(
+                step, lane, submitted.get((name, step.shard)), alive, place, final_state, freshness, live is not None
+            )
             for lane in job.lanes
             for step in lane
         ]
@@ -55,6 +62,7 @@ def _status(
     place: Place,
     final_state: Callable[[str], str],
     freshness: Freshness,
+    asked: bool,
 ) -> StepStatus:
     """Of a step in its lane, whose task writes its events under the name of its first step."""
     layout, past = RunLayout(place.run), events(place, lane[0].step_id)
@@ -62,7 +70,7 @@ def _status(
     if reasons := freshness.reasons(step.output):
         return stale(step, reasons)
     begun = next((each for each in lane if not is_done(each, freshness)), None)
-    state = "published" if is_done(step, freshness) else _state(job, past, submission, waits=step != begun)
+    state = "published" if is_done(step, freshness) else _state(job, past, submission, waits=step != begun, asked=asked)
     return StepStatus(
         step=step.step_id,
         state=state,
@@ -75,12 +83,16 @@ def _status(
     )
 
 
-def _state(job: LiveJob | None, past: Sequence[Event], submission: Submission | None, *, waits: bool) -> State:
-    """Of a step that is not done; `waits` says that its task has another step to do first."""
+def _state(
+    job: LiveJob | None, past: Sequence[Event], submission: Submission | None, *, waits: bool, asked: bool
+) -> State:
+    """Of a step that is not done; `waits` says that its task has another step to do first, `asked` that Slurm could
+    tell which jobs live."""
     if job is not None:
         return "queued" if waits or job.state == "PENDING" else "running"
     begun = [event for event in past if submission and event.job.partition("_")[0] == submission.id]
-    return "failed" if begun and begun[-1].event != "finished" and not waits else "missing"
+    ended = bool(begun) and begun[-1].event != "finished" and (asked or begun[-1].event in _WRITTEN_ENDS)
+    return "failed" if ended and not waits else "missing"
 
 
 def _detail(state: State, job: LiveJob | None, layout: RunLayout, step_id: str, begun: Step | None) -> str:

@@ -71,6 +71,12 @@ def _status(facts: RunFacts) -> str:
     if not facts.planned:
         unknown = "the configuration is of another version, so what is missing is not known"
         return f"{facts.published} artifacts are published; {unknown}. Drawn {_clock(facts.gathered_at)}."
+    if facts.failed:
+        named = ", ".join(list(facts.failed)[:2]) + (f" and {more} more" if (more := len(facts.failed) - 2) > 0 else "")
+        return (
+            f"Failed: {named}; {facts.planned - len(facts.pending)} of {facts.planned} steps are published. Drawn "
+            f"{_clock(facts.gathered_at)}."
+        )
     return (
         f"Not finished: {facts.planned - len(facts.pending)} of {facts.planned} steps are published; next "
         f"{', '.join(facts.pending[:2])}. Drawn {_clock(facts.gathered_at)}."

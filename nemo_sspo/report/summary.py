@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,11 @@ _OF_SELECTION = {"export_candidate", "rollout_selection", "select_model"}
 _PREPARATION = ("prepare_prompts", "import_policy", "rollout_held_out", "rollout_selection")
 
 
-def summarize(layout: RunLayout) -> Facts:
+def summarize(layout: RunLayout, failed: Mapping[str, str] | None = None) -> Facts:
     """Facts of every iteration that has begun, and of the preparation.
+
+    Args:
+        failed: steps that failed and have not begun again, and why.
 
     Raises:
         UserError: there is no run.
@@ -57,6 +60,7 @@ def summarize(layout: RunLayout) -> Facts:
         "prompts": prompts.counts if prompts else {},
         "preparation_seconds": _seconds(layout, 0, _PREPARATION),
         "iterations": [_iteration(layout, iteration) for iteration in iterations if iteration > 0],
+        "failed": dict(failed or {}),
         "stopped": None if stop is None else {"after_iteration": stop.iteration, "reason": stop.reason},
         "result": _result(layout, iterations) if stop is None else stop.result,
     }
@@ -80,10 +84,11 @@ def summary_table(facts: Facts) -> Table:
     iterations: Sequence[Facts] = facts["iterations"]
     stopped = facts["stopped"]
     end = EarlyStop(stopped["after_iteration"], stopped["reason"]) if stopped else None
+    said = [f"{step} failed: {reason}" for step, reason in facts["failed"].items()] + ([str(end)] if end else [])
     table = Table(
         title=f"{facts['run']}: {len(iterations)} iterations",
         title_justify="left",
-        caption=_CAPTION if end is None else Text(f"{end}\n{_CAPTION}"),
+        caption=Text("\n".join([*said, _CAPTION])),
         caption_justify="left",
     )
     table.add_column("")

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from nemo_sspo import cli
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.commands.status import failed_steps
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.launch import step_status
 from nemo_sspo.launch.job_record import submissions
@@ -93,3 +94,17 @@ def test_a_job_that_did_not_live_to_tell_is_asked_about(slurm, tmp_path):  # noq
     stand_in(tmp_path, "scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     stand_in(tmp_path, "sacct", "echo OUT_OF_MEMORY; echo COMPLETED")
     assert detail() == "ended by Slurm (out_of_memory): "
+
+
+def test_a_failure_is_known_where_slurm_cannot_be_asked(slurm, monkeypatch):  # noqa: F811
+    """By what the job has written down; one that only began may be running still."""
+    experiment = load_experiment(slurm)
+    place = place_of(experiment)
+    assert cli.main(["submit", *slurm]) == 0
+    ids = {item.job: item.id for item in submissions(place)}
+    for step, event in (("iter_1.train", "gave_up"), ("iter_1.export", "start")):
+        line = {"event": event, "job": ids[step], "restart": 0, "code": 2, "at": 5}
+        place.attempts(step).write_text(json.dumps(line) + "\n")
+    RunLayout(place.run).log("iter_1.train", f"{ids['iter_1.train']}.0").write_text("error: no room\n")
+    monkeypatch.setenv("PATH", "")
+    assert failed_steps(experiment) == {"iter_1.train": "wrong input: error: no room"}

@@ -52,6 +52,8 @@ class RunRecord:
     steps: Sequence[PublishedStep]
     plan: Sequence[PlannedStep] = ()
     """Every step of the run; empty when its configuration is of another version."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Steps that failed and have not begun again, and why, as `status` has it."""
     unreadable: list[str] = field(default_factory=list)
     """Files that could not be read, and why: shown on the page."""
 
@@ -115,7 +117,7 @@ class RunRecord:
         return [record for line in text.splitlines() if (record := _json_object(line)) is not None]
 
 
-def read_run(layout: RunLayout, plan: Sequence[PlannedStep] = ()) -> RunRecord:
+def read_run(layout: RunLayout, plan: Sequence[PlannedStep] = (), failed: Mapping[str, str] | None = None) -> RunRecord:
     """Read a run's settings and manifests.
 
     Raises:
@@ -129,7 +131,7 @@ def read_run(layout: RunLayout, plan: Sequence[PlannedStep] = ()) -> RunRecord:
         raise UserError(f"{layout.experiment}: not JSON ({error}); start the run again to write it") from None
     if not isinstance(settings, dict):
         raise UserError(f"{layout.experiment}: not a configuration; start the run again to write it")
-    return RunRecord(layout, settings, published_steps(layout), plan)
+    return RunRecord(layout, settings, published_steps(layout), plan, failed or {})
 
 
 def _json_object(line: str) -> dict[str, Any] | None:

@@ -32,6 +32,8 @@ class RunFacts:
     published: int
     pending: list[str]
     running: list[Running]
+    failed: dict[str, str]
+    """Steps that failed and have not begun again, and why."""
     iterations_planned: int
     iterations: list[int]
     """Those that have begun."""
@@ -81,7 +83,7 @@ def gather(run: RunRecord, *, sample_count: int = SAMPLE_PROMPTS) -> RunFacts:
     reasons = {i: dropped for i in iterations if (dropped := dropped_reasons(run, i)) is not None}
     diagnosed = {i: diagnosis for i in iterations if (diagnosis := diagnostics(run, i)) is not None}
     totals = {i: sum(counts.values()) for i, counts in reasons.items()}
-    evidence = Evidence(evaluated, samples, curves, identities, totals, diagnosed, run.stopped)
+    evidence = Evidence(evaluated, samples, curves, identities, totals, diagnosed, run.stopped, run.failed)
     return RunFacts(
         name=run.name,
         gathered_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -89,6 +91,7 @@ def gather(run: RunRecord, *, sample_count: int = SAMPLE_PROMPTS) -> RunFacts:
         published=len(run.steps),
         pending=run.pending,
         running=running_steps(run),
+        failed=dict(run.failed),
         iterations_planned=int(run.settings.get("iterations", 0)),
         iterations=iterations,
         method=_method(run),

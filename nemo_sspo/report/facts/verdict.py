@@ -1,7 +1,7 @@
 """Did it work? The run's headline, and what a reader should look into, each by a simple rule that is stated."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from nemo_sspo.artifacts.diagnostics import Diagnostics
@@ -47,11 +47,14 @@ class Evidence:
     diagnosed: Mapping[int, Diagnostics]
     """By iteration."""
     stopped: EarlyStop | None = None
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Steps that failed, and why."""
 
 
 def findings(evidence: Evidence) -> list[Finding]:
     """Every rule that has something to look at; the gravest first."""
     found = [
+        *_failures(evidence.failed),
         *_early_stop(evidence.stopped),
         *_win_rates(evidence.evaluations),
         *_equal_length(evidence.evaluations),
@@ -66,6 +69,11 @@ def findings(evidence: Evidence) -> list[Finding]:
     ]
     order = {"bad": 0, "warn": 1, "good": 2}
     return sorted(found, key=lambda finding: order[finding.state])
+
+
+def _failures(failed: Mapping[str, str]) -> Iterator[Finding]:
+    for step, reason in failed.items():
+        yield Finding("bad", f"{step} failed: {reason}", "a failure until the step begins again")
 
 
 def _early_stop(stopped: EarlyStop | None) -> Iterator[Finding]:
