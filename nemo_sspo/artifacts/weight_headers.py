@@ -73,7 +73,7 @@ def unmerged_adapter(directory: Path) -> str | None:
     return next((name for name in _ADAPTER_FILES if (directory / name).is_file()), None)
 
 
-def weight_files(directory: Path) -> list[Path]:
+def files_of_transformers(directory: Path) -> list[Path]:
     """The safetensors files that transformers reads of a directory: the single one, else those that the index names.
 
     Raises:

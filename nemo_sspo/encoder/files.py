@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from nemo_sspo.artifacts.weight_headers import (
+    files_of_transformers,
     model_headers,
     tensor_headers,
     unmerged_adapter,
-    weight_files,
     weight_problems,
 )
 from nemo_sspo.config.variants import SentenceEncoder
@@ -131,7 +131,7 @@ def _transformer_problems(named: str, directory: Path) -> Iterator[str]:
     config = _object(directory / "config.json")
     if "auto_map" in config:
         return
-    tensors = model_headers([file for file in weight_files(directory) if file.is_file()])
+    tensors = model_headers([file for file in files_of_transformers(directory) if file.is_file()])
     for problem in weight_problems(tensors, config, "config.json"):
         yield f"{named}: {problem}"
     table = next((tensor.shape[0] for name, tensor in tensors.items() if name.endswith(_POSITIONS)), None)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nemo_sspo.artifacts.weight_headers import model_headers, unmerged_adapter, weight_files, weight_problems
+from nemo_sspo.artifacts.weight_headers import files_of_transformers, model_headers, unmerged_adapter, weight_problems
 
 _CLASSIFIER = "ForSequenceClassification"
 _HEAD = re.compile(r"(^|\.)(score|classif|logits_proj|(?!lm_)\w*head)")
@@ -25,7 +25,7 @@ def reward_model_problems(directory: Path, config: Mapping[str, Any]) -> Iterato
     if outputs != 1:
         yield f"oracle.path={directory}: a classifier of {outputs} classes; a reward model has one output"
         return
-    tensors = model_headers([file for file in weight_files(directory) if file.is_file()])
+    tensors = model_headers([file for file in files_of_transformers(directory) if file.is_file()])
     for problem in weight_problems(tensors, config, "config.json"):
         yield f"oracle.path={directory}: {problem}"
     if tensors and "auto_map" not in config and not any(map(_HEAD.search, tensors)):
