@@ -13,10 +13,11 @@ class PairRMOracle(Frozen):
     kind: Literal["pairrm"] = "pairrm"
     path: str
     """Directory of a PairRM checkpoint, or a hub id."""
-    source_max_tokens: PositiveInt = 1224
-    """Longest prompt segment in tokens (PairRM's own: 1224)."""
-    candidate_max_tokens: PositiveInt = 412
-    """Longest response segment in tokens (PairRM's own: 412); both responses share the room that the prompt leaves."""
+    source_max_tokens: PositiveInt | None = None
+    """Longest prompt segment in tokens; without it what the checkpoint's config.json says, or PairRM's own 1224."""
+    candidate_max_tokens: PositiveInt | None = None
+    """Longest response segment in tokens; without it what the checkpoint's config.json says, or PairRM's own 412. Both
+    responses share the room that the prompt leaves."""
     batch_tokens: PositiveInt | None = None
     """Token budget of one forward pass, padding included. Without it 16384 on a GPU and 2048 on a CPU, whose cache
     holds the states of that many."""

@@ -89,8 +89,12 @@ class PairRM:
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         tokenizer, ids = _load_tokenizer(checkpoint)
         self._pad = tokenizer.pad_token_id
+        source_max, candidate_max = checkpoint.limits
         self._encoder = RowEncoder(
-            tokenizer, ids, source_max=settings.source_max_tokens, candidate_max=settings.candidate_max_tokens
+            tokenizer,
+            ids,
+            source_max=settings.source_max_tokens or source_max,
+            candidate_max=settings.candidate_max_tokens or candidate_max,
         )
         model = _load_model(checkpoint)
         word_embeddings = cast("DebertaV2Model", model.pretrained_model).get_input_embeddings()

@@ -34,6 +34,11 @@ HEAD_HIDDEN, HEAD_OUTPUT = HEAD_PREFIX + "1.weight", HEAD_PREFIX + "4.weight"
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 
 
+SOURCE_MAX, CANDIDATE_MAX = 1224, 412
+"""Of the published PairRM, in tokens."""
+_LIMIT_KEYS = ("source_maxlength", "candidate_maxlength")
+
+
 @dataclass(frozen=True)
 class PairRMCheckpoint:
     """Where the parts of a checkpoint are, and what its configuration says."""
@@ -44,6 +49,12 @@ class PairRMCheckpoint:
     backbone: str
     """Directory or hub id with the backbone's configuration and tokenizer (the checkpoint itself for ``hf``)."""
     weights: Path
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Longest prompt and longest response in tokens, those that it was trained with where it tells."""
+        source, candidate = (self.config.get(key) for key in _LIMIT_KEYS)
+        return source or SOURCE_MAX, candidate or CANDIDATE_MAX
 
 
 def inspect_pairrm(path: str) -> PairRMCheckpoint:
@@ -75,6 +86,9 @@ def _read_config(directory: Path) -> dict[str, Any]:
 def _identify(directory: Path, config: dict[str, Any]) -> PairRMCheckpoint:
     if adapter := unmerged_adapter(directory):
         raise UserError(f"oracle.path={directory}: {adapter} asks for an adapter that is not merged; merge it first")
+    for key in _LIMIT_KEYS:
+        if not isinstance(config.get(key, 1), int | None) or config.get(key, 1) == 0:
+            raise UserError(f"{directory / 'config.json'}: {key}={config[key]!r} is no number of tokens")
     weights = next((directory / name for name in (SAFETENSORS, PICKLE) if (directory / name).is_file()), None)
     if weights is None:
         raise UserError(f"oracle.path={directory}: neither {SAFETENSORS} nor {PICKLE}; the checkpoint is incomplete")

@@ -176,6 +176,22 @@ def test_room_that_the_prompt_leaves_goes_to_the_responses(checkpoints: dict[str
             assert row.truncated is (cut or 1 + prompt_words > n)
 
 
+def test_a_checkpoint_is_read_with_the_limits_of_its_own_config(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """llm-blender takes them from there; a setting goes before."""
+
+    def limits(path: Path, **settings: int) -> tuple[int, int]:
+        encoder = PairRM(PairRMOracle(path=str(path), **settings), device="cpu")._encoder
+        return encoder._source_max, encoder._candidate_max
+
+    assert limits(checkpoints["llm-blender"]) == (SOURCE_MAX, CANDIDATE_MAX)
+    assert limits(checkpoints["llm-blender"], candidate_max_tokens=30) == (SOURCE_MAX, 30)
+    assert limits(checkpoints["hf"]) == (1224, 412)
+    path = copy(checkpoints, "hf", tmp_path / "oracle")
+    edit_config(path, source_maxlength="many")
+    with pytest.raises(UserError, match=r"config\.json: source_maxlength='many' is no number of tokens"):
+        oracle(path)
+
+
 def test_a_response_cannot_write_markers(checkpoints: dict[str, Path]) -> None:
     """Marker text inside a response is a space to the oracle, as llm-blender makes of the separator."""
     scorer = oracle(checkpoints["hf"])
