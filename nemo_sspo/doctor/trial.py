@@ -203,7 +203,7 @@ def _killed_file(layout: RunLayout) -> Path:
 
 def _states(scratch: Path) -> list[Path]:
     """Complete states of a training."""
-    return [path for path in scratch.glob("*/step_*") if path.is_dir()]
+    return [path for path in scratch.glob("*/step_*") if path.name.removeprefix("step_").isdigit()]
 
 
 def _steps_in(state: Path) -> int:
