@@ -231,7 +231,6 @@ def test_equal_runs_have_equal_cards_wherever_they_lie(tmp_path: Path) -> None:
 
 
 def test_sampling_is_told_where_the_base_says_nothing(tmp_path: Path, policy: Path) -> None:
-    pytest.importorskip("vllm")
     from transformers import AutoTokenizer, GenerationConfig
 
     from nemo_sspo.config.stages import Rollout
@@ -245,8 +244,22 @@ def test_sampling_is_told_where_the_base_says_nothing(tmp_path: Path, policy: Pa
     write_generation_config(tmp_path, Rollout(temperature=0.7, top_p=0.9))
     written = GenerationConfig.from_pretrained(tmp_path)
     assert (written.temperature, written.top_p, written.do_sample) == (0.7, 0.9, True)
-    assert written.eos_token_id == [end, end + 1]
+    assert written.eos_token_id == [end, end + 1, 5]  # <|end|>, which the template puts behind an answer
 
     (tmp_path / "generation_config.json").write_text('{"temperature": 0.1}')
     write_generation_config(tmp_path, Rollout())
     assert (tmp_path / "generation_config.json").read_text() == '{"temperature": 0.1}'
+
+
+def test_where_a_response_ends_is_read_without_a_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment that exports may not be able to load one: a SentencePiece file alone asks for its protobuf."""
+    pytest.importorskip("sentencepiece")
+    import transformers
+
+    from nemo_sspo.config.stages import Rollout
+    from nemo_sspo.stages.generation_config import write_generation_config
+    from tests.tokens.spm import make_mistral
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", None)
+    write_generation_config(make_mistral(tmp_path / "policy"), Rollout())
+    assert json.loads((tmp_path / "policy" / "generation_config.json").read_text())["eos_token_id"] == [2]
