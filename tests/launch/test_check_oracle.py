@@ -48,6 +48,9 @@ def test_reward_model(place):  # noqa: F811
     assert "give oracle.trust_remote_code=true" in only(*reward)
     assert found(*reward, "oracle.trust_remote_code=true") == []
     edit(place / "reward" / "config.json", auto_map=None)
+    edit(place / "reward" / "config.json", vocab_size=255)
+    assert "its tokenizer has 256 tokens, the model 255 rows" in only(*reward)
+    edit(place / "reward" / "config.json", vocab_size=256)
     (place / "reward" / "model.safetensors").write_bytes(b"\x10")
     assert "not a safetensors file, or cut short" in only(*reward)
     (place / "reward" / "tokenizer.json").unlink()
