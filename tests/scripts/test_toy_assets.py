@@ -42,6 +42,17 @@ def test_second_call_does_nothing_and_another_seed_replaces(made, tmp_path, caps
     assert [p.name for p in output.parent.iterdir()] == ["toy"]
 
 
+def test_everyone_who_may_read_the_assets_may_read_their_weights(made, tmp_path, monkeypatch) -> None:
+    def make_with_weights(folder: Path, seed: int) -> dict[str, object]:
+        (folder / "model.safetensors").touch(mode=0o600)  # as safetensors leaves them
+        return {}
+
+    monkeypatch.setattr(make_assets, "make", make_with_weights)
+    run(tmp_path / "toy")
+    modes = {(tmp_path / "toy" / name).stat().st_mode for name in ("manifest.json", "model.safetensors")}
+    assert len(modes) == 1
+
+
 def test_a_failure_leaves_the_old_assets_and_no_draft(made, tmp_path, monkeypatch) -> None:
     output = tmp_path / "toy"
     run(output)
