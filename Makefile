@@ -193,6 +193,8 @@ pins: $(UV)/.ready
 
 check-pins: $(UV)/.ready
 	PATH="$(CURDIR)/$(UV)/bin:$$PATH" $(UV)/bin/python -m scripts.pins --check
+	$(PYTHON) -m scripts.install_lines
+	$(if $(PYTHON312),$(PYTHON312) -m scripts.install_lines)
 
 # The Dockerfile's lines without a container engine; TORCH_FROM is an environment with a CUDA build of torch.
 check-image: $(TRAIN)-312/.ready

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -17,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from nemo_sspo.config.variants import SentenceEncoder
+from scripts.install_lines import readme_lines
 from scripts.pins import ENVIRONMENTS, PYTHONS, Environment, pins
 
 ROOT = Path(__file__).parents[1]
@@ -123,10 +123,10 @@ def test_the_pins_for_gpus_lack_nothing_that_the_packages_ask_for() -> None:
 
 
 def test_the_readmes_install_lines_take_the_pins() -> None:
-    lines = re.findall(r"^    pip install (.+?)(?:  +#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    train, engine, rollout = lines
-    assert train == "-c requirements/gpu-train.txt '.[train]'"
-    assert engine == "-c requirements/gpu-train.txt --no-build-isolation 'nemo-sspo[transformer-engine]'"
-    assert rollout == "-c requirements/gpu-rollout.txt '.[rollout]'"
+    """`make check-pins` runs them."""
+    train, engine, rollout = readme_lines()
+    assert train == ["-c", "requirements/gpu-train.txt", ".[train]"]
+    assert engine == ["-c", "requirements/gpu-train.txt", "--no-build-isolation", "nemo-sspo[transformer-engine]"]
+    assert rollout == ["-c", "requirements/gpu-rollout.txt", ".[rollout]"]
     # Transformer Engine's setup.py imports both; with torch they have to be there before it is built.
     assert {"setuptools", "wheel", "torch"} <= {wanted.name for wanted in TRAIN}
