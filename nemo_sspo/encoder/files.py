@@ -57,6 +57,12 @@ def encoder_problems(directory: Path, settings: SentenceEncoder) -> Iterator[str
     yield from _chain_problems(named, chain, settings.task)
 
 
+def default_prompt(directory: Path) -> str:
+    """What a model puts before a text unless it is told otherwise; empty where that is nothing."""
+    config = _object(directory / "config_sentence_transformers.json")
+    return str((config.get("prompts") or {}).get(config.get("default_prompt_name")) or "")
+
+
 def route(routes: Mapping[str, object], parameters: Mapping[str, Any], task: str | None) -> str | None:
     """The route of a Router that a text takes under a task, as sentence-transformers chooses it."""
     mappings = {str(key): name for key, name in (parameters.get("route_mappings") or {}).items()}

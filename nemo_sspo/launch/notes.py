@@ -7,6 +7,7 @@ from nemo_sspo.artifacts.source_files import source_files
 from nemo_sspo.config.cluster import LocalCluster, SlurmCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.oracles import PairRMOracle
+from nemo_sspo.encoder.files import default_prompt
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.check_mounts import hub_id_of
 from nemo_sspo.launch.check_prompts import planned_prompts
@@ -33,6 +34,7 @@ def notes(experiment: Experiment) -> list[str]:
         *_state_never_saved(experiment),
         *_cores_left_to_slurm(experiment),
         *_backbone_elsewhere(experiment),
+        *_encoder_by_default(experiment),
         *_rows_without_tokens(experiment),
         *_no_end_of_turn(experiment),
         *_files_left_out(experiment),
@@ -87,6 +89,28 @@ def _backbone_elsewhere(experiment: Experiment) -> Iterator[str]:
             f"oracle.path={oracle.path}: its config.json names its backbone by the hub id {backbone}, whose "
             f"configuration and tokenizer are fetched: where the hub is not reached, lay them into "
             f"{Path(oracle.path) / backbone}, or take llm-blender/PairRM-hf"
+        )
+
+
+def _encoder_by_default(experiment: Experiment) -> Iterator[str]:
+    """A pooling or a prompt that the user has not named, and sentence-transformers or the model's files choose."""
+    encoder = experiment.encoder
+    directory = Path(encoder.path)
+    if not (directory / "config.json").is_file() and not (directory / "modules.json").is_file():
+        return
+    if not (directory / "modules.json").is_file():
+        yield (
+            f"encoder.path={encoder.path}: has no modules.json, so sentence-transformers chooses the pooling: the "
+            "mean, or the last token of a causal model"
+        )
+    try:
+        prompt = default_prompt(directory)
+    except UserError:
+        return  # a file that cannot be read, which its own check says
+    if prompt and encoder.prefix is None and encoder.prompt_name is None:
+        yield (
+            f"encoder.path={encoder.path}: puts its default prompt {prompt!r} before every text; encoder.prefix='' is "
+            "none"
         )
 
 

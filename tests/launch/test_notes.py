@@ -94,3 +94,23 @@ def test_rows_without_tokens_and_a_template_without_an_end(tmp_path):
     assert not any(
         "rows have no token" in note for note in notes(load_experiment(["experiment=quickstart", f"policy={policy}"]))
     )
+
+
+def test_what_an_encoder_does_by_default_is_told(tmp_path: Path) -> None:
+    files = {
+        "config": {"model_type": "bert"},
+        "modules": [{"type": "sentence_transformers.models.Transformer"}],
+        "config_sentence_transformers": {"prompts": {"sts": "compare: "}, "default_prompt_name": "sts"},
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    quick = ["experiment=quickstart", f"encoder.path={tmp_path}"]
+    (note,) = notes(load_experiment(quick))
+    assert "puts its default prompt 'compare: ' before every text; encoder.prefix='' is none" in note
+    assert notes(load_experiment([*quick, "encoder.prefix=''"])) == []
+    assert notes(load_experiment([*quick, "encoder.prompt_name=sts"])) == []
+    (tmp_path / "config_sentence_transformers.json").unlink()
+    assert notes(load_experiment(quick)) == []
+    (tmp_path / "modules.json").unlink()
+    (note,) = notes(load_experiment(quick))
+    assert "has no modules.json, so sentence-transformers chooses the pooling" in note
