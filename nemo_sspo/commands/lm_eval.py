@@ -85,6 +85,7 @@ def evaluate(options: argparse.Namespace) -> int:
         for task in tasks:
             say(console, f"  {shlex.join(line(task, final / task.name))}")
         return 0
+    _refuse_other_tokens(python, policy, variables)
     final.parent.mkdir(parents=True, exist_ok=True)
     with publish(
         final, stage="benchmark_lm_eval", iteration=iteration, config=config, inputs={"policy": exported}
@@ -98,6 +99,21 @@ def evaluate(options: argparse.Namespace) -> int:
     console.print(_table(scores))
     say(console, str(final / SCORES))
     return 0
+
+
+def _refuse_other_tokens(python: str, policy: str, variables: dict[str, str]) -> None:
+    """The harness loads the policy's tokenizer itself: what it would read otherwise than the run did is refused.
+
+    Raises:
+        UserError: its library gives other tokens than the tokenizer's own file; the text is named.
+    """
+    if not Path(policy).is_dir():
+        return
+    check = [python, "-m", "nemo_sspo.tokens.check", policy]
+    done = subprocess.run(check, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode == UserError.EXIT_CODE:
+        reason = done.stderr.strip().splitlines()[-1].removeprefix("error: ")
+        raise UserError(f"lm_eval would give the policy other tokens than the run did: {reason}")
 
 
 def _run_task(
