@@ -1,0 +1,181 @@
+"""Which ranks are rehearsed: tiny ones of every kind of layout, and those of the presets in conf/experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nemo_sspo.config.stages import Parallel, Train
+from nemo_sspo.config.variants import Bf16Precision, Fp8Precision, Precision
+from tests.rehearsal.case import Case, Pairs, case_of
+from tests.rehearsal.covering import Row, covering_rows, every_row
+
+# --- tiny ------------------------------------------------------------------------------------------------------------
+
+FACTORS: dict[str, tuple[Any, ...]] = {
+    "tensor": (1, 2),
+    "pipeline": ("1", "2", "2x2"),  # stages x chunks of each
+    "context": (1, 2),
+    "data": ("1", "2", "2 overlapped"),
+    "rows": ("padded", "packed", "shared"),
+    "precision": ("bf16", "fp8 tensorwise", "fp8 blockwise"),
+    "recompute": ("none", "selective", "full"),
+    "peft": ("none", "lora"),
+    "loss": ("sppo", "dpo"),  # the one-pass head, and the one that computes logits again
+    "family": ("llama", "qwen3", "gemma2"),
+    "rank": ("first", "middle", "last"),
+}
+"""Sequence parallelism is on wherever there is tensor parallelism, as in every preset."""
+
+_TINY = {
+    "vocab_size": 200,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+}
+TINY_MODELS: dict[str, dict[str, Any]] = {
+    "llama": {**_TINY, "model_type": "llama", "tie_word_embeddings": False},
+    "qwen3": {**_TINY, "model_type": "qwen3", "tie_word_embeddings": True},
+    "gemma2": {**_TINY, "model_type": "gemma2", "sliding_window": 16},
+}
+TINY_PAIRS = Pairs(count=8, prompt=8, response=24)
+TINY_PACK_TOKENS = 160
+TINY_HEAD_TOKENS = 32
+
+
+def is_valid(row: Row) -> bool:
+    """What the project or a library refuses, with its reason in `nemo_sspo`, is no case."""
+    has_one_rank = row["tensor"] == 1 and row["pipeline"] == "1" and row["context"] == 1 and row["data"] == "1"
+    return not (has_one_rank and row["rank"] != "first")
+
+
+def tiny_cases(checkpoints: Path | None) -> list[Case]:
+    """A set of cases with every pair of values. `checkpoints`: imported policies by family, below it."""
+    rows = covering_rows(every_row(FACTORS, is_valid))
+    return [tiny_case(row, None if checkpoints is None else checkpoints / row["family"] / "nemo") for row in rows]
+
+
+def tiny_case(row: Row, checkpoint: Path | None) -> Case:
+    stages, _, chunks = row["pipeline"].partition("x")
+    replicas, _, overlapped = row["data"].partition(" ")
+    parallel = Parallel(
+        tensor=row["tensor"],
+        pipeline=int(stages),
+        virtual_pipeline=int(chunks) if chunks else None,
+        context=row["context"],
+        data=int(replicas),
+        sequence=row["tensor"] > 1,
+        overlap_communication=bool(overlapped),
+    )
+    train = Train(
+        packing=row["rows"] != "padded",
+        share_prompt=row["rows"] == "shared",
+        pack_tokens=TINY_PACK_TOKENS,
+        recompute=row["recompute"],
+        peft=None if row["peft"] == "none" else row["peft"],
+        lora_rank=8,
+        global_batch_size=TINY_PAIRS.count,
+        head_chunk_tokens=TINY_HEAD_TOKENS,
+        checkpoint_every_steps=None if checkpoint is None else 1,
+        loggers=(),
+    )
+    rank = {"first": 0, "middle": parallel.world_size // 2, "last": parallel.world_size - 1}[row["rank"]]
+    name = ",".join(str(row[factor]) for factor in FACTORS if factor != "rank").replace(" ", "-")
+    precision = _PRECISIONS[row["precision"]]
+    return Case(name, TINY_MODELS[row["family"]], parallel, train, TINY_PAIRS, rank, precision, row["loss"], checkpoint)
+
+
+_PRECISIONS: dict[str, Precision] = {
+    "bf16": Bf16Precision(),
+    "fp8 tensorwise": Fp8Precision(),
+    "fp8 blockwise": Fp8Precision(recipe="blockwise"),
+}
+
+# --- presets ---------------------------------------------------------------------------------------------------------
+
+_LLAMA = {"model_type": "llama", "rms_norm_eps": 1e-5, "rope_theta": 5e5, "max_position_embeddings": 8192}
+MODELS: dict[str, dict[str, Any]] = {
+    "llama3-8b": {
+        **_LLAMA,
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+    "mistral-7b": {
+        "model_type": "mistral",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e6,
+        "max_position_embeddings": 32768,
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "sliding_window": None,
+    },
+    "llama3-70b": {
+        **_LLAMA,
+        "vocab_size": 128256,
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+    },
+    "llama3-1b": {
+        **_LLAMA,
+        "max_position_embeddings": 131072,
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "tie_word_embeddings": True,
+    },
+}
+"""What the published ``config.json`` of Llama 3 8B and 70B, Mistral 7B v0.2 and Llama 3.2 1B say. The last has rope
+scaling too, which changes no size, and no preset: it is small enough for one GPU at TP 1."""
+
+PRESETS = ("llama3-8b", "mistral-7b", "llama3-70b")
+FULL_ROW = 4096
+"""Tokens of a pair, two of which fill a packed row of 8,192: prompt and response 1,024 each."""
+_LENGTHS = {"prompt": 1024, "response": 1024}
+
+
+def preset(name: str, *, full_batch: bool = False) -> Case:
+    """Rank 0 of a preset, at the most tokens a row may have; a step has 2 x PP microbatches, or the whole batch."""
+    from nemo_sspo.config.load import load_experiment
+
+    experiment = load_experiment([f"experiment={name}", "prompts=prompts.jsonl"])
+    parallel = experiment.parallel
+    of_a_microbatch = 2 if experiment.train.packing else experiment.train.micro_batch_size
+    few = 2 * parallel.pipeline * of_a_microbatch * parallel.data
+    count = experiment.train.global_batch_size if full_batch else few
+    return case_of(experiment, MODELS[name], Pairs(count, **_LENGTHS))
+
+
+def one_gpu() -> Case:
+    """A 1B model on one GPU, to hold the ledger against one in minutes."""
+    train = Train(packing=True, global_batch_size=8, loggers=())
+    return Case("llama3-1b", MODELS["llama3-1b"], Parallel(), train, Pairs(8, **_LENGTHS))
+
+
+def preset_cases(*, full_batch: bool = False) -> list[Case]:
+    """First, middle and last rank of every preset, and the 1B model's."""
+    cases = [one_gpu()]
+    for name in PRESETS:
+        case = preset(name, full_batch=full_batch)
+        world = case.parallel.world_size
+        cases += [case.at(rank) for rank in (0, world // 2, world - 1)]
+    return cases

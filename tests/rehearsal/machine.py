@@ -1,0 +1,67 @@
+"""What else a rank takes for granted and a pretended machine cannot give. Each replacement says why it is one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
+
+from nemo_sspo.megatron import checkpoint, microbatch_plan, model, strategy, training
+from tests.rehearsal import kernels, process_groups
+from tests.rehearsal.case import Case
+
+
+def pretend(case: Case) -> None:
+    """Make this process that rank. It cannot be undone: fork first."""
+    rank, world = str(case.rank), str(case.parallel.world_size)
+    # As torchrun and Slurm's steps set them, each rank alone on its node.
+    os.environ |= {
+        "RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "NODE_RANK": rank,
+        "GROUP_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "rehearsal",
+    }  # fmt: skip
+    # A fork of a process that has initialized CUDA must not use it; nothing of this device can break.
+    torch.cuda._is_in_bad_fork = bool
+    process_groups.pretend(case.rank, case.parallel.world_size)
+    kernels.install()
+    nn.Module._apply = _leave_parameters
+    microbatch_plan.MicrobatchPlan.build = _on_host(microbatch_plan.MicrobatchPlan.build)
+    if case.checkpoint is None:
+        strategy.load_policy = _adapt_only
+        training.save_weights = _save_nothing
+    # One rank cannot know which parts of a tensor the others save: `tests/distributed` has all of them.
+    checkpoint.dist_checkpointing.serialization.validate_sharding_integrity = lambda *_, **__: None
+
+
+def _leave_parameters(module: nn.Module, function: Callable[..., Any], recurse: bool = True) -> nn.Module:
+    """`Module._apply`: torch cannot swap a fake parameter for another. They are on the GPU, in their type, already;
+    moved to the host they are when training has ended."""
+    for parameter in module.parameters(recurse):
+        moved = function(parameter.detach())
+        if moved.device.type == "cuda" and moved.dtype != parameter.dtype:
+            raise TypeError(f"a parameter of {parameter.dtype} would become {moved.dtype}")
+    return module
+
+
+def _on_host(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Without the fake GPU's mode, which asks at every operator whether it is one of the GPU: for speed alone."""
+
+    def build(*args: Any) -> Any:
+        with _disable_current_modes():
+            return function(*args)
+
+    return build
+
+
+def _adapt_only(chunks: list[Any]) -> None:
+    """`load_policy` without a checkpoint: tens of gigabytes that nobody has here."""
+    for chunk in chunks:
+        if chunk.adapters is not None:
+            model.add_adapters(chunk.module, chunk.adapters)
+
+
+def _save_nothing(*_: Any) -> None:
+    """`save_weights` of a model of tens of gigabytes."""

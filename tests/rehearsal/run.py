@@ -1,0 +1,157 @@
+"""Rehearse a rank: fork, pretend, run the project's own functions, and hand back the ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.rehearsal import cuda_runtime
+from tests.rehearsal.case import Case, job_of
+from tests.rehearsal.ledger import Ledger
+
+
+class RehearsalError(RuntimeError):
+    """The rank died; the message is its traceback."""
+
+
+def rehearse(case: Case, plant: Callable[[], None] | None = None) -> Ledger:
+    """Train two steps on one rank of a layout, and tell what that took.
+
+    With a checkpoint also: reference log-probs before, a state saved in the background after the first step, the final
+    checkpoint and, on rank 0, which writes the index of all files, a second attempt that resumes after the first step.
+
+    `plant` is called in the process of the rank before it runs: for planted faults.
+
+    To be called on a pretended H100 (``python -m tests.rehearsal ...``)::
+
+        from nemo_sspo.config.load import load_experiment
+        from tests.rehearsal.case import case_of
+        from tests.rehearsal.run import rehearse
+
+        experiment = load_experiment(["experiment=llama3-8b", "prompts=x", "oracle.path=x"])
+        ledger = rehearse(case_of(experiment, Path("/models/llama"), rank=3))
+        print(ledger.peak_bytes / 2**30)
+
+    Raises:
+        RehearsalError: whatever the rank raised.
+    """
+    import_everything()
+    with tempfile.TemporaryDirectory(prefix="rehearsal.") as directory:
+        if case.checkpoint is None:
+            return _in_fork(lambda: _train(case, Path(directory), plant))
+        _in_fork(lambda: _reference(case, Path(directory)))
+        ledger = _in_fork(lambda: _train(case, Path(directory), plant))
+        if case.rank == 0:
+            _in_fork(lambda: _resume(case, Path(directory)))
+        return ledger
+
+
+def import_everything() -> None:
+    """Import once what every fork needs: it takes longer than a small rank."""
+    if "nemo_sspo.megatron.training" in sys.modules and "transformer_engine.pytorch" in sys.modules:
+        return
+    if not cuda_runtime.is_pretended():
+        raise RuntimeError("no pretended GPU here: start with `python -m tests.rehearsal ...`")
+    from tests.rehearsal import kernels, transformer_engine
+
+    kernels.install_before_imports()
+    transformer_engine.install()
+    import nemo_sspo.megatron.reference
+    import nemo_sspo.megatron.training  # noqa: F401
+
+
+def _in_fork(function: Callable[[], Ledger | None]) -> Any:
+    """Call it in a forked process."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        _tell(writer, function)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    if not answer:
+        raise RehearsalError("the rank ended without a word")
+    result = json.loads(answer)
+    if "error" in result:
+        raise RehearsalError(result["error"])
+    return None if result["ledger"] is None else Ledger.from_json(result["ledger"])
+
+
+def _tell(writer: int, function: Callable[[], Ledger | None]) -> None:
+    """What the forked process does; it does not return."""
+    try:
+        ledger = function()
+        answer = {"ledger": None if ledger is None else ledger.to_json()}
+    except BaseException:
+        answer = {"error": traceback.format_exc()}
+    with os.fdopen(writer, "w") as pipe:
+        pipe.write(json.dumps(answer))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _train(case: Case, directory: Path, plant: Callable[[], None] | None) -> Ledger:
+    from nemo_sspo.megatron import training
+    from tests.rehearsal.watch import Watch, watch_head
+
+    watch = Watch(case.key)
+    trainer = training.trainer
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        built = trainer(*args, **kwargs)
+        built.callbacks.insert(0, watch)
+        return built
+
+    training.trainer = watched
+    watch_head()
+    job = job_of(case, directory)
+    if case.rank != 0:
+        _do_as_rank_0_does(job)
+    if plant is not None:
+        plant()
+    _on_fake_gpu(case, lambda: training.train_rank(job))
+    return watch.ledger
+
+
+def _do_as_rank_0_does(job: Any) -> None:
+    """Make the folders and the log that all ranks of a cluster share."""
+    (job.output / "weights").mkdir(parents=True)
+    (job.scratch / f".step_1.{job.attempt}.partial").mkdir(parents=True)
+    job.metrics_file.touch()
+
+
+def _reference(case: Case, directory: Path) -> None:
+    from nemo_sspo.megatron.reference import ReferenceJob, reference_rank
+
+    job = job_of(case, directory)
+    reference = ReferenceJob(job.pairs, job.weights, job.hf_dir, job.train, job.parallel, job.precision, job.progress)
+    _on_fake_gpu(case, lambda: reference_rank(reference))
+
+
+def _resume(case: Case, directory: Path) -> None:
+    """A second attempt, with the state that the first one saved."""
+    from nemo_sspo.megatron import resume
+    from nemo_sspo.megatron.training import train_rank
+
+    job = job_of(case, directory)
+    if resume.latest_state(job.scratch) is None:
+        raise RuntimeError("no state was saved to resume from")
+    _on_fake_gpu(case, lambda: train_rank(job))
+
+
+def _on_fake_gpu(case: Case, function: Callable[[], Any]) -> None:
+    from tests.rehearsal import kernels, machine
+    from tests.rehearsal.fake_tensors import FakeGpu
+
+    machine.pretend(case)
+    with FakeGpu(kernels.higher_order()):
+        function()

@@ -1,0 +1,38 @@
+"""What makes the host wait for its GPU, and how often the project may.
+
+A GPU runs behind the host. Where the host asks for a number that is still to be computed, or copies memory that is not
+page-locked in one direction or the other and waits, it falls back to the GPU's place, and the GPU idles until it has
+caught up. So the waits of a step are counted, by what asked, and held to these numbers: whoever adds one changes them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+WAITING = {
+    "nonzero": "the size of the result",
+    "masked_select": "the size of the result",
+    "bincount": "the largest value, for the size of the result",
+    "_unique2": "the size of the result",
+    "unique_consecutive": "the size of the result",
+    "repeat_interleave": "the sum of the repeats, where the size of the result is not given",
+    "equal": "the answer",
+}
+"""Operators that wait wherever they meet a CUDA tensor, and what for. Reading a scalar (`item`), a list (`tolist`), or
+copying a tensor to or from the host are counted by these names."""
+
+
+class Synchronisations:
+    """The waits of a step, inside its schedule of microbatches and around it."""
+
+    def __init__(self) -> None:
+        self.in_microbatches: Counter[str] = Counter()
+        self.around: Counter[str] = Counter()
+        self.is_in_microbatches = False
+
+    def start_step(self) -> None:
+        self.in_microbatches.clear()
+        self.around.clear()
+
+    def note(self, what: str) -> None:
+        (self.in_microbatches if self.is_in_microbatches else self.around)[what] += 1
