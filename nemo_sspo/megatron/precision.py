@@ -20,8 +20,14 @@ def params_dtype(precision: Precision) -> torch.dtype:
 
 
 def token_multiple(precision: Precision) -> int:
-    """What the tokens of a rank's microbatch are a multiple of: FP8 products need it, and Megatron aligns to 16."""
-    return 16 if precision.kind == "fp8" else 1
+    """What the tokens of a rank's microbatch are a multiple of.
+
+    FP8 products need 16, as Megatron aligns to. Blocks are of 128 tokens, and under sequence parallelism Transformer
+    Engine gathers whole ones only.
+    """
+    if not isinstance(precision, Fp8Precision):
+        return 1
+    return 128 if precision.recipe == "blockwise" else 16
 
 
 def precision_plugin(precision: Precision) -> MegatronMixedPrecision:

@@ -128,3 +128,9 @@ def test_a_ranks_part_of_a_row_suits_the_fp8_products(supervised: PairTable, pac
         built = plan.build(0, plan.rows_of(0, 0)[0], 1, length).tensors
         assert built.tokens_BS.shape[1] == length
         assert int((built.last_token_index_BS >= 0).sum()) == built.num_responses
+
+
+def test_a_rank_holds_whole_blocks_of_tokens_where_fp8_scales_blocks() -> None:
+    """Transformer Engine refuses to gather a part of a block under sequence parallelism."""
+    recipes = (Fp8Precision(recipe="blockwise"), Fp8Precision(), Bf16Precision())
+    assert [token_multiple(precision) for precision in recipes] == [128, 16, 1]
