@@ -224,8 +224,10 @@ class _Gradients:
 
 def _factor(grad_R: Tensor, slope_R: Tensor) -> Tensor:
     """What the gradient is a multiple of the slopes by; checked."""
-    leading = slope_R.abs().argmax()
-    factor = torch.where(slope_R[leading] == 0, 0.0, grad_R[leading] / slope_R[leading])
+    leading = slope_R.abs().argmax(dim=0, keepdim=True)
+    # Gathered: to index by a number of the GPU, the host would wait for it.
+    slope, grad = (values_R.gather(0, leading).squeeze(0) for values_R in (slope_R, grad_R))
+    factor = torch.where(slope == 0, 0.0, grad / slope)
     is_multiple = (grad_R - factor * slope_R).abs().amax() <= _SLOPE_TOLERANCE * grad_R.abs().amax()
     # What is not a number passes: the step's own check of the gradients tells it better.
     torch._assert_async(
