@@ -16,6 +16,8 @@ NEXT := .venv/next-megatron
 LOGGERS := .venv/loggers
 # Triton, whose interpreter runs the GPU's kernels on a CPU and whose compiler needs no GPU either.
 TRITON := .venv/triton
+# A CUDA build of torch and Transformer Engine's Python, whose GPU is pretended (tests/rehearsal).
+REHEARSAL := .venv/rehearsal
 # Resolves the pins of the GPU environments.
 UV := .venv/uv
 ASSETS := assets/toy/manifest.json
@@ -24,7 +26,8 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: environments assets quickstart test test-train test-loggers test-next-megatron test-kernels test-rollout \
-	test-312 test-report test-e2e test-slurm test-gpu doctor doctor-gpu check-gpu lint format pins check-pins \
+	test-312 test-312-megatron test-rehearsal rehearse rehearse-all test-report test-e2e test-slurm test-gpu doctor \
+	doctor-gpu check-gpu lint format pins check-pins \
 	check-image parity bench bench-pairrm bench-gates bench-gpu clean
 
 # These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
@@ -64,7 +67,30 @@ quickstart: environments assets
 doctor: environments assets
 	$(TRAIN)/bin/nemo-sspo doctor --run
 
-test: lint test-train test-loggers test-next-megatron test-kernels test-rollout test-report test-e2e test-slurm
+test: lint test-train test-loggers test-next-megatron test-kernels test-rollout test-report test-e2e test-slurm \
+	test-rehearsal
+
+$(REHEARSAL)/.ready: requirements/rehearsal.txt
+	$(or $(PYTHON312),$(PYTHON)) -m venv $(@D)
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -e .
+	touch $@
+
+# Every kind of layout, and the presets, on one rank of pretended H100s.
+test-rehearsal: $(REHEARSAL)/.ready
+	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest tests/rehearsal
+
+# The table: what each rank of the presets holds, computes and sends; which test catches which planted fault.
+rehearse: $(REHEARSAL)/.ready
+	$(REHEARSAL)/bin/python -m tests.rehearsal -m tests.rehearsal.table
+
+# Whole batches of the presets and all combinations of the tiny cases, for hours; goes on where it was stopped.
+rehearse-all: $(REHEARSAL)/.ready
+	$(REHEARSAL)/bin/python -m tests.rehearsal -m tests.rehearsal.table --all
+
+# On the Python that NGC's images have, without a GPU in sight.
+test-312-megatron: $(REHEARSAL)/.ready
+	CUDA_VISIBLE_DEVICES= TORCH_CUDA_ARCH_LIST=9.0 $(REHEARSAL)/bin/python -m pytest tests/megatron tests/distributed
 
 test-train: $(TRAIN)/.ready
 	$(call imports,$(TRAIN),megatron.core nemo.collections.llm)

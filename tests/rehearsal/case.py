@@ -50,7 +50,7 @@ class Case:
     precision: Precision = field(default_factory=Bf16Precision)
     loss: str = "sppo"
     checkpoint: Path | None = None
-    """An imported policy (``nemo/``); without one no file is read or written: weights are there, states are not saved."""
+    """An imported policy (``nemo/``); without one weights are there from the start, and nothing is saved."""
 
     @property
     def key(self) -> str:

@@ -29,12 +29,12 @@ FACTORS: dict[str, tuple[Any, ...]] = {
 
 _TINY = {
     "vocab_size": 200,
-    "hidden_size": 64,
-    "intermediate_size": 96,
+    "hidden_size": 128,  # FP8 scales blocks of 128
+    "intermediate_size": 256,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "head_dim": 16,
+    "head_dim": 32,
     "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
 }

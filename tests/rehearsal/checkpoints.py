@@ -1,6 +1,6 @@
 """python -m tests.rehearsal.checkpoints FOLDER: the tiny policies, imported as a step on the host does it.
 
-In a process of its own that sees no GPU, pretended or not: Megatron's local layers write what Transformer Engine's read.
+In a process of its own that sees no GPU: Megatron's local layers write what Transformer Engine's read.
 """
 
 from __future__ import annotations

@@ -71,6 +71,18 @@ class Memory:
             self._fused -= 1
             self._note_peak()
 
+    def start(self, kind: Kind) -> None:
+        """What is made from now on is of this kind, where no block says otherwise."""
+        self._kinds[0] = kind
+
+    def settle(self) -> None:
+        """What still lives of activations and head is something that stays: a workspace."""
+        for block in self._blocks.values():
+            if block.kind in ("activations", "head"):
+                self.live[block.kind] -= block.size
+                block.kind = "other"
+                self.live["other"] += block.size
+
     def start_step(self) -> None:
         """Forget the peak and the largest tensor so far."""
         self.peak = Counter(self.live)

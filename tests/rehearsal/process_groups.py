@@ -1,7 +1,7 @@
 """Process groups of one rank alone, which serve CUDA tensors as NCCL's do, and no others; and what is said over them.
 
-torch's fake process group stands behind both names: ``nccl`` has a backend for CUDA tensors alone, ``gloo`` for those of
-the host alone, so that a tensor on the wrong side fails as it does on a cluster. Nothing is sent. What other ranks would
+torch's fake process group stands behind both names: ``nccl`` has a backend for CUDA tensors alone, ``gloo`` for those
+of the host, so that a tensor on the wrong side fails as it does on a cluster. Nothing is sent. What other ranks would
 say is taken to be what this one says: sums and gathered objects are its own.
 """
 

@@ -36,3 +36,25 @@ class Synchronisations:
 
     def note(self, what: str) -> None:
         (self.in_microbatches if self.is_in_microbatches else self.around)[what] += 1
+
+
+IN_EVERY_MICROBATCH = {"nonzero": 2, "bincount": 3, "tolist": 2}
+"""What the project's own head and pooling ask: which tokens are scored and which are pooled, and how many each response
+has. The recomputing head needs no list."""
+IN_EVERY_STEP = {"item": 4, "copy to the GPU": 1}
+"""Megatron's: whether a loss is to be checked, for each chunk of the model; a workspace of Transformer Engine."""
+IN_A_LAYER = {"item": 16, "tolist": 8, "copy to the host": 8, "copy to the GPU": 8}
+"""Megatron's at most, of a microbatch: where rotary embeddings of a packed row are not fused, or context parallelism
+has the attention of this project find out who sees whom."""
+
+
+def most_waits(*, microbatches: int, layers: int, chunks: int, is_plain: bool) -> dict[str, int]:
+    """How often the host may wait in a step's schedule, by what for.
+
+    `layers` and `chunks` of this rank; `is_plain`: rotary embeddings are fused, and there is no context parallelism.
+    """
+    most = Counter({what: count * microbatches for what, count in IN_EVERY_MICROBATCH.items()})
+    most.update({what: count * chunks for what, count in IN_EVERY_STEP.items()})
+    if not is_plain:
+        most.update({what: count * microbatches * layers for what, count in IN_A_LAYER.items()})
+    return dict(most)

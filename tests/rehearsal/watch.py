@@ -44,14 +44,17 @@ class Watch(pl.Callback):
     def on_megatron_microbatches_start(self, step: Any) -> None:
         self._microbatches = step.num_microbatches
         counters.waits.is_in_microbatches = True
+        counters.memory.start("activations")
 
     def on_megatron_microbatches_end(self, **_: Any) -> None:
         counters.waits.is_in_microbatches = False
+        counters.memory.start("other")
 
     def _end_step(self, trainer: pl.Trainer) -> None:
         """After all callbacks of the step before."""
         if trainer.global_step > len(self._steps):
             self._classify(trainer)
+            counters.memory.settle()
             self._steps.append(step_of(counters))
 
     @staticmethod

@@ -1,0 +1,105 @@
+"""Planted faults: what would go wrong on a cluster alone goes wrong here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from tests.rehearsal.case import Case
+from tests.rehearsal.cases import FACTORS, tiny_case
+from tests.rehearsal.ledger import Ledger
+from tests.rehearsal.run import RehearsalError, rehearse
+from tests.rehearsal.test_tiny import assert_sound
+
+_PLAIN = {factor: values[0] for factor, values in FACTORS.items()}
+
+
+def plain(checkpoint: Path | None = None, **factors: Any) -> Case:
+    """Tensor-parallel ranks of bf16 Llamas, unless told otherwise."""
+    return tiny_case({**_PLAIN, "tensor": 2, **factors}, checkpoint)
+
+
+def around_the_loss(change: Callable[[torch.Tensor], Any]) -> Callable[[], None]:
+    """A fault in every microbatch, behind its loss."""
+
+    def plant() -> None:
+        from nemo_sspo.megatron import loss_reduction
+
+        right = loss_reduction.schedule_loss
+
+        def wrong(loss: torch.Tensor, **sizes: int) -> torch.Tensor:
+            change(loss.detach())
+            return right(loss, **sizes)
+
+        loss_reduction.schedule_loss = wrong
+
+    return plant
+
+
+@pytest.fixture(scope="module")
+def sound() -> Ledger:
+    return rehearse(plain())
+
+
+def test_the_case_without_a_fault_is_sound(sound: Ledger) -> None:
+    for step in sound.steps:
+        assert_sound(plain(), step, sound.microbatches)
+
+
+def test_a_tensor_of_the_host_in_a_collective() -> None:
+    def plant() -> None:
+        from nemo_sspo.megatron import loss_reduction
+
+        loss_reduction._on_device = torch.tensor
+
+    with pytest.raises(RehearsalError, match="No backend type associated with device type cpu"):
+        rehearse(plain(pipeline="2", rank="last"), plant)
+
+
+def test_a_key_of_transformer_engine_that_conversion_does_not_know(checkpoints: Path) -> None:
+    def plant() -> None:
+        from nemo_sspo.megatron import model_config
+
+        model_config._kernels = lambda: {"add_bias_linear": True}
+
+    with pytest.raises(RehearsalError, match=r"UserError: .*tensor '.*bias' is missing"):
+        rehearse(plain(checkpoints / "llama" / "nemo"), plant)
+
+
+def test_a_float64() -> None:
+    ledger = rehearse(plain(), around_the_loss(lambda loss: loss.double() + 1))
+    with pytest.raises(AssertionError):
+        assert_sound(plain(), ledger.steps[1], ledger.microbatches)
+    assert ledger.steps[1].doubles > 0
+
+
+@pytest.mark.parametrize("wait", [torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.nonzero, torch.Tensor.cpu])
+def test_the_host_waits_in_a_microbatch(wait: Callable[[torch.Tensor], Any]) -> None:
+    ledger = rehearse(plain(), around_the_loss(lambda loss: wait(loss > 0)))
+    with pytest.raises(AssertionError):
+        assert_sound(plain(), ledger.steps[1], ledger.microbatches)
+
+
+def test_logits_of_all_tokens() -> None:
+    def plant() -> None:
+        from nemo_sspo.megatron import preference_loss
+
+        tiled = preference_loss.one_pass_logps
+        preference_loss.one_pass_logps = lambda *args, **options: tiled(*args, **options | {"chunk_tokens": 10**6})
+
+    case = plain(rows="packed")
+    ledger = rehearse(case, plant)
+    with pytest.raises(AssertionError):
+        assert_sound(case, ledger.steps[1], ledger.microbatches)
+
+
+def test_one_all_reduce_too_many(sound: Ledger) -> None:
+    ledger = rehearse(plain(), around_the_loss(dist.all_reduce))
+    calls = dict(ledger.steps[1].calls)
+    assert calls != sound.steps[1].calls
+    assert calls.pop("allreduce world") == sound.steps[1].calls["allreduce world"] + ledger.microbatches
