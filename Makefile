@@ -67,8 +67,7 @@ quickstart: environments assets
 doctor: environments assets
 	$(TRAIN)/bin/nemo-sspo doctor --run
 
-test: lint test-train test-loggers test-next-megatron test-kernels test-rollout test-report test-e2e test-slurm \
-	test-rehearsal
+test: lint test-train test-loggers test-next-megatron test-kernels test-rollout test-report test-e2e test-slurm
 
 $(REHEARSAL)/.ready: requirements/rehearsal.txt
 	$(or $(PYTHON312),$(PYTHON)) -m venv $(@D)

@@ -1,0 +1,143 @@
+"""make rehearse: rehearse the presets' ranks, write their ledgers and docs/memory.md, and print the table.
+
+With ``--all``: whole batches of the presets and all combinations of the tiny cases, below runs/rehearsal; a second call
+goes on where the first one was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.rehearsal.cases import FACTORS, is_valid, preset_cases, tiny_case
+from tests.rehearsal.committed import LEDGERS, commit, committed, differences
+from tests.rehearsal.covering import every_row
+from tests.rehearsal.ledger import Ledger
+from tests.rehearsal.run import RehearsalError, rehearse
+
+MEMORY_PAGE = Path(__file__).parents[2] / "docs" / "memory.md"
+GPU_BYTES = 80 * 10**9
+_WHOLE_BATCHES = LEDGERS / "whole_batches"
+_EVERYTHING = Path("runs/rehearsal")
+_GIB = 2**30
+_HEAD = (
+    "| rank | weights | gradients | optimizer | peak of step 1 | peak of step 2 | of it activations | of it head "
+    "| TFLOP in layers | in the head | in attention | GiB sent | fits 80 GB |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+)
+_FAULTS = """
+| planted fault | what happens | in test_faults.py |
+|---|---|---|
+| a tensor of the host in a collective | the rank dies | test_a_tensor_of_the_host_in_a_collective |
+| an unknown key | the policy is refused | test_a_key_of_transformer_engine_that_conversion_does_not_know |
+| a float64 in a microbatch | it is counted | test_a_float64 |
+| the host waits in a microbatch | it is counted | test_the_host_waits_in_a_microbatch |
+| logits of all tokens | the largest tensor is one of them | test_logits_of_all_tokens |
+| one all-reduce too many | it is counted | test_one_all_reduce_too_many |
+"""
+
+
+def row(ledger: Ledger) -> str:
+    first, second = ledger.steps
+    held = [f"{second.live[kind] / _GIB:.2f}" for kind in ("weights", "gradients", "optimizer")]
+    peaks = [first.peak_bytes, second.peak_bytes, second.peak["activations"], second.peak["head"]]
+    flops = [f"{second.flops[place] / 1e12:,.1f}" for place in ("layers", "head", "attention")]
+    sent = sum(second.bytes_sent.values()) / _GIB
+    fits = "yes" if ledger.peak_bytes < GPU_BYTES else "no"
+    cells = [ledger.key, *held, *(f"{size / _GIB:.2f}" for size in peaks), *flops, f"{sent:.2f}", fits]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def table(ledgers: Sequence[Ledger]) -> str:
+    return _HEAD + "".join(map(row, ledgers))
+
+
+def memory_page(ledgers: Sequence[Ledger]) -> str:
+    """docs/memory.md."""
+    return _PAGE.format(table=table(ledgers), sent="".join(map(_sent, ledgers)))
+
+
+def _sent(ledger: Ledger) -> str:
+    step = ledger.steps[1]
+    parts = [
+        f"{name} {step.calls[name]:,} x, {size / _GIB:.3f}" for name, size in step.bytes_sent.items() if size >= 2**20
+    ]
+    return f"- **{ledger.key}** ({ledger.microbatches} microbatches): {'; '.join(parts) or 'nothing to speak of'}\n"
+
+
+_PAGE = """# What a rank holds, computes and sends
+
+Made by `make rehearse`; not to be edited. One rank of a preset runs the project's own training through NeMo's trainer,
+two optimizer steps on a pretended H100 (`tests/rehearsal`): its tensors have shapes and types, and no values. What is
+allocated is counted in torch's blocks of 512 bytes, by what it is for. CI rehearses these ranks anew and fails where a
+figure differs.
+
+Every row is as long as it may be: pairs of 1,024 + 1,024 tokens, two of which fill a packed row of 8,192. Steps have
+2 x PP microbatches; more of them take no more memory. GiB are 2^30 bytes; FLOP and bytes sent are of one step. Step 1
+allocates Adam's state at its end, step 2 computes beside it.
+
+{table}
+Products in attention are counted as if no key were masked, which is twice what a causal kernel computes.
+
+## Left out
+NCCL's buffers (up to a few GiB), cuBLAS's and cuDNN's workspaces beside those that Transformer Engine allocates, the
+CUDA context (about half a GiB), kernels' private memory, and fragmentation: torch reserves more than it has handed out.
+Nothing here is a time. The figures have not been held against a GPU yet: `llama3-1b` on one GPU is there for that.
+
+## Sent in step 2
+Calls of a process group by operation and group, and what the rank hands over, in GiB; below 1 MiB left out.
+
+{sent}
+## Reached, and not reached
+The rehearsal executes, on one rank of every kind of layout (PP, VPP, TP with SP, CP, DP overlapped or not), packed
+rows, shared prompts, FP8 by tensor and by block, recomputation, LoRA and both heads: loading the imported policy,
+reference log-probs, two steps, a state saved in the background, the final checkpoint, and on rank 0 resuming from that
+state.
+
+Not reached: the insides of kernels (Transformer Engine's compiled module, cuDNN, Triton, flex-attention's, NCCL, Apex)
+and what float tensors hold: a float that the host reads is 1. One rank runs at a time, so what ranks say to each other
+is taken to be what this one says; that they say the same is the business of `tests/distributed`.
+"""
+
+
+def _rehearse_presets(*, full_batch: bool, folder: Path, resumes: bool) -> list[Ledger]:
+    ledgers = []
+    for case in preset_cases(full_batch=full_batch):
+        known = committed(case.key, folder)
+        if known is None or not resumes:
+            found = rehearse(case)
+            for line in differences(known, found) if known is not None else []:
+                print(f"{case.key}: {line}")
+            commit(found, folder)
+            known = found
+        ledgers.append(known)
+        print(row(known), end="", flush=True)
+    return ledgers
+
+
+def _rehearse_everything() -> None:
+    for number, values in enumerate(every_row(FACTORS, is_valid)):
+        case = tiny_case(values, None)
+        if committed(case.key, _EVERYTHING) is None:
+            try:
+                commit(rehearse(case), _EVERYTHING)
+            except RehearsalError as error:
+                print(f"{number}: {case.key} died: {str(error).splitlines()[-1]}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--all", action="store_true")
+    if parser.parse_args().all:
+        _rehearse_presets(full_batch=True, folder=_WHOLE_BATCHES, resumes=True)
+        _rehearse_everything()
+        return
+    print(_HEAD, end="")
+    ledgers = _rehearse_presets(full_batch=False, folder=LEDGERS, resumes=False)
+    MEMORY_PAGE.write_text(memory_page(ledgers))
+    print(_FAULTS)
+
+
+if __name__ == "__main__":
+    main()
