@@ -45,6 +45,7 @@ class Prompt:
 def run(context: StageContext) -> None:
     """Publish portion_1..T.parquet, held_out.parquet and, where checkpoints are chosen, selection.parquet."""
     from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, token_record
+    from nemo_sspo.tokens.library import require_same
 
     experiment, counts = context.experiment, context.output.counts
     data = experiment.data
@@ -70,7 +71,11 @@ def run(context: StageContext) -> None:
     _refuse_empty(experiment, held_out, portions, len(prompts), int(counts["dropped_too_long"] or 0))
 
     write_table(context.output.path / HELD_OUT, _table(held_out))
-    record = token_record(tokenizer, data.template_arguments, _first_texts(tokenizer, held_out))
+    first_texts = _first_texts(tokenizer, held_out)
+    require_same(
+        tokenizer, local_model(experiment.policy, "policy", SIDE_FILES), f"policy={experiment.policy}", first_texts
+    )
+    record = token_record(tokenizer, data.template_arguments, first_texts)
     (context.output.path / TOKENS).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if selecting:
         write_table(context.output.path / SELECTION_PROMPTS, _table(to_select_by))

@@ -77,11 +77,24 @@ def hold_to_file(
     )
 
 
-def first_difference(tokenizer: "PreTrainedTokenizerBase", file: OwnFile, *, framed: bool = False) -> str | None:
-    """Where a loaded tokenizer first departs from its file, on the probes: the text and both tokens."""
+def require_same(tokenizer: "PreTrainedTokenizerBase", directory: Path, setting: str, texts: Sequence[str]) -> None:
+    """Compare a tokenizer with its file on further texts.
+
+    Raises:
+        UserError: it gives other ids for one.
+    """
+    file = own_file(directory)
+    if file is not None and (difference := first_difference(tokenizer, file, texts)) is not None:
+        raise UserError(f"{setting}: {_software()} gives other tokens than {file.path}: {difference}")
+
+
+def first_difference(
+    tokenizer: "PreTrainedTokenizerBase", file: OwnFile, texts: Sequence[str] = PROBES, *, framed: bool = False
+) -> str | None:
+    """Where a loaded tokenizer first departs from its file: the text and both tokens."""
     added = ControlTokens(tokenizer.get_added_vocab())
     shift = _shift(tokenizer, file.pieces) if isinstance(file, SentencePieceFile) else 0
-    for text in PROBES:
+    for text in texts:
         if isinstance(file, SentencePieceFile) and added.spelled(text):
             continue
         found, right = token_ids_of(tokenizer, text), file.encode(text)

@@ -12,7 +12,7 @@ pytest.importorskip("transformers")
 from tokenizers import Tokenizer
 
 from nemo_sspo.errors import UserError
-from nemo_sspo.tokens.library import load_tokenizer, token_ids_of
+from nemo_sspo.tokens.library import load_tokenizer, require_same, token_ids_of
 from nemo_sspo.tokens.own_file import SentencePieceFile
 from nemo_sspo.tokens.probes import PROBES
 from tests.tokens.spm import make_deberta, make_mistral
@@ -149,3 +149,11 @@ def test_pairrm_scores_what_the_file_says(tmp_path: Path) -> None:
     logits = PairRM(PairRMOracle(path=str(tmp_path))).compare(rows).logits_R
     assert logits[::2] == pytest.approx(logits[1::2], abs=1e-6)
     assert len(set(logits.round(5).tolist())) == len(pairs), "other texts have other scores"
+
+
+def test_texts_beyond_the_probes_are_compared_too(llama_class: Path) -> None:
+    tokenizer = load_tokenizer(llama_class, "policy=here")
+    require_same(tokenizer, llama_class, "policy=here", ["a<|user|>b", *unicode_texts(20)])
+    tokenizer.add_tokens(["town hall"])
+    with pytest.raises(UserError, match=r"policy=here: .* 'the town hall' has town hall = 288"):
+        require_same(tokenizer, llama_class, "policy=here", ["the town", "the town hall"])
