@@ -24,8 +24,8 @@ def readme_lines() -> list[list[str]]:
 
 
 def plain(pin: str) -> str:
-    """`name==version` with the name as the index has it."""
-    name, version = pin.split("==")
+    """`name==version` with the name as the index has it, and without a build's own label: +cpu, +cu128."""
+    name, version = pin.partition("+")[0].split("==")
     return f"{re.sub(r'[-_.]+', '-', name).lower()}=={version}"
 
 
