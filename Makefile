@@ -27,7 +27,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: environments assets quickstart test test-train test-loggers test-next-megatron test-kernels test-rollout \
 	test-312 test-312-megatron test-rehearsal rehearse rehearse-all test-report test-e2e test-slurm test-gpu doctor \
-	doctor-gpu check-gpu lint format pins check-pins \
+	doctor-gpu ledger-gpu check-gpu lint format pins check-pins \
 	check-image parity bench bench-pairrm bench-gates bench-gpu clean
 
 # These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
@@ -190,7 +190,12 @@ doctor-gpu:
 	$(GPU_TRAIN) -m nemo_sspo.cli doctor --run
 
 # All that only a GPU tells, in this order: `make -k check-gpu` goes on after a failure.
-check-gpu: doctor-gpu test-gpu bench-gpu
+check-gpu: doctor-gpu test-gpu bench-gpu ledger-gpu
+
+# The peak that was rehearsed for a 1B model against this GPU's.
+ledger-gpu:
+	$(GPU_TRAIN) -m benchmarks.gpu.ledger
+	$(GPU_TRAIN) -m benchmarks.table
 
 test-gpu:
 	$(GPU_TRAIN) -m pytest tests/gpu tests/megatron/test_softmax_tile.py

@@ -13,7 +13,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-ON_A_GPU = ("gpu.gemm", "gpu.head", "gpu.train_step", "gpu.precision", "gpu.pairrm")
+ON_A_GPU = ("gpu.gemm", "gpu.head", "gpu.train_step", "gpu.precision", "gpu.pairrm", "gpu.ledger")
 """The benchmarks that need a GPU, in the order of the page."""
 
 Cell = str | int | float | None

@@ -12,6 +12,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -99,12 +100,17 @@ def layers_that_fit(free: int, world: World) -> int:
 
 
 def write_policy(world: World, folder: Path) -> None:
+    """A random checkpoint of this world's shape; see `write_random`."""
+    write_random(world.hf_config, folder)
+
+
+def write_random(hf_config: Mapping[str, Any], folder: Path) -> None:
     """A random checkpoint in `folder`/nemo, with its config in `folder`/hf, as `import_policy` leaves them.
 
     Made without a GPU, as that step is: in a process of its own where there is one.
     """
     (folder / "hf").mkdir(parents=True)
-    (folder / "hf" / "config.json").write_text(json.dumps(world.hf_config))
+    (folder / "hf" / "config.json").write_text(json.dumps(dict(hf_config)))
     if not torch.cuda.is_available():
         _write_weights(folder)
         return
