@@ -151,6 +151,9 @@ class Train(Frozen):
     """Token budget of a packed microbatch."""
     share_prompt: bool = False
     """Compute a pair's prompt once for both responses, in packed rows. On a GPU attention is flex-attention's then."""
+    layers: Literal["auto", "local"] = "auto"
+    """``auto``: Transformer Engine's layers on a GPU, where a training without it is refused, and Megatron's local ones
+    on a CPU; ``local``: the local ones on a GPU too, with flex-attention and without fused kernels."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activation recomputation."""
     checkpoint_every_steps: PositiveInt | None = None

@@ -28,6 +28,8 @@ _NEEDED = {
     "rollout": ("nemo_sspo", "torch", "vllm", "transformers"),
 }
 
+LAYERS_PACKAGE = "transformer_engine"
+"""What a training on GPUs needs besides, unless it takes local layers."""
 JUDGE_PACKAGE = "openai"
 """What oracle=llm_judge needs besides."""
 DATA_SET_PACKAGE = "datasets"
@@ -42,13 +44,15 @@ def check_environments(experiment: Experiment) -> Iterator[str]:
         needed["rollout"].append(encoder.removeprefix("package:"))
     needed["train"] += packages(experiment, "train")
     needed["rollout"] += packages(experiment, "rollout")
+    cluster, on_gpus = experiment.cluster, _runs_on_gpus(experiment)
+    if on_gpus and cluster.launcher != "fork" and experiment.train.layers == "auto":
+        needed["train"].append(LAYERS_PACKAGE)
     if experiment.oracle.kind == "llm_judge":
         needed["rollout"].append(JUDGE_PACKAGE)
     if any(not is_on_disk(source) for source in record_sources(experiment)):
         needed["rollout"].append(DATA_SET_PACKAGE)
     here = [name for name in needed if _starts_here(getattr(experiment.cluster, name))]
     with ThreadPoolExecutor() as pool:
-        cluster, on_gpus = experiment.cluster, _runs_on_gpus(experiment)
         answers = pool.map(lambda name: _problem(name, getattr(cluster, name), needed[name], on_gpus=on_gpus), here)
         yield from (answer for answer in answers if answer is not None)
 
@@ -110,4 +114,6 @@ def _problem(name: str, environment: Environment, packages: Sequence[str], *, on
     if not set(missing) & set(_NEEDED[name]):  # an environment of this project, and something of this run's besides
         install = f"{environment.python} -m pip install {' '.join(missing)}"
         advice = f"{install}, or PYTHONPATH for code of your own"
+    if missing == [LAYERS_PACKAGE]:
+        advice = "README.md has its install line; train.layers=local takes Megatron's slower local layers on the GPU"
     return f"{setting}: lacks {', '.join(missing)}; {advice}"

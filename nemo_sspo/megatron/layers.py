@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from importlib.util import find_spec
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,22 +30,46 @@ from nemo_sspo.megatron.gemma2 import attention_softcap, has_sandwich_norms, wit
 
 _log = logging.getLogger(__name__)
 
+Layers = Literal["auto", "local"]
+"""The setting ``train.layers``."""
+
 
 def transformer_engine_usable() -> bool:
     """True where Transformer Engine is installed and has a GPU to run on."""
     return torch.cuda.is_available() and find_spec("transformer_engine") is not None
 
 
+def takes_transformer_engine(layers: Layers) -> bool:
+    """Whether a model is built of Transformer Engine's layers, under a ``train.layers`` setting.
+
+    Raises:
+        UserError: there is a GPU and no Transformer Engine, and nobody has asked for local layers there.
+    """
+    if layers == "local":
+        return False
+    if torch.cuda.is_available() and not transformer_engine_usable():
+        raise UserError(
+            "a GPU, but no Transformer Engine in this environment: install it (README.md), or take Megatron's slower "
+            "local layers with train.layers=local"
+        )
+    return transformer_engine_usable()
+
+
 def layer_spec(
-    config: TransformerConfig, vp_stage: int | None = None, *, shares_prompts: bool = False
+    config: TransformerConfig,
+    vp_stage: int | None = None,
+    *,
+    shares_prompts: bool = False,
+    layers: Layers = "auto",
 ) -> ModuleSpec | TransformerBlockSubmodules:
     """Spec of this pipeline stage's layers, for dense GPT models. The choice is written to the log.
 
     Has the signature of NeMo's `GPTConfig.transformer_layer_spec`. `shares_prompts`: rows may have shared prompts.
     """
-    if transformer_engine_usable():
+    if takes_transformer_engine(layers):
         return _transformer_engine_spec(config, shares_prompts=shares_prompts)
-    _log.info("transformer layers: Megatron's local ones (no Transformer Engine with a GPU here)")
+    reason = "train.layers=local" if layers == "local" else "no GPU here"
+    _log.info("transformer layers: Megatron's local ones (%s)", reason)
     return local_layer_spec(config, vp_stage)
 
 

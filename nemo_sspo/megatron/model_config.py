@@ -13,7 +13,7 @@ from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import Precision
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.families import nemo_config, read_hf_config
-from nemo_sspo.megatron.layers import layer_spec, local_layer_spec, transformer_engine_usable
+from nemo_sspo.megatron.layers import layer_spec, local_layer_spec, takes_transformer_engine
 from nemo_sspo.megatron.precision import params_dtype, require_support
 from nemo_sspo.megatron.versions import require_nemo
 
@@ -55,10 +55,12 @@ def training_config(hf_dir: Path, parallel: Parallel, precision: Precision, trai
     """
     require_nemo()
     require_support(precision)
+    if precision.kind == "fp8" and train.layers == "local":
+        raise UserError("precision=fp8 needs Transformer Engine's layers, and train.layers=local takes Megatron's")
     dtype = params_dtype(precision)
     config = nemo_config(
         read_hf_config(hf_dir),
-        transformer_layer_spec=partial(layer_spec, shares_prompts=True) if train.share_prompt else layer_spec,
+        transformer_layer_spec=partial(layer_spec, shares_prompts=train.share_prompt, layers=train.layers),
         # The weights are overwritten at once, but Megatron marks them as tensor-parallel while it initializes them:
         # without the marks the gradient norm, and with it clipping, would leave out all TP ranks but the first.
         perform_initialization=True,
@@ -68,7 +70,7 @@ def training_config(hf_dir: Path, parallel: Parallel, precision: Precision, trai
         overlap_p2p_comm=parallel.virtual_pipeline is not None,
         batch_p2p_comm=parallel.virtual_pipeline is None,
         **_recomputation(train),
-        **_kernels(),
+        **_kernels(train),
     )
     _require_divisible(config, parallel)
     if train.peft == "lora" and train.lora_rank % parallel.tensor:
@@ -79,8 +81,8 @@ def training_config(hf_dir: Path, parallel: Parallel, precision: Precision, trai
     return config
 
 
-def _kernels() -> dict[str, Any]:
-    if transformer_engine_usable():
+def _kernels(train: Train) -> dict[str, Any]:
+    if takes_transformer_engine(train.layers):
         return {}
     on_host = not torch.cuda.is_available()
     return {

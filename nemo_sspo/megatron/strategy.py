@@ -7,17 +7,18 @@ these two wait for each other for ever.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from nemo.lightning.pytorch.strategies import MegatronStrategy
 from typing_extensions import override
 
 from nemo_sspo.megatron.model import SSPOModel, load_policy
+from nemo_sspo.megatron.torch_adam import allocate_adam_state
 
 
 class PolicyStrategy(MegatronStrategy):
-    """Loads and adapts the policy before its chunks are wrapped and an optimizer exists."""
+    """Loads and adapts the policy before its chunks are wrapped and an optimizer exists; resumes torch's Adam too."""
 
     @override
     def init_model_parallel(self) -> None:
@@ -27,3 +28,9 @@ class PolicyStrategy(MegatronStrategy):
         torch.cuda.synchronize()
         super().init_model_parallel()
         torch.cuda.synchronize()
+
+    @override
+    def optimizer_sharded_state_dict(self, is_loading: bool = False, metadata: dict | None = None) -> dict[str, Any]:
+        if is_loading:
+            allocate_adam_state(self.optimizers)
+        return super().optimizer_sharded_state_dict(is_loading, metadata)

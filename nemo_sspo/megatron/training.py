@@ -40,6 +40,7 @@ from nemo_sspo.megatron.recipe import optimizer, trainer
 from nemo_sspo.megatron.resume import HoldScratch, SaveState, VerifiedResume, finish_saving, notes_file, states
 from nemo_sspo.megatron.state_files import hash_while_writing, seal
 from nemo_sspo.megatron.step_log import StepLog, read_log
+from nemo_sspo.megatron.torch_adam import torch_adam_resumes
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
     """
     train, batches = job.train, job.batches
     require_fit(job.pairs, job.hf_dir)
-    with nemo_cpu_runtime():
+    with nemo_cpu_runtime(), torch_adam_resumes():
         config = training_config(job.hf_dir, job.parallel, job.precision, train)
         model = SSPOModel(
             config,

@@ -48,9 +48,11 @@ _SOURCES = {
 """Settings that name files outside the run, whose content matters as much as their name."""
 _FUNCTIONS = {"oracle.function", "gate.function", "loss.function"}
 """Settings that name code of the user's by its import path: the module's own file counts, not what it imports."""
-_WITHOUT_EFFECT = frozenset({"train.loggers", "train.checkpoint_every_steps", "train.keep_states"})
-"""Where a training's metrics go, and how often its state is saved and how many are kept: the same is trained, so these
-may change between attempts."""
+_WITHOUT_EFFECT = frozenset(
+    {"oracle.gpu_memory_gib", "train.loggers", "train.checkpoint_every_steps", "train.keep_states"}
+)
+"""What a GPU holds, where a training's metrics go, how often its state is saved and how many are kept: the same comes
+out, so these may change between attempts."""
 _JUDGE_WITHOUT_EFFECT = frozenset(
     f"oracle.{name}"
     for name in (
@@ -111,7 +113,7 @@ STAGES: Mapping[str, StageSpec] = {
     "reference_logps": StageSpec(
         "reference_logps",
         "train",
-        (*_REFERENCE, "train.packing", "train.share_prompt", "seed", *_MODEL),
+        (*_REFERENCE, "train.packing", "train.share_prompt", "train.layers", "seed", *_MODEL),
         ranks=True,
         gpu=True,
     ),

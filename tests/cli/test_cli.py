@@ -26,6 +26,7 @@ def arguments(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.setattr(check_environments, "_NEEDED", {"train": ("json",), "rollout": ("json",)})
+    monkeypatch.setattr(check_environments, "LAYERS_PACKAGE", "json")
     monkeypatch.setattr(local, "stage_command", fake_command)
     monkeypatch.setattr(local, "POLL_SECONDS", 0.02)
     write_policy(tmp_path / "policy")

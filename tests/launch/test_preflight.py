@@ -279,6 +279,16 @@ def test_fp8_on_a_cpu(place):
     assert only("engine.quantization=fp8").startswith("engine.quantization=fp8 needs a GPU")
 
 
+def test_a_gpu_training_without_transformer_engine_is_told_before_anything_is_sampled(place, monkeypatch):
+    gpus = ("cluster.gpus=4", "cluster.launcher=torchrun", "precision=bf16")
+    monkeypatch.setattr(check_environments, "LAYERS_PACKAGE", "no_such_layers")
+    monkeypatch.setattr(check_environments, "_runs_on_gpus", lambda _: True)
+    assert "lacks no_such_layers; README.md has its install line; train.layers=local takes" in "\n".join(found(*gpus))
+    assert not any("no_such_layers" in line for line in found(*gpus, "train.layers=local"))
+    monkeypatch.setattr(check_environments, "_runs_on_gpus", lambda _: False)
+    assert not any("no_such_layers" in line for line in found(*gpus))  # planned away from the GPUs
+
+
 @pytest.mark.usefixtures("eight_gpus")
 def test_gpus(place, monkeypatch):
     monkeypatch.setattr(check_environments, "_runs_on_gpus", lambda _: False)  # this Python's torch is a processor's

@@ -175,6 +175,20 @@ def test_without_a_gpu_the_local_layers_are_chosen_and_the_log_says_so() -> None
     assert any("local" in message for message in messages)
 
 
+def test_a_gpu_without_transformer_engine_is_refused_unless_local_layers_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else it would train slowly on them without a word."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(layers, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"no Transformer Engine in this environment: .*train\.layers=local"):
+        layers.layer_spec(config())
+    assert not layers.takes_transformer_engine("local")
+    monkeypatch.setattr(layers, "find_spec", lambda name: object())
+    assert layers.takes_transformer_engine("auto")
+    assert not layers.takes_transformer_engine("local")
+
+
 WINDOW: dict[str, Any] = {"window_size": (3, 0)}
 CONTEXT: dict[str, Any] = {"context_parallel_size": 2}
 

@@ -50,6 +50,7 @@ def fake(on_cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     interpreter.write_text(_STAND_IN.format(python=sys.executable))
     interpreter.chmod(0o755)
     monkeypatch.setattr(check_environments, "_NEEDED", {"train": ("json",), "rollout": ("json",)})
+    monkeypatch.setattr(check_environments, "LAYERS_PACKAGE", "json")
     monkeypatch.setenv("FAKE_BEHAVIOUR", str(tmp_path / "behaviour"))
     (tmp_path / "behaviour").mkdir()
     overrides = (
