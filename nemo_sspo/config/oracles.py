@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from nemo_sspo.config.base import Frozen
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class PairRMOracle(Frozen):
@@ -22,7 +22,8 @@ class PairRMOracle(Frozen):
     """Token budget of one forward pass, padding included. Without it 16384 on a GPU and 2048 on a CPU, whose cache
     holds the states of that many."""
     precision: Precision = "auto"
-    """Backbone precision; ``auto`` is bfloat16 on a GPU and float32 on a CPU. The head is always float32."""
+    """Backbone precision; ``auto`` is bfloat16 on a GPU and float32 on a CPU. llm-blender takes float16 on a GPU, which
+    rounds eight times finer: DeBERTa's attention scale of 13.856 is 13.875 in bfloat16. The head is always float32."""
 
 
 class RewardModelOracle(Frozen):
@@ -35,6 +36,8 @@ class RewardModelOracle(Frozen):
     """Token budget of one forward pass, padding included."""
     precision: Precision = "auto"
     """Backbone precision; ``auto`` is bfloat16 on a GPU and float32 on a CPU. The head is always float32."""
+    gpu_memory_gib: PositiveFloat = 80.0
+    """Memory of the one GPU that holds the model: a larger one is refused before the run starts."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
 

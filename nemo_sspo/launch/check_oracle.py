@@ -1,9 +1,12 @@
 """Checks of the oracle, one for each kind: everything that can be known without a model or a request."""
 
 from collections.abc import Callable, Iterator
+from math import prod
+from pathlib import Path
 from typing import Any
 
-from nemo_sspo.artifacts.weight_files import incomplete_weights
+from nemo_sspo.artifacts.weight_files import incomplete_weights, weight_files
+from nemo_sspo.artifacts.weight_headers import model_headers
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.oracles import FunctionOracle, LlmJudgeOracle, PairRMOracle, PolicyJudgeOracle, RewardModelOracle
 from nemo_sspo.errors import UserError
@@ -60,6 +63,8 @@ def _reward_model(experiment: Experiment, oracle: RewardModelOracle) -> Iterator
     config = json_object(directory / "config.json", "give the directory or hub id of a reward model")
     damaged = list(incomplete_weights(f"oracle.path={directory}", directory))
     yield from damaged or reward_model_problems(directory, config)
+    if not damaged and experiment.cluster.has_gpus:
+        yield from _too_large(directory, oracle)
     if not any((directory / name).is_file() for name in (*TOKENIZER_FILES, "spm.model", "vocab.txt")):
         yield f"oracle.path={directory}: no tokenizer beside the weights"
     elif (vocabulary := read_vocabulary(directory)) is not None:
@@ -68,6 +73,17 @@ def _reward_model(experiment: Experiment, oracle: RewardModelOracle) -> Iterator
         yield (
             f"oracle.path={directory}: the model brings Python code of its own; read it, then give "
             "oracle.trust_remote_code=true"
+        )
+
+
+def _too_large(directory: Path, oracle: RewardModelOracle) -> Iterator[str]:
+    """A model has one GPU; a tenth of it is for activations."""
+    numbers = sum(prod(tensor.shape) for tensor in model_headers(weight_files(directory)).values())
+    needed = numbers * (4 if oracle.precision == "float32" else 2) / 2**30
+    if needed > 0.9 * oracle.gpu_memory_gib:
+        yield (
+            f"oracle.path={directory}: its weights take {needed:.0f} GiB of the one GPU that an oracle has, of "
+            f"oracle.gpu_memory_gib={oracle.gpu_memory_gib:g}; give a smaller model, or that setting for a larger GPU"
         )
 
 

@@ -37,7 +37,7 @@ def torch_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Data type of a ``precision`` setting; ``auto`` is bfloat16 on a GPU and float32 on a CPU."""
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" else "float32"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 
 def token_budget(batch_tokens: int | None, device: torch.device) -> int:

@@ -9,7 +9,7 @@ beginning (the last token carries the reward, the response matters most); a pair
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nemo_sspo.artifacts.model_source import CODE, MODEL_FILES, local_model
+from nemo_sspo.artifacts.weight_files import weight_files
+from nemo_sspo.artifacts.weight_headers import tensor_headers
 from nemo_sspo.config.oracles import RewardModelOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.batching import pack, torch_dtype
@@ -74,8 +76,11 @@ class RewardModel:
             directory, f"oracle.path={directory}", trust_remote_code=settings.trust_remote_code, framed=True
         )
         self._control = ControlTokens(special_tokens(self._tokenizer))
-        self._model = _load_model(directory, settings)
-        place_in_precision(self._model, torch_dtype(settings.precision, self._device), self._device)
+        dtype = torch_dtype(settings.precision, self._device)
+        self._model = _load_model(directory, settings, dtype)
+        if (exact := _stored_heads(directory, self._model)) is None:  # under other names: as it is, then rounded
+            self._model = _load_model(directory, settings, torch.float32)
+        place_in_precision(self._model, dtype, self._device, exact)
         self._limit = settings.max_tokens or _limit(self._model, self._tokenizer)
         self._pad = _pad_token(self._model, self._tokenizer)
 
@@ -154,8 +159,11 @@ def _apply_template(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[st
         ) from None
 
 
-def _load_model(directory: Path, settings: RewardModelOracle) -> "PreTrainedModel":
-    """Weights in full precision from safetensors, each of which has its place, as each place has its weight."""
+def _load_model(directory: Path, settings: RewardModelOracle, dtype: torch.dtype) -> "PreTrainedModel":
+    """Weights in `dtype` from safetensors, each of which has its place, as each place has its weight.
+
+    Not in float32 first: of a 27B that would be 108 GB of host memory.
+    """
     from transformers import AutoModelForSequenceClassification
 
     try:
@@ -164,7 +172,7 @@ def _load_model(directory: Path, settings: RewardModelOracle) -> "PreTrainedMode
         model, info = AutoModelForSequenceClassification.from_pretrained(
             directory,
             use_safetensors=True,
-            dtype=torch.float32,
+            dtype=dtype,
             trust_remote_code=settings.trust_remote_code,
             output_loading_info=True,
         )
@@ -186,20 +194,48 @@ def _load_model(directory: Path, settings: RewardModelOracle) -> "PreTrainedMode
     return model
 
 
-def place_in_precision(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+def _heads(model: nn.Module) -> dict[str, nn.Linear]:
+    """The layers that make the reward, by their names."""
+    layers = model.named_modules()
+    return {name: layer for name, layer in layers if isinstance(layer, nn.Linear) and layer.out_features == 1}
+
+
+def _stored_heads(directory: Path, model: nn.Module) -> dict[str, dict[str, Tensor]] | None:
+    """The parameters of `_heads` as the files have them, in float32; None where they have other names there."""
+    from safetensors import safe_open
+
+    places = {name: file for file in weight_files(directory) for name in tensor_headers(file)}
+    found: dict[str, dict[str, Tensor]] = {}
+    for layer, head in _heads(model).items():
+        found[layer] = {}
+        for parameter in head.state_dict():
+            if (file := places.get(f"{layer}.{parameter}")) is None:
+                return None
+            with safe_open(file, "pt") as tensors:
+                found[layer][parameter] = tensors.get_tensor(f"{layer}.{parameter}").float()
+    return found
+
+
+def place_in_precision(
+    model: nn.Module,
+    dtype: torch.dtype,
+    device: torch.device,
+    exact: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> None:
     """Move a model to a device for inference in `dtype`, all but the layer that makes the reward.
 
-    That one stays in float32: bfloat16 would round a reward of 8 to steps of 1/16.
+    That one stays in float32: bfloat16 would round a reward of 8 to steps of 1/16. `exact`: its parameters, where the
+    model has been loaded in `dtype` already.
     """
-    heads = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == 1]
-    exact = [deepcopy(layer.state_dict()) for layer in heads]
+    heads = _heads(model)
+    kept = exact or {name: deepcopy(layer.state_dict()) for name, layer in heads.items()}
     model.to(device=device, dtype=dtype).eval()
 
     def to_fp32(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(tensor.float() for tensor in inputs)
 
-    for layer, state in zip(heads, exact, strict=True):
-        layer.float().load_state_dict(state)
+    for name, layer in heads.items():
+        layer.float().load_state_dict(kept[name])
         layer.register_forward_pre_hook(to_fp32)
 
 

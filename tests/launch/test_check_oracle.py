@@ -1,6 +1,7 @@
 """Preflight of the oracle: what can be said to be wrong with its settings before a run starts."""
 
-from nemo_sspo.launch import check_environments
+from nemo_sspo.artifacts.weight_headers import TensorHeader
+from nemo_sspo.launch import check_environments, check_oracle
 from tests.launch.test_preflight import edit, found, only, place  # noqa: F401 - a fixture
 from tests.launch.tiny_models import ORACLE_TENSORS, write_reward_model, write_safetensors
 
@@ -92,3 +93,17 @@ def test_function_and_policy_judge(place):  # noqa: F811
     assert "lacks no_such_package" in only(oracle=("oracle=function", "oracle.function=no_such_package.rules:f"))
     assert found(oracle=("oracle=policy_judge",)) == []
     assert "cannot be read" in only("oracle.template=absent.txt", oracle=("oracle=policy_judge",))
+
+
+def test_a_reward_model_that_its_one_gpu_cannot_hold(place, monkeypatch):  # noqa: F811
+    write_reward_model(place / "reward")
+    gpus = ("cluster.gpus=4", "precision=bf16")
+    reward = ("oracle=reward_model", "oracle.path=reward", *gpus)
+    assert found(*reward) == []
+    monkeypatch.setattr(check_oracle, "model_headers", lambda files: {"w": TensorHeader("BF16", (27 * 10**9,))})
+    assert found(*reward) == []
+    assert "its weights take 101 GiB of the one GPU" in only(*reward, "oracle.precision=float32")
+    monkeypatch.setattr(check_oracle, "model_headers", lambda files: {"w": TensorHeader("BF16", (70 * 10**9,))})
+    assert "its weights take 130 GiB of the one GPU that an oracle has" in only(*reward)
+    assert found(*reward, "oracle.gpu_memory_gib=180") == []
+    assert found("oracle=reward_model", "oracle.path=reward") == []  # on a CPU

@@ -141,6 +141,26 @@ def test_the_head_stays_in_float32(models: dict[str, Path]) -> None:
     assert np.abs(rounded - exact).max() > 0
 
 
+def test_a_model_is_loaded_in_its_precision_and_its_head_read_as_it_is_stored(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32 a 27B would be 108 GB of host memory; a head that was loaded in bfloat16 has lost its bits."""
+    asked = []
+    load = AutoModelForSequenceClassification.from_pretrained
+
+    def spy(*arguments: object, **options: object) -> object:
+        asked.append(options["dtype"])
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(AutoModelForSequenceClassification, "from_pretrained", spy)
+    model = oracle(models["chat"], precision="bfloat16")._model
+    assert asked == [torch.bfloat16]
+    stored = load_file(models["chat"] / "model.safetensors")["score.weight"]
+    assert torch.equal(model.score.weight, stored)
+    assert not torch.equal(stored.bfloat16().float(), stored)
+    assert model.model.embed_tokens.weight.dtype == torch.bfloat16
+
+
 def test_a_prompt_that_the_template_refuses_is_named(models: dict[str, Path]) -> None:
     with pytest.raises(UserError, match=r"chat template refuses the prompt 'Look it up' \(no tools\)"):
         oracle(models["chat"]).compare([Row("Look it up", "a", "b", (Turn("tool", "Look it up"),))])
