@@ -15,6 +15,8 @@ from pathlib import Path
 
 from torch.distributed import TCPStore
 
+from nemo_sspo.errors import UserError
+
 RENDEZVOUS_SECONDS = 600.0
 """How long a node waits for the first one to come up."""
 _POLL_SECONDS = 0.1
@@ -38,15 +40,29 @@ def meet(node: Node) -> tuple[TCPStore | None, str, int]:
 
     Raises:
         TimeoutError: the first node did not come up in time. It may have been slow (an image to fetch): a try counts.
+        UserError: this is the first node, and its own name has no address.
     """
     if node.rank:
         assert node.rendezvous is not None
         return None, *find(node.rendezvous)
-    host = "127.0.0.1" if node.rendezvous is None else socket.gethostname()
+    host = "127.0.0.1" if node.rendezvous is None else _own_name()
     store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
     if node.rendezvous is not None:
         announce(node.rendezvous, host, store.port)
     return store, host, store.port
+
+
+def _own_name() -> str:
+    """This node's name, under which the others look for it; torch would try for minutes where it has no address."""
+    host = socket.gethostname()
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise UserError(
+            f"this node's own name, {host}, has no address ({error.strerror}), so no other node finds it; "
+            "put it into the site's DNS or /etc/hosts"
+        ) from None
+    return host
 
 
 def announce(rendezvous: Path, host: str, port: int) -> None:

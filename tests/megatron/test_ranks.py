@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ pytest.importorskip("torch")
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.ranks import on_every_rank
+from nemo_sspo.megatron.rendezvous import Node, meet
 
 _TASK = """
 import sys
@@ -69,3 +71,17 @@ def test_ranks_that_nodes_cannot_share_are_refused(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="4 ranks cannot be shared by 3 nodes"):
         on_every_rank(lambda: None, 4)
+
+
+def test_a_first_node_whose_name_has_no_address_says_so_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torch tries for five minutes, twice, while the other nodes wait for the file."""
+
+    def no_address(*_: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "no-such-node-xyz")
+    monkeypatch.setattr(socket, "getaddrinfo", no_address)
+    with pytest.raises(UserError, match=r"own name, no-such-node-xyz, has no address \(Name or service not known\)"):
+        meet(Node(0, 2, tmp_path / "r"))
