@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,8 +22,10 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.rollout import vllm_engine
 from nemo_sspo.rollout.protocol import Completion, OnProgress, Sampling
 from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, token_record
+from nemo_sspo.stages import __main__ as stages_main
 from nemo_sspo.stages.__main__ import main
 from nemo_sspo.stages.join import read_spelled
+from nemo_sspo.stages.registry import stage_settings
 from nemo_sspo.stages.rollout import conversation_text
 from tests.stages import runs
 
@@ -60,6 +62,11 @@ class EchoEngine:
         ]
 
 
+def made_with(settings: Experiment, stage: str = "prepare_prompts") -> dict[str, Any]:
+    """The settings in the manifest of an artifact that is up to date."""
+    return stage_settings(settings, stage)
+
+
 def settings_with_prompts(root: Path, policy: Path, count: int, **rollout: int) -> Experiment:
     settings = runs.experiment(root, policy=str(policy), rollout=Rollout(max_response_tokens=3, **rollout))
     tokenizer = load_policy_tokenizer(str(policy))
@@ -70,7 +77,7 @@ def settings_with_prompts(root: Path, policy: Path, count: int, **rollout: int) 
         rows.append({"prompt_id": content_id(messages), "messages": messages, "prompt_token_ids": token_ids})
     final = RunLayout(settings.run_dir).artifact("prepare_prompts")
     final.parent.mkdir(parents=True)
-    with publish(final, stage="prepare_prompts", config={}, inputs={}) as draft:
+    with publish(final, stage="prepare_prompts", config=made_with(settings), inputs={}) as draft:
         (draft.path / TOKENS).write_text(token_record(tokenizer, {}, []).model_dump_json())
         write_table(draft.path / PORTION.format(iteration=1), pa.Table.from_pylist(rows, schema=PROMPTS))
     return settings
@@ -156,12 +163,13 @@ def test_a_candidate_answers_all_selection_prompts(
     shutil.move(prompts / PORTION.format(iteration=1), tmp_path / "kept")
     shutil.move(prompts / TOKENS, tmp_path / TOKENS)
     shutil.rmtree(prompts)
-    with publish(prompts, stage="prepare_prompts", config={}, inputs={}) as draft:
+    with publish(prompts, stage="prepare_prompts", config=made_with(settings), inputs={}) as draft:
         shutil.move(tmp_path / TOKENS, draft.path / TOKENS)
         shutil.move(tmp_path / "kept", draft.path / SELECTION_PROMPTS)
     exported = layout.artifact("export_candidate", 1, 1)
     exported.parent.mkdir(parents=True)
-    with publish(exported, stage="export_candidate", iteration=1, shard=1, config={}, inputs={}) as draft:
+    config = made_with(settings, "export_candidate")
+    with publish(exported, stage="export_candidate", iteration=1, shard=1, config=config, inputs={}) as draft:
         shutil.copytree(policy, draft.path / HF_MODEL)
     for iteration, shard in ((0, 0), (1, 1)):
         artifact = runs.run_stage(settings, "rollout_selection", iteration, shard)
@@ -170,6 +178,8 @@ def test_a_candidate_answers_all_selection_prompts(
     # Taken by one process all the same, each loads its own.
     shutil.rmtree(layout.artifact("rollout_selection", 1, 1))
     shutil.copytree(exported, exported.with_name("shard_00000"))
+    # What the exports were made of is not here.
+    monkeypatch.setattr(stages_main, "refuse_stale_inputs", lambda *_: None)
     assert main(["rollout_selection", "--run", str(layout.root), "--iteration", "1", "--shard", "0-1"]) == 0
     assert asked[2:] == [str(exported.with_name("shard_00000") / HF_MODEL), str(exported / HF_MODEL)]
 
