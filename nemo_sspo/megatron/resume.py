@@ -101,20 +101,6 @@ def saves_in_background() -> bool:
     return torch.cuda.is_available()
 
 
-def require_one_step(step: int) -> None:
-    """Raise RuntimeError unless all ranks stand after the same step. Collective.
-
-    Each of them lists the states by itself, and a network file system may show one node an older listing.
-    """
-    ends = torch.tensor([step, -step], device=torch.cuda.current_device())
-    dist.all_reduce(ends, op=dist.ReduceOp.MAX)
-    last, first = int(ends[0]), -int(ends[1])
-    if first != last:
-        raise RuntimeError(
-            f"the ranks resume after steps {first} to {last}: the file system shows its nodes other states"
-        )
-
-
 class HoldScratch(pl.Callback):
     """Ends an attempt that another one has replaced: a node that was given up may still be at work.
 
@@ -151,7 +137,6 @@ class SaveState(pl.Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        require_one_step(trainer.global_step)
         if trainer.is_global_zero:
             for draft in self._scratch.glob(f".{_PREFIX}*.partial"):
                 shutil.rmtree(draft, ignore_errors=True)

@@ -10,16 +10,13 @@ pytest.importorskip("nemo.collections.llm")
 
 import pyarrow as pa
 import torch
-import torch.distributed as dist
 
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.config.variants import Fp32Precision
-from nemo_sspo.megatron.cpu_runtime import cpu_runtime
 from nemo_sspo.megatron.forked_ranks import run_forked
 from nemo_sspo.megatron.nemo_cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.pairs import PairTable
 from nemo_sspo.megatron.recipe import trainer
-from nemo_sspo.megatron.resume import require_one_step
 from tests.megatron_nemo.worlds import SECONDS, job, reference, train
 
 # What Lightning would take its ranks from: a task of `srun`, `sbatch --ntasks=8`, and a shell of `salloc`.
@@ -60,22 +57,3 @@ def test_two_replicas_in_a_slurm_task_train_all_pairs(
     monkeypatch.undo()
     assert inside == train(job(supervised, imported, tmp_path / "outside", Parallel(data=2), train_epochs=1))
     assert torch.equal(computed, reference(pairs, imported, Parallel(data=2)))
-
-
-@pytest.mark.parametrize("steps", [(3, 3), (3, 6), (0, 3)])
-def test_ranks_that_resume_from_different_states_end_at_once(steps: tuple[int, int]) -> None:
-    def resume() -> str:
-        dist.init_process_group("gloo")
-        with cpu_runtime():
-            try:
-                require_one_step(steps[dist.get_rank()])
-            except RuntimeError as error:
-                return str(error)
-        return ""
-
-    told = (
-        "" if steps[0] == steps[1] else f"the ranks resume after steps {steps[0]} to {steps[1]}: the file system shows"
-    )
-    assert all(
-        answer.startswith(told) and bool(answer) == bool(told) for answer in run_forked(resume, 2, timeout=SECONDS)
-    )
