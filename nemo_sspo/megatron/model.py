@@ -65,6 +65,11 @@ class SSPOModel(GPTModel):
         self.repulsion_weight = repulsion_weight
         self.adapters = adapters
 
+    @property
+    def vp_stage(self) -> int | None:
+        """Which of its rank's chunks this is. NeMo asks before a pass that only evaluates, and dies without it."""
+        return getattr(self.module, "vp_stage", None)
+
     @override
     def data_step(self, dataloader_iter: Iterator[Any]) -> PreparedMicrobatch:
         """The next microbatch on this rank's device, cut to its part of the sequence under context parallelism."""

@@ -31,8 +31,13 @@ def hugging_face_logps(policy: Path, pairs: pa.Table) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     "parallel",
-    [Parallel(), Parallel(tensor=2, pipeline=2), Parallel(tensor=2, sequence=True, data=2)],
-    ids=["one rank", "TP2 PP2", "TP2 SP DP2"],
+    [
+        Parallel(),
+        Parallel(tensor=2, pipeline=2),
+        Parallel(pipeline=2, virtual_pipeline=2),
+        Parallel(tensor=2, sequence=True, data=2),
+    ],
+    ids=["one rank", "TP2 PP2", "PP2 VPP2", "TP2 SP DP2"],
 )
 def test_reference_is_hugging_faces_log_softmax(
     policy: Path, imported: Path, pairs: pa.Table, parallel: Parallel
