@@ -69,9 +69,11 @@ doctor: environments assets
 
 test: lint test-train test-loggers test-next-megatron test-kernels test-rollout test-report test-e2e test-slurm
 
+# Transformer Engine's Python is for the rehearsal alone: without its compiled module no other process could import it.
 $(REHEARSAL)/.ready: requirements/rehearsal.txt
 	$(or $(PYTHON312),$(PYTHON)) -m venv $(@D)
 	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps --target $(@D)/transformer_engine transformer-engine==2.9.0
 	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -e .
 	touch $@
 

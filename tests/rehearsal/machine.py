@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from megatron.core import dist_checkpointing
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from nemo_sspo.megatron import checkpoint, microbatch_plan, model, strategy, training
+from nemo_sspo.megatron import microbatch_plan, model, strategy, training
 from tests.rehearsal import kernels, process_groups
 from tests.rehearsal.case import Case
 
@@ -33,7 +34,8 @@ def pretend(case: Case) -> None:
         strategy.load_policy = _adapt_only
         training.save_weights = _save_nothing
     # One rank cannot know which parts of a tensor the others save: `tests/distributed` has all of them.
-    checkpoint.dist_checkpointing.serialization.validate_sharding_integrity = lambda *_, **__: None
+    for module in (dist_checkpointing.serialization, dist_checkpointing.validation):
+        module.validate_sharding_integrity = lambda *_, **__: None
 
 
 def _leave_parameters(module: nn.Module, function: Callable[..., Any], recurse: bool = True) -> nn.Module:

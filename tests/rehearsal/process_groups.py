@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import FakeProcessGroup
 from torch.distributed import distributed_c10d as c10d
 from torch.distributed._tools.fake_collectives import _META_FUNCTIONS, create_fakework
+from torch.distributed.checkpoint.utils import _DistWrapper
 
 from tests.rehearsal.counters import counters
 
@@ -117,6 +118,8 @@ def pretend(rank: int, world_size: int) -> None:
     _replace("new_group", new)
     for name, function in _OBJECTS.items():
         _replace(name, function)
+    _DistWrapper.reduce_scatter = _reduce_scatter
+    _DistWrapper.all_reduce = _all_reduce
 
 
 def _replace(name: str, function: Callable[..., Any]) -> None:
@@ -135,6 +138,15 @@ def _gather_object(obj: Any, object_gather_list: list[Any] | None = None, dst: i
 
 def _broadcast_object_list(object_list: list[Any], src: int = 0, group: Any = None, device: Any = None) -> None:
     """Every rank has the objects already."""
+
+
+def _reduce_scatter(self: Any, _step: str, own: Callable[[], Any], together: Callable[[list[Any]], list[Any]]) -> Any:
+    """Of a checkpoint's plans: what the first rank would make of all of them is made here."""
+    return together([own()] * self.get_world_size())[self.rank]
+
+
+def _all_reduce(self: Any, _step: str, own: Callable[[], Any], together: Callable[[list[Any]], Any]) -> Any:
+    return together([own()] * self.get_world_size())
 
 
 _OBJECTS: dict[str, Callable[..., Any]] = {
