@@ -12,9 +12,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.reference import ReferenceJob, reference_rank
+
+CHECKED_BEFORE_TRAINING = 64
+"""Pairs whose stored reference is computed again before a training's first step, if there are as many."""
+_FP32_TOLERANCE = 1e-3, 1e-5
+"""Nats, and nats per nat, that other row lengths may change a response's log-prob by in fp32."""
 
 Source = Literal["rollout", "recompute"]
 
@@ -48,10 +55,33 @@ class ReferenceLogps:
     """Rollout minus Megatron: what is left when rounding averages out."""
 
 
-def sampled_rows(pairs: int, share: float, seed: int) -> tuple[int, ...]:
-    """`share` of the pairs, at least `LEAST_CHECKED` of them, in the table's order."""
-    count = min(pairs, max(LEAST_CHECKED, math.ceil(share * pairs)))
+def sampled_rows(pairs: int, share: float, seed: int, least: int = LEAST_CHECKED) -> tuple[int, ...]:
+    """`share` of the pairs, at least `least` of them, in the table's order."""
+    count = min(pairs, max(least, math.ceil(share * pairs)))
     return tuple(sorted(np.random.default_rng(seed).choice(pairs, count, replace=False).tolist()))
+
+
+def refuse_other_reference(job: ReferenceJob, seed: int) -> None:
+    """Raise a UserError when the log-probs stored with a seeded sample of the pairs are not the policy's. Collective.
+
+    Args:
+        job: with the policy that training starts from, which must be the reference.
+        seed: which pairs are computed again: `train.reference_check_share` of them, at least `CHECKED_BEFORE_TRAINING`.
+    """
+    pairs = job.pairs
+    rows = sampled_rows(len(pairs), job.train.reference_check_share, seed, CHECKED_BEFORE_TRAINING)
+    stored_S2 = torch.tensor([[pairs[row].ref_chosen, pairs[row].ref_rejected] for row in rows])
+    found_S2 = reference_rank(replace(job, pairs=pairs.subset(rows)))
+    absolute, relative = _FP32_TOLERANCE if job.precision.kind == "fp32" else (job.train.reference_tolerance, 0.0)
+    off_S2 = (stored_S2 - found_S2).abs()
+    wrong = (off_S2 > absolute + relative * found_S2.abs()).any(dim=1).nonzero().flatten().tolist()
+    if wrong:
+        row = wrong[0]
+        raise UserError(
+            f"pair {pairs.pair_ids[rows[row]]}: its reference log-prob is {float(off_S2[row].max()):.3g} nats off the "
+            f"policy's that training starts from ({len(wrong)} of {len(rows)} pairs that were computed again); "
+            "`nemo-sspo redo <run> --from <iter_N.reference_logps>` makes them anew"
+        )
 
 
 def reference_logps(job: ReferenceJob, rollout: RolloutLogps | None) -> ReferenceLogps:

@@ -27,10 +27,12 @@ from megatron.core.dist_checkpointing.validation import StrictHandling
 from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from megatron.core.transformer.module import MegatronModule
+from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.cpu_runtime import cpu_runtime
+from nemo_sspo.megatron.finite import refuse_not_finite
 from nemo_sspo.megatron.writer_queue import forget_writers, serve_writers
 
 WEIGHTS = "weights"
@@ -78,8 +80,9 @@ def _sharded_state(module: MegatronModule) -> dict:
 def save_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
     """Save the model whose chunks this rank holds (several under VPP). Every rank calls it; collective.
 
-    Equal weights under an equal layout give equal files, byte for byte.
+    Equal weights under an equal layout give equal files, byte for byte. Raises UserError when one is no number.
     """
+    refuse_not_finite(_named(modules), f"{directory}: not saved")
     target = directory / WEIGHTS
     if dist.get_rank() == 0:
         target.mkdir(parents=True, exist_ok=True)
@@ -132,7 +135,8 @@ def _place(entry: MetadataIndex) -> tuple[str, tuple[int, ...], int]:
 def load_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
     """Load weights saved under any layout into this rank's chunks, in their dtype. Collective.
 
-    Raises UserError when the checkpoint lacks a tensor of the model, or is of a format that cannot be read here.
+    Raises UserError when the checkpoint lacks a tensor of the model, holds NaN or Inf, or is of a format that cannot be
+    read here.
     """
     source = directory / WEIGHTS
     if not dist_checkpointing.check_is_distributed_checkpoint(str(source)):
@@ -146,6 +150,13 @@ def load_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
         lost = [name for name in missing if not name.endswith("_extra_state")]
         if lost or surplus:
             raise UserError(f"{source}: does not fit the model (missing {lost[:1]}, surplus {surplus[:1]})")
+    refuse_not_finite(_named(modules), str(source))
+
+
+def _named(modules: Sequence[MegatronModule]) -> Iterator[tuple[str, Tensor]]:
+    for index, module in enumerate(modules):
+        chunk = f"chunk {index}: " if len(modules) > 1 else ""
+        yield from ((f"{chunk}{name}", parameter.data) for name, parameter in module.named_parameters())
 
 
 def _require_every_tensor(state: dict, source: Path) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from nemo_sspo.artifacts.model_source import SIDE_FILES
 from nemo_sspo.artifacts.weight_files import INDEX, SINGLE, weight_files
 from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.finite import first_not_finite
 
 SHARD_BYTES = 5 * 1024**3
 _DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -26,7 +27,8 @@ _DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 class SafetensorsDirectory(Mapping[str, Tensor]):
     """The tensors of a Hugging Face directory, each read from disk when it is asked for.
 
-    Raises UserError when a weight file is missing or cannot be read.
+    Raises UserError when a weight file is missing or cannot be read, and when a tensor that is asked for holds NaN or
+    Inf.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -40,7 +42,10 @@ class SafetensorsDirectory(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         with safe_open(self._where[name], framework="pt") as file:
-            return file.get_tensor(name)
+            tensor = file.get_tensor(name)
+        if broken := first_not_finite([(name, tensor)]):
+            raise UserError(f"{self._where[name]}: {broken} is not finite (NaN or Inf); take weights that are whole")
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)

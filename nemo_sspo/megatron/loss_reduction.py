@@ -14,6 +14,7 @@ from nemo.lightning.megatron_parallel import MegatronLossReduction
 from torch import Tensor, nn
 from typing_extensions import override
 
+from nemo_sspo.megatron.finite import StepNumbers
 from nemo_sspo.megatron.hidden_states import output_weight
 from nemo_sspo.megatron.microbatch_plan import PreparedMicrobatch
 from nemo_sspo.megatron.pair_metrics import PairMetrics
@@ -66,10 +67,15 @@ class PreferenceLossReduction(_HeadReduction):
     """Training: S-SPPO's objective of a microbatch; the global batch's means."""
 
     def __init__(
-        self, objective: PreferenceObjective, repulsion_weight: Callable[[int], float], layout: HeadLayout
+        self,
+        objective: PreferenceObjective,
+        repulsion_weight: Callable[[int], float],
+        layout: HeadLayout,
+        numbers: StepNumbers,
     ) -> None:
-        """`repulsion_weight` gives lambda at a 0-based optimizer step."""
+        """`repulsion_weight` gives lambda at a 0-based optimizer step; `numbers` is told which pairs have none."""
         super().__init__(layout)
+        self.numbers = numbers
         self.objective = objective
         self.repulsion_weight = repulsion_weight
 
@@ -84,6 +90,7 @@ class PreferenceLossReduction(_HeadReduction):
             self.layout,
             repulsion_weight=self.repulsion_weight(batch.step),
         )
+        self.numbers.add(batch.rows, metrics.sound_P, metrics.gradient_squares)
         replicas = parallel_state.get_data_parallel_world_size()
         return schedule_loss(loss, num_microbatches=batch.of_step, data_parallel_size=replicas), metrics
 

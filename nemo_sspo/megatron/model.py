@@ -15,6 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from nemo_sspo.megatron.checkpoint import load_weights
+from nemo_sspo.megatron.finite import StepNumbers
 from nemo_sspo.megatron.gemma2 import final_softcap
 from nemo_sspo.megatron.head_choice import Head
 from nemo_sspo.megatron.hidden_states import forward_to_hidden_states
@@ -43,6 +44,7 @@ class SSPOModel(GPTModel):
         repulsion_weight: Callable[[int], float] | None = None,
         optim: OptimizerModule | None = None,
         adapters: Adapters | None = None,
+        numbers: StepNumbers | None = None,
     ) -> None:
         """
         Args:
@@ -55,6 +57,7 @@ class SSPOModel(GPTModel):
             repulsion_weight: lambda at a 0-based optimizer step.
             optim: optimizer and learning-rate schedule.
             adapters: what to train in place of the weights, which are frozen then.
+            numbers: who keeps which pairs have values that are no numbers.
         """
         super().__init__(config, optim=optim)
         self.weights = weights
@@ -64,6 +67,7 @@ class SSPOModel(GPTModel):
         self.objective = objective
         self.repulsion_weight = repulsion_weight
         self.adapters = adapters
+        self.numbers = numbers or StepNumbers()
 
     @property
     def vp_stage(self) -> int | None:
@@ -74,6 +78,7 @@ class SSPOModel(GPTModel):
     def data_step(self, dataloader_iter: Iterator[Any]) -> PreparedMicrobatch:
         """The next microbatch on this rank's device, cut to its part of the sequence under context parallelism."""
         batch, *_ = next(dataloader_iter)
+        self.numbers.begin(batch.step, batch.rows)
         tensors = context_parallel_slice(
             batch.tensors,
             parallel_state.get_context_parallel_rank(),
@@ -95,7 +100,7 @@ class SSPOModel(GPTModel):
     def training_loss_reduction(self) -> PreferenceLossReduction:
         if self.objective is None or self.repulsion_weight is None:
             raise RuntimeError("a model without an objective and its repulsion weight is for reference log-probs only")
-        return PreferenceLossReduction(self.objective, self.repulsion_weight, self._head_layout())
+        return PreferenceLossReduction(self.objective, self.repulsion_weight, self._head_layout(), self.numbers)
 
     @property
     def test_loss_reduction(self) -> LogpReduction:

@@ -40,6 +40,8 @@ class PairMetrics:
     """Pooled unit states, fp32; zero for filler pairs."""
     sequence_groups: tuple[ProcessGroup, ...]
     """Groups whose ranks hold different tokens of the same pairs."""
+    sound_P: Tensor
+    """Whether all values of a pair are finite: log-probs, targets and losses."""
 
 
 PREFERENCE, REPULSION = 0, 1

@@ -27,6 +27,9 @@ class PairTable(Sequence[PreferencePair]):
         """`reference` has one row per pair, in any order; None stands for log-probs that are yet to be computed."""
         self._pairs = pairs.combine_chunks()
         self.pair_ids: list[str] = pairs["pair_id"].to_pylist()
+        _refuse_not_finite(pairs, ("target_chosen", "target_rejected", "target_pair"))
+        if reference is not None:
+            _refuse_not_finite(reference, ("chosen_logp", "rejected_logp"))
         self._reference = None if reference is None else _aligned(reference, self.pair_ids)
 
     @classmethod
@@ -122,6 +125,15 @@ def _highest(lists: pa.ListArray) -> NDArray[np.int64]:
     return highest
 
 
+def _refuse_not_finite(table: pa.Table, columns: Sequence[str]) -> None:
+    """Raise a UserError that names the first pair with a value in one of the columns that is NaN, Inf or null."""
+    for name in columns:
+        broken = pc.invert(pc.fill_null(pc.is_finite(table[name]), False))
+        if rows := pc.sum(broken).as_py():
+            pair = table["pair_id"].filter(broken)[0]
+            raise UserError(f"pair {pair}: {name} is not finite ({rows} pairs in all); have them made anew")
+
+
 def _aligned(reference: pa.Table, pair_ids: list[str]) -> list[tuple[float, float]]:
     ids, chosen, rejected = (reference[name].to_pylist() for name in ("pair_id", "chosen_logp", "rejected_logp"))
     by_id = {pair: logps for pair, *logps in zip(ids, chosen, rejected, strict=True)}
@@ -129,6 +141,6 @@ def _aligned(reference: pa.Table, pair_ids: list[str]) -> list[tuple[float, floa
     if missing or len(by_id) != len(pair_ids):
         raise UserError(
             f"the reference log-probs are of other pairs ({len(missing)} pairs have none, first {missing[:1]}); "
-            "delete the reference_logps artifact and run again"
+            "`nemo-sspo redo <run> --from <iter_N.reference_logps>` makes them anew"
         )
     return [tuple(by_id[pair]) for pair in pair_ids]

@@ -152,8 +152,10 @@ def preference_loss(
             loss_P, preference_P, repulsion_P, d_chosen_P, d_rejected_P, margin_P, (margin_P > 0).float(), cosine_P,
         )  # fmt: skip
         sums = torch.cat([torch.stack(values) @ microbatch.weight_P, is_real_P.sum().float()[None]])
+        inputs_PX = torch.cat([logps_P2, microbatch.ref_logps_P2, microbatch.targets_P3], dim=1)
+        sound_P = inputs_PX.isfinite().all(dim=1) & torch.stack(values).isfinite().all(dim=0)
         states_RH = unit_RH * is_real_P.repeat_interleave(2)[:, None]
-    metrics = PairMetrics(sums, gradient_squares, states_RH, layout.sequence_groups)
+    metrics = PairMetrics(sums, gradient_squares, states_RH, layout.sequence_groups, sound_P)
     return (microbatch.weight_P * loss_P).sum(), metrics
 
 

@@ -101,6 +101,9 @@ def reference_rank(job: ReferenceJob) -> Tensor:
         test = trainer(job.parallel, job.precision, max_steps=None, callbacks=[collect])
         test.test(model, datamodule=PairDataModule(plan), verbose=False)
         logps_N2 = collect.gather()
-        if not bool(torch.isfinite(logps_N2).all()):
-            raise FloatingPointError("a reference log-prob is not finite")
+        if broken := (~logps_N2.isfinite().all(dim=1)).nonzero().flatten().tolist():
+            raise FloatingPointError(
+                f"reference_logps, rank {dist.get_rank()}: the log-probs of pair {job.pairs.pair_ids[broken[0]]} "
+                f"({len(broken)} in all) are not finite"
+            )
         return logps_N2

@@ -57,11 +57,11 @@ def _open_hashed(path: str | Path, mode: str) -> _Hashed:
 @contextmanager
 def hash_while_writing() -> Iterator[None]:
     """Have Megatron's checkpoint writers, which are forked inside the block, hash what they write."""
-    filesystem_async.open = _open_hashed  # type: ignore[attr-defined]  # in place of the builtin, in that module
+    filesystem_async.open = _open_hashed  # in place of the builtin, in that module
     try:
         yield
     finally:
-        del filesystem_async.open  # type: ignore[attr-defined]
+        del filesystem_async.open
 
 
 def seal(folder: Path) -> None:

@@ -6,20 +6,25 @@ import json
 import math
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from lightning.pytorch.loggers import Logger
 from megatron.core import parallel_state
+from nemo.lightning.pytorch.strategies import MegatronStrategy
+from torch import Tensor
 from typing_extensions import override
 
 from nemo_sspo.artifacts.progress import Progress
+from nemo_sspo.megatron.finite import StepNumbers, first_not_finite, not_finite
 from nemo_sspo.megatron.flops import StepWork
+from nemo_sspo.megatron.hidden_states import unwrap
 from nemo_sspo.megatron.loggers import close_loggers
+from nemo_sspo.megatron.pair_metrics import MEANS
 from nemo_sspo.megatron.preference_loss import METRICS
 
 _NAMES = {"preference": "preference_loss", "cosine": "pair_cosine"}
@@ -40,6 +45,7 @@ class StepLog(pl.Callback):
         peak_flops: float | None,
         progress: Progress,
         loggers: Sequence[Logger],
+        numbers: StepNumbers,
     ) -> None:
         """`peak_flops`: FLOP/s that one rank's GPU reaches at best; None leaves the utilization out.
 
@@ -52,6 +58,7 @@ class StepLog(pl.Callback):
         self._peak_flops = peak_flops
         self._progress = progress
         self._loggers = loggers
+        self._numbers = numbers
         self._metrics: dict[str, float] = {}
         self._started = 0.0
 
@@ -81,9 +88,8 @@ class StepLog(pl.Callback):
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if not math.isfinite(self._metrics["loss"]):
-            raise FloatingPointError(f"the loss of step {trainer.global_step} is {self._metrics['loss']}")
-        memory = _peak_memory()
+        memory, is_broken = _over_ranks(_peak_memory(), not_finite(_trained(trainer)))
+        self._stop_at_what_is_no_number(trainer, bool(is_broken))
         if not trainer.is_global_zero:
             return
         step = trainer.global_step
@@ -98,6 +104,16 @@ class StepLog(pl.Callback):
         for logger in self._loggers:
             logger.log_metrics({f"train/{name}": value for name, value in (record | timing).items()}, step=step)
         self._progress.update(step, trainer.max_steps, unit="steps", note=f"loss {record['loss']:.4g}")
+
+    def _stop_at_what_is_no_number(self, trainer: pl.Trainer, is_broken: bool) -> None:
+        """Raise FloatingPointError on every rank before anything of the step is saved: its metrics and its weights."""
+        where = f"train, step {trainer.global_step}, rank {dist.get_rank()}"
+        if wrong := [name for name in MEANS if not math.isfinite(self._metrics[name])]:
+            raise FloatingPointError(f"{where}: {wrong[0]} is {self._metrics[wrong[0]]}; {self._numbers}")
+        if is_broken:
+            found = first_not_finite((name, value.data) for name, value in _named(trainer) if value.requires_grad)
+            what = f"after the step the weights are no numbers: {found or 'those of another rank'}"
+            raise FloatingPointError(f"{where}: {what}; {self._numbers}")
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -118,17 +134,27 @@ class StepLog(pl.Callback):
 
 
 def _peak_memory() -> int:
-    """Bytes that the fullest rank has held at once since it started, on its GPU or, without one, as a process.
-
-    Collective; all ranks have finished the step when it returns.
-    """
+    """Bytes that this rank has held at once since it started, on its GPU or, without one, as a process."""
     if torch.cuda.is_available():
-        own = torch.cuda.max_memory_allocated()
-    else:
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    most = torch.tensor(own, device=torch.cuda.current_device())
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _over_ranks(memory: int, is_broken: Tensor) -> tuple[int, int]:
+    """The largest of each over all ranks, in one transfer to the host. Collective; all ranks have finished the step."""
+    most = torch.stack([torch.tensor(memory, device=is_broken.device), is_broken])
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
-    return int(most)
+    memory, broken = most.tolist()
+    return memory, broken
+
+
+def _named(trainer: pl.Trainer) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    for chunk in cast(MegatronStrategy, trainer.strategy).megatron_parallel:
+        yield from unwrap(chunk).named_parameters()
+
+
+def _trained(trainer: pl.Trainer) -> list[Tensor]:
+    return [parameter.data for _, parameter in _named(trainer) if parameter.requires_grad]
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -7,18 +7,35 @@ these two wait for each other for ever.
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from nemo.lightning.pytorch.strategies import MegatronStrategy
 from typing_extensions import override
 
 from nemo_sspo.megatron.model import SSPOModel, load_policy
 from nemo_sspo.megatron.torch_adam import allocate_adam_state
 
+_FOUND = re.compile("found (NaN|Inf) in local grad norm")
+"""What Megatron's check of the gradients says (`check_for_nan_in_grad`)."""
+
 
 class PolicyStrategy(MegatronStrategy):
     """Loads and adapts the policy before its chunks are wrapped and an optimizer exists; resumes torch's Adam too."""
+
+    @override
+    def training_step(self, dataloader_iter: Any, *args: Any, **kwargs: Any) -> Any:
+        """As NeMo's. Megatron finds gradients that are no numbers before it adds the ranks' up; the pairs are named."""
+        try:
+            return super().training_step(dataloader_iter, *args, **kwargs)
+        except RuntimeError as error:
+            if not _FOUND.search(str(error)):
+                raise
+            step, rank = self.trainer.global_step + 1, dist.get_rank()
+            numbers = cast(SSPOModel, self.lightning_module).numbers
+            raise FloatingPointError(f"train, step {step}, rank {rank}: {error}; {numbers}") from error
 
     @override
     def init_model_parallel(self) -> None:

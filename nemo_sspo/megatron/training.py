@@ -23,6 +23,7 @@ from nemo_sspo.megatron.batch_plan import GlobalBatch, candidate_steps, shuffled
 from nemo_sspo.megatron.checkpoint import save_weights
 from nemo_sspo.megatron.data import PairDataModule
 from nemo_sspo.megatron.families import read_hf_config
+from nemo_sspo.megatron.finite import StepNumbers
 from nemo_sspo.megatron.fit import require_fit
 from nemo_sspo.megatron.flops import ModelFlops, peak_flops_here
 from nemo_sspo.megatron.head_choice import choose_head, head_tile
@@ -165,6 +166,7 @@ def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
             partial(_at_step, job.repulsion_weight, len(batches)),
             optimizer(train, job.precision, job.parallel, steps_per_epoch(len(job.pairs), train.global_batch_size)),
             None if train.peft is None else Adapters(train.lora_rank, train.lora_alpha, job.seed),
+            StepNumbers(job.pairs.pair_ids),
         )
         fit = trainer(
             job.parallel,
@@ -187,7 +189,7 @@ def _callbacks(job: TrainingJob, model: SSPOModel, batches: list[GlobalBatch]) -
     loggers = build_loggers(job.train.loggers, job.logs, job.run_name)
     return [
         HoldScratch(job.scratch, job.attempt),
-        StepLog(job.metrics_file, job.timings_file, work, peak_flops_here(), job.progress, loggers),
+        StepLog(job.metrics_file, job.timings_file, work, peak_flops_here(), job.progress, loggers, model.numbers),
         _SaveWeights(job.output, job.earlier_candidates),
         SaveState(job.scratch, job.train.checkpoint_every_steps, job.train.keep_states, job.attempt),
     ]

@@ -6,6 +6,7 @@ and in K.
 """
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -163,6 +164,8 @@ def rollout_table(
 def _response(prompt_id: str, completion: Completion, tokenizer: "PreTrainedTokenizerBase") -> dict:
     from nemo_sspo.rollout.tokenizer import response_text
 
+    if not all(map(math.isfinite, completion.logprobs)):
+        raise UserError(f"prompt {prompt_id}: a log-prob of a response is not finite; is the policy whole?")
     stopped = completion.finish_reason == "stop"
     return {
         "response_id": content_id(prompt_id, completion.token_ids),

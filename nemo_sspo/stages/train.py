@@ -12,11 +12,13 @@ from torch import Tensor
 
 from nemo_sspo.artifacts.layout import HF_MODEL, METRICS, NEMO_CHECKPOINT, VOLATILE, candidate_checkpoint
 from nemo_sspo.artifacts.manifest import digest_of
+from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.store import link_tree
 from nemo_sspo.config.binding import bind
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.variants import Loss, Repulsion, SppoHardLoss, SppoLoss, SppoSingleLoss
 from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.checked_reference import refuse_other_reference
 from nemo_sspo.megatron.fit import require_fit
 from nemo_sspo.megatron.head_choice import choose_head
 from nemo_sspo.megatron.hf_files import copy_side_files
@@ -24,6 +26,8 @@ from nemo_sspo.megatron.model_config import training_config
 from nemo_sspo.megatron.pairs import PairTable
 from nemo_sspo.megatron.preference_loss import PreferenceObjective
 from nemo_sspo.megatron.ranks import on_every_rank
+from nemo_sspo.megatron.reference import ReferenceJob
+from nemo_sspo.megatron.resume import states
 from nemo_sspo.megatron.state_files import INDEX, damage
 from nemo_sspo.megatron.step_log import read_log
 from nemo_sspo.megatron.training import TrainingJob, train_rank
@@ -45,7 +49,7 @@ def run(context: StageContext) -> None:
     # What is wrong with the policy or the layout shall be one line, not every rank's traceback.
     training_config(job.hf_dir, job.parallel, job.precision, job.train)
     require_fit(job.pairs, job.hf_dir)
-    metrics = on_every_rank(lambda: train_rank(job), job.parallel.world_size)
+    metrics = on_every_rank(lambda: _train(job, checks=_starts_from_its_reference(context)), job.parallel.world_size)
     # The weights are on disk: told to stop now, what is left to publish is done in the time that remains.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if metrics is None:
@@ -62,6 +66,19 @@ def run(context: StageContext) -> None:
     output.counts["head"] = choose_head(job.train, separable=job.objective.separable)
     output.notes += job.notes
     output.timings |= _timings(read_log(job.timings_file))
+
+
+def _train(job: TrainingJob, *, checks: bool) -> list[dict[str, Any]]:
+    """On each rank; before the first step a sample of the pairs' reference is computed again, if `checks`."""
+    if checks and not states(job.scratch):
+        policy = (job.weights, job.hf_dir, job.train, job.parallel, job.precision)
+        refuse_other_reference(ReferenceJob(job.pairs, *policy, Progress(None)), job.seed)
+    return train_rank(job)
+
+
+def _starts_from_its_reference(context: StageContext) -> bool:
+    """Whether the policy that training starts from is the one that its pairs' log-ratios are taken against."""
+    return context.experiment.train.reference == "previous" or context.iteration == 1
 
 
 def _take_in(candidate: Path, target: Path) -> None:
@@ -165,9 +182,11 @@ def _step1_identity(context: StageContext, job: TrainingJob, first: dict[str, An
     Raises RuntimeError when they differ in fp32: then the reference log-probs are not the starting policy's.
     """
     measured = first["preference_loss"]
-    is_base = context.experiment.train.reference == "base" and context.iteration > 1
     # The engine's log-probs are equal within a tolerance only, of which their own check has told.
-    if is_base or context.input("reference_logps").manifest.counts.get("source") == "rollout":
+    if (
+        not _starts_from_its_reference(context)
+        or context.input("reference_logps").manifest.counts.get("source") == "rollout"
+    ):
         return {"step1_loss": measured}
     expected = loss_at_start(job.objective.loss, job.pairs.targets(job.batches[0].pairs)).mean().item()
     off = abs(measured - expected) > STEP1_TOLERANCE[job.precision.kind] * abs(expected) + STEP1_ROUNDING

@@ -39,7 +39,7 @@ def test_measuring_changes_no_gradient_and_sums_over_backward_passes() -> None:
 def test_sums_over_microbatches(one_rank: dist.ProcessGroup) -> None:
     def part(value: float, squares: list[float], state: int) -> PairMetrics:
         sums = torch.full((len(MEANS) + 1,), value)
-        return PairMetrics(sums, torch.tensor(squares), torch.eye(4)[state : state + 1], ())
+        return PairMetrics(sums, torch.tensor(squares), torch.eye(4)[state : state + 1], (), torch.tensor([True]))
 
     metrics = sum_metrics([part(0.25, [4.0, 1.0], 0), part(0.5, [5.0, 0.0], 1)], one_rank)
     assert tuple(metrics) == METRICS
@@ -49,5 +49,7 @@ def test_sums_over_microbatches(one_rank: dist.ProcessGroup) -> None:
 
 
 def test_no_preference_gradient_is_no_ratio(one_rank: dist.ProcessGroup) -> None:
-    alone = PairMetrics(torch.zeros(len(MEANS) + 1), torch.tensor([0.0, 3.0]), torch.eye(2), ())
+    alone = PairMetrics(
+        torch.zeros(len(MEANS) + 1), torch.tensor([0.0, 3.0]), torch.eye(2), (), torch.tensor([True, True])
+    )
     assert sum_metrics([alone], one_rank)["gradient_ratio"] == 0.0

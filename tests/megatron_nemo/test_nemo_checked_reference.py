@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nemo_sspo.config.stages import Parallel
+from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.checked_reference import (
     LEAST_CHECKED,
     ReferenceLogps,
     RolloutLogps,
     reference_logps,
+    refuse_other_reference,
     sampled_rows,
 )
 from nemo_sspo.megatron.forked_ranks import run_forked
+from nemo_sspo.megatron.pairs import PairTable
 from tests.megatron_nemo.test_nemo_reference import hugging_face_logps
-from tests.megatron_nemo.worlds import SECONDS, reference_job
+from tests.megatron_nemo.worlds import SECONDS, make_reference, reference_job
 
 ROWS = (1, 4, 17)
 
@@ -85,3 +89,21 @@ def test_sample(pairs: int, share: float, seed: int) -> None:
     assert min(pairs, LEAST_CHECKED) <= len(rows) <= max(LEAST_CHECKED, share * pairs + 1)
     assert len(rows) >= min(pairs, share * pairs)
     assert rows == sampled_rows(pairs, share, seed)
+
+
+@pytest.mark.parametrize("parallel", [Parallel(data=2), Parallel(tensor=2, pipeline=2)], ids=["DP2", "TP2 PP2"])
+def test_a_stored_reference_that_is_not_the_policys_is_refused_before_the_first_step(
+    supervised: PairTable, pairs: pa.Table, imported: Path, parallel: Parallel
+) -> None:
+    """One response of one pair, off by a nat."""
+    stored_N2 = torch.tensor([[pair.ref_chosen, pair.ref_rejected] for pair in supervised])
+
+    def check() -> None:
+        table = PairTable(pairs, make_reference(stored_N2))
+        own = replace(reference_job(pairs, imported, parallel), pairs=table)
+        run_forked(lambda: refuse_other_reference(own, seed=1), parallel.world_size, timeout=SECONDS)
+
+    check()
+    stored_N2[11, 0] -= 1.0
+    with pytest.raises(UserError, match=r"pair pair11: its reference log-prob is 1 nats off .* \(1 of 20 pairs"):
+        check()

@@ -1,0 +1,84 @@
+"""Numbers that are not numbers (NaN, Inf) are found on the device, told with the step's metrics, and end the training.
+
+Nothing here waits for the GPU but what is asked once something is wrong: a flag is all that a step adds to the transfer
+of its metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from nemo_sspo.errors import UserError
+
+_NAMED = 8
+
+
+class StepNumbers:
+    """The pairs that this rank works on in a step, and on the device which of them have values that are no numbers."""
+
+    def __init__(self, pair_ids: Sequence[str] = ()) -> None:
+        self._pair_ids = pair_ids
+        self._step = -1
+        self._rows: dict[int, None] = {}
+        self._sound: list[tuple[tuple[int, ...], Tensor, Tensor]] = []
+
+    def __deepcopy__(self, memo: object) -> StepNumbers:
+        """The chunks of an interleaved pipeline are copies of one model, and share it."""
+        return self
+
+    def begin(self, step: int, rows: Sequence[int]) -> None:
+        """A microbatch of `step` begins, with these rows of the pairs table. What is known of earlier steps goes."""
+        if step != self._step:
+            self._step, self._rows, self._sound = step, {}, []
+        self._rows |= dict.fromkeys(rows)
+
+    def add(self, rows: tuple[int, ...], sound_P: Tensor, gradient_squares: Tensor) -> None:
+        """Of a microbatch whose loss this rank computed: whether each pair's values are numbers, and the tensor that
+        its gradient's squared norms are added to (see `PairMetrics`)."""
+        self._sound.append((rows, sound_P, gradient_squares))
+
+    def __str__(self) -> str:
+        """The pairs in question. Waits for the device."""
+        # What fills a microbatch up stands after its rows.
+        verdicts = [zip(rows, sound_P.tolist(), strict=False) for rows, sound_P, _ in self._sound]
+        unsound = [row for of_microbatch in verdicts for row, is_sound in of_microbatch if not is_sound]
+        if unsound:
+            return f"the log-probs, targets or loss of {self._ids(unsound)} are not numbers"
+        behind = [row for rows, _, squares in self._sound if not squares.isfinite().all() for row in rows]
+        if behind:
+            return f"the gradient of a microbatch of {self._ids(behind)} is not a number"
+        return f"this rank's pairs of the step: {self._ids(list(self._rows))}"
+
+    def _ids(self, rows: Sequence[int]) -> str:
+        names = [self._pair_ids[row] if row < len(self._pair_ids) else f"row {row}" for row in rows[:_NAMED]]
+        more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+        return f"pair{'s' if len(rows) > 1 else ''} {', '.join(names)}{more}"
+
+
+def not_finite(tensors: Iterable[Tensor]) -> Tensor:
+    """1 where a value of any tensor is NaN or Inf, or the sum of their squares is no fp32; else 0. On their device."""
+    total = get_total_norm(list(tensors))
+    return (~total.isfinite()).to(torch.int64)
+
+
+def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
+    """The first tensor that holds NaN or Inf, with their number. Waits for the device at each tensor."""
+    for name, tensor in named:
+        if tensor.is_floating_point() and (count := int((~tensor.isfinite()).sum())):
+            return f"{name} ({count} of {tensor.numel()} values)"
+    return None
+
+
+def refuse_not_finite(named: Iterable[tuple[str, Tensor]], what: str) -> None:
+    """Raise UserError on every rank when a rank's tensors hold NaN or Inf; those ranks name one. Collective."""
+    tensors = dict(named)
+    flag = not_finite(tensors.values()).to(torch.cuda.current_device())
+    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    if flag:
+        found = first_not_finite(tensors.items())
+        raise UserError(f"rank {dist.get_rank()}: {what}: {found or 'a tensor of another rank'} is not finite")
