@@ -141,7 +141,8 @@ class Train(Frozen):
     """Who computes the reference log-probs: Megatron, or the engine that sampled the responses, as long as Megatron
     finds the same for a sample of the pairs and for want of that Megatron after all."""
     reference_check_share: float = Field(default=0.02, gt=0.0, le=1.0)
-    """Share of the pairs in that sample."""
+    """Share of the pairs in that sample, and in the one (at least 64) whose stored log-probs are computed again before
+    a training's first step."""
     reference_tolerance: PositiveFloat = 0.5
     """Largest difference of a sampled response's log-prob, in nats, that passes. It shifts a log-ratio by as much:
     SPPO's are moved by up to eta / 2, 500."""

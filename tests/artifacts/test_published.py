@@ -1,10 +1,15 @@
 """What a run has published is read from manifests alone."""
 
+import json
 from datetime import timedelta
 
+import pytest
+
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.manifest import digest_of
 from nemo_sspo.artifacts.published import published_steps, read_manifest
-from nemo_sspo.artifacts.store import publish
+from nemo_sspo.artifacts.store import open_artifact, publish
+from nemo_sspo.errors import UserError
 
 
 def put(layout, stage, iteration, shard=None, seconds=2.0):
@@ -56,3 +61,21 @@ def test_the_software_is_told_and_is_no_part_of_the_identity(tmp_path, monkeypat
     assert {"python", "numpy", "pyarrow"} <= first.software.keys()
     assert other.software == {"torch": "9"}
     assert first.digest == other.digest
+
+
+def test_a_run_of_the_first_manifests_is_read(tmp_path):
+    """Version 1 has digests alone among its inputs, and neither knobs nor notes; its identity stays what it was."""
+    layout = RunLayout(tmp_path / "run")
+    final = put(layout, "train", 1)
+    written = json.loads((final / "manifest.json").read_text())
+    old = {name: value for name, value in written.items() if name not in ("knobs", "notes")}
+    old |= {"schema_version": 1, "inputs": {"checkpoint": ["abc"]}}
+    (final / "manifest.json").write_text(json.dumps(old))
+    (step,) = published_steps(layout)
+    assert [(record.step, record.digest) for record in step.manifest.inputs["checkpoint"]] == [("", "abc")]
+    files = {name: record["sha256"] for name, record in old["files"].items()}
+    assert step.manifest.digest == digest_of({"stage": "train", "schema": 1, "files": files})
+    (final / "manifest.json").write_text(json.dumps(old | {"schema_version": 3}))
+    assert published_steps(layout) == []
+    with pytest.raises(UserError, match="schema version 3, of another release of nemo-sspo: open it with that release"):
+        open_artifact(final)

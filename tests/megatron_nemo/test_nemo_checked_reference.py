@@ -27,8 +27,9 @@ from nemo_sspo.megatron.checked_reference import (
 )
 from nemo_sspo.megatron.forked_ranks import run_forked
 from nemo_sspo.megatron.pairs import PairTable
+from nemo_sspo.stages import train as train_stage
 from tests.megatron_nemo.test_nemo_reference import hugging_face_logps
-from tests.megatron_nemo.worlds import SECONDS, make_reference, reference_job
+from tests.megatron_nemo.worlds import SECONDS, job, make_reference, reference_job, train
 
 ROWS = (1, 4, 17)
 
@@ -107,3 +108,16 @@ def test_a_stored_reference_that_is_not_the_policys_is_refused_before_the_first_
     stored_N2[11, 0] -= 1.0
     with pytest.raises(UserError, match=r"pair pair11: its reference log-prob is 1 nats off .* \(1 of 20 pairs"):
         check()
+
+
+def test_training_after_the_check_is_the_training_without_it(
+    supervised: PairTable, imported: Path, tmp_path: Path
+) -> None:
+    """On the same ranks, one after the other; a training that goes on from a state is not checked again."""
+    parallel = Parallel(tensor=2)
+    with_check = job(supervised, imported, tmp_path / "checked", parallel, checkpoint_every_steps=4)
+    found = run_forked(lambda: train_stage._train(with_check, checks=True), 2, timeout=SECONDS)[0]
+    assert found == train(job(supervised, imported, tmp_path / "plain", parallel))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_stage, "refuse_other_reference", lambda *_: pytest.fail("checked again"))
+        assert run_forked(lambda: train_stage._train(with_check, checks=True), 2, timeout=SECONDS)[0] == found
