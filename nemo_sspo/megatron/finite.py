@@ -60,10 +60,9 @@ class StepNumbers:
         return f"pair{'s' if len(rows) > 1 else ''} {', '.join(names)}{more}"
 
 
-def not_finite(tensors: Iterable[Tensor]) -> Tensor:
-    """1 where a value of any tensor is NaN or Inf, or the sum of their squares is no fp32; else 0. On their device."""
-    total = get_total_norm(list(tensors))
-    return (~total.isfinite()).to(torch.int64)
+def all_finite(tensors: Iterable[Tensor]) -> Tensor:
+    """0 where a value of any tensor is NaN or Inf, or the sum of their squares is no fp32; else 1. On their device."""
+    return get_total_norm(list(tensors)).isfinite().to(torch.int64)
 
 
 def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
@@ -77,8 +76,8 @@ def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
 def refuse_not_finite(named: Iterable[tuple[str, Tensor]], what: str) -> None:
     """Raise UserError on every rank when a rank's tensors hold NaN or Inf; those ranks name one. Collective."""
     tensors = dict(named)
-    flag = not_finite(tensors.values()).to(torch.cuda.current_device())
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-    if flag:
+    is_sound = all_finite(tensors.values()).to(torch.cuda.current_device())
+    dist.all_reduce(is_sound, op=dist.ReduceOp.MIN)
+    if not is_sound:
         found = first_not_finite(tensors.items())
         raise UserError(f"rank {dist.get_rank()}: {what}: {found or 'a tensor of another rank'} is not finite")

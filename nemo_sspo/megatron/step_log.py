@@ -20,7 +20,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from nemo_sspo.artifacts.progress import Progress
-from nemo_sspo.megatron.finite import StepNumbers, first_not_finite, not_finite
+from nemo_sspo.megatron.finite import StepNumbers, all_finite, first_not_finite
 from nemo_sspo.megatron.flops import StepWork
 from nemo_sspo.megatron.hidden_states import unwrap
 from nemo_sspo.megatron.loggers import close_loggers
@@ -88,8 +88,8 @@ class StepLog(pl.Callback):
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        memory, is_broken = _over_ranks(_peak_memory(), not_finite(_trained(trainer)))
-        self._stop_at_what_is_no_number(trainer, bool(is_broken))
+        memory, is_sound = _over_ranks(_peak_memory(), all_finite(_trained(trainer)))
+        self._stop_at_what_is_no_number(trainer, is_sound)
         if not trainer.is_global_zero:
             return
         step = trainer.global_step
@@ -105,12 +105,12 @@ class StepLog(pl.Callback):
             logger.log_metrics({f"train/{name}": value for name, value in (record | timing).items()}, step=step)
         self._progress.update(step, trainer.max_steps, unit="steps", note=f"loss {record['loss']:.4g}")
 
-    def _stop_at_what_is_no_number(self, trainer: pl.Trainer, is_broken: bool) -> None:
+    def _stop_at_what_is_no_number(self, trainer: pl.Trainer, is_sound: bool) -> None:
         """Raise FloatingPointError on every rank before anything of the step is saved: its metrics and its weights."""
         where = f"train, step {trainer.global_step}, rank {dist.get_rank()}"
         if wrong := [name for name in MEANS if not math.isfinite(self._metrics[name])]:
             raise FloatingPointError(f"{where}: {wrong[0]} is {self._metrics[wrong[0]]}; {self._numbers}")
-        if is_broken:
+        if not is_sound:
             found = first_not_finite((name, value.data) for name, value in _named(trainer) if value.requires_grad)
             what = f"after the step the weights are no numbers: {found or 'those of another rank'}"
             raise FloatingPointError(f"{where}: {what}; {self._numbers}")
@@ -140,12 +140,15 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _over_ranks(memory: int, is_broken: Tensor) -> tuple[int, int]:
-    """The largest of each over all ranks, in one transfer to the host. Collective; all ranks have finished the step."""
-    most = torch.stack([torch.tensor(memory, device=is_broken.device), is_broken])
-    dist.all_reduce(most, op=dist.ReduceOp.MAX)
-    memory, broken = most.tolist()
-    return memory, broken
+def _over_ranks(memory: int, is_sound: Tensor) -> tuple[int, bool]:
+    """The most memory of a rank, and whether all are sound, in one transfer to the host.
+
+    Collective; all ranks have finished the step.
+    """
+    worst = torch.stack([torch.tensor(-memory, device=is_sound.device), is_sound])
+    dist.all_reduce(worst, op=dist.ReduceOp.MIN)
+    least, sound = worst.tolist()
+    return -least, bool(sound)
 
 
 def _named(trainer: pl.Trainer) -> Iterator[tuple[str, torch.nn.Parameter]]:

@@ -17,7 +17,7 @@ from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.checkpoint import load_weights, one_rank, save_weights
 from nemo_sspo.megatron.convert import export_policy, import_policy
-from nemo_sspo.megatron.finite import first_not_finite, not_finite
+from nemo_sspo.megatron.finite import all_finite, first_not_finite
 from nemo_sspo.megatron.forked_ranks import ForkedRanksError
 from nemo_sspo.megatron.loss_reduction import PreferenceLossReduction
 from nemo_sspo.megatron.model_config import host_config
@@ -161,8 +161,8 @@ def test_reference_log_probs_that_are_no_numbers_name_their_pair(
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_one_value_of_many_tensors_is_found(dtype: torch.dtype, value: float) -> None:
     tensors = [torch.randn(17, 33, dtype=dtype) for _ in range(40)]
-    assert int(not_finite(tensors)) == 0
+    assert int(all_finite(tensors)) == 1
     assert first_not_finite(enumerate(tensors)) is None  # type: ignore[arg-type]
     tensors[29][16, 32] = value
-    assert int(not_finite(tensors)) == 1
+    assert int(all_finite(tensors)) == 0
     assert first_not_finite((str(n), tensor) for n, tensor in enumerate(tensors)) == "29 (1 of 561 values)"
