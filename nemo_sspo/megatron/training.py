@@ -38,7 +38,7 @@ from nemo_sspo.megatron.pairs import PairTable
 from nemo_sspo.megatron.precision import token_multiple
 from nemo_sspo.megatron.preference_loss import PreferenceObjective
 from nemo_sspo.megatron.recipe import optimizer, trainer
-from nemo_sspo.megatron.resume import HoldScratch, SaveState, VerifiedResume, finish_saving, notes_file, states
+from nemo_sspo.megatron.resume import HoldScratch, SaveState, VerifiedResume, finish_saving, notes_file
 from nemo_sspo.megatron.state_files import hash_while_writing, seal
 from nemo_sspo.megatron.step_log import StepLog, read_log
 from nemo_sspo.megatron.torch_adam import torch_adam_resumes
@@ -176,7 +176,7 @@ def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
         )
         fit._checkpoint_connector = VerifiedResume(fit)
         plan = MicrobatchPlan(job.pairs, batches, train, job.parallel, token_multiple(job.precision))
-        fit.fit(model, datamodule=PairDataModule(plan), ckpt_path=job.scratch if states(job.scratch) else None)
+        fit.fit(model, datamodule=PairDataModule(plan), ckpt_path=job.scratch)
         dist.barrier()
         return read_log(job.metrics_file)
 
