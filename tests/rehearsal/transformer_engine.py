@@ -226,15 +226,13 @@ def _attention_backend(*_: Any) -> int:
 
 
 def _attention_fwd(
-    max_q: int, _max_kv: int, is_training: bool, _scale: float, _dropout: float, _fill: bool, layout: int,
+    max_q: int, _max_kv: int, _is_training: bool, _scale: float, _dropout: float, _fill: bool, layout: int,
     _bias_type: int, _mask: int, _softmax: int, _window: Any, cu_q: Tensor, _cu_kv: Tensor,
     q: Tensor, k: Tensor, v: Tensor, *_: Any,
 ) -> list[Tensor]:  # fmt: skip
-    """The output, and for backward the logarithm of each query's sum and the state of the generator."""
+    """The output, the logarithm of each query's sum and the state of the generator, also where no backward follows."""
     out = torch.empty(*q.shape[:-1], v.shape[-1], dtype=q.dtype, device=q.device)
     counters.work.attention(_scores(max_q, cu_q, q, k), q.shape[-1], products=2)
-    if not is_training:
-        return [out]
     statistics = (*q.shape[:2], 1) if q.dim() == 3 else (len(cu_q) - 1, q.shape[-2], max_q, 1)
     return [
         out,
