@@ -90,10 +90,11 @@ Calls of a process group by operation and group, and what the rank hands over, i
 
 {sent}
 ## Reached, and not reached
-Two steps of training were executed on ranks of PP, VPP, TP with SP, CP, DP overlapped, packed rows, shared prompts, FP8
-by tensor and by block, recomputation, LoRA and both heads. Loading an imported policy, reference log-probs, a state saved
-in the background, the final checkpoint and resuming from the state: on one rank alone so far. The tests take all of this
-through a pairwise-covering set of layouts; not every one of them passes yet, and `make test` leaves them out until then.
+Two steps of training were executed on ranks of PP, VPP, TP with SP, CP, DP overlapped, packed rows, shared prompts,
+FP8 by tensor and by block, recomputation, LoRA and both heads. Loading an imported policy, reference log-probs, a
+state saved in the background, the final checkpoint and resuming from the state: on one rank alone so far. The tests
+take all of this through a pairwise-covering set of layouts; not every one of them passes yet, and `make test` leaves
+them out until then.
 
 Not reached: the insides of kernels (Transformer Engine's compiled module, cuDNN, Triton, flex-attention's, NCCL, Apex)
 and what float tensors hold: a float that the host reads is 1. One rank runs at a time, so what ranks say to each other
