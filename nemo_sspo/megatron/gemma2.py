@@ -69,7 +69,11 @@ class NormThenAdd(nn.Module):
 
         def normalized(branch_and_bias: tuple[Tensor, Tensor | None], residual: Tensor, prob: float) -> Tensor:
             branch, bias = branch_and_bias
-            return add((self.norm(branch if bias is None else branch + bias), None), residual, prob)
+            # Megatron's layer enables gradients around this call, in inference mode too, where Transformer Engine's
+            # norm would try to save its input and torch would refuse: "Inference tensors cannot be saved for backward".
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not torch.is_inference_mode_enabled()):
+                branch = self.norm(branch if bias is None else branch + bias)
+            return add((branch, None), residual, prob)
 
         return normalized
 

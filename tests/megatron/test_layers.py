@@ -232,3 +232,43 @@ def test_local_layers_attend_in_plain_torch_without_a_gpu_only(has_gpu: bool, mo
         return spec.submodules.self_attention.submodules.core_attention
 
     assert in_one_rank(chosen) is (layers.FlexCoreAttention if has_gpu else layers.LocalCoreAttention)
+
+
+class _Squared(torch.autograd.Function):
+    """What Transformer Engine's norm does where gradients are enabled: it saves its input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return weight * x**2
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return 2 * weight * x * grad, (x**2 * grad).sum()
+
+
+class _SavingNorm(torch.nn.Module):
+    def __init__(self, **_: Any) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As in transformer_engine/pytorch/ops/fuser.py, `OperationFuser.__call__`."""
+        return _Squared.apply(x, self.weight) if torch.is_grad_enabled() else self.weight * x**2
+
+
+def test_a_norm_behind_a_branch_saves_nothing_in_inference_mode() -> None:
+    """Megatron's layer enables gradients around it even there (`bias_dropout_add_exec_handler`)."""
+    add = NormThenAdd(config(), _SavingNorm)
+    with torch.inference_mode():
+        branch, residual = torch.full((2,), 2.0), torch.ones(2)
+        with torch.enable_grad():
+            out = add(False, False)((branch, None), residual, 0.0)
+    assert out.tolist() == [13.0, 13.0]
+    branch = torch.full((2,), 2.0, requires_grad=True)
+    with torch.enable_grad():
+        add(True, False)((branch, None), torch.ones(2), 0.0).sum().backward()
+    assert branch.grad is not None
+    assert branch.grad.tolist() == [12.0, 12.0]
+    assert add.norm.weight.grad.tolist() == 8.0
