@@ -6,6 +6,7 @@ import pytest
 
 from nemo_sspo.report.blocks import Table
 from nemo_sspo.report.compare_page import compare_page
+from nemo_sspo.report.facts.budget import budget
 from nemo_sspo.report.facts.comparison import Comparison
 from nemo_sspo.report.facts.run_facts import gather
 from nemo_sspo.report.render import render
@@ -48,7 +49,8 @@ def test_compared_runs_name_their_n(settings, tmp_path):
     second = replace(
         first, evaluations=[replace(e, best_of_n=of_four, at_equal_length=None) for e in first.evaluations]
     )
-    page = compare_page(Comparison(["one", "two"], [first, second], [], [], True))
+    spent = [budget(record(settings), 1)] * 2
+    page = compare_page(Comparison(["one", "two"], [first, second], [], [], True, spent))
     tables = {p.key: p.table.rows for p in plots_of(page)}
     assert [row[:3] for row in tables["compare-best-of-n"]] == [("one, best of 16", 1, 0.9), ("two, best of 4", 1, 0.9)]
     assert tables["compare-win-equal-length"] == [("one", 1, 0.6, 0.45, 0.7)]
@@ -57,6 +59,6 @@ def test_compared_runs_name_their_n(settings, tmp_path):
     assert [line["best of n"] for line in lines] == ["0.900 [0.850, 0.950] (n = 16)", "0.900 [0.850, 0.950] (n = 4)"]
     assert [line["at equal length"] for line in lines] == ["0.600 [0.450, 0.700]", "-"]
     without = replace(second, evaluations=[replace(e, best_of_n=None) for e in second.evaluations])
-    page = compare_page(Comparison(["one", "two"], [without, without], [], [], True))
+    page = compare_page(Comparison(["one", "two"], [without, without], [], [], True, spent))
     (table,) = [block for block in page.sections[0].blocks if isinstance(block, Table)]
     assert not {"best of n", "at equal length"} & set(table.headings)
