@@ -133,6 +133,30 @@ def test_what_tokens_and_texts_do_not_agree_in_is_recorded(
     assert read_spelled(artifact) == {row["responses"][0]["response_id"] for row in rows}
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("-inf")])
+def test_a_log_prob_that_is_not_finite_names_its_prompt(
+    tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch, broken: float
+) -> None:
+    asked = []
+
+    class Engine(EchoEngine):
+        def generate(self, prompts: Sequence[Sequence[int]], *rest: object) -> list[list[Completion]]:
+            completions = super().generate(prompts, *rest)
+            completions[1][0] = Completion(completions[1][0].token_ids, [-0.5, broken], "stop")
+            asked.append(prompts[1])
+            return completions
+
+    monkeypatch.setattr(vllm_engine, "VllmEngine", Engine)
+    settings = settings_with_prompts(tmp_path, policy, 3)
+    with pytest.raises(UserError, match="a log-prob of a response is not finite") as refusal:
+        runs.run_stage(settings, "rollout")
+    layout = RunLayout(settings.run_dir)
+    portion = pq.read_table(layout.artifact("prepare_prompts") / PORTION.format(iteration=1)).to_pylist()
+    (named,) = (row["prompt_id"] for row in portion if row["prompt_token_ids"] == asked[0])
+    assert str(refusal.value).startswith(f"prompt {named}:")
+    assert not layout.artifact("rollout", 1, 0).exists()
+
+
 def test_shards_are_a_partition(tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_engine, "VllmEngine", EchoEngine)
     settings = settings_with_prompts(tmp_path, policy, 8, shards=3)
