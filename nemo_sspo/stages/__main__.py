@@ -84,7 +84,8 @@ def run_step(
     """Run one step and publish its artifact; a no-op when it is published with the same settings and inputs, or
     when the run has ended in an earlier iteration.
 
-    Its inputs must be what today's settings would make, when it begins and again before it publishes.
+    Its inputs must be what today's settings would make when it begins. When it publishes, its settings and inputs must
+    still be those that it began with.
 
     Args:
         alone: no other attempt at the step lives, so that what killed ones left behind can go.

@@ -13,13 +13,13 @@ from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
 from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.schema import EMBEDDING_INDEX, ROLLOUTS, SCORES, content_id
-from nemo_sspo.artifacts.store import Artifact, open_artifact, publish, write_table
+from nemo_sspo.artifacts.store import Artifact, is_published, open_artifact, publish, write_table
 from nemo_sspo.artifacts.vectors import write_vectors
 from nemo_sspo.config.cluster import Environment, LocalCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.variants import Fp32Precision, LinearGate, PairRMOracle, SentenceEncoder, SppoLoss, VllmEngine
 from nemo_sspo.stages import __main__ as step_runner
-from nemo_sspo.stages.registry import STAGES
+from nemo_sspo.stages.registry import STAGES, stage_inputs, stage_settings
 
 
 def experiment(root: Path, **changes: object) -> Experiment:
@@ -43,13 +43,26 @@ def experiment(root: Path, **changes: object) -> Experiment:
 
 
 def run_stage(settings: Experiment, stage: str, iteration: int = 1, shard: int = 0) -> Artifact:
-    """Run one step of an experiment and open what it published. Its inputs may be made by hand, of no settings."""
-    layout = RunLayout(settings.run_dir)
-    layout.root.mkdir(parents=True, exist_ok=True)
-    layout.experiment.write_text(settings.model_dump_json())
+    """Run one step of an experiment and open what it published. Of inputs made by hand, what they stand on may be
+    missing (`store` and `step_runner.run_step` refuse that)."""
+    layout = store(settings)
     with patch.object(step_runner, "refuse_stale_inputs", lambda *_: None):
         step_runner.run_step(layout.root, stage, iteration, shard, attempt="test")
     return open_artifact(layout.artifact(stage, iteration, shard if STAGES[stage].sharded else None))
+
+
+def store(settings: Experiment) -> RunLayout:
+    """Write an experiment where its steps read it."""
+    layout = RunLayout(settings.run_dir)
+    layout.root.mkdir(parents=True, exist_ok=True)
+    layout.experiment.write_text(settings.model_dump_json())
+    return layout
+
+
+def publish_prompts(settings: Experiment, content: str = "") -> None:
+    """Put a prepare_prompts artifact without prompts in its place, for rollouts made by hand to stand on."""
+    with _publish(settings, "prepare_prompts", 0, None) as draft:
+        (draft.path / "content.txt").write_text(content)
 
 
 def rollout_rows(
@@ -116,7 +129,12 @@ def publish_vectors(settings: Experiment, vectors: dict[str, np.ndarray], shard:
         write_table(draft.path / INDEX_FILE, pa.table(index, schema=EMBEDDING_INDEX))
 
 
-def _publish(settings: Experiment, stage: str, iteration: int, shard: int):
-    final = RunLayout(settings.run_dir).artifact(stage, iteration, shard)
+def _publish(settings: Experiment, stage: str, iteration: int, shard: int | None):
+    """Publish with today's settings, and with those of its inputs that are published."""
+    layout = RunLayout(settings.run_dir)
+    final = layout.artifact(stage, iteration, shard)
     final.parent.mkdir(parents=True, exist_ok=True)
-    return publish(final, stage=stage, iteration=iteration, shard=shard, config={}, inputs={})
+    paths = stage_inputs(stage, settings, layout, iteration, shard or 0)
+    inputs = {name: [open_artifact(path) for path in group if is_published(path)] for name, group in paths.items()}
+    config = stage_settings(settings, stage)
+    return publish(final, stage=stage, iteration=iteration, shard=shard or 0, config=config, inputs=inputs)

@@ -39,6 +39,7 @@ def judged_by(server: JudgeServer, root: Path) -> Experiment:
         endpoint=server.url, model="m", api_key_variable="JUDGE_KEY", concurrency=1, template=str(root / "template.txt")
     )
     settings = runs.experiment(root, oracle=oracle)
+    runs.publish_prompts(settings)
     runs.publish_rollout(settings, runs.rollout_rows(TEXTS))
     return settings
 
@@ -48,8 +49,7 @@ def test_a_killed_step_asks_nothing_twice(server: JudgeServer, tmp_path: Path, m
     for name, value in {"JUDGE_KEY": "sk-secret", "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(REPOSITORY)}.items():
         monkeypatch.setenv(name, value)
     settings = judged_by(server, tmp_path)
-    run = RunLayout(settings.run_dir).root
-    RunLayout(settings.run_dir).experiment.write_text(settings.model_dump_json())
+    run = runs.store(settings).root
     server.answers_left = 5
     command = [sys.executable, "-m", "nemo_sspo.stages", "score", f"--run={run}", "--iteration=1"]
     step = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ)
@@ -112,10 +112,10 @@ def test_shards_of_one_process_share_a_model_and_no_journal(
 
     monkeypatch.setattr(judging, "load_oracle", load)
     settings = runs.experiment(tmp_path, oracle=oracle, rollout=Rollout(shards=2))
+    layout = runs.store(settings)
+    runs.publish_prompts(settings)
     for shard in range(2):
         runs.publish_rollout(settings, runs.rollout_rows(TEXTS, name=str(shard)), shard=shard)
-    layout = RunLayout(settings.run_dir)
-    layout.experiment.write_text(settings.model_dump_json())
     assert main(["score", "--run", str(layout.root), "--iteration", "1", "--shard", "0-1"]) == 0
     assert journals == [layout.judgements(f"iter_1.score.0000{shard}") for shard in range(loads)]
     k = len(TEXTS[0])
