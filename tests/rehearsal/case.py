@@ -81,7 +81,7 @@ def case_of(
         experiment.name,
         model,
         experiment.parallel,
-        experiment.train.model_copy(update={"global_batch_size": pairs.count}),
+        experiment.train.model_copy(update={"global_batch_size": pairs.count, "train_epochs": 1}),
         pairs,
         rank,
         experiment.precision,

@@ -88,15 +88,17 @@ def _in_fork(function: Callable[[], Ledger | None]) -> Any:
 def _tell(writer: int, function: Callable[[], Ledger | None]) -> None:
     """What the forked process does; it does not return."""
     try:
-        ledger = function()
-        answer = {"ledger": None if ledger is None else ledger.to_json()}
-    except BaseException:
-        answer = {"error": traceback.format_exc()}
-    with os.fdopen(writer, "w") as pipe:
-        pipe.write(json.dumps(answer))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+        try:
+            ledger = function()
+            answer = {"ledger": None if ledger is None else ledger.to_json()}
+        except BaseException:
+            answer = {"error": traceback.format_exc()}
+        with os.fdopen(writer, "w") as pipe:
+            pipe.write(json.dumps(answer))
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # also where nobody listens any more: a fork that went on would run the rest of the tests
+        os._exit(0)
 
 
 def _train(case: Case, directory: Path, plant: Callable[[], None] | None) -> Ledger:

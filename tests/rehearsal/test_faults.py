@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.rehearsal.case import Case
-from tests.rehearsal.cases import FACTORS, tiny_case
+from tests.rehearsal.case import Case, Pairs
+from tests.rehearsal.cases import FACTORS, TINY_HEAD_TOKENS, tiny_case
 from tests.rehearsal.ledger import Ledger
 from tests.rehearsal.run import RehearsalError, rehearse
 from tests.rehearsal.test_tiny import assert_sound
@@ -57,15 +58,17 @@ def test_a_tensor_of_the_host_in_a_collective() -> None:
 
         loss_reduction._on_device = torch.tensor
 
+    # The last stage sends its loss to rank 0, where both are in one pipeline.
     with pytest.raises(RehearsalError, match="No backend type associated with device type cpu"):
-        rehearse(plain(pipeline="2", rank="last"), plant)
+        rehearse(plain(tensor=1, pipeline="2", rank="last"), plant)
 
 
 def test_a_key_of_transformer_engine_that_conversion_does_not_know(checkpoints: Path) -> None:
     def plant() -> None:
         from nemo_sspo.megatron import model_config
 
-        model_config._kernels = lambda: {"add_bias_linear": True}
+        kernels = model_config._kernels
+        model_config._kernels = lambda train: kernels(train) | {"add_bias_linear": True}
 
     with pytest.raises(RehearsalError, match=r"UserError: .*tensor '.*bias' is missing"):
         rehearse(plain(checkpoints / "llama" / "nemo"), plant)
@@ -78,10 +81,17 @@ def test_a_float64() -> None:
     assert ledger.steps[1].doubles > 0
 
 
-@pytest.mark.parametrize("wait", [torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.nonzero, torch.Tensor.cpu])
-def test_the_host_waits_in_a_microbatch(wait: Callable[[torch.Tensor], Any]) -> None:
-    ledger = rehearse(plain(), around_the_loss(lambda loss: wait(loss > 0)))
-    with pytest.raises(AssertionError):
+@pytest.mark.parametrize(
+    ("wait", "counted"),
+    [("item", "item"), ("tolist", "tolist"), ("nonzero", "nonzero"), ("cpu", "copy to the host")],
+)
+def test_the_host_waits_in_a_microbatch(wait: str, counted: str, sound: Ledger) -> None:
+    def ask(loss: torch.Tensor) -> None:
+        getattr(torch.ones(1, dtype=torch.bool, device=loss.device), wait)()
+
+    ledger = rehearse(plain(), around_the_loss(ask))
+    assert ledger.steps[1].waits[counted] == sound.steps[1].waits.get(counted, 0) + ledger.microbatches
+    with pytest.raises(AssertionError, match=counted):
         assert_sound(plain(), ledger.steps[1], ledger.microbatches)
 
 
@@ -92,9 +102,11 @@ def test_logits_of_all_tokens() -> None:
         tiled = preference_loss.one_pass_logps
         preference_loss.one_pass_logps = lambda *args, **options: tiled(*args, **options | {"chunk_tokens": 10**6})
 
-    case = plain(rows="packed")
+    # More response tokens than channels, so that logits of all are larger than the weight's gradient.
+    case = plain()
+    case = replace(case, model={**case.model, "vocab_size": 7680}, pairs=Pairs(count=8, prompt=8, response=200))
     ledger = rehearse(case, plant)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=str(TINY_HEAD_TOKENS)):
         assert_sound(case, ledger.steps[1], ledger.microbatches)
 
 
