@@ -73,6 +73,18 @@ def is_on_disk(source: str) -> bool:
     return Path(source).exists() or is_file_name(source) or not DATASET_ID.fullmatch(source)
 
 
+def first_fields(source: str) -> list[str]:
+    """Names of the fields that hold anything in the first record of a local source; of Parquet all columns."""
+    path = Path(source)
+    file = next(iter(source_files(path).taken)) if path.is_dir() else path
+    if suffix(file) == ".parquet":
+        import pyarrow.parquet as pq
+
+        return list(pq.read_schema(file).names)
+    first = next((record.value for record in _json_records(file)), None)
+    return list(first) if isinstance(first, dict) else []
+
+
 def json_kind(value: object) -> str:
     """What a value is, in words; Parquet has further types, which keep their names."""
     if isinstance(value, float) and math.isnan(value):

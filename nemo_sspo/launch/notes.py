@@ -3,6 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+
+from nemo_sspo.artifacts.prompt_source import COLUMNS as PROMPT_COLUMNS
+from nemo_sspo.artifacts.records import first_fields, is_on_disk
+from nemo_sspo.artifacts.response_source import COLUMNS as RESPONSE_COLUMNS
 from nemo_sspo.artifacts.source_files import source_files
 from nemo_sspo.config.cluster import LocalCluster, SlurmCluster
 from nemo_sspo.config.experiment import Experiment
@@ -38,6 +43,7 @@ def notes(experiment: Experiment) -> list[str]:
         *_rows_without_tokens(experiment),
         *_no_end_of_turn(experiment),
         *_files_left_out(experiment),
+        *_fields_not_read(experiment),
         *_rate_below_its_peak(experiment),
         *_gpus_elsewhere(experiment),
     ]
@@ -132,6 +138,20 @@ def _files_left_out(experiment: Experiment) -> Iterator[str]:
         if names := files.left_out:
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             yield f"{setting}={source}: not read of this directory: {', '.join(names[:_NAMED])}{more}"
+
+
+def _fields_not_read(experiment: Experiment) -> Iterator[str]:
+    """Fields beside the prompt: one that was meant to change it is left out otherwise without a word."""
+    source = experiment.prompts
+    if not is_on_disk(source):
+        return
+    try:
+        unread = [name for name in first_fields(source) if name not in {*PROMPT_COLUMNS, *RESPONSE_COLUMNS}]
+    except (UserError, OSError, pa.ArrowException):
+        return  # which the check of the prompts says
+    if unread:
+        more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
+        yield f"prompts={source}: fields that are not read: {', '.join(unread[:_NAMED])}{more}"
 
 
 def _gpus_elsewhere(experiment: Experiment) -> Iterator[str]:

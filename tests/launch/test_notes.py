@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nemo_sspo import cli
@@ -114,3 +116,16 @@ def test_what_an_encoder_does_by_default_is_told(tmp_path: Path) -> None:
     (tmp_path / "modules.json").unlink()
     (note,) = notes(load_experiment(quick))
     assert "has no modules.json, so sentence-transformers chooses the pooling" in note
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_fields_beside_the_prompt_that_are_not_read_are_named(tmp_path: Path, suffix: str) -> None:
+    records = [{"prompt": f"{number} plus one?", "context": "Answer in French.", "answer": None} for number in range(9)]
+    source = tmp_path / f"prompts{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist([{**record, "answer": ""} for record in records]), source)
+    else:
+        source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    told = [note for note in notes(load_experiment(["experiment=quickstart", f"prompts={source}"])) if "fields" in note]
+    named = "context, answer" if suffix == ".parquet" else "context"
+    assert told == [f"prompts={source}: fields that are not read: {named}"]
