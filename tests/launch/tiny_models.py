@@ -12,7 +12,7 @@ POLICY_CONFIG = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "hidden_size": 8,
-    "vocab_size": 300,
+    "vocab_size": 260,
 }
 ORACLE_CONFIG = {
     "model_type": "deberta-v2",
@@ -38,15 +38,18 @@ def write_safetensors(path: Path, *names: str, dtype: str = "F32") -> None:
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(16 * len(names)))
 
 
-def write_tokenizer(directory: Path) -> None:
-    """One token per byte."""
+def write_tokenizer(directory: Path, end: str = "") -> None:
+    """One token per byte, and one for the end of a message where there is one."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={byte: index for index, byte in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([end] if end else [])
     tokenizer.save(str(directory / "tokenizer.json"))
-    template = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
-    (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    message = f"{{{{ m.role + ': ' + m.content + '{end}\n' }}}}"
+    config = {"chat_template": f"{{% for m in messages %}}{message}{{% endfor %}}"}
+    config |= {"eos_token": end} if end else {}
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
 
 
 def write_policy(directory: Path) -> Path:
@@ -54,7 +57,7 @@ def write_policy(directory: Path) -> Path:
     directory.mkdir(parents=True)
     (directory / "config.json").write_text(json.dumps(POLICY_CONFIG))
     write_safetensors(directory / "model.safetensors", "model.embed_tokens.weight", "lm_head.weight")
-    write_tokenizer(directory)
+    write_tokenizer(directory, end="<|end|>")
     return directory
 
 
