@@ -70,8 +70,8 @@ _PAGE = """# What a rank holds, computes and sends
 
 Made by `make rehearse`; not to be edited. One rank of a preset runs the project's own training through NeMo's trainer,
 two optimizer steps on a pretended H100 (`tests/rehearsal`): its tensors have shapes and types, and no values. What is
-allocated is counted in torch's blocks of 512 bytes, by what it is for. `make test-rehearsal` does it anew and fails
-where a figure differs.
+allocated is counted in torch's blocks of 512 bytes, by what it is for. `make test-rehearsal-all` does it anew and
+fails where a figure differs.
 
 Every row is as long as it may be: pairs of 1,024 + 1,024 tokens, two of which fill a packed row of 8,192. Steps have
 2 x PP microbatches; more of them take no more memory. GiB are 2^30 bytes; FLOP and bytes sent are of one step. Step 1
@@ -92,9 +92,12 @@ Calls of a process group by operation and group, and what the rank hands over, i
 ## Reached, and not reached
 Two steps of training were executed on ranks of PP, VPP, TP with SP, CP, DP overlapped, packed rows, shared prompts,
 FP8 by tensor and by block, recomputation, LoRA and both heads. Loading an imported policy, reference log-probs, a
-state saved in the background, the final checkpoint and resuming from the state: on one rank alone so far. The tests
-take all of this through a pairwise-covering set of layouts; not every one of them passes yet, and `make test` leaves
-them out until then.
+state saved in the background, the final checkpoint and resuming from the state: on one rank alone so far.
+
+`make test-rehearsal` runs what passes: the planted faults, and `experiment=quickstart-gpu` on one GPU and on the first
+and last of four, in bf16 and FP8. `make test-rehearsal-all` adds the presets' ranks against the figures above, and a
+pairwise-covering set of 18 layouts that save and resume, of which not every one has passed yet. Neither is part of
+`make test`.
 
 Not reached: the insides of kernels (Transformer Engine's compiled module, cuDNN, Triton, flex-attention's, NCCL, Apex)
 and what float tensors hold: a float that the host reads is 1. One rank runs at a time, so what ranks say to each other

@@ -104,7 +104,8 @@ def test_logits_of_all_tokens() -> None:
 
     # More response tokens than channels, so that logits of all are larger than the weight's gradient.
     case = plain()
-    case = replace(case, model={**case.model, "vocab_size": 7680}, pairs=Pairs(count=8, prompt=8, response=200))
+    model = {**case.model, "vocab_size": 7680, "max_position_embeddings": 256}
+    case = replace(case, model=model, pairs=Pairs(count=8, prompt=8, response=200))
     ledger = rehearse(case, plant)
     with pytest.raises(AssertionError, match=str(TINY_HEAD_TOKENS)):
         assert_sound(case, ledger.steps[1], ledger.microbatches)
