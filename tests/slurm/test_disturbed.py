@@ -189,7 +189,7 @@ def test_a_failing_step_cancels_what_depends_on_it_and_says_what_to_do(fake, exp
     assert fake.history("iter_1.score.00001") == ["start", "crashed", "start", "gave_up"]
     assert fake.history("iter_1.build_pairs") == fake.history(TRAIN) == []
     assert fake.history("report") == ["start", "finished"]
-    assert "Not finished" in fake.layout.report.read_text()  # a run that failed is drawn too, and once more at its end
+    assert f"Failed: {SHARD_0}" in fake.layout.report.read_text()  # drawn too, and once more at the run's end
     assert fake.status(capsys)["report"]["state"] == "missing"
     assert fake.is_published("embed", 1, 1)
     log = fake.log(SHARD_0)
