@@ -35,7 +35,7 @@ from nemo_sspo.stages.freshness import refuse_changed_since, refuse_stale_inputs
 from nemo_sspo.stages.registry import STAGES, stage_inputs, stage_knobs, stage_settings
 from nemo_sspo.stages.slurm_task import adopt, is_leader
 from nemo_sspo.stages.torch_extensions import prepare
-from nemo_sspo.stages.variables import set_defaults
+from nemo_sspo.stages.variables import hide_gpus, set_defaults
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--alone", action="store_true", help="no other attempt at the steps lives: remove their drafts")
     options = parser.parse_args(arguments)
     adopt()
+    hide_gpus()
     set_defaults(STAGES[options.stage].environment)
     attempt, kept = options.attempt or uuid4().hex, Kept()
     try:

@@ -21,7 +21,8 @@ ALWAYS: Mapping[str, str] = {
 
 _OUTER_PREFIXES = ("SLURM_", "PMI_", "PMIX_", "OMPI_COMM_WORLD_", "MPI_LOCAL", "LSB_", "JSM_", "PET_", "TORCHELASTIC_")
 """Of a launcher around a run, beside `RANK_VARIABLES`: Slurm, MPI, LSF. torchrun takes its arguments from PET_*."""
-_OUTER_JOB = ("NEMO_SSPO_RANKS", "NEMO_SSPO_RENDEZVOUS", "NEMO_SSPO_VERDICT")
+WITHOUT_GPUS = "NEMO_SSPO_WITHOUT_GPUS"
+_OUTER_JOB = ("NEMO_SSPO_RANKS", "NEMO_SSPO_RENDEZVOUS", "NEMO_SSPO_VERDICT", WITHOUT_GPUS)
 """Of a job's script of this package."""
 
 
@@ -64,3 +65,12 @@ def set_defaults(kind: Literal["train", "rollout"], environment: MutableMapping[
     for name, value in defaults(kind).items():
         if not environment.get(name):
             environment[name] = value
+
+
+def hide_gpus(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Hide all GPUs where the script of a job says so; before torch is imported.
+
+    srun takes an empty CUDA_VISIBLE_DEVICES out of the environment of a step that has no GPU.
+    """
+    if environment.pop(WITHOUT_GPUS, ""):
+        environment["CUDA_VISIBLE_DEVICES"] = ""
