@@ -15,6 +15,7 @@ _STAND_IN = """#!/bin/bash
 if [[ $1 == -m && $2 == nemo_sspo.stages ]]; then shift 2; set -- -m tests.slurm.fake_stages "$@"; fi
 exec {python} "$@"
 """
+_NOTHING_MISSING = """print('{"missing": [], "no_cuda": false}')"""
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +50,8 @@ def fake(on_cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     interpreter = tmp_path / "python"
     interpreter.write_text(_STAND_IN.format(python=sys.executable))
     interpreter.chmod(0o755)
-    monkeypatch.setattr(check_environments, "_NEEDED", {"train": ("json",), "rollout": ("json",)})
-    monkeypatch.setattr(check_environments, "LAYERS_PACKAGE", "json")
+    # A stand-in's packages are a processor's, also where the cluster's fake GPUs would want others.
+    monkeypatch.setattr(check_environments, "_PROBE", _NOTHING_MISSING)
     monkeypatch.setenv("FAKE_BEHAVIOUR", str(tmp_path / "behaviour"))
     (tmp_path / "behaviour").mkdir()
     overrides = (
