@@ -92,7 +92,7 @@ Calls of a process group by operation and group, and what the rank hands over, i
 ## Reached, and not reached
 Two steps of training were executed on ranks of PP, VPP, TP with SP, CP, DP overlapped, packed rows, shared prompts,
 FP8 by tensor and by block, recomputation, LoRA and both heads. Loading an imported policy, reference log-probs, a
-state saved in the background, the final checkpoint and resuming from the state: in the 8 layouts of the covering set that pass.
+state saved in the background, the final checkpoint and resuming from the state: in 8 layouts of 18 (below).
 
 `make test-rehearsal` runs what passes: the planted faults, and `experiment=quickstart-gpu` on one GPU and on the first
 and last of four, in bf16 and FP8. `make test-rehearsal-all` adds the presets' ranks against the figures above, and a
