@@ -46,7 +46,8 @@ def test_a_trial_that_cannot_start_is_one_line(answers, capsys, tmp_path):
     assert cli.main(["doctor", "--directory", "d"]) == 2
     assert capsys.readouterr().err.startswith("error: --directory is where --run works")
     place = ["--directory", str(tmp_path / "trial")]
-    assert cli.main(["doctor", "--run", *place, "prompts=absent.jsonl"]) == 2
+    own = ["policy=of/mine", "oracle.path=of/mine"]  # not the quickstart's, which need not be built
+    assert cli.main(["doctor", "--run", *place, *own, "prompts=absent.jsonl"]) == 2
     assert capsys.readouterr().err.startswith("error: absent.jsonl")
     answers["train"] = answers["rollout"] = {"problem": "lacks torch"}
     assert cli.main(["doctor", "--run", *place]) == 2
