@@ -95,7 +95,7 @@ rehearse-all: $(REHEARSAL)/.ready
 
 # On the Python that NGC's images have, without a GPU in sight.
 test-312-megatron: $(REHEARSAL)/.ready
-	CUDA_VISIBLE_DEVICES= TORCH_CUDA_ARCH_LIST=9.0 $(REHEARSAL)/bin/python -m pytest tests/megatron tests/distributed
+	CUDA_VISIBLE_DEVICES= TORCH_CUDA_ARCH_LIST=9.0 $(REHEARSAL)/bin/python -m pytest tests/megatron tests/distributed --ignore=tests/megatron/nemo
 
 test-train: $(TRAIN)/.ready
 	$(call imports,$(TRAIN),megatron.core nemo.collections.llm)
@@ -110,10 +110,10 @@ $(LOGGERS)/.ready: requirements/loggers.txt $(TRAIN)/.ready
 	touch $@
 
 test-loggers: $(LOGGERS)/.ready
-	PYTHONPATH=$(LOGGERS) $(TRAIN)/bin/python -m pytest tests/megatron_nemo/test_nemo_loggers.py
+	PYTHONPATH=$(LOGGERS) $(TRAIN)/bin/python -m pytest tests/megatron/nemo/test_loggers.py
 
 test-next-megatron: $(NEXT)/.ready
-	PYTHONPATH=$(NEXT) $(TRAIN)/bin/python -m pytest tests/megatron tests/distributed
+	PYTHONPATH=$(NEXT) $(TRAIN)/bin/python -m pytest tests/megatron tests/distributed --ignore=tests/megatron/nemo
 
 $(TRITON)/.ready: requirements/triton.txt $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(TRITON) -r $<
@@ -122,7 +122,7 @@ $(TRITON)/.ready: requirements/triton.txt $(TRAIN)/.ready
 # Without the tests of plain torch, and those that watch for large tensors: the interpreter makes some of its own.
 test-kernels: $(TRITON)/.ready
 	PYTHONPATH=$(TRITON) TRITON_INTERPRET=1 $(TRAIN)/bin/python -m pytest -k "not never_holds and not plain" \
-		tests/megatron/test_softmax_tile.py tests/megatron/test_head.py tests/megatron/test_one_pass_head.py
+		tests/megatron/head/test_tile.py tests/megatron/head/test_recompute.py tests/megatron/head/test_one_pass.py
 
 ROLLOUT_TESTS := tests/rollout tests/oracle tests/encoder tests/stages tests/tokens \
 	tests/benchmarks/test_gpu_pairrm.py tests/scripts/test_toy_pairrm_in_llm_blender.py
@@ -204,7 +204,7 @@ ledger-gpu:
 	$(GPU_TRAIN) -m benchmarks.table
 
 test-gpu:
-	$(GPU_TRAIN) -m pytest tests/gpu tests/megatron/test_softmax_tile.py
+	$(GPU_TRAIN) -m pytest tests/gpu tests/megatron/head/test_tile.py
 
 lint: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff check .

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from benchmarks import measure, peers
 from benchmarks.table import Benchmark, Cell, Goal
-from nemo_sspo.megatron import softmax_tile, tile_torch
-from nemo_sspo.megatron.head import response_logps
-from nemo_sspo.megatron.one_pass_head import one_pass_logps
+from nemo_sspo.megatron.head import tile as softmax_tile
+from nemo_sspo.megatron.head import tile_torch
+from nemo_sspo.megatron.head.one_pass import one_pass_logps
+from nemo_sspo.megatron.head.recompute import response_logps
 from nemo_sspo.objective.losses import PairTargets, sppo
 
 ETA = 1000.0

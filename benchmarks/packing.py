@@ -19,9 +19,9 @@ import pyarrow as pa
 from benchmarks.table import Benchmark, Cell, Goal
 from nemo_sspo.artifacts.schema import PAIRS
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.megatron.batch_plan import shuffled
-from nemo_sspo.megatron.microbatch_plan import MicrobatchPlan
-from nemo_sspo.megatron.pairs import PairTable
+from nemo_sspo.megatron.batches.batch_plan import shuffled
+from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
+from nemo_sspo.megatron.batches.pairs import PairTable
 
 BYTES_PER_TOKEN = 4
 """Of English text under the tokenizers of current models, roughly; ratios of slots hardly depend on it."""

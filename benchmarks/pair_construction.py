@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-import nemo_sspo.stages.build_pairs  # noqa: F401 - loaded before memory is counted
+import nemo_sspo.stages.pairs.build_pairs  # noqa: F401 - loaded before memory is counted
 from benchmarks.resident import Usage, in_fresh_process, measured
 from benchmarks.table import Benchmark, Cell, Goal
 from nemo_sspo.artifacts.layout import EMBEDDING_INDEX as INDEX_FILE

@@ -24,19 +24,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import error
 from benchmarks.packing import Lengths, drawn, of_answers
 from benchmarks.table import Benchmark, Cell, Goal
-from nemo_sspo.megatron.attention_mask import BLOCK
-from nemo_sspo.megatron.checkpoint import one_rank
-from nemo_sspo.megatron.flops import ModelFlops
-from nemo_sspo.megatron.hidden_states import forward_to_hidden_states, model_inputs, output_weight
-from nemo_sspo.megatron.layers import local_layer_spec
-from nemo_sspo.megatron.microbatch import (
+from nemo_sspo.megatron.batches.microbatch import (
     Microbatch,
     PreferencePair,
     RowShape,
     packed_microbatch,
     shared_prompt_microbatch,
 )
-from nemo_sspo.megatron.preference_loss import HeadLayout, PreferenceObjective, preference_loss
+from nemo_sspo.megatron.checkpoints.weights import one_rank
+from nemo_sspo.megatron.layers.attention_mask import BLOCK
+from nemo_sspo.megatron.layers.spec import local_layer_spec
+from nemo_sspo.megatron.loss.hidden_states import forward_to_hidden_states, model_inputs, output_weight
+from nemo_sspo.megatron.loss.loss import HeadLayout, PreferenceObjective, preference_loss
+from nemo_sspo.megatron.models.flops import ModelFlops
 from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean
 

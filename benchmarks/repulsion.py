@@ -14,9 +14,9 @@ from torch import Tensor
 
 from benchmarks import measure
 from benchmarks.table import Benchmark, Cell, Goal
-from nemo_sspo.megatron import preference_loss as losses
-from nemo_sspo.megatron.microbatch import Microbatch, PreferencePair, RowShape, padded_microbatch
-from nemo_sspo.megatron.preference_loss import (
+from nemo_sspo.megatron.batches.microbatch import Microbatch, PreferencePair, RowShape, padded_microbatch
+from nemo_sspo.megatron.loss import loss as losses
+from nemo_sspo.megatron.loss.loss import (
     HeadLayout,
     PreferenceObjective,
     microbatch_logps,

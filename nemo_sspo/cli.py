@@ -102,9 +102,9 @@ def show_config(options: argparse.Namespace) -> int:
 def show_plan(options: argparse.Namespace) -> int:
     """Print the steps of a run and what each waits for."""
     from nemo_sspo.commands.plan import plan_table, print_wide, show_graph, show_jobs
-    from nemo_sspo.launch.jobs import as_data as jobs_as_data
-    from nemo_sspo.launch.jobs import jobs
     from nemo_sspo.launch.plan import as_data, plan
+    from nemo_sspo.launch.slurm.jobs import as_data as jobs_as_data
+    from nemo_sspo.launch.slurm.jobs import jobs
     from nemo_sspo.launch.stale import freshness_of
 
     experiment = load_experiment(options.overrides, options.config_dir)

@@ -8,8 +8,8 @@ from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
 
-from nemo_sspo.megatron.versions import require_nemo
-from nemo_sspo.stages.torch_extensions import skip_unused
+from nemo_sspo.megatron.nemo.versions import require_nemo
+from nemo_sspo.stages.runner.torch_extensions import skip_unused
 
 MODULES = {"megatron-core": "megatron.core", "nemo-toolkit": "nemo"}
 

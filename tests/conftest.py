@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-from nemo_sspo.stages.torch_extensions import node_local_folder, prepare
-from nemo_sspo.stages.variables import set_defaults
+from nemo_sspo.stages.runner.torch_extensions import node_local_folder, prepare
+from nemo_sspo.stages.runner.variables import set_defaults
 
 # Importing megatron-core compiles an extension where there is a CUDA toolkit: as in a stage, and before torch is there.
 set_defaults("train")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_sspo.stages.variables import defaults
+from nemo_sspo.stages.runner.variables import defaults
 from scripts.rehearse_image import BASES, read_image
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ import torch
 from benchmarks import measure
 from benchmarks.gpu.place import Place, parser, place_of
 from benchmarks.table import Benchmark, Cell
-from nemo_sspo.megatron.flops import peak_flops_here
+from nemo_sspo.megatron.models.flops import peak_flops_here
 
 Shape = tuple[int, int, int]
 """(T, H, V)"""

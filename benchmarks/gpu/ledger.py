@@ -21,9 +21,9 @@ from benchmarks.gpu.place import Place, parser, place_of
 from benchmarks.gpu.train_step import reason
 from benchmarks.gpu.world import write_random
 from benchmarks.table import Benchmark, Goal
-from nemo_sspo.megatron.ranks import on_every_rank
-from nemo_sspo.megatron.step_log import read_log
-from nemo_sspo.megatron.training import TrainingJob, train_rank
+from nemo_sspo.megatron.nemo.step_log import read_log
+from nemo_sspo.megatron.nemo.training import TrainingJob, train_rank
+from nemo_sspo.megatron.runtime.ranks import on_every_rank
 from tests.rehearsal.case import Pairs, job_of
 from tests.rehearsal.cases import TINY_MODELS, one_gpu
 from tests.rehearsal.committed import LEDGERS, committed

@@ -27,15 +27,15 @@ from benchmarks.table import Benchmark, Cell, Goal
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.config.variants import Bf16Precision, Fp8Precision, Fp32Precision, Precision
 from nemo_sspo.errors import UserError
-from nemo_sspo.megatron.checkpoint import forget_groups, load_weights
-from nemo_sspo.megatron.head_choice import head_tile
-from nemo_sspo.megatron.hidden_states import forward_to_hidden_states, output_weight
-from nemo_sspo.megatron.loss_reduction import head_layout
-from nemo_sspo.megatron.microbatch import Microbatch, RowShape, packed_microbatch
-from nemo_sspo.megatron.model_config import training_config
-from nemo_sspo.megatron.nemo_cpu import nemo_cpu_runtime
-from nemo_sspo.megatron.precision import precision_plugin
-from nemo_sspo.megatron.preference_loss import preference_loss
+from nemo_sspo.megatron.batches.microbatch import Microbatch, RowShape, packed_microbatch
+from nemo_sspo.megatron.checkpoints.weights import forget_groups, load_weights
+from nemo_sspo.megatron.head.choice import head_tile
+from nemo_sspo.megatron.loss.hidden_states import forward_to_hidden_states, output_weight
+from nemo_sspo.megatron.loss.loss import preference_loss
+from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
+from nemo_sspo.megatron.nemo.loss_reduction import head_layout
+from nemo_sspo.megatron.nemo.model_config import training_config
+from nemo_sspo.megatron.nemo.precision import precision_plugin
 
 PAIRS = 8
 TOKEN_MULTIPLE = 16

@@ -26,9 +26,9 @@ from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.config.variants import Bf16Precision, Fp8Precision, Precision
 from nemo_sspo.errors import UserError
-from nemo_sspo.megatron.ranks import on_every_rank
-from nemo_sspo.megatron.step_log import read_log
-from nemo_sspo.megatron.training import TrainingJob, train_rank
+from nemo_sspo.megatron.nemo.step_log import read_log
+from nemo_sspo.megatron.nemo.training import TrainingJob, train_rank
+from nemo_sspo.megatron.runtime.ranks import on_every_rank
 from nemo_sspo.objective.repulsion import repulsion_weight
 
 BASE = "bf16, packed"

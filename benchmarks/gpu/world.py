@@ -27,10 +27,10 @@ from benchmarks.gpu.place import Place
 from benchmarks.packing import drawn
 from nemo_sspo.artifacts.schema import PAIRS, REFERENCE
 from nemo_sspo.config.stages import Train
-from nemo_sspo.megatron.checkpoint import one_rank, save_weights
-from nemo_sspo.megatron.model_config import host_config
-from nemo_sspo.megatron.pairs import PairTable
-from nemo_sspo.megatron.preference_loss import PreferenceObjective
+from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.checkpoints.weights import one_rank, save_weights
+from nemo_sspo.megatron.loss.loss import PreferenceObjective
+from nemo_sspo.megatron.nemo.model_config import host_config
 from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_sspo.artifacts.json_text import parse_json
-from nemo_sspo.artifacts.source_files import JSON_SUFFIXES, source_files, suffix
+from nemo_sspo.artifacts.sources.files import JSON_SUFFIXES, source_files, suffix
 from nemo_sspo.errors import UserError
 
 if TYPE_CHECKING:

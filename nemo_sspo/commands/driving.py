@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def drive(experiment: Experiment, console: Console, steps: Sequence["Step"]) -> int:
     """Be the run's only runner until `steps` are published; 0 then, 2 when one refused its input, 1 when one failed."""
-    from nemo_sspo.launch.local import StepFailed
+    from nemo_sspo.launch.local.runner import StepFailed
 
     try:
         run_steps(experiment, console, steps)
@@ -28,9 +28,9 @@ def drive(experiment: Experiment, console: Console, steps: Sequence["Step"]) -> 
 
 def run_steps(experiment: Experiment, console: Console, steps: Sequence["Step"]) -> None:
     """The same; raises StepFailed when a step failed."""
-    from nemo_sspo.launch.local import LocalRunner
+    from nemo_sspo.launch.local.runner import LocalRunner
     from nemo_sspo.launch.run_directory import bind, hold
-    from nemo_sspo.launch.submit import refuse_beside_jobs
+    from nemo_sspo.launch.slurm.submit import refuse_beside_jobs
     from nemo_sspo.report.live import live_display
 
     layout = RunLayout(experiment.run_dir)

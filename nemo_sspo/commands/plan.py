@@ -10,11 +10,11 @@ from rich.tree import Tree
 
 from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.launch.jobs import Job, job_name
-from nemo_sspo.launch.notes import notes
+from nemo_sspo.launch.checks.notes import notes
 from nemo_sspo.launch.plan import Step
-from nemo_sspo.launch.report_step import is_done
-from nemo_sspo.stages.freshness import Freshness
+from nemo_sspo.launch.slurm.jobs import Job, job_name
+from nemo_sspo.launch.slurm.report_step import is_done
+from nemo_sspo.stages.runner.freshness import Freshness
 
 _UNBROKEN = 240
 

@@ -37,7 +37,7 @@ def redo(options: argparse.Namespace, run: Command, submit: Command) -> int:
     from nemo_sspo.launch.preflight import CHECKS, check_stored_experiment, problems
     from nemo_sspo.launch.redo import invalidated, set_aside
     from nemo_sspo.launch.run_directory import bind, hold
-    from nemo_sspo.launch.submit import refuse_beside_jobs
+    from nemo_sspo.launch.slurm.submit import refuse_beside_jobs
 
     experiment, console = _experiment(options), Console()
     layout, is_local = RunLayout(experiment.run_dir), experiment.cluster.kind == "local"

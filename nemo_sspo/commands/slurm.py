@@ -21,15 +21,14 @@ from nemo_sspo.commands.stored_run import directory, given_experiment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.mistakes import validation_message
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.job_record import Submission
-from nemo_sspo.launch.jobs import Job, cluster_problems, jobs, slurm_cluster
 from nemo_sspo.launch.preflight import problems
-from nemo_sspo.launch.remaining_jobs import remaining_jobs
 from nemo_sspo.launch.run_directory import bind, hold
-from nemo_sspo.launch.sbatch import Place
-from nemo_sspo.launch.slurm import live_jobs, scancel
-from nemo_sspo.launch.stale import freshness_of
-from nemo_sspo.launch.submit import (
+from nemo_sspo.launch.slurm.commands import live_jobs, scancel
+from nemo_sspo.launch.slurm.job_record import Submission
+from nemo_sspo.launch.slurm.jobs import Job, cluster_problems, jobs, slurm_cluster
+from nemo_sspo.launch.slurm.remaining_jobs import remaining_jobs
+from nemo_sspo.launch.slurm.sbatch import Place
+from nemo_sspo.launch.slurm.submit import (
     missing_parts,
     place_of,
     refuse_beside_jobs,
@@ -38,6 +37,7 @@ from nemo_sspo.launch.submit import (
     submit_options,
     write_scripts,
 )
+from nemo_sspo.launch.stale import freshness_of
 
 _CANCEL_SECONDS = 90.0
 _POLL_SECONDS = 0.5

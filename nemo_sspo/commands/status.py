@@ -19,13 +19,13 @@ from nemo_sspo.commands.plan import plain, print_wide
 from nemo_sspo.commands.stored_run import given_experiment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.jobs import jobs
-from nemo_sspo.launch.local_status import local_status
-from nemo_sspo.launch.slurm import NoSlurm, final_state, live_jobs
-from nemo_sspo.launch.slurm_status import slurm_status
+from nemo_sspo.launch.local.status import local_status
+from nemo_sspo.launch.slurm.commands import NoSlurm, final_state, live_jobs
+from nemo_sspo.launch.slurm.jobs import jobs
+from nemo_sspo.launch.slurm.status import slurm_status
+from nemo_sspo.launch.slurm.submit import place_of
 from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.launch.step_status import StepStatus
-from nemo_sspo.launch.submit import place_of
 
 _ENDED = {"published", "left out"}
 """States of steps with which nothing is left to do."""

@@ -222,7 +222,7 @@ class VllmEngine(Frozen):
 
 Engine = Annotated[VllmEngine, Field(discriminator="kind")]
 
-# --- precision: megatron/recipe.py -----------------------------------------------------------------------------------
+# --- precision: megatron/nemo/recipe.py ------------------------------------------------------------------------------
 
 
 class Fp32Precision(Frozen):

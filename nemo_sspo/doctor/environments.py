@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from nemo_sspo.config.cluster import Environment
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.launch.check_environments import environment_problem
-from nemo_sspo.stages.variables import of_process
+from nemo_sspo.launch.checks.environments import environment_problem
+from nemo_sspo.stages.runner.variables import of_process
 
 NAMES: tuple[Literal["train"], Literal["rollout"]] = ("train", "rollout")
 PROBE_SECONDS = 120

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from nemo_sspo.launch.guard import descendants
+from nemo_sspo.launch.local.guard import descendants
 
 _POLL_SECONDS = 0.02
 

@@ -16,8 +16,8 @@ from nemo_sspo.artifacts.schema import ROLLOUTS, SCORES
 from nemo_sspo.artifacts.store import read_table
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.oracle.registry import load_oracle
-from nemo_sspo.stages.score import Tally, score_window
-from nemo_sspo.stages.variables import set_defaults
+from nemo_sspo.stages.runner.variables import set_defaults
+from nemo_sspo.stages.sampling.score import Tally, score_window
 
 BATCH_TOKENS = 1024
 

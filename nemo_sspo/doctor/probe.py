@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from nemo_sspo.artifacts.software import software_versions
 from nemo_sspo.errors import UserError
-from nemo_sspo.stages.variables import set_defaults
+from nemo_sspo.stages.runner.variables import set_defaults
 
 
 def main(environment: Literal["train", "rollout"]) -> None:
@@ -48,7 +48,7 @@ def _gpu(properties: Any) -> dict[str, Any]:
 
 
 def _supported_versions() -> None:
-    from nemo_sspo.megatron.versions import require_nemo
+    from nemo_sspo.megatron.nemo.versions import require_nemo
 
     require_nemo()
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nemo_sspo.artifacts.weight_headers import (
+from nemo_sspo.artifacts.sources.weight_headers import (
     files_of_transformers,
     model_headers,
     tensor_headers,

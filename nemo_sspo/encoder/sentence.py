@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nemo_sspo.artifacts.model_source import CODE, MODEL_FILES, local_model
+from nemo_sspo.artifacts.sources.models import CODE, MODEL_FILES, local_model
 from nemo_sspo.config.variants import SentenceEncoder as SentenceSettings
 from nemo_sspo.encoder.files import encoder_problems
 from nemo_sspo.encoder.protocol import Embeddings

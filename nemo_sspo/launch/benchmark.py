@@ -11,11 +11,11 @@ from nemo_sspo.artifacts.store import is_published, open_artifact, refuse_change
 from nemo_sspo.config.benchmarks import BenchmarkRequest
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.guard import guarded
-from nemo_sspo.launch.local import read_progress
+from nemo_sspo.launch.local.guard import guarded
+from nemo_sspo.launch.local.runner import read_progress
 from nemo_sspo.launch.run_directory import stored_experiment
-from nemo_sspo.stages.benchmark import policy_artifact, progress_name, settings
-from nemo_sspo.stages.variables import of_process
+from nemo_sspo.stages.evaluation.benchmark import policy_artifact, progress_name, settings
+from nemo_sspo.stages.runner.variables import of_process
 
 _POLL_SECONDS = 0.2
 _TAIL_LINES = 20
@@ -112,7 +112,7 @@ def generate(
     progress, log = layout.progress(name), layout.log(name, "1")
     progress.unlink(missing_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = guarded([python, "-m", "nemo_sspo.stages.benchmark", request.model_dump_json()])
+    command = guarded([python, "-m", "nemo_sspo.stages.evaluation.benchmark", request.model_dump_json()])
     with log.open("wb") as file:
         process = subprocess.Popen(
             command,

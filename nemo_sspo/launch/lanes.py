@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from math import ceil
 
 from nemo_sspo.launch.plan import Step
-from nemo_sspo.stages.registry import STAGES
+from nemo_sspo.stages.runner.registry import STAGES
 
 Lane = tuple[Step, ...]
 """Steps of one process, in the order in which it takes them."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from nemo_sspo.artifacts.layout import RunLayout, step_id
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.stages.registry import STAGES, StageSpec, stage_inputs
+from nemo_sspo.stages.runner.registry import STAGES, StageSpec, stage_inputs
 
 
 @dataclass(frozen=True)
@@ -123,5 +123,7 @@ def _gpus(experiment: Experiment, spec: StageSpec) -> int:
         return 0
     if "encoder" in spec.settings and experiment.encoder.device == "cpu":
         return 0
-    generates = spec.module == "rollout" or ("oracle" in spec.settings and experiment.oracle.kind == "policy_judge")
+    generates = spec.module == "sampling.rollout" or (
+        "oracle" in spec.settings and experiment.oracle.kind == "policy_judge"
+    )
     return experiment.engine.tensor_parallel if generates else 1

@@ -10,18 +10,18 @@ from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.check_environments import check_environments
-from nemo_sspo.launch.check_functions import check_functions
-from nemo_sspo.launch.check_models import check_encoder, check_policy, policy_bytes
-from nemo_sspo.launch.check_mounts import check_downloads, check_mounts
-from nemo_sspo.launch.check_oracle import check_oracle, oracle_paths
-from nemo_sspo.launch.check_prompts import check_prompts, planned_prompts
-from nemo_sspo.launch.check_responses import check_responses
-from nemo_sspo.launch.jobs import cluster_problems
+from nemo_sspo.launch.checks.environments import check_environments
+from nemo_sspo.launch.checks.functions import check_functions
+from nemo_sspo.launch.checks.models import check_encoder, check_policy, policy_bytes
+from nemo_sspo.launch.checks.mounts import check_downloads, check_mounts
+from nemo_sspo.launch.checks.oracle import check_oracle, oracle_paths
+from nemo_sspo.launch.checks.prompts import check_prompts, planned_prompts
+from nemo_sspo.launch.checks.responses import check_responses
 from nemo_sspo.launch.machine import gpus_to_use
 from nemo_sspo.launch.plan import Step, plan
+from nemo_sspo.launch.slurm.jobs import cluster_problems
 from nemo_sspo.launch.stale import refuse_damaged, refuse_stale
-from nemo_sspo.megatron.batch_plan import steps_per_epoch
+from nemo_sspo.megatron.batches.batch_plan import steps_per_epoch
 
 Check = Callable[[Experiment], Iterator[str]]
 

@@ -15,8 +15,8 @@ from nemo_sspo.artifacts.published import published_steps, read_manifest
 from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.jobs import job_name
 from nemo_sspo.launch.plan import Step, plan
+from nemo_sspo.launch.slurm.jobs import job_name
 from nemo_sspo.launch.stale import freshness_of, stale_steps
 
 

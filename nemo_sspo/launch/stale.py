@@ -9,7 +9,7 @@ from nemo_sspo.artifacts.store import is_published, open_artifact
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.plan import Step, plan
-from nemo_sspo.stages.freshness import Freshness
+from nemo_sspo.stages.runner.freshness import Freshness
 
 _NAMED = 3
 

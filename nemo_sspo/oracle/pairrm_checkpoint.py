@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nemo_sspo.artifacts.model_source import is_hub_id, local_model
-from nemo_sspo.artifacts.weight_headers import tensor_headers, unmerged_adapter, weight_problems
+from nemo_sspo.artifacts.sources.models import is_hub_id, local_model
+from nemo_sspo.artifacts.sources.weight_headers import tensor_headers, unmerged_adapter, weight_problems
 from nemo_sspo.errors import UserError
 
 SOURCE_MARKER, FIRST_MARKER, SECOND_MARKER, CANDIDATE_MARKER = (

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nemo_sspo.artifacts.model_source import CODE, MODEL_FILES, local_model
-from nemo_sspo.artifacts.weight_files import weight_files
-from nemo_sspo.artifacts.weight_headers import tensor_headers
+from nemo_sspo.artifacts.sources.models import CODE, MODEL_FILES, local_model
+from nemo_sspo.artifacts.sources.weight_files import weight_files
+from nemo_sspo.artifacts.sources.weight_headers import tensor_headers
 from nemo_sspo.config.oracles import RewardModelOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.batching import pack, torch_dtype

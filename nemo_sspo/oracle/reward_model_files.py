@@ -5,7 +5,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nemo_sspo.artifacts.weight_headers import files_of_transformers, model_headers, unmerged_adapter, weight_problems
+from nemo_sspo.artifacts.sources.weight_headers import (
+    files_of_transformers,
+    model_headers,
+    unmerged_adapter,
+    weight_problems,
+)
 
 _CLASSIFIER = "ForSequenceClassification"
 _HEAD = re.compile(r"(^|\.)(score|classif|logits_proj|(?!lm_)\w*head)")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
-from nemo_sspo.artifacts.model_source import SIDE_FILES, local_model
 from nemo_sspo.artifacts.software import software_versions
+from nemo_sspo.artifacts.sources.models import SIDE_FILES, local_model
 from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.artifacts.token_record import TokenizedText, TokenRecord
 from nemo_sspo.errors import UserError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_sspo.artifacts.model_source import local_model
+from nemo_sspo.artifacts.sources.models import local_model
 from nemo_sspo.config.variants import VllmEngine as VllmSettings
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.policy_link import constant_name

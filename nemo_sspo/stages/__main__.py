@@ -30,12 +30,12 @@ from nemo_sspo.artifacts.store import (
 )
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import Interrupted, UserError
-from nemo_sspo.stages.context import Kept, StageContext
-from nemo_sspo.stages.freshness import refuse_changed_since, refuse_stale_inputs
-from nemo_sspo.stages.registry import STAGES, stage_inputs, stage_knobs, stage_settings
-from nemo_sspo.stages.slurm_task import adopt, is_leader
-from nemo_sspo.stages.torch_extensions import prepare
-from nemo_sspo.stages.variables import hide_gpus, set_defaults
+from nemo_sspo.stages.runner.context import Kept, StageContext
+from nemo_sspo.stages.runner.freshness import refuse_changed_since, refuse_stale_inputs
+from nemo_sspo.stages.runner.registry import STAGES, stage_inputs, stage_knobs, stage_settings
+from nemo_sspo.stages.runner.slurm_task import adopt, is_leader
+from nemo_sspo.stages.runner.torch_extensions import prepare
+from nemo_sspo.stages.runner.variables import hide_gpus, set_defaults
 
 
 def main(arguments: list[str] | None = None) -> int:

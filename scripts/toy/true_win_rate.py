@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from nemo_sspo.artifacts.layout import ROLLOUTS, RunLayout
-from nemo_sspo.stages.bootstrap import Interval, bootstrap_mean
+from nemo_sspo.stages.evaluation.bootstrap import Interval, bootstrap_mean
 from scripts.toy.quality import true_preference
 
 

@@ -14,7 +14,8 @@ import torch.distributed as dist
 
 from benchmarks.head import HEADS, Problem, Sizes, backward, counted, truth
 from benchmarks.measure import error
-from nemo_sspo.megatron import head_parts, tile_torch
+from nemo_sspo.megatron.head import common as head_parts
+from nemo_sspo.megatron.head import tile_torch
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="bytes are counted as the CPU's allocator sees them")
 

@@ -22,7 +22,7 @@ from benchmarks.prompt_sharing import (
     small,
     visited_keys,
 )
-from nemo_sspo.megatron.checkpoint import one_rank
+from nemo_sspo.megatron.checkpoints.weights import one_rank
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="one rank over gloo: for machines without CUDA")
 

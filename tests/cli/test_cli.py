@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from nemo_sspo import __version__, cli
-from nemo_sspo.launch import check_environments, local
+from nemo_sspo.launch.checks import environments as check_environments
+from nemo_sspo.launch.local import runner as local
 from tests import processor_time
 from tests.launch.fake_run import fake_command
 from tests.launch.test_preflight import write_prompts
@@ -193,9 +194,10 @@ def test_interrupt_stops_the_steps_and_says_so(arguments, monkeypatch):
     script = (
         # A test run in the background has SIGINT ignored, which children inherit.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "import sys; from nemo_sspo import cli; from nemo_sspo.launch import check_environments, local; "
-        "from tests.launch.fake_run import fake_command; local.stage_command = fake_command; "
-        "check_environments._NEEDED = {'train': (), 'rollout': ()}; sys.exit(cli.main(sys.argv[1:]))"
+        "import sys; from nemo_sspo import cli; from nemo_sspo.launch.checks import environments; "
+        "from nemo_sspo.launch.local import runner; "
+        "from tests.launch.fake_run import fake_command; runner.stage_command = fake_command; "
+        "environments._NEEDED = {'train': (), 'rollout': ()}; sys.exit(cli.main(sys.argv[1:]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, "run", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True

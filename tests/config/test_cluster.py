@@ -6,8 +6,8 @@ from pydantic import ValidationError
 from nemo_sspo.config.cluster import LocalCluster, Resources, SlurmCluster, StageResources
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.report_step import REPORT
-from nemo_sspo.stages.registry import STAGES
+from nemo_sspo.launch.slurm.report_step import REPORT
+from nemo_sspo.stages.runner.registry import STAGES
 
 
 def test_every_stage_has_its_resources():

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from nemo_sspo.megatron.microbatch import PreferencePair
+from nemo_sspo.megatron.batches.microbatch import PreferencePair
 from tests.distributed import world
 from tests.distributed.architectures import LLAMA, Architecture
 from tests.distributed.ranks import Case, Result

@@ -21,12 +21,7 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from torch import Tensor
 
-from nemo_sspo.megatron import preference_loss as losses
-from nemo_sspo.megatron.core_attention import CoreAttention, LocalCoreAttention
-from nemo_sspo.megatron.cpu_runtime import cpu_runtime
-from nemo_sspo.megatron.forked_ranks import run_forked
-from nemo_sspo.megatron.hidden_states import forward_to_hidden_states, output_weight, unwrap
-from nemo_sspo.megatron.microbatch import (
+from nemo_sspo.megatron.batches.microbatch import (
     Microbatch,
     PreferencePair,
     RowShape,
@@ -35,7 +30,12 @@ from nemo_sspo.megatron.microbatch import (
     padded_microbatch,
     shared_prompt_microbatch,
 )
-from nemo_sspo.megatron.pair_metrics import PairMetrics
+from nemo_sspo.megatron.layers.core_attention import CoreAttention, LocalCoreAttention
+from nemo_sspo.megatron.loss import loss as losses
+from nemo_sspo.megatron.loss.hidden_states import forward_to_hidden_states, output_weight, unwrap
+from nemo_sspo.megatron.loss.metrics import PairMetrics
+from nemo_sspo.megatron.runtime.cpu_runtime import cpu_runtime
+from nemo_sspo.megatron.runtime.forked_ranks import run_forked
 from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean
 from tests.distributed import world

@@ -12,7 +12,7 @@ pytest.importorskip("megatron.core")
 import torch
 import torch._dynamo  # once, before the ranks are forked
 
-from nemo_sspo.megatron.flex_attention import FlexCoreAttention
+from nemo_sspo.megatron.layers.flex_attention import FlexCoreAttention
 from tests.distributed.architectures import GEMMA2
 from tests.distributed.compare import deviation, truth_of
 from tests.distributed.ranks import Case, Result, run_cases

@@ -19,17 +19,13 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
-from nemo_sspo.megatron import (
-    attention_mask,
-    flex_attention,
-    hidden_states,
-    one_pass_head,
-    pooling,
-    preference_loss,
-    tile_torch,
-)
-from nemo_sspo.megatron.flex_attention import FlexCoreAttention
-from nemo_sspo.megatron.microbatch import Microbatch
+from nemo_sspo.megatron.batches.microbatch import Microbatch
+from nemo_sspo.megatron.head import one_pass as one_pass_head
+from nemo_sspo.megatron.head import tile_torch
+from nemo_sspo.megatron.layers import attention_mask, flex_attention
+from nemo_sspo.megatron.layers.flex_attention import FlexCoreAttention
+from nemo_sspo.megatron.loss import hidden_states, pooling
+from nemo_sspo.megatron.loss import loss as preference_loss
 from tests.distributed import ranks, world
 from tests.distributed.architectures import GEMMA2
 from tests.distributed.compare import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Deviation, deviation, truth_of

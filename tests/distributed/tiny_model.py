@@ -17,9 +17,9 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
-from nemo_sspo.megatron.core_attention import CoreAttention, LocalCoreAttention
-from nemo_sspo.megatron.gemma2 import finish_gemma2, gelu_tanh
-from nemo_sspo.megatron.layers import local_layer_spec
+from nemo_sspo.megatron.layers.core_attention import CoreAttention, LocalCoreAttention
+from nemo_sspo.megatron.layers.gemma2 import finish_gemma2, gelu_tanh
+from nemo_sspo.megatron.layers.spec import local_layer_spec
 from tests.distributed import world
 from tests.distributed.architectures import GEMMA2, LLAMA, Architecture
 from tests.distributed.world import Layout

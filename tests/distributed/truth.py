@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nemo_sspo.megatron.microbatch import PreferencePair
+from nemo_sspo.megatron.batches.microbatch import PreferencePair
 from tests.distributed.architectures import LLAMA, Architecture
 from tests.distributed.world import (
     ETA,

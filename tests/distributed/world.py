@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_sspo.megatron.microbatch import PreferencePair
+from nemo_sspo.megatron.batches.microbatch import PreferencePair
 from tests.distributed.architectures import LLAMA, Architecture
 
 LAYERS, HIDDEN, HEADS, GROUPS, FFN = 4, 32, 4, 2, 48

@@ -10,7 +10,7 @@ import pytest
 from nemo_sspo.config.cluster import Environment
 from nemo_sspo.doctor import environments
 from nemo_sspo.doctor.environments import look_at, usable, with_earlier
-from nemo_sspo.launch import check_environments
+from nemo_sspo.launch.checks import environments as check_environments
 
 HERE = Environment(python=sys.executable)
 

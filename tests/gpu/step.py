@@ -16,10 +16,7 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer.module import Float16Module
 from torch import Tensor
 
-from nemo_sspo.megatron.gemma2 import final_softcap, finish_gemma2
-from nemo_sspo.megatron.hidden_states import forward_to_hidden_states, output_weight, unwrap
-from nemo_sspo.megatron.layers import layer_spec
-from nemo_sspo.megatron.microbatch import (
+from nemo_sspo.megatron.batches.microbatch import (
     Microbatch,
     PreferencePair,
     RowShape,
@@ -27,7 +24,10 @@ from nemo_sspo.megatron.microbatch import (
     padded_microbatch,
     shared_prompt_microbatch,
 )
-from nemo_sspo.megatron.preference_loss import HeadLayout, PreferenceObjective, microbatch_logps, preference_loss
+from nemo_sspo.megatron.layers.gemma2 import final_softcap, finish_gemma2
+from nemo_sspo.megatron.layers.spec import layer_spec
+from nemo_sspo.megatron.loss.hidden_states import forward_to_hidden_states, output_weight, unwrap
+from nemo_sspo.megatron.loss.loss import HeadLayout, PreferenceObjective, microbatch_logps, preference_loss
 from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean
 from tests.distributed import world

@@ -17,15 +17,15 @@ import torch.distributed as dist
 from megatron.core.transformer.enums import AttnMaskType
 from torch import Tensor
 
-from nemo_sspo.megatron.attention_mask import PackedRow
-from nemo_sspo.megatron.core_attention import CoreAttention, LocalCoreAttention
-from nemo_sspo.megatron.flex_attention import FlexCoreAttention
+from nemo_sspo.megatron.layers.attention_mask import PackedRow
+from nemo_sspo.megatron.layers.core_attention import CoreAttention, LocalCoreAttention
+from nemo_sspo.megatron.layers.flex_attention import FlexCoreAttention
 from tests.distributed import world
 from tests.distributed.architectures import GEMMA2, LLAMA, Architecture
 from tests.distributed.truth import truth
 from tests.gpu.step import GRADIENT_BOUND, LOSS_BOUND, bf16_weights, build, distance, measure
-from tests.megatron.test_attention_mask import shared_row
-from tests.megatron.test_layers import config
+from tests.megatron.layers.test_attention_mask import shared_row
+from tests.megatron.layers.test_spec import config
 
 HEADS, GROUPS, SIZE = 8, 2, 64
 # bf16 keeps 8 bits; the plain attention rounds its weights to it before it multiplies them, the kernel does so block by

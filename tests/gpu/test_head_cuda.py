@@ -1,6 +1,6 @@
 """The heads on a GPU against log_softmax in double precision, at the width of a real vocabulary, tile by tile.
 
-`tests/megatron/test_softmax_tile.py` has the compiled kernels alone on a GPU, at sizes that they might get wrong.
+`tests/megatron/head/test_tile.py` has the compiled kernels alone on a GPU, at sizes that they might get wrong.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from unittest import mock
 import torch.distributed as dist
 from torch import Tensor
 
-from nemo_sspo.megatron import softmax_tile, tile_torch
-from nemo_sspo.megatron.head import response_logps
-from nemo_sspo.megatron.head_parts import logits_tile
-from nemo_sspo.megatron.one_pass_head import one_pass_logps
-from nemo_sspo.megatron.softmax_tile import Normalizer
+from nemo_sspo.megatron.head import tile as softmax_tile
+from nemo_sspo.megatron.head import tile_torch
+from nemo_sspo.megatron.head.common import logits_tile
+from nemo_sspo.megatron.head.one_pass import one_pass_logps
+from nemo_sspo.megatron.head.recompute import response_logps
+from nemo_sspo.megatron.head.tile import Normalizer
 
 SEQUENCE, ROWS, HIDDEN, VOCAB, PADDED_VOCAB = 96, 4, 256, 32_003, 32_128
 # Products in bf16 keep 8 bits of a logit, and of a gradient's element relative to the largest.
@@ -34,7 +35,7 @@ BOUNDS = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (1e-3, 2e-2)}
 @pytest.fixture(params=["triton", "torch"])
 def _tile_math(request: pytest.FixtureRequest) -> Iterator[None]:
     """Both of a tile's implementations, under each head."""
-    tile_triton = pytest.importorskip("nemo_sspo.megatron.tile_triton")
+    tile_triton = pytest.importorskip("nemo_sspo.megatron.head.tile_triton")
     chosen = tile_triton if request.param == "triton" else tile_torch
     with mock.patch.object(softmax_tile, "_math_on", return_value=chosen):
         yield
@@ -80,7 +81,7 @@ def test_values_and_gradients_are_those_of_log_softmax(
 @pytest.mark.parametrize("vocab", [128_256, 151_937])
 def test_the_kernels_are_the_torch_path_on_a_model_sized_tile(vocab: int) -> None:
     """Llama 3's vocabulary, and an odd one: in bf16 equal but for the last bit of one element in a hundred."""
-    tile_triton = pytest.importorskip("nemo_sspo.megatron.tile_triton")
+    tile_triton = pytest.importorskip("nemo_sspo.megatron.head.tile_triton")
     draw = torch.Generator("cuda").manual_seed(0)
     hidden = torch.randn(512, 64, generator=draw, device="cuda", dtype=torch.bfloat16)
     weight = torch.randn(vocab, 64, generator=draw, device="cuda", dtype=torch.bfloat16)

@@ -14,12 +14,12 @@ if not torch.cuda.is_available():
 import torch.distributed as dist
 from torch.overrides import _get_current_function_mode_stack
 
-from nemo_sspo.megatron.cpu_runtime import cpu_runtime
+from nemo_sspo.megatron.runtime.cpu_runtime import cpu_runtime
 from tests.distributed import world
 from tests.distributed.architectures import GEMMA2
 from tests.distributed.truth import truth
 from tests.gpu.step import GRADIENT_BOUND, LOSS_BOUND, bf16_weights, build, distance, measure
-from tests.megatron.test_cpu_runtime import patchable_state
+from tests.megatron.runtime.test_cpu_runtime import patchable_state
 
 
 @pytest.mark.parametrize("one_pass", [False, True], ids=["recompute", "one pass"])
@@ -63,7 +63,7 @@ def test_nemos_cpu_runtime_is_inert() -> None:
     pytest.importorskip("nemo.collections.llm")
     from nemo.lightning.io import pl as nemo_checkpoint_io
 
-    from nemo_sspo.megatron.nemo_cpu import nemo_cpu_runtime
+    from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
 
     before = patchable_state(), nemo_checkpoint_io._fix_tensors_device
     with nemo_cpu_runtime():

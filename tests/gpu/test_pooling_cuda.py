@@ -13,7 +13,7 @@ if not torch.cuda.is_available():
 
 import torch.distributed as dist
 
-from nemo_sspo.megatron.pooling import pool_responses
+from nemo_sspo.megatron.loss.pooling import pool_responses
 
 
 def test_every_call_gives_the_same_bits(one_gpu: dist.ProcessGroup) -> None:

@@ -16,7 +16,7 @@ if not torch.cuda.is_available():
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.train_step import BASE, FP8, Steps, measured
 from benchmarks.gpu.world import World, write_policy
-from nemo_sspo.megatron.layers import transformer_engine_usable
+from nemo_sspo.megatron.layers.spec import transformer_engine_usable
 
 HERE = Place("cuda", small=True)
 # Relative, of a tiny model's loss and gradient norm; `test_fp8.py` bounds the gradients themselves.

@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nemo_sspo.megatron.cpu_runtime import cpu_runtime
-from nemo_sspo.megatron.head import response_logps
-from nemo_sspo.megatron.one_pass_head import one_pass_logps
+from nemo_sspo.megatron.head.one_pass import one_pass_logps
+from nemo_sspo.megatron.head.recompute import response_logps
+from nemo_sspo.megatron.runtime.cpu_runtime import cpu_runtime
 
 SEQUENCE, ROWS, HIDDEN, VOCAB, PADDED_VOCAB, CAP = 32, 3, 64, 1_003, 1_152, 2.0
 BOUND = 1e-4  # of fp32; relative to the largest element

@@ -11,10 +11,10 @@ from nemo_sspo.artifacts.store import open_artifact
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.launch.lanes import Lane
-from nemo_sspo.launch.local import LocalRunner
+from nemo_sspo.launch.local.runner import LocalRunner
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.run_directory import bind, hold
-from nemo_sspo.stages.registry import STAGES
+from nemo_sspo.stages.runner.registry import STAGES
 
 
 class Recorder:

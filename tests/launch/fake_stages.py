@@ -19,8 +19,8 @@ from types import SimpleNamespace
 from nemo_sspo.artifacts.layout import step_id
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages import __main__ as step_runner
-from nemo_sspo.stages.context import StageContext
-from nemo_sspo.stages.registry import STAGES
+from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.runner.registry import STAGES
 
 
 def run(context: StageContext) -> None:

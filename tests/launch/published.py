@@ -5,9 +5,9 @@ from collections.abc import Callable
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import Draft, is_published, open_artifact, publish
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.launch.jobs import job_name
 from nemo_sspo.launch.plan import Step, plan
-from nemo_sspo.stages.registry import stage_inputs, stage_settings
+from nemo_sspo.launch.slurm.jobs import job_name
+from nemo_sspo.stages.runner.registry import stage_inputs, stage_settings
 
 
 def publish_steps(experiment: Experiment, *names: str, fill: Callable[[Step, Draft], None] | None = None) -> None:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import is_published
-from nemo_sspo.launch import local
 from nemo_sspo.launch.lanes import fair_size, lanes
-from nemo_sspo.launch.local import StepFailed
+from nemo_sspo.launch.local import runner as local
+from nemo_sspo.launch.local.runner import StepFailed
 from nemo_sspo.launch.plan import plan
-from nemo_sspo.stages.registry import STAGES
+from nemo_sspo.stages.runner.registry import STAGES
 from tests.launch.conftest import wait_until
 from tests.launch.fake_run import Recorder, digests, drive, tiny_experiment
 from tests.processes import processes_naming

@@ -9,8 +9,9 @@ from collections import namedtuple
 import pytest
 
 from nemo_sspo.config.load import load_experiment
-from nemo_sspo.launch import check_environments, preflight
-from nemo_sspo.launch.check_models import SUPPORTED_MODEL_TYPES
+from nemo_sspo.launch import preflight
+from nemo_sspo.launch.checks import environments as check_environments
+from nemo_sspo.launch.checks.models import SUPPORTED_MODEL_TYPES
 from nemo_sspo.launch.preflight import problems
 from tests import processor_time
 from tests.launch.tiny_models import POLICY_CONFIG, write_oracle, write_policy, write_safetensors
@@ -138,8 +139,8 @@ def test_policy_architecture(place):
 
 def test_supported_architectures_are_those_that_can_be_converted():
     pytest.importorskip("nemo.collections.llm")
-    from nemo_sspo.launch.check_models import _VOCABULARY_MULTIPLE
-    from nemo_sspo.megatron.families import FAMILIES, VOCAB_MULTIPLE
+    from nemo_sspo.launch.checks.models import _VOCABULARY_MULTIPLE
+    from nemo_sspo.megatron.models.families import FAMILIES, VOCAB_MULTIPLE
 
     assert set(SUPPORTED_MODEL_TYPES) == set(FAMILIES)
     assert _VOCABULARY_MULTIPLE == VOCAB_MULTIPLE

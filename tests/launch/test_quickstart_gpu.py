@@ -4,7 +4,7 @@ import pytest
 
 from nemo_sspo import visible_gpus
 from nemo_sspo.config.load import load_experiment
-from nemo_sspo.launch.notes import notes
+from nemo_sspo.launch.checks.notes import notes
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.launch.preflight import check_gpus
 

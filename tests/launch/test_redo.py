@@ -11,17 +11,18 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import is_published, publish
 from nemo_sspo.config.load import change_experiment, load_experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch import local, preflight
-from nemo_sspo.launch.jobs import jobs
+from nemo_sspo.launch import preflight
+from nemo_sspo.launch.local import runner as local
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.launch.redo import invalidated, set_aside
 from nemo_sspo.launch.run_directory import bind
+from nemo_sspo.launch.slurm.jobs import jobs
+from nemo_sspo.launch.slurm.submit import missing_parts
 from nemo_sspo.launch.stale import freshness_of, refuse_stale, stale_steps
-from nemo_sspo.launch.submit import missing_parts
-from nemo_sspo.stages.registry import stage_settings
+from nemo_sspo.stages.runner.registry import stage_settings
 from tests.launch.fake_run import digests, drive, fake_command, tiny_experiment
 from tests.launch.published import publish_steps
-from tests.launch.test_submit import calls, slurm  # noqa: F401 - a fixture
+from tests.launch.slurm.test_submit import calls, slurm  # noqa: F401 - a fixture
 
 AFTER_TRAINING = ["iter_1.train", "iter_1.export", "iter_1.rollout_held_out.00000", "iter_1.evaluate"]
 

@@ -13,7 +13,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from nemo_sspo.megatron import tile_triton
+from nemo_sspo.megatron.head import tile_triton
 
 TYPES = {"logits": "*bf16", "labels": "*i64", "columns": "i32", "row_stride": "i32"}
 

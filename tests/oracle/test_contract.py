@@ -24,7 +24,7 @@ from nemo_sspo.config.oracles import (
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.protocol import PreferenceOracle, Row, Workplace
 from nemo_sspo.oracle.registry import ORACLES, load_oracle
-from nemo_sspo.stages.score import Tally, score_window
+from nemo_sspo.stages.sampling.score import Tally, score_window
 from tests.oracle.judge_server import TEMPLATE, JudgeServer, with_logprobs
 from tests.oracle.tiny_pairrm import CANDIDATE_MAX, SOURCE_MAX
 from tests.oracle.tiny_reward_model import make_chat_model

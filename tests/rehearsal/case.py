@@ -92,9 +92,9 @@ def case_of(
 
 def job_of(case: Case, directory: Path) -> Any:
     """The project's own job of this case, with what it reads and writes below `directory`."""
-    from nemo_sspo.megatron.pairs import PairTable
-    from nemo_sspo.megatron.preference_loss import PreferenceObjective
-    from nemo_sspo.megatron.training import TrainingJob
+    from nemo_sspo.megatron.batches.pairs import PairTable
+    from nemo_sspo.megatron.loss.loss import PreferenceObjective
+    from nemo_sspo.megatron.nemo.training import TrainingJob
     from nemo_sspo.objective import losses
     from nemo_sspo.objective.repulsion import euclidean, repulsion_weight
     from nemo_sspo.objective.separable import SEPARABLE

@@ -25,7 +25,7 @@ def main(folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from nemo_sspo.megatron.convert import import_policy
+    from nemo_sspo.megatron.nemo.convert import import_policy
     from tests.rehearsal.cases import TINY_MODELS
 
     for family, values in TINY_MODELS.items():

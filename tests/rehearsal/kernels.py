@@ -67,7 +67,7 @@ class _Launch:
 
 def install() -> None:
     """Replace the project's Triton kernels, after its import."""
-    from nemo_sspo.megatron import tile_triton
+    from nemo_sspo.megatron.head import tile_triton
 
     for name, kernel in vars(tile_triton).items():
         if name.endswith("_kernel") and not isinstance(kernel, _Launch):

@@ -12,7 +12,8 @@ from megatron.core.dist_checkpointing.strategies import fully_parallel
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from nemo_sspo.megatron import microbatch_plan, model, strategy, training
+from nemo_sspo.megatron.batches import microbatch_plan
+from nemo_sspo.megatron.nemo import model, strategy, training
 from tests.rehearsal import kernels, process_groups
 from tests.rehearsal.case import Case
 

@@ -54,7 +54,7 @@ def rehearse(case: Case, plant: Callable[[], None] | None = None) -> Ledger:
 
 def import_everything() -> None:
     """Import once what every fork needs: it takes longer than a small rank."""
-    if "nemo_sspo.megatron.training" in sys.modules and "transformer_engine.pytorch" in sys.modules:
+    if "nemo_sspo.megatron.nemo.training" in sys.modules and "transformer_engine.pytorch" in sys.modules:
         return
     if not cuda_runtime.is_pretended():
         raise RuntimeError("no pretended GPU here: start with `python -m tests.rehearsal ...`")
@@ -62,8 +62,8 @@ def import_everything() -> None:
 
     kernels.install_before_imports()
     transformer_engine.install()
-    import nemo_sspo.megatron.reference
-    import nemo_sspo.megatron.training  # noqa: F401
+    import nemo_sspo.megatron.nemo.reference
+    import nemo_sspo.megatron.nemo.training  # noqa: F401
 
 
 def _in_fork(function: Callable[[], Ledger | None]) -> Any:
@@ -102,7 +102,7 @@ def _tell(writer: int, function: Callable[[], Ledger | None]) -> None:
 
 
 def _train(case: Case, directory: Path, plant: Callable[[], None] | None) -> Ledger:
-    from nemo_sspo.megatron import training
+    from nemo_sspo.megatron.nemo import training
     from tests.rehearsal.watch import Watch, watch_head
 
     watch = Watch(case.key)
@@ -132,7 +132,7 @@ def _do_as_rank_0_does(job: Any) -> None:
 
 
 def _reference(case: Case, directory: Path) -> None:
-    from nemo_sspo.megatron.reference import ReferenceJob, reference_rank
+    from nemo_sspo.megatron.nemo.reference import ReferenceJob, reference_rank
 
     job = job_of(case, directory)
     reference = ReferenceJob(job.pairs, job.weights, job.hf_dir, job.train, job.parallel, job.precision, job.progress)
@@ -148,8 +148,8 @@ def _reference(case: Case, directory: Path) -> None:
 
 def _resume(case: Case, directory: Path) -> None:
     """A second attempt, with the state that the first one saved."""
-    from nemo_sspo.megatron import resume
-    from nemo_sspo.megatron.training import train_rank
+    from nemo_sspo.megatron.nemo import resume
+    from nemo_sspo.megatron.nemo.training import train_rank
 
     job = job_of(case, directory)
     if resume.latest_state(job.scratch) is None:

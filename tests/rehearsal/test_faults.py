@@ -29,7 +29,7 @@ def around_the_loss(change: Callable[[torch.Tensor], Any]) -> Callable[[], None]
     """A fault in every microbatch, behind its loss."""
 
     def plant() -> None:
-        from nemo_sspo.megatron import loss_reduction
+        from nemo_sspo.megatron.nemo import loss_reduction
 
         right = loss_reduction.schedule_loss
 
@@ -54,7 +54,7 @@ def test_the_case_without_a_fault_is_sound(sound: Ledger) -> None:
 
 def test_a_tensor_of_the_host_in_a_collective() -> None:
     def plant() -> None:
-        from nemo_sspo.megatron import loss_reduction
+        from nemo_sspo.megatron.nemo import loss_reduction
 
         loss_reduction._on_device = torch.tensor
 
@@ -65,7 +65,7 @@ def test_a_tensor_of_the_host_in_a_collective() -> None:
 
 def test_a_key_of_transformer_engine_that_conversion_does_not_know(checkpoints: Path) -> None:
     def plant() -> None:
-        from nemo_sspo.megatron import model_config
+        from nemo_sspo.megatron.nemo import model_config
 
         kernels = model_config._kernels
         model_config._kernels = lambda train: kernels(train) | {"add_bias_linear": True}
@@ -97,7 +97,7 @@ def test_the_host_waits_in_a_microbatch(wait: str, counted: str, sound: Ledger) 
 
 def test_logits_of_all_tokens() -> None:
     def plant() -> None:
-        from nemo_sspo.megatron import preference_loss
+        from nemo_sspo.megatron.loss import loss as preference_loss
 
         tiled = preference_loss.one_pass_logps
         preference_loss.one_pass_logps = lambda *args, **options: tiled(*args, **options | {"chunk_tokens": 10**6})

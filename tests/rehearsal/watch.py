@@ -94,7 +94,9 @@ def _of(kind: Kind, place: Place, function: Callable[..., Any]) -> Callable[...,
 
 def watch_head() -> None:
     """Count what both heads hold and compute apart, forward and backward."""
-    from nemo_sspo.megatron import head, one_pass_head, preference_loss
+    from nemo_sspo.megatron.head import one_pass as one_pass_head
+    from nemo_sspo.megatron.head import recompute as head
+    from nemo_sspo.megatron.loss import loss as preference_loss
 
     for name in ("response_logps", "one_pass_logps"):
         setattr(preference_loss, name, _of("head", "head", getattr(preference_loss, name)))

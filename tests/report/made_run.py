@@ -18,7 +18,7 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.report.blocks import Page, Plot, PlotGrid
 from nemo_sspo.report.facts.record import RunRecord, read_run
-from nemo_sspo.stages.registry import stage_settings
+from nemo_sspo.stages.runner.registry import stage_settings
 from tests.stages.runs import (
     experiment,
     publish_rollout,

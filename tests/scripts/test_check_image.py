@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("nemo.package_info")
 
-from nemo_sspo.megatron.versions import NEMO_TESTED
+from nemo_sspo.megatron.nemo.versions import NEMO_TESTED
 from scripts.check_image import MODULES, import_tested_pair, require_own_copy
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from nemo_sspo.launch.guard import guarded
+from nemo_sspo.launch.local.guard import guarded
 from tests.processes import is_running
 
 REPOSITORY = Path(__file__).parents[2]

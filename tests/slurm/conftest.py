@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_sspo.launch import check_environments
+from nemo_sspo.launch.checks import environments as check_environments
 from tests.slurm.cluster import REPOSITORY, SlurmCluster, missing
 from tests.slurm.driver import SlurmRun
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from nemo_sspo import cli
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import is_published, open_artifact
-from nemo_sspo.launch.job_record import Event, events, submissions
-from nemo_sspo.launch.sbatch import Place
-from nemo_sspo.launch.slurm import live_jobs, scancel
+from nemo_sspo.launch.slurm.commands import live_jobs, scancel
+from nemo_sspo.launch.slurm.job_record import Event, events, submissions
+from nemo_sspo.launch.slurm.sbatch import Place
 from tests.slurm.cluster import REPOSITORY, SlurmCluster, wait_until
 
 SMALL = (

@@ -17,9 +17,9 @@ from types import SimpleNamespace
 from nemo_sspo.artifacts.layout import step_id
 from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.stages import __main__ as step_runner
-from nemo_sspo.stages.context import StageContext
-from nemo_sspo.stages.registry import STAGES
-from nemo_sspo.stages.slurm_task import is_leader
+from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.runner.registry import STAGES
+from nemo_sspo.stages.runner.slurm_task import is_leader
 from tests.launch import fake_stages
 
 LONGER_THAN_WAIT_TIME = 6

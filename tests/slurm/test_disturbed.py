@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from nemo_sspo.launch.slurm import live_jobs
+from nemo_sspo.launch.slurm.commands import live_jobs
 from tests.launch.fake_run import digests, drive, tiny_experiment
 from tests.processes import kill_9, words_of
 from tests.slurm.cluster import processes_in, wait_until

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from nemo_sspo.artifacts.store import open_artifact
-from nemo_sspo.launch.local import read_progress
+from nemo_sspo.launch.local.runner import read_progress
 from tests.slurm.cluster import REPOSITORY, SlurmCluster, wait_until
 from tests.slurm.driver import SlurmRun
 

@@ -19,7 +19,7 @@ from nemo_sspo.config.cluster import Environment, LocalCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.variants import Fp32Precision, LinearGate, PairRMOracle, SentenceEncoder, SppoLoss, VllmEngine
 from nemo_sspo.stages import __main__ as step_runner
-from nemo_sspo.stages.registry import STAGES, stage_inputs, stage_settings
+from nemo_sspo.stages.runner.registry import STAGES, stage_inputs, stage_settings
 
 
 def experiment(root: Path, **changes: object) -> Experiment:

@@ -13,7 +13,7 @@ from nemo_sspo.report.facts.record import RunRecord
 from nemo_sspo.report.facts.run_facts import RunFacts, gather
 from nemo_sspo.report.facts.settings import differing
 from nemo_sspo.report.facts.verdict import Finding, State
-from nemo_sspo.stages.bootstrap import bootstrap_mean
+from nemo_sspo.stages.evaluation.bootstrap import bootstrap_mean
 
 BOOTSTRAP_SAMPLES = 2000
 CONFIDENCE = 0.95

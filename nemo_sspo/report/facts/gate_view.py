@@ -15,7 +15,7 @@ from nemo_sspo.config.binding import bind
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.gates import GATE_WEIGHTS
 from nemo_sspo.report.facts.record import RunRecord
-from nemo_sspo.stages.diagnose import GATES
+from nemo_sspo.stages.pairs.diagnose import GATES
 
 Array = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from nemo_sspo.artifacts.layout import METRICS, step_id
 from nemo_sspo.report.facts.record import RunRecord
-from nemo_sspo.stages.step1 import STEP1_TOLERANCE
+from nemo_sspo.stages.training.step1 import STEP1_TOLERANCE
 
 
 @dataclass(frozen=True)

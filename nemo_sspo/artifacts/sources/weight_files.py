@@ -1,0 +1,128 @@
+"""Whether a model directory holds one whole set of plain weights. No tensor is read.
+
+The dry run and the import ask the same functions, so that what one refuses the other does.
+"""
+
+import json
+import struct
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from nemo_sspo.artifacts.sources.weight_headers import model_headers, tensor_headers, weight_problems
+from nemo_sspo.errors import UserError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_OTHER_FORMATS = ("*.safetensors", "pytorch_model*.bin", "consolidated*.pth")
+"""Files that some loader takes for the model's weights."""
+_QUANTIZATION_KEYS = ("quantization_config", "compression_config")
+_QUANTIZATION_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json", "quantization_config.json")
+"""How ModelOpt, GPTQ and AWQ tell of what they did to the weights."""
+_PLAIN = ("F64", "F32", "F16", "BF16")
+_GIVE_PLAIN = "give the bf16, fp16 or fp32 model it was made from"
+_MAX_HEADER_BYTES = 128 * 2**20
+_DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a model directory.
+
+    Raises:
+        UserError: there are none, one is missing or cut short, or it is unclear which are meant.
+    """
+    for problem in incomplete_weights(str(directory), directory):
+        raise UserError(problem)
+    return [directory / name for name in _names(directory)]
+
+
+def policy_weight_problems(what: str, directory: Path, config: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a policy's weights: incomplete, of two kinds, quantized, or another model's.
+
+    Args:
+        what: how the message names the directory.
+        config: the content of its config.json.
+    """
+    incomplete = list(incomplete_weights(what, directory))
+    yield from incomplete
+    yield from _quantized(what, directory, config)
+    if incomplete:
+        return
+    files = [directory / name for name in _names(directory)]
+    yield from _beside(what, directory, files)
+    holders = Counter(name for file in files for name in tensor_headers(file))
+    if repeated := next((name for name, count in holders.items() if count > 1), None):
+        yield f"{what}: the tensor {repeated} is in more than one file, and which of them is meant is unclear"
+    tensors = model_headers(files)
+    plain = {name: tensor for name, tensor in tensors.items() if tensor.dtype in _PLAIN}
+    if other := next((name for name in tensors if name not in plain), None):
+        yield f"{what}: its weights are quantized ({other} is {tensors[other].dtype}); {_GIVE_PLAIN}"
+    yield from (f"{what}: {problem}" for problem in weight_problems(plain, config, "config.json"))
+
+
+def incomplete_weights(what: str, directory: Path) -> Iterator[str]:
+    """What is wrong with the safetensors files of a model directory; `what` names it."""
+    names = _names(directory)
+    if not names:
+        pickled = next(iter(sorted(path.name for path in directory.glob("*.bin"))), None)
+        hint = f" ({pickled} is a pickle and is never loaded: convert it to safetensors)" if pickled else ""
+        yield f"{what}: no {SINGLE} and no {INDEX}{hint}"
+    for name in names:
+        path = directory / name
+        if not path.is_file():
+            yield f"{what}: {name} is named in {INDEX} but is missing"
+        elif problem := _damage(path):
+            yield f"{path}: {problem}"
+
+
+def _names(directory: Path) -> list[str]:
+    index, single = directory / INDEX, directory / SINGLE
+    if not index.is_file():
+        return [SINGLE] if single.is_file() else []
+    try:
+        names = sorted(set(map(str, json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{index}: not an index of weights; fetch it again") from None
+    if single.is_file() and SINGLE not in names:
+        raise UserError(
+            f"{directory}: {INDEX} names other files than the {SINGLE} beside it, and loaders differ in which they "
+            f"take; remove the index if {SINGLE} is meant, else {SINGLE}"
+        )
+    return names
+
+
+def _beside(what: str, directory: Path, files: list[Path]) -> Iterator[str]:
+    """Another set of weights: vLLM reads a ``consolidated.safetensors`` before the index, transformers never does."""
+    others = sorted({path for pattern in _OTHER_FORMATS for path in directory.glob(pattern)} - set(files))
+    if others:
+        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+        yield (
+            f"{what}: {others[0].name}{more} lies beside {files[0].name}, and loaders differ in which they take; "
+            "remove what is not meant"
+        )
+
+
+def _quantized(what: str, directory: Path, config: Mapping[str, Any]) -> Iterator[str]:
+    told = next((f"{key} in config.json" for key in _QUANTIZATION_KEYS if config.get(key)), None)
+    if told := told or next((name for name in _QUANTIZATION_FILES if (directory / name).is_file()), None):
+        yield f"{what}: a quantized policy is not trained ({told}); {_GIVE_PLAIN}"
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a safetensors file: eight bytes of header length, a JSON header, then the tensors."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > min(size, _MAX_HEADER_BYTES):
+                return "not a safetensors file, or cut short; fetch it again"
+            header = json.loads(file.read(length))
+        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+        end = max(int(tensor["data_offsets"][1]) for tensor in tensors)
+        sizes = sum(prod(tensor["shape"]) * _DTYPE_BYTES.get(tensor["dtype"], 1) for tensor in tensors)
+    except (struct.error, ValueError, TypeError, KeyError, IndexError):
+        return "not a safetensors file, or cut short; fetch it again"
+    if size < 8 + length + max(end, sizes):
+        return f"cut short: {size} bytes of {8 + length + max(end, sizes)}; fetch it again"
+    return None

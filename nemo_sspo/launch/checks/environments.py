@@ -1,0 +1,119 @@
+"""Checks of the two environments: their interpreters start and find the packages their stages import."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from nemo_sspo.artifacts.records import is_on_disk
+from nemo_sspo.config.cluster import Environment, SlurmCluster, SlurmEnvironment
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.launch.checks.functions import packages
+from nemo_sspo.stages.runner.variables import of_process
+from nemo_sspo.visible_gpus import visible_gpus
+
+# Looks packages up without importing them; of torch also whether it is a processor's build (None: it is not there).
+_PROBE = """
+import importlib.util, json, pathlib, runpy, sys
+missing = [name for name in sys.argv[1:] if not importlib.util.find_spec(name)]
+torch = importlib.util.find_spec("torch")
+version = pathlib.Path(torch.origin).with_name("version.py") if torch and torch.origin else None
+no_cuda = runpy.run_path(str(version)).get("cuda") is None if version and version.exists() else None
+print(json.dumps({"missing": missing, "no_cuda": no_cuda}))
+"""
+_PROBE_SECONDS = 20
+_NEEDED = {
+    "train": ("nemo_sspo", "torch", "megatron", "nemo"),
+    "rollout": ("nemo_sspo", "torch", "vllm", "transformers"),
+}
+
+LAYERS_PACKAGE = "transformer_engine"
+"""What a training on GPUs needs besides, unless it takes local layers."""
+JUDGE_PACKAGE = "openai"
+"""What oracle=llm_judge needs besides."""
+DATA_SET_PACKAGE = "datasets"
+"""What reads a data set id; the environments for the CPU come without it."""
+
+
+def check_environments(experiment: Experiment) -> Iterator[str]:
+    """Ask both interpreters at once."""
+    needed = {name: list(packages) for name, packages in _NEEDED.items()}
+    encoder = experiment.encoder.path
+    if encoder.startswith("package:"):
+        needed["rollout"].append(encoder.removeprefix("package:"))
+    needed["train"] += packages(experiment, "train")
+    needed["rollout"] += packages(experiment, "rollout")
+    cluster, on_gpus = experiment.cluster, _runs_on_gpus(experiment)
+    if on_gpus and cluster.launcher != "fork" and experiment.train.layers == "auto":
+        needed["train"].append(LAYERS_PACKAGE)
+    if experiment.oracle.kind == "llm_judge":
+        needed["rollout"].append(JUDGE_PACKAGE)
+    if any(not is_on_disk(source) for source in record_sources(experiment)):
+        needed["rollout"].append(DATA_SET_PACKAGE)
+    here = [name for name in needed if _starts_here(getattr(experiment.cluster, name))]
+    with ThreadPoolExecutor() as pool:
+        answers = pool.map(lambda name: _problem(name, getattr(cluster, name), needed[name], on_gpus=on_gpus), here)
+        yield from (answer for answer in answers if answer is not None)
+
+
+def _runs_on_gpus(experiment: Experiment) -> bool:
+    """Whether the interpreters must be a GPU's: not where a plan is made away from the GPUs that it is for."""
+    cluster = experiment.cluster
+    return cluster.has_gpus and (isinstance(cluster, SlurmCluster) or bool(visible_gpus()))
+
+
+def environment_problem(name: str, environment: Environment) -> str | None:
+    """Why no stage of an environment can start on this machine; None where they can."""
+    return _problem(name, environment, _NEEDED[name])
+
+
+def record_sources(experiment: Experiment) -> list[str]:
+    """What is read record by record: files, directories or data set ids. All of it in the rollout environment."""
+    given = (
+        experiment.prompts,
+        experiment.data.held_out_prompts,
+        experiment.rollout.source,
+        experiment.evaluation.labelled_pairs,
+    )
+    return [source for source in given if source is not None]
+
+
+def _starts_here(environment: Environment) -> bool:
+    """Whether this machine has what the stages will have: not the inside of an image, nor what a module brings."""
+    return not isinstance(environment, SlurmEnvironment) or not (
+        environment.image or environment.modules or environment.setup_file
+    )
+
+
+def _problem(name: str, environment: Environment, packages: Sequence[str], *, on_gpus: bool = False) -> str | None:
+    setting = f"cluster.{name}.python={environment.python}"
+    advice = f"`make environments` makes one here; NEMO_SSPO_{name.upper()}_PYTHON names another"
+    if shutil.which(environment.python) is None:
+        return f"{setting}: no such interpreter; {advice}"
+    try:
+        answer = subprocess.run(
+            [environment.python, "-c", _PROBE, *packages],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PROBE_SECONDS,
+            env=of_process(environment.variables, gpus=()),
+            check=True,
+        )
+        found = json.loads(answer.stdout)
+        missing, no_cuda = found["missing"], found["no_cuda"]
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return f"{setting}: does not start as a Python interpreter ({type(error).__name__}); {advice}"
+    if not missing and on_gpus and no_cuda:
+        return (
+            f"{setting}: its torch is built without CUDA, so that its stages would run on the processor beside the "
+            f"GPUs; NEMO_SSPO_{name.upper()}_PYTHON names another, cluster=local_cpu means the processor"
+        )
+    if not missing:
+        return None
+    if not set(missing) & set(_NEEDED[name]):  # an environment of this project, and something of this run's besides
+        install = f"{environment.python} -m pip install {' '.join(missing)}"
+        advice = f"{install}, or PYTHONPATH for code of your own"
+    if missing == [LAYERS_PACKAGE]:
+        advice = "README.md has its install line; train.layers=local takes Megatron's slower local layers on the GPU"
+    return f"{setting}: lacks {', '.join(missing)}; {advice}"

@@ -1,0 +1,221 @@
+"""What is not wrong with an experiment, but may not be what its user means."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from nemo_sspo.artifacts.records import first_fields, is_on_disk
+from nemo_sspo.artifacts.sources.files import source_files
+from nemo_sspo.artifacts.sources.prompts import COLUMNS as PROMPT_COLUMNS
+from nemo_sspo.artifacts.sources.responses import COLUMNS as RESPONSE_COLUMNS
+from nemo_sspo.config.cluster import LocalCluster, SlurmCluster
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.oracles import PairRMOracle
+from nemo_sspo.encoder.files import default_prompt
+from nemo_sspo.errors import UserError
+from nemo_sspo.launch.checks.mounts import hub_id_of
+from nemo_sspo.launch.checks.prompts import planned_prompts
+from nemo_sspo.megatron.batches.batch_plan import steps_per_epoch
+from nemo_sspo.megatron.optimizer.learning_rate import highest_factor
+from nemo_sspo.objective.target_blind import TARGET_BLIND
+from nemo_sspo.tokens.policy_files import model_rows, read_policy_tokens
+from nemo_sspo.tokens.vocabulary import Vocabulary, read_vocabulary
+from nemo_sspo.visible_gpus import visible_gpus
+
+_NAMED = 5
+_MANY_STEPS = 1000
+"""Steps of an epoch where the number of prompts is not known: enough that rounding hides nothing."""
+
+_PADDED_AT_MOST = 0.05
+"""Share of a vocabulary's rows that padding may make."""
+
+
+def notes(experiment: Experiment) -> list[str]:
+    """Every remark, each one line; none keeps the run from starting."""
+    return [
+        *_gate_without_effect(experiment),
+        *_form_without_effect(experiment),
+        *_state_never_saved(experiment),
+        *_cores_left_to_slurm(experiment),
+        *_backbone_elsewhere(experiment),
+        *_encoder_by_default(experiment),
+        *_rows_without_tokens(experiment),
+        *_no_end_of_turn(experiment),
+        *_files_left_out(experiment),
+        *_fields_not_read(experiment),
+        *_rate_below_its_peak(experiment),
+        *_gpus_elsewhere(experiment),
+    ]
+
+
+def _gate_without_effect(experiment: Experiment) -> Iterator[str]:
+    loss, gate = experiment.loss.kind, experiment.gate.kind
+    if loss in TARGET_BLIND and gate != "none":
+        yield (
+            f"loss={loss} does not read win-rate targets: gate={gate} has no effect on what is trained, only on the "
+            "margins that are reported; loss=sppo reads them, gate=none says that none is meant"
+        )
+
+
+def _form_without_effect(experiment: Experiment) -> Iterator[str]:
+    loss, gate = experiment.loss.kind, experiment.gate
+    if loss == "sppo_single" and gate.kind != "none" and gate.form != "pair":
+        yield (
+            f"loss={loss} reads the one probability of the pair, whose weight is the pair's similarity: "
+            f"gate.form={gate.form} has no effect on what is trained; loss=sppo reads a target of each response"
+        )
+
+
+def _state_never_saved(experiment: Experiment) -> Iterator[str]:
+    if isinstance(experiment.cluster, SlurmCluster) and experiment.train.checkpoint_every_steps is None:
+        yield (
+            "train.checkpoint_every_steps is not set: a lost node or a crash starts an iteration's training from its "
+            "first step; train.checkpoint_every_steps=50 has it continue from its newest state"
+        )
+
+
+def _cores_left_to_slurm(experiment: Experiment) -> Iterator[str]:
+    cluster = experiment.cluster
+    if not isinstance(cluster, SlurmCluster) or not cluster.has_gpus:
+        return
+    if unset := [stage for stage in ("rollout", "score", "train") if cluster.resources_of(stage).cpus_per_task is None]:
+        yield (
+            f"cluster.cpus_per_task is not set for {', '.join(unset)}: Slurm gives each process its default, often one "
+            "core, and vLLM wants two and one more for every GPU; cluster.cpus_per_task=12 asks for 12 for each GPU"
+        )
+
+
+def _backbone_elsewhere(experiment: Experiment) -> Iterator[str]:
+    oracle = experiment.oracle
+    if not isinstance(oracle, PairRMOracle) or not Path(oracle.path).is_dir():
+        return
+    if (backbone := hub_id_of("oracle.path", oracle.path)) is not None:
+        yield (
+            f"oracle.path={oracle.path}: its config.json names its backbone by the hub id {backbone}, whose "
+            f"configuration and tokenizer are fetched: where the hub is not reached, lay them into "
+            f"{Path(oracle.path) / backbone}, or take llm-blender/PairRM-hf"
+        )
+
+
+def _encoder_by_default(experiment: Experiment) -> Iterator[str]:
+    """A pooling or a prompt that the user has not named, and sentence-transformers or the model's files choose."""
+    encoder = experiment.encoder
+    directory = Path(encoder.path)
+    if not (directory / "config.json").is_file() and not (directory / "modules.json").is_file():
+        return
+    if not (directory / "modules.json").is_file():
+        yield (
+            f"encoder.path={encoder.path}: has no modules.json, so sentence-transformers chooses the pooling: the "
+            "mean, or the last token of a causal model"
+        )
+    try:
+        prompt = default_prompt(directory)
+    except UserError:
+        return  # a file that cannot be read, which its own check says
+    if prompt and encoder.prefix is None and encoder.prompt_name is None:
+        yield (
+            f"encoder.path={encoder.path}: puts its default prompt {prompt!r} before every text; encoder.prefix='' is "
+            "none"
+        )
+
+
+def _files_left_out(experiment: Experiment) -> Iterator[str]:
+    """What lies in a directory of records and is not read."""
+    sources = {
+        "prompts": experiment.prompts,
+        "data.held_out_prompts": experiment.data.held_out_prompts,
+        "rollout.source": experiment.rollout.source,
+        "evaluation.labelled_pairs": experiment.evaluation.labelled_pairs,
+    }
+    for setting, source in sources.items():
+        if source is None or not Path(source).is_dir():
+            continue
+        try:
+            files = source_files(Path(source))
+        except UserError:
+            continue  # which the check of the records says
+        if names := files.left_out:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            yield f"{setting}={source}: not read of this directory: {', '.join(names[:_NAMED])}{more}"
+
+
+def _fields_not_read(experiment: Experiment) -> Iterator[str]:
+    """Fields beside the prompt: one that was meant to change it is left out otherwise without a word."""
+    source = experiment.prompts
+    if not is_on_disk(source):
+        return
+    try:
+        unread = [name for name in first_fields(source) if name not in {*PROMPT_COLUMNS, *RESPONSE_COLUMNS}]
+    except (UserError, OSError, pa.ArrowException):
+        return  # which the check of the prompts says
+    if unread:
+        more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
+        yield f"prompts={source}: fields that are not read: {', '.join(unread[:_NAMED])}{more}"
+
+
+def _gpus_elsewhere(experiment: Experiment) -> Iterator[str]:
+    """A plan may be made on another machine than the run's."""
+    cluster, seen = experiment.cluster, len(visible_gpus())
+    if isinstance(cluster, LocalCluster) and (cluster.gpus or 0) > seen:
+        yield (
+            f"cluster.gpus={cluster.gpus}, and {seen or 'no GPU'} can be seen on this machine: what GPUs alone can "
+            "tell (Transformer Engine, FP8, memory) is not checked here; `nemo-sspo doctor` tells it there"
+        )
+
+
+def _rate_below_its_peak(experiment: Experiment) -> Iterator[str]:
+    """Training that ends while the learning rate still rises."""
+    train = experiment.train
+    factor = highest_factor(train, _steps_per_epoch(experiment))
+    if factor < 1:
+        scheduled = train.schedule_epochs or train.train_epochs
+        yield (
+            f"train.schedule_epochs={scheduled}, train.train_epochs={train.train_epochs}: training ends in the warm-up "
+            f"(train.warmup_fraction={train.warmup_fraction:g} of what is scheduled), so the learning rate rises to "
+            f"{factor * train.learning_rate:.2g} and never reaches train.learning_rate={train.learning_rate:g}"
+        )
+
+
+def _steps_per_epoch(experiment: Experiment) -> int:
+    try:
+        planned = planned_prompts(experiment)
+    except UserError:  # the prompts cannot be read, which their own check says
+        planned = None
+    if planned is None or planned.trained < experiment.iterations:
+        return _MANY_STEPS
+    return steps_per_epoch(-(-planned.trained // experiment.iterations), experiment.train.global_batch_size)
+
+
+def _rows_without_tokens(experiment: Experiment) -> Iterator[str]:
+    """A vocabulary is padded by a few per cent at most: more is another model's tokenizer."""
+    directory = Path(experiment.policy)
+    vocabulary, rows = _vocabulary(directory), model_rows(directory) if directory.is_dir() else None
+    if vocabulary is None or rows is None:
+        return
+    nameless = rows - sum(id_ < rows for id_ in vocabulary.tokens)
+    if nameless > _PADDED_AT_MOST * rows:
+        yield (
+            f"policy={directory}: {nameless} of its {rows} rows have no token in the tokenizer beside it: one that is "
+            "sampled has no text; see that the tokenizer is this model's"
+        )
+
+
+def _no_end_of_turn(experiment: Experiment) -> Iterator[str]:
+    directory = Path(experiment.policy)
+    try:
+        tokens = read_policy_tokens(directory, experiment.data.template_arguments) if directory.is_dir() else None
+    except UserError:
+        return  # which its own check says
+    if tokens is not None and tokens.turn.end is None:
+        yield (
+            f"policy={directory}: its chat template puts no token behind an answer; responses end at the tokenizer's "
+            "end of sequence, which the policy may not have been taught to say"
+        )
+
+
+def _vocabulary(directory: Path) -> Vocabulary | None:
+    try:
+        return read_vocabulary(directory) if directory.is_dir() else None
+    except UserError:
+        return None  # which its own check says

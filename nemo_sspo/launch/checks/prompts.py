@@ -1,0 +1,137 @@
+"""Checks of the prompt files: every line is read, no model is."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from nemo_sspo.artifacts.records import is_on_disk
+from nemo_sspo.artifacts.sources.prompts import Conversation, PromptRead, read_prompts
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.errors import UserError
+from nemo_sspo.stages.sampling.control_tokens import without_control_tokens
+from nemo_sspo.stages.sampling.prepare_prompts import too_few_prompts
+from nemo_sspo.tokens.control import ControlTokens
+from nemo_sspo.tokens.policy_files import read_policy_tokens
+
+_TOKENIZED_AT_MOST = 2000
+
+
+def check_prompts(experiment: Experiment) -> Iterator[str]:
+    """The files can be read, no prompt is over the length limit, and there are enough of them."""
+    data = experiment.data
+    read = _read(experiment, experiment.prompts)
+    held_out = _read_held_out(experiment)
+    if data.overlong_prompts == "error":
+        for source in (read, held_out):
+            if source is not None:
+                yield from _overlong(source, Path(experiment.policy) / "tokenizer.json", data.max_prompt_tokens)
+    if read is not None:
+        yield from _too_few(experiment, read, _available(experiment, read, held_out))
+
+
+class PlannedPrompts(NamedTuple):
+    """At most how many prompts a run takes."""
+
+    trained: int
+    """In all iterations together."""
+    held_out: int
+    """In each evaluation."""
+    selecting: int
+    """In each selection; 0 where there is none."""
+
+
+def planned_prompts(experiment: Experiment) -> PlannedPrompts | None:
+    """How many prompts go where; None for a data set id."""
+    data = experiment.data
+    read = _read(experiment, experiment.prompts)
+    held_out = _read_held_out(experiment)
+    if read is None:
+        return None
+    available = _available(experiment, read, held_out)
+    trained = min(available, experiment.iterations * (data.prompts_per_iteration or available))
+    evaluated = min(data.held_out_count, len(held_out.conversations) if held_out else data.held_out_count)
+    return PlannedPrompts(trained, evaluated, _selecting(experiment))
+
+
+def _selecting(experiment: Experiment) -> int:
+    return experiment.selection.prompts if experiment.selection.is_on else 0
+
+
+def _available(experiment: Experiment, read: PromptRead, held_out: PromptRead | None) -> int:
+    """Prompts that are kept neither for evaluation nor for selection."""
+    kept = _selecting(experiment)
+    if held_out is not None:
+        reserved = {conversation.key for conversation in held_out.conversations}
+        return sum(conversation.key not in reserved for conversation in read.conversations) - kept
+    if experiment.data.held_out_prompts is None:
+        kept += experiment.data.held_out_count
+    return len(read.conversations) - kept
+
+
+def _read(experiment: Experiment, source: str, setting: str = "prompts") -> PromptRead | None:
+    """A local file, as far as its texts may be used; a data set of the hub is left to the stage."""
+    if not is_on_disk(source):
+        return None
+    data = experiment.data
+    read = read_prompts(source, duplicates=data.duplicate_prompts, setting=setting)
+    control = control_tokens_of(experiment)
+    return read if control is None else without_control_tokens(read, control, data.control_tokens)[0]
+
+
+def control_tokens_of(experiment: Experiment) -> ControlTokens | None:
+    """The control tokens of a policy that is a local directory."""
+    directory = Path(experiment.policy)
+    try:
+        tokens = read_policy_tokens(directory, experiment.data.template_arguments) if directory.is_dir() else None
+    except UserError:
+        return None  # the tokenizer cannot be read, which its own check says
+    return None if tokens is None else tokens.control
+
+
+def _read_held_out(experiment: Experiment) -> PromptRead | None:
+    source = experiment.data.held_out_prompts
+    return None if source is None else _read(experiment, source, "data.held_out_prompts")
+
+
+def _too_few(experiment: Experiment, read: PromptRead, available: int) -> Iterator[str]:
+    """Every iteration needs at least one prompt, and every rollout shard one of its iteration's."""
+    iterations, shards = experiment.iterations, experiment.rollout.shards
+    total = len(read.conversations)
+    if available < iterations:
+        yield too_few_prompts(experiment, total)
+        return
+    portion = min(available // iterations, experiment.data.prompts_per_iteration or available)
+    if portion < shards:
+        yield f"rollout.shards={shards} is more than the {portion} prompts of an iteration; lower it"
+
+
+def _overlong(read: PromptRead, tokenizer_file: Path, limit: int) -> Iterator[str]:
+    """A prompt whose text alone, without the chat template, is over the limit.
+
+    A token stands for at least one byte, so that only prompts with more bytes than the limit have to be tokenized.
+    """
+    sizes = [len(_text(conversation).encode()) for conversation in read.conversations]
+    suspects = [place for place, size in enumerate(sizes) if size > limit]
+    if not suspects or not tokenizer_file.is_file():
+        return
+    suspects.sort(key=lambda place: -sizes[place])
+    longest = [read.conversations[place] for place in sorted(suspects[:_TOKENIZED_AT_MOST])]
+    for conversation, length in zip(longest, _token_counts(longest, tokenizer_file), strict=True):
+        if length > limit:
+            yield (
+                f"{conversation.where}: {length} tokens even without the chat template, over "
+                f"data.max_prompt_tokens={limit}; shorten it, raise the limit, or set data.overlong_prompts=drop"
+            )
+            return
+
+
+def _token_counts(conversations: Sequence[Conversation], tokenizer_file: Path) -> list[int]:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    encodings = tokenizer.encode_batch([_text(item) for item in conversations], add_special_tokens=False)
+    return [len(encoding) for encoding in encodings]
+
+
+def _text(conversation: Conversation) -> str:
+    return "\n".join(message["content"] for message in conversation.messages)

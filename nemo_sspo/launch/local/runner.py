@@ -1,0 +1,318 @@
+"""The local runner: the steps of a run as processes of this machine, as many at once as it can carry.
+
+The disk is the queue: a step is done when its artifact is published, and what waits for it starts then, whatever else
+its process has to do. Whatever dies can be started again.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.selection import early_stop
+from nemo_sspo.artifacts.shard_ranges import shard_ranges
+from nemo_sspo.artifacts.store import discard_drafts, is_published, open_artifact
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.errors import UserError
+from nemo_sspo.launch.failure import forget_failure, write_failure
+from nemo_sspo.launch.lanes import Lane, fair_size, lanes
+from nemo_sspo.launch.local.guard import guarded
+from nemo_sspo.launch.machine import gpus_to_use, local_cluster
+from nemo_sspo.launch.plan import Step, chain_lengths, plan
+from nemo_sspo.launch.stale import freshness_of
+from nemo_sspo.stages.runner.freshness import Freshness
+from nemo_sspo.stages.runner.registry import SAVES_STATE
+from nemo_sspo.stages.runner.variables import of_process
+
+POLL_SECONDS = 0.2
+_STOP_SECONDS = 20.0
+_TAIL_LINES = 20
+
+Command = Callable[[Experiment, Lane, str], list[str]]
+"""Command line of a lane, from the experiment, the steps and the attempt's name."""
+
+
+class Display(Protocol):
+    """Where the runner tells what happens."""
+
+    def skipped(self, step: Step) -> None:
+        """The step's artifact is there already."""
+
+    def left_out(self, step: Step, reason: str) -> None:
+        """The run has ended before the step."""
+
+    def started(self, step: Step) -> None:
+        """A process works on the step."""
+
+    def advanced(self, step: Step, state: Mapping[str, Any]) -> None:
+        """The step reported progress: done, total, unit, note."""
+
+    def finished(self, step: Step, seconds: float) -> None:
+        """The step's artifact is published."""
+
+    def stopping(self, step: Step, seconds: float) -> None:
+        """The run ends, once the step has saved its state; it is given so many seconds."""
+
+
+class StepFailed(Exception):
+    """A step ended without its artifact."""
+
+    def __init__(self, step: Step, exit_code: int, log: Path) -> None:
+        super().__init__(step.step_id)
+        self.step = step
+        self.exit_code = exit_code
+        self.log = log
+
+    @property
+    def reason(self) -> str:
+        """Why, in one line."""
+        lines = self._lines()
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it has said nothing")
+        return (self._refusal(lines) or f"{_ending(self.exit_code)}: {last}").removeprefix("error: ")
+
+    def _lines(self) -> list[str]:
+        return self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+
+    def _refusal(self, lines: Sequence[str]) -> str | None:
+        """The line with which the step refused its input, if it did."""
+        errors = [line for line in lines if line.startswith("error: ")]
+        # torchrun ends with 1 where its ranks ended with 2.
+        is_refusal = self.exit_code == 2 or (self.exit_code == 1 and self.step.ranks > 1)
+        return errors[-1] if is_refusal and errors else None
+
+    def __str__(self) -> str:
+        lines = self._lines()
+        if refusal := self._refusal(lines):
+            return f"{refusal}\n  in {self.step.step_id}; its log is {self.log}"
+        tail = "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:])
+        return (
+            f"error: {self.step.step_id} {_ending(self.exit_code)}; the end of its log, {self.log}:\n{tail}\n"
+            "Published steps are kept: the same command continues from here once the cause is gone."
+        )
+
+
+@dataclass
+class _Running:
+    """A process, and the steps that it takes one after another."""
+
+    lane: Lane
+    process: subprocess.Popen[bytes]
+    gpus: tuple[str, ...]
+    log: Path
+    published: int = 0
+    """Steps of the lane, from its first one on."""
+    began: float = field(default_factory=time.monotonic)
+    """When the step under way did."""
+
+    @property
+    def step(self) -> Step | None:
+        """The step under way; None when all are published and the process only has to end."""
+        return self.lane[self.published] if self.published < len(self.lane) else None
+
+
+class LocalRunner:
+    """Runs what is missing of an experiment. The caller holds the run's lock."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        display: Display,
+        *,
+        lock: int,
+        command: Command | None = None,
+        steps: Sequence[Step] | None = None,
+    ) -> None:
+        """`steps` limits the work to a part of the plan that depends on nothing outside it."""
+        self._experiment = experiment
+        self._cluster = local_cluster(experiment)
+        self._layout = RunLayout(experiment.run_dir)
+        self._display = display
+        self._lock = lock
+        self._command = command or stage_command
+        self._steps = tuple(steps or plan(experiment))
+        self._urgency = chain_lengths(self._steps)
+        self._gpus = list(gpus_to_use(self._cluster))
+        self._all_gpus = len(self._gpus)
+        self._done: set[str] = set()
+        self._running: list[_Running] = []
+
+    def run(self) -> None:
+        """Run until every step is published, or left out after an early stop.
+
+        Raises:
+            StepFailed: a step failed; the others have been stopped.
+            UserError: a published artifact was made with other settings or inputs, or is damaged.
+        """
+        try:
+            while len(self._done) < len(self._steps) or self._running:
+                self._start_what_fits()
+                time.sleep(POLL_SECONDS)
+                self._collect()
+        finally:
+            self._stop_all()
+
+    def _start_what_fits(self) -> None:
+        """Start ready steps, the longest remaining chain first; skip what is published.
+
+        A step that has to wait for GPUs keeps later ones from taking them: training on all of them would starve.
+        """
+        self._leave_out()
+        while skipped := [step for step in self._ready() if is_published(step.output)]:
+            freshness = freshness_of(self._experiment)
+            for step in skipped:
+                self._check_published(step, freshness)
+                self._done.add(step.step_id)
+                self._display.skipped(step)
+        ready = sorted(self._ready(), key=lambda step: -self._urgency[step.step_id])
+        for lane in lanes(ready, self._lane_size):
+            if self._fits(lane[0]):
+                self._start(lane)
+            elif lane[0].gpus:
+                break
+
+    def _leave_out(self) -> None:
+        """What comes after an early stop is done with."""
+        if (stop := early_stop(self._layout)) is None:
+            return
+        for step in self._steps:
+            if stop.leaves_out(step.iteration) and step.step_id not in self._done:
+                self._done.add(step.step_id)
+                self._display.left_out(step, str(stop))
+
+    def _ready(self) -> list[Step]:
+        running = {step.step_id for item in self._running for step in item.lane}
+        return [
+            step
+            for step in self._steps
+            if step.step_id not in self._done and step.step_id not in running and self._done.issuperset(step.depends_on)
+        ]
+
+    def _fits(self, step: Step) -> bool:
+        if step.gpus:
+            return step.gpus <= len(self._gpus)
+        without_gpus = sum(not item.gpus for item in self._running)
+        return without_gpus < self._cluster.parallel_steps
+
+    def _lane_size(self, step: Step) -> int:
+        """A lane's share of the shards like `step`: one lane per engine that the GPUs hold. Where there are none, half
+        of the processes, since the others score what is sampled already."""
+        alike = [other for other in self._steps if (other.stage, other.iteration) == (step.stage, step.iteration)]
+        unfinished = sum(other.step_id not in self._done for other in alike)
+        processes = self._all_gpus // step.gpus if step.gpus else self._cluster.parallel_steps // 2
+        return fair_size(unfinished, processes)
+
+    def _check_published(self, step: Step, freshness: Freshness) -> None:
+        """A published step must be whole, and what this experiment would make of today's inputs."""
+        open_artifact(step.output)
+        if reasons := freshness.reasons(step.output):
+            raise UserError(
+                f"{step.output}: out of date ({'; '.join(reasons)}): `nemo-sspo redo {self._layout.root}` makes it anew"
+            )
+
+    def _start(self, lane: Lane) -> None:
+        for step in lane:
+            discard_drafts(step.output)
+            self._layout.progress(step.step_id).unlink(missing_ok=True)
+            forget_failure(self._layout, step.step_id)
+        first = lane[0]
+        attempt = self._attempt(lane)
+        log = self._layout.log(first.step_id, attempt)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        gpus = tuple(self._gpus[: first.gpus])
+        del self._gpus[: first.gpus]
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                guarded(self._command(self._experiment, lane, attempt), self._save_seconds(first)),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=self._environment(first, gpus),
+                start_new_session=True,
+                pass_fds=(self._lock,),
+            )
+        self._running.append(_Running(lane, process, gpus, log))
+        self._display.started(first)
+
+    def _attempt(self, lane: Lane) -> str:
+        """A number that no log of the lane's steps has yet."""
+        names = (name for step in lane for name in self._layout.attempts(step.step_id))
+        return str(1 + max((int(name) for name in names if name.isdigit()), default=0))
+
+    def _environment(self, step: Step, gpus: Sequence[str]) -> dict[str, str]:
+        # None for a step that was dealt none: it would take memory of one that another step was dealt, and conversion,
+        # which is the host's, would find CUDA there.
+        return of_process(getattr(self._experiment.cluster, step.environment).variables, gpus)
+
+    def _save_seconds(self, step: Step) -> float:
+        return self._cluster.save_seconds if step.stage in SAVES_STATE else 0.0
+
+    def _collect(self) -> None:
+        """Report progress; take in what is published and what has ended."""
+        for item in list(self._running):
+            code = item.process.poll()  # before the look at the disk: what ended has published all that it will
+            self._take_in(item)
+            if code is None:
+                if item.step and (state := read_progress(self._layout.progress(item.step.step_id))):
+                    self._display.advanced(item.step, state)
+                continue
+            self._running.remove(item)
+            self._gpus[:0] = item.gpus
+            if item.step or code != 0:
+                failed = StepFailed(item.step or item.lane[-1], code, item.log)
+                write_failure(self._layout, failed.step.step_id, failed.reason)
+                raise failed
+
+    def _take_in(self, item: _Running) -> None:
+        """The published steps of a lane are done, and the next one is under way."""
+        while item.step and is_published(item.step.output):
+            self._done.add(item.step.step_id)
+            self._display.finished(item.step, time.monotonic() - item.began)
+            item.published, item.began = item.published + 1, time.monotonic()
+            if item.step:
+                self._display.started(item.step)
+
+    def _stop_all(self) -> None:
+        """Each guard ends its step and everything that the step started."""
+        for item in self._running:
+            item.process.terminate()
+            if item.step and (seconds := self._save_seconds(item.step)):
+                self._display.stopping(item.step, seconds)
+        for item in self._running:
+            try:
+                item.process.wait(self._save_seconds(item.lane[0]) + _STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                item.process.kill()
+                item.process.wait()
+        self._running.clear()
+
+
+def stage_command(experiment: Experiment, lane: Lane, attempt: str) -> list[str]:
+    """The real command line of a lane; a list, so that no shell ever reads it."""
+    step, shards = lane[0], shard_ranges([step.shard for step in lane])
+    python = getattr(experiment.cluster, step.environment).python
+    stage = ["-m", "nemo_sspo.stages", step.stage, f"--run={experiment.run_dir}"]
+    stage += ["--iteration", str(step.iteration), "--shard", shards, "--attempt", attempt]
+    if step.ranks == 1 or experiment.cluster.launcher == "fork":
+        return [python, *stage]
+    return [python, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={step.ranks}", *stage]
+
+
+def read_progress(path: Path) -> dict[str, Any] | None:
+    """What a step last reported; None before its first report."""
+    try:
+        state = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return state if isinstance(state, dict) else None
+
+
+def _ending(code: int) -> str:
+    if code == 0:
+        return "ended without publishing its artifact"
+    if code == 128 + 9:
+        return "was killed (signal 9: out of memory, or by hand)"
+    return f"was ended by signal {code - 128}" if code > 128 else f"failed with exit code {code}"

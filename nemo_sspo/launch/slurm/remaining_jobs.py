@@ -1,0 +1,21 @@
+"""The jobs of a run that are still a matter of Slurm's: all, but for those that an early stop leaves out."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.selection import early_stop
+from nemo_sspo.launch.slurm.jobs import Job
+from nemo_sspo.launch.slurm.report_step import REPORT, report_step
+from nemo_sspo.launch.slurm.sbatch import Place
+
+
+def remaining_jobs(graph: Sequence[Job], place: Place) -> list[Job]:
+    """The jobs up to the end of the run, and the page of these, which waits for no other."""
+    layout = RunLayout(place.run)
+    if (stop := early_stop(layout)) is None:
+        return list(graph)
+    kept = [job for job in graph if job.stage != REPORT and not stop.leaves_out(job.iteration)]
+    page = report_step(layout, [step for job in kept for step in job.steps])
+    drawn = [replace(job, steps=(page,), lanes=((page,),)) for job in graph if job.stage == REPORT]
+    return [*kept, *drawn]

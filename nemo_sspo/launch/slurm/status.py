@@ -1,0 +1,121 @@
+"""How a run on Slurm stands, step by step: from its manifests, its jobs' own records and squeue."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.selection import early_stop
+from nemo_sspo.launch.lanes import Lane
+from nemo_sspo.launch.plan import Step
+from nemo_sspo.launch.slurm.commands import LiveJob
+from nemo_sspo.launch.slurm.job_record import Event, Submission, events, submissions
+from nemo_sspo.launch.slurm.jobs import Job
+from nemo_sspo.launch.slurm.remaining_jobs import remaining_jobs
+from nemo_sspo.launch.slurm.report_step import is_done
+from nemo_sspo.launch.slurm.sbatch import Place
+from nemo_sspo.launch.step_status import State, StepStatus, last_log_line, left_out, reported, stale
+from nemo_sspo.stages.runner.freshness import Freshness
+
+_WRITTEN_ENDS = ("gave_up", "crashed", "stopped")
+"""Events with which a job tells that it will not go on."""
+
+
+def slurm_status(
+    graph: Sequence[Job],
+    place: Place,
+    live: Sequence[LiveJob] | None,
+    final_state: Callable[[str], str],
+    freshness: Freshness,
+) -> list[StepStatus]:
+    """The state of every step, in the order of the plan.
+
+    Args:
+        live: its jobs that wait or run; None where Slurm cannot be asked, and only a job that wrote down its end has
+            failed.
+        final_state: what Slurm still knows of a job that is over, by its id; it is asked only about jobs that did not
+            live to write down their end.
+    """
+    submitted: dict[tuple[str, int], Submission] = {}
+    for item in submissions(place):
+        submitted |= {(item.job, shard): item for shard in item.shards}
+    alive = {(job.submission, job.task): job for job in live or ()}
+    remaining, stop = {job.name: job for job in remaining_jobs(graph, place)}, early_stop(RunLayout(place.run))
+    rows: list[StepStatus] = []
+    for name, job in ((job.name, remaining.get(job.name, job)) for job in graph):
+        if stop is not None and name not in remaining:
+            rows += [left_out(step, stop) for step in job.steps]
+            continue
+        rows += [
+            _status(
+                step, lane, submitted.get((name, step.shard)), alive, place, final_state, freshness, live is not None
+            )
+            for lane in job.lanes
+            for step in lane
+        ]
+    return rows
+
+
+def _status(
+    step: Step,
+    lane: Lane,
+    submission: Submission | None,
+    alive: Mapping[tuple[str, int], LiveJob],
+    place: Place,
+    final_state: Callable[[str], str],
+    freshness: Freshness,
+    asked: bool,
+) -> StepStatus:
+    """Of a step in its lane, whose task writes its events under the name of its first step."""
+    layout, past = RunLayout(place.run), events(place, lane[0].step_id)
+    job = alive.get((submission.id, lane[0].shard)) if submission else None
+    if reasons := freshness.reasons(step.output):
+        return stale(step, reasons)
+    begun = next((each for each in lane if not is_done(each, freshness)), None)
+    state = "published" if is_done(step, freshness) else _state(job, past, submission, waits=step != begun, asked=asked)
+    return StepStatus(
+        step=step.step_id,
+        state=state,
+        job=job.id if job else submission.id if submission else "",
+        restarts=past[-1].restart if past else 0,
+        detail=f"{_ending(past[-1], final_state)}: {last_log_line(layout, step.step_id)}"
+        if state == "failed"
+        else _detail(state, job, layout, step.step_id, begun),
+        **(reported(layout, step) if state == "running" else {}),
+    )
+
+
+def _state(
+    job: LiveJob | None, past: Sequence[Event], submission: Submission | None, *, waits: bool, asked: bool
+) -> State:
+    """Of a step that is not done; `waits` says that its task has another step to do first, `asked` that Slurm could
+    tell which jobs live."""
+    if job is not None:
+        return "queued" if waits or job.state == "PENDING" else "running"
+    begun = [event for event in past if submission and event.job.partition("_")[0] == submission.id]
+    ended = bool(begun) and begun[-1].event != "finished" and (asked or begun[-1].event in _WRITTEN_ENDS)
+    return "failed" if ended and not waits else "missing"
+
+
+def _detail(state: State, job: LiveJob | None, layout: RunLayout, step_id: str, begun: Step | None) -> str:
+    match state:
+        case "queued" if job is not None and job.state != "PENDING" and begun is not None:
+            return f"after {begun.step_id} in the same task"
+        case "queued" if job is not None:
+            return job.reason if job.reason != "None" else ""
+        case "running":
+            return last_log_line(layout, step_id)
+        case _:
+            return ""
+
+
+def _ending(event: Event, final_state: Callable[[str], str]) -> str:
+    match event.event:
+        case "gave_up" if event.code == 2:
+            return "wrong input"
+        case "gave_up" | "crashed":
+            return f"failed with exit code {event.code}"
+        case "stopped":
+            return "cancelled"
+        case _:
+            return (
+                f"ended by Slurm ({final_state(event.job) or 'cancelled, over its time limit, or its node was lost'})"
+            )

@@ -1,0 +1,182 @@
+"""Model weights as ``torch_dist`` checkpoints, the same files whatever the layout that wrote them.
+
+What a step publishes is weights only, below ``weights/``, under the keys that NeMo's strategy uses, so that
+``MegatronStrategy`` restores them in any TP, PP or VPP layout. The state to resume from in the middle of a step
+(optimizer, scheduler, sampler, RNG) is Lightning's own and lives in the step's scratch directory; see `resume.py`.
+
+torch's distributed checkpoint pickles its index (``.metadata``) and Megatron its common state (``common.pt``). Both
+are loaded only from artifacts of this project, whose manifest hashes were verified when the artifact was opened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import io
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import torch.distributed as dist
+from megatron.core import dist_checkpointing, parallel_state
+from megatron.core.dist_checkpointing.core import CheckpointingException, maybe_load_config
+from megatron.core.dist_checkpointing.mapping import ShardedTensor
+from megatron.core.dist_checkpointing.validation import StrictHandling
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
+from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+from megatron.core.transformer.module import MegatronModule
+from torch import Tensor
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
+
+from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.checkpoints.writer_queue import forget_writers, serve_writers
+from nemo_sspo.megatron.models.finite import refuse_not_finite
+from nemo_sspo.megatron.runtime.cpu_runtime import cpu_runtime
+
+WEIGHTS = "weights"
+# How NeMo 2.7 lays out sharded state; recorded in the checkpoint, as NeMo does.
+LAYOUT_METADATA = {"singleton_local_shards": False, "chained_optim_avoid_prefix": True}
+# NeMo's Lightning module holds the Megatron model as its attribute ``module``.
+KEY_PREFIX = "module."
+
+
+@contextmanager
+def one_rank() -> Iterator[None]:
+    """Torch and Megatron process groups of this process alone, over gloo; for conversion on the host."""
+    with cpu_runtime():
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        try:
+            parallel_state.initialize_model_parallel()
+            model_parallel_cuda_manual_seed(0)
+            yield
+        finally:
+            parallel_state.destroy_model_parallel()
+            forget_groups()
+            dist.destroy_process_group()
+
+
+def forget_groups() -> None:
+    """Drop the groups that `destroy_model_parallel` leaves in globals of the module, and those that dead models hold.
+
+    A rank forked from this process later would destroy them, and there gloo waits for threads that no fork copies.
+    """
+    RotaryEmbedding.forward.cache_clear()  # keeps the embeddings of the last models that ran, and their groups
+    gc.collect()
+    for name, value in vars(parallel_state).items():
+        if isinstance(value, dist.ProcessGroup):
+            setattr(parallel_state, name, None)
+    parallel_state._global_process_group_list = None
+    forget_writers()
+
+
+def _sharded_state(module: MegatronModule) -> dict:
+    state = module.sharded_state_dict(prefix=KEY_PREFIX, metadata=LAYOUT_METADATA)
+    # Transformer Engine's extra state (FP8 scales) is no weight: it is made anew, and other specs do not have it.
+    return {name: value for name, value in state.items() if not name.endswith("_extra_state")}
+
+
+def save_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
+    """Save the model whose chunks this rank holds (several under VPP). Every rank calls it; collective.
+
+    Equal weights under an equal layout give equal files, byte for byte. Raises UserError when one is no number.
+    """
+    refuse_not_finite(_named(modules), f"{directory}: not saved")
+    target = directory / WEIGHTS
+    if dist.get_rank() == 0:
+        target.mkdir(parents=True, exist_ok=True)
+    dist.barrier()
+    state = {f"chunk_{index}": _sharded_state(module) for index, module in enumerate(modules)}
+    serve_writers()
+    dist_checkpointing.save(state, str(target), content_metadata=LAYOUT_METADATA)
+    if dist.get_rank() == 0:
+        make_index_canonical(target / ".metadata")
+    dist.barrier()
+
+
+def make_index_canonical(index: Path) -> None:
+    """Rewrite the index so that equal weights give equal bytes, whatever wrote them and when.
+
+    Raises RuntimeError when the writers answered for other tensors than were saved.
+    """
+    metadata = pickle.loads(index.read_bytes())  # written by this process a moment ago
+    _require_its_own_places(index, metadata)
+    canonical = dataclasses.replace(
+        metadata,
+        storage_meta=None,  # a random id and the path of the draft
+        state_dict_metadata=dict(sorted(metadata.state_dict_metadata.items())),
+        storage_data=dict(sorted(metadata.storage_data.items(), key=lambda item: _place(item[0]))),
+    )
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer)
+    # Without back-references: those depend on which equal strings happen to be one object.
+    pickler.fast = True
+    pickler.dump(canonical)
+    index.write_bytes(buffer.getvalue())
+
+
+def _require_its_own_places(index: Path, metadata: Metadata) -> None:
+    named = {
+        (name, tuple(chunk.offsets))
+        for name, tensor in metadata.state_dict_metadata.items()
+        for chunk in cast(TensorStorageMetadata, tensor).chunks
+    }
+    placed = {(place.fqn, tuple(place.offset or ())) for place in metadata.storage_data or ()}
+    if wrong := sorted(named ^ placed):
+        name, offset = wrong[0]
+        raise RuntimeError(f"{index}: {name!r} at {offset} is {'saved' if wrong[0] in named else 'indexed'} only")
+
+
+def _place(entry: MetadataIndex) -> tuple[str, tuple[int, ...], int]:
+    return entry.fqn, tuple(entry.offset or ()), entry.index or 0
+
+
+def load_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
+    """Load weights saved under any layout into this rank's chunks, in their dtype. Collective.
+
+    Raises UserError when the checkpoint lacks a tensor of the model, holds NaN or Inf, or is of a format that cannot be
+    read here.
+    """
+    source = directory / WEIGHTS
+    if not dist_checkpointing.check_is_distributed_checkpoint(str(source)):
+        raise UserError(f"{directory}: not a checkpoint of this project (no {WEIGHTS}/metadata.json)")
+    state = {f"chunk_{index}": _sharded_state(module) for index, module in enumerate(modules)}
+    _require_every_tensor(state, source)
+    loaded = dist_checkpointing.load(state, str(source), strict=StrictHandling.ASSUME_OK_UNEXPECTED)
+    for index, module in enumerate(modules):
+        weights = {name.removeprefix(KEY_PREFIX): value for name, value in loaded[f"chunk_{index}"].items()}
+        missing, surplus = module.load_state_dict(weights, strict=False)
+        lost = [name for name in missing if not name.endswith("_extra_state")]
+        if lost or surplus:
+            raise UserError(f"{source}: does not fit the model (missing {lost[:1]}, surplus {surplus[:1]})")
+    refuse_not_finite(_named(modules), str(source))
+
+
+def _named(modules: Sequence[MegatronModule]) -> Iterator[tuple[str, Tensor]]:
+    for index, module in enumerate(modules):
+        chunk = f"chunk {index}: " if len(modules) > 1 else ""
+        yield from ((f"{chunk}{name}", parameter.data) for name, parameter in module.named_parameters())
+
+
+def _require_every_tensor(state: dict, source: Path) -> None:
+    stored = _stored_tensors(source)
+    wanted = {v.key for chunk in state.values() for v in chunk.values() if isinstance(v, ShardedTensor)}
+    if missing := sorted(wanted - set(stored)):
+        raise UserError(
+            f"{source}: tensor {missing[0]!r} is missing ({len(missing)} in all); make the checkpoint again"
+        )
+
+
+def _stored_tensors(source: Path) -> dict[str, ShardedTensor]:
+    try:
+        return dist_checkpointing.load_tensors_metadata(str(source))
+    except (CheckpointingException, RuntimeError) as error:
+        backend = maybe_load_config(str(source)).sharded_backend
+        if backend == "torch_dist":
+            raise
+        # Legacy zarr: megatron-core 0.15 still reads it, through tensorstore.
+        raise UserError(
+            f"{source}: stored as {backend!r}, which the megatron-core here cannot read ({error}); give the policy as "
+            "a Hugging Face model, or install tensorstore and megatron-core 0.15, which read legacy zarr checkpoints"
+        ) from None

@@ -1,0 +1,189 @@
+"""Loss of one microbatch from its hidden states, normalized to the mean over the pairs of the global batch.
+
+Legend: P pairs of the microbatch, S sequence, B rows, H hidden, V rows of the output weight on this rank.
+
+Every pair carries the weight 1 / (pairs of the global batch), or 0 if it only fills a microbatch up. A microbatch's
+loss is the *weighted sum* over its pairs, so the sum over all microbatches of all data-parallel ranks is the mean over
+the pairs of the global batch, whatever the microbatch size, packing or an uneven last batch.
+
+Megatron then changes what the loss function returns: a (loss, metrics) 2-tuple is multiplied by CP and divided by the
+number of microbatches of the rank (pipeline_parallel/schedules.py), and data parallelism averages gradients over
+DP x CP ranks. `schedule_loss` undoes the two divisions that are too many; x CP and the average over CP cancel, because
+each CP rank's gradients are its own tokens' part (see `head.py`), so the gradient is exactly that of the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from nemo_sspo.megatron.batches.microbatch import Microbatch
+from nemo_sspo.megatron.head.one_pass import Slopes, one_pass_logps
+from nemo_sspo.megatron.head.recompute import response_logps
+from nemo_sspo.megatron.loss.metrics import (
+    METRICS,
+    PREFERENCE,
+    REPULSION,
+    PairMetrics,
+    measure_gradient,
+    sum_metrics,
+)
+from nemo_sspo.megatron.loss.pooling import pool_responses
+from nemo_sspo.objective.losses import PairTargets
+from nemo_sspo.objective.repulsion import cosine, unit
+from nemo_sspo.objective.separable import slopes
+
+__all__ = [
+    "METRICS",
+    "HeadLayout",
+    "PreferenceObjective",
+    "microbatch_logps",
+    "preference_loss",
+    "schedule_loss",
+    "sum_metrics",
+]
+
+
+@dataclass(frozen=True)
+class PreferenceObjective:
+    """What is optimized: pure functions of `nemo_sspo.objective` with their parameters bound."""
+
+    loss: Callable[[Tensor, Tensor, PairTargets], Tensor]
+    """(d_chosen_B, d_rejected_B, targets) -> loss of every pair, [B]."""
+    repulsion: Callable[[Tensor, Tensor], Tensor]
+    """(u_chosen_BH, u_rejected_BH), unit vectors -> repulsion of every pair, [B]."""
+    pooling: Literal["last", "mean"]
+    """Which states stand for a response: its last token's, or the mean over its tokens."""
+    separable: bool = False
+    """The loss is a sum of a function of d_chosen and one of d_rejected; see `objective/separable.py`."""
+
+
+@dataclass(frozen=True)
+class HeadLayout:
+    """Where hidden states and output weight lie, and how the head walks over them."""
+
+    vocab_size: int
+    """Tokens of the vocabulary, without the rows that pad it."""
+    chunk_tokens: int
+    """Response tokens whose logits exist at once."""
+    sequence_parallel: bool
+    tp_group: ProcessGroup
+    cp_group: ProcessGroup | None
+    one_pass: bool = False
+    """Compute gradients while the logits exist (`one_pass_head.py`): for separable losses only."""
+    softcap: float | None = None
+    """Bound of the logits (see `softmax_tile.py`)."""
+
+    @property
+    def sequence_groups(self) -> tuple[ProcessGroup, ...]:
+        """Groups whose ranks hold different tokens of the same sequences."""
+        groups = (self.tp_group if self.sequence_parallel else None, self.cp_group)
+        return tuple(group for group in groups if group is not None)
+
+
+def microbatch_logps(
+    hidden_SBH: Tensor,
+    weight_VH: Tensor,
+    microbatch: Microbatch,
+    layout: HeadLayout,
+    loss_slopes: Slopes | None = None,
+) -> Tensor:
+    """Summed log-probs of the microbatch's responses, [P, 2] fp32 (chosen, rejected); the reference too.
+
+    A one-pass head needs `loss_slopes` to give them a gradient.
+    """
+    head = partial(one_pass_logps, slopes=loss_slopes) if layout.one_pass else response_logps
+    logps_R = head(
+        hidden_SBH,
+        weight_VH,
+        microbatch.labels_BS,
+        microbatch.response_index_BS,
+        microbatch.num_responses,
+        vocab_size=layout.vocab_size,
+        chunk_tokens=layout.chunk_tokens,
+        tp_group=layout.tp_group,
+        cp_group=layout.cp_group,
+        sequence_parallel=layout.sequence_parallel,
+        softcap=layout.softcap,
+    )
+    return logps_R.view(-1, 2)
+
+
+def preference_loss(
+    hidden_SBH: Tensor,
+    weight_VH: Tensor,
+    microbatch: Microbatch,
+    objective: PreferenceObjective,
+    layout: HeadLayout,
+    *,
+    repulsion_weight: float,
+) -> tuple[Tensor, PairMetrics]:
+    """Weighted sum over the microbatch's pairs of preference loss + repulsion_weight * repulsion.
+
+    Returns:
+        loss: scalar fp32 with gradient, equal on all ranks of TP x CP. Give the schedule `schedule_loss(loss, ...)`.
+        metrics: what `sum_metrics` makes the step's metrics of, once backward has run.
+    """
+    gradient_squares = torch.zeros(2, device=hidden_SBH.device)
+    for_logps_SBH = measure_gradient(hidden_SBH, gradient_squares, PREFERENCE)
+    for_pooling_SBH = measure_gradient(hidden_SBH, gradient_squares, REPULSION)
+
+    loss_slopes = partial(_slopes, microbatch, objective) if layout.one_pass else None
+    logps_P2 = microbatch_logps(for_logps_SBH, weight_VH, microbatch, layout, loss_slopes)
+    d_P2 = logps_P2 - microbatch.ref_logps_P2
+    d_chosen_P, d_rejected_P = d_P2.unbind(dim=1)
+    preference_P = objective.loss(d_chosen_P, d_rejected_P, PairTargets(*microbatch.targets_P3.unbind(dim=1)))
+    unit_RH = unit(_pooled_states(for_pooling_SBH, microbatch, objective, layout))
+    u_chosen_PH, u_rejected_PH = unit_RH[0::2], unit_RH[1::2]
+    repulsion_P = objective.repulsion(u_chosen_PH, u_rejected_PH)
+    loss_P = preference_P + repulsion_weight * repulsion_P
+
+    with torch.no_grad():
+        margin_P = d_chosen_P - d_rejected_P
+        cosine_P = cosine(u_chosen_PH, u_rejected_PH)
+        is_real_P = microbatch.weight_P > 0
+        values = (
+            loss_P, preference_P, repulsion_P, d_chosen_P, d_rejected_P, margin_P, (margin_P > 0).float(), cosine_P,
+        )  # fmt: skip
+        sums = torch.cat([torch.stack(values) @ microbatch.weight_P, is_real_P.sum().float()[None]])
+        inputs_PX = torch.cat([logps_P2, microbatch.ref_logps_P2, microbatch.targets_P3], dim=1)
+        sound_P = inputs_PX.isfinite().all(dim=1) & torch.stack(values).isfinite().all(dim=0)
+        states_RH = unit_RH * is_real_P.repeat_interleave(2)[:, None]
+    metrics = PairMetrics(sums, gradient_squares, states_RH, layout.sequence_groups, sound_P)
+    return (microbatch.weight_P * loss_P).sum(), metrics
+
+
+def _slopes(microbatch: Microbatch, objective: PreferenceObjective, logps: Tensor, numbers: Tensor) -> Tensor:
+    """Gradient of the microbatch's loss for single responses' log-probs, given theirs alone."""
+    pair, side = numbers // 2, numbers % 2
+    targets = PairTargets(*microbatch.targets_P3[pair].unbind(dim=1))
+    d = logps - microbatch.ref_logps_P2[pair, side]
+    return microbatch.weight_P[pair] * slopes(objective.loss, d, side == 0, targets)
+
+
+def _pooled_states(
+    hidden_SBH: Tensor, microbatch: Microbatch, objective: PreferenceObjective, layout: HeadLayout
+) -> Tensor:
+    is_last = objective.pooling == "last"
+    return pool_responses(
+        hidden_SBH,
+        microbatch.last_token_index_BS if is_last else microbatch.token_response_index_BS,
+        microbatch.num_responses,
+        tp_group=layout.tp_group,
+        cp_group=layout.cp_group,
+        sequence_parallel=layout.sequence_parallel,
+    )
+
+
+def schedule_loss(loss: Tensor, *, num_microbatches: int, data_parallel_size: int) -> Tensor:
+    """What the loss function must return to Megatron's schedule as the first of a 2-tuple; see the module's text.
+
+    `num_microbatches` is this rank's number per step, `data_parallel_size` counts replicas without context parallelism.
+    """
+    return loss * (num_microbatches * data_parallel_size)

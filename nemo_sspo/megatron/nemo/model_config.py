@@ -1,0 +1,119 @@
+"""The NeMo config of a policy for a layout: shape from Hugging Face, layers from what the machine has."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from nemo.collections.llm.gpt.model.base import GPTConfig
+
+from nemo_sspo.config.stages import Parallel, Train
+from nemo_sspo.config.variants import Precision
+from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.layers.spec import layer_spec, local_layer_spec, takes_transformer_engine
+from nemo_sspo.megatron.models.families import nemo_config, read_hf_config
+from nemo_sspo.megatron.nemo.precision import params_dtype, require_support
+from nemo_sspo.megatron.nemo.versions import require_nemo
+
+_FUSED_KERNELS = (
+    "apply_rope_fusion",
+    "bias_activation_fusion",
+    "bias_dropout_fusion",
+    "masked_softmax_fusion",
+    "persist_layer_norm",
+    "gradient_accumulation_fusion",
+    "cross_entropy_loss_fusion",
+)
+
+
+def host_config(hf_dir: Path, dtype: torch.dtype) -> GPTConfig:
+    """Config of the whole policy in `dtype` on the host, for conversion.
+
+    Raises UserError where NeMo or megatron-core is of a version that was never tested.
+    """
+    require_nemo()
+    return nemo_config(
+        read_hf_config(hf_dir),
+        transformer_layer_spec=local_layer_spec,
+        use_cpu_initialization=True,
+        perform_initialization=False,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        **dict.fromkeys(_FUSED_KERNELS, False),
+    )
+
+
+def training_config(hf_dir: Path, parallel: Parallel, precision: Precision, train: Train) -> GPTConfig:
+    """Config of the policy for training in this layout.
+
+    Raises UserError where NeMo or megatron-core is of a version that was never tested, the layout does not divide the
+    model, or the machine does not have the precision.
+
+    NeMo's strategy enters the parallel sizes themselves.
+    """
+    require_nemo()
+    require_support(precision)
+    if precision.kind == "fp8" and train.layers == "local":
+        raise UserError("precision=fp8 needs Transformer Engine's layers, and train.layers=local takes Megatron's")
+    dtype = params_dtype(precision)
+    config = nemo_config(
+        read_hf_config(hf_dir),
+        transformer_layer_spec=partial(layer_spec, shares_prompts=train.share_prompt, layers=train.layers),
+        # The weights are overwritten at once, but Megatron marks them as tensor-parallel while it initializes them:
+        # without the marks the gradient norm, and with it clipping, would leave out all TP ranks but the first.
+        perform_initialization=True,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        # Batched p2p with interleaved stages gives wrong numbers at PP 2 (seen with gloo); one by one is right.
+        overlap_p2p_comm=parallel.virtual_pipeline is not None,
+        batch_p2p_comm=parallel.virtual_pipeline is None,
+        **_recomputation(train),
+        **_kernels(train),
+    )
+    _require_divisible(config, parallel)
+    if train.peft == "lora" and train.lora_rank % parallel.tensor:
+        raise UserError(
+            f"train.lora_rank={train.lora_rank} does not divide into parallel.tensor={parallel.tensor} parts; "
+            "change one of them"
+        )
+    return config
+
+
+def _kernels(train: Train) -> dict[str, Any]:
+    if takes_transformer_engine(train.layers):
+        return {}
+    on_host = not torch.cuda.is_available()
+    return {
+        "use_cpu_initialization": on_host,
+        "batch_p2p_sync": not on_host,
+        # The interleaved schedule frees an activation while its send is still in flight. NCCL's stream order makes
+        # that safe; gloo then sends what the memory holds by then (seen: one wrong loss in twenty steps).
+        "deallocate_pipeline_outputs": not on_host,
+        **dict.fromkeys(_FUSED_KERNELS, False),
+    }
+
+
+def _recomputation(train: Train) -> dict[str, Any]:
+    match train.recompute:
+        case "none":
+            return {}
+        case "selective":
+            return {"recompute_granularity": "selective"}
+        case "full":
+            return {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+
+
+def _require_divisible(config: GPTConfig, parallel: Parallel) -> None:
+    for name, value, parts in (
+        ("attention heads", config.num_attention_heads, parallel.tensor),
+        ("key/value heads", config.num_query_groups, parallel.tensor),
+        ("feed-forward channels", config.ffn_hidden_size, parallel.tensor),
+        ("vocabulary rows (padded)", config.vocab_size, parallel.tensor),
+        ("layers", config.num_layers, parallel.pipeline * (parallel.virtual_pipeline or 1)),
+    ):
+        if value % parts:
+            raise UserError(
+                f"the policy has {value} {name}, which do not divide into {parts} parallel parts; change parallel.*"
+            )

@@ -1,0 +1,111 @@
+"""Configuration -> NeMo's trainer, strategy and optimizer. Every choice that NeMo or Megatron offers is made here."""
+
+from __future__ import annotations
+
+import os
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from megatron.core.distributed import DistributedDataParallelConfig
+from megatron.core.optimizer import OptimizerConfig
+from nemo import lightning as nl
+from nemo.lightning.pytorch.optim import MegatronOptimizerModule
+from nemo.utils import logging as nemo_logging
+
+from nemo_sspo.config.stages import Parallel, Train
+from nemo_sspo.config.variants import Precision
+from nemo_sspo.megatron.nemo.cpu import CpuMegatronStrategy
+from nemo_sspo.megatron.nemo.lr_schedule import PolicyLRSchedule
+from nemo_sspo.megatron.nemo.precision import params_dtype, precision_plugin
+from nemo_sspo.megatron.nemo.resume import saves_in_background
+from nemo_sspo.megatron.nemo.strategy import PolicyStrategy
+
+
+def optimizer(train: Train, precision: Precision, parallel: Parallel, steps_per_epoch: int) -> MegatronOptimizerModule:
+    """Megatron's optimizer with the learning-rate schedule; gradient clipping is Megatron's, over all ranks."""
+    config = OptimizerConfig(
+        # Megatron's "adam" decouples weight decay: it is AdamW.
+        optimizer={"adamw": "adam", "sgd": "sgd"}[train.optimizer],
+        lr=train.learning_rate,
+        min_lr=train.min_learning_rate,
+        weight_decay=train.weight_decay,
+        adam_beta1=train.adam_beta1,
+        adam_beta2=train.adam_beta2,
+        adam_eps=train.adam_epsilon,
+        sgd_momentum=train.sgd_momentum,
+        clip_grad=train.clip_grad,
+        bf16=precision.kind != "fp32",
+        params_dtype=params_dtype(precision),
+        use_distributed_optimizer=parallel.distributed_optimizer,
+        overlap_param_gather=_overlaps_gather(parallel),
+    )
+    return MegatronOptimizerModule(config=config, lr_scheduler=PolicyLRSchedule(train, steps_per_epoch))
+
+
+def _overlaps_gather(parallel: Parallel) -> bool:
+    return parallel.overlap_communication and parallel.distributed_optimizer
+
+
+def strategy(parallel: Parallel, precision: Precision, *, trains: bool) -> nl.MegatronStrategy:
+    """NeMo's strategy for this layout: NCCL on GPUs, gloo without. No optimizer is made unless it `trains`."""
+    has_gpu = torch.cuda.is_available()
+    build = PolicyStrategy if has_gpu else CpuMegatronStrategy
+    return build(
+        tensor_model_parallel_size=parallel.tensor,
+        pipeline_model_parallel_size=parallel.pipeline,
+        virtual_pipeline_model_parallel_size=parallel.virtual_pipeline,
+        context_parallel_size=parallel.context,
+        sequence_parallel=parallel.sequence,
+        pipeline_dtype=params_dtype(precision),
+        ddp=DistributedDataParallelConfig(
+            grad_reduce_in_fp32=True,
+            use_distributed_optimizer=parallel.distributed_optimizer,
+            overlap_grad_reduce=parallel.overlap_communication,
+            overlap_param_gather=_overlaps_gather(parallel),
+            check_for_nan_in_grad=True,
+        ),
+        process_group_backend="nccl" if has_gpu else "gloo",
+        setup_optimizers=trains,
+        save_ckpt_format="torch_dist",
+        ckpt_async_save=saves_in_background(),
+        # Optimizer state by parameter, which torch's Adam can load too. The first replica gathers it over gloo, bucket
+        # by bucket; all replicas would over NCCL, each of them the whole state into its host's memory.
+        ckpt_optim_fully_reshardable=parallel.distributed_optimizer,
+        distrib_optim_fully_reshardable_mem_efficient=parallel.distributed_optimizer,
+        replace_progress_bar=False,
+    )
+
+
+def trainer(
+    parallel: Parallel,
+    precision: Precision,
+    *,
+    max_steps: int | None,
+    callbacks: list[pl.Callback],
+) -> nl.Trainer:
+    """NeMo's trainer over the ranks that torchrun, Slurm or `run_forked` started; `max_steps` None only evaluates."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+    # NeMo tells every process group of every rank.
+    nemo_logging.set_verbosity(nemo_logging.WARNING)
+    built = nl.Trainer(
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=local,
+        num_nodes=parallel.world_size // local,
+        max_steps=-1 if max_steps is None else max_steps,
+        strategy=strategy(parallel, precision, trains=max_steps is not None),
+        # A rank's place by the names that torchrun gives it, and `ranks.py` where another starts it. Lightning would
+        # read Slurm's or MPI's wherever it finds a trace of them.
+        plugins=[precision_plugin(precision), TorchElasticEnvironment()],
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        logger=False,
+    )
+    # No constructor argument: nl.Trainer deep-copies those, and these hold files and the stage's progress.
+    built.callbacks.extend(callbacks)
+    return built

@@ -1,0 +1,53 @@
+"""NeMo's strategy, giving the model its weights once all of this rank's chunks stand.
+
+Not chunk by chunk as they are built: where stages share the embedding, building the last stage's last chunk waits for
+the first stage's first one (they all-reduce the embedding), and loading waits for all ranks. With interleaved stages
+these two wait for each other for ever.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from nemo.lightning.pytorch.strategies import MegatronStrategy
+from typing_extensions import override
+
+from nemo_sspo.megatron.nemo.model import SSPOModel, load_policy
+from nemo_sspo.megatron.optimizer.torch_adam import allocate_adam_state
+
+_FOUND = re.compile("found (NaN|Inf) in local grad norm")
+"""What Megatron's check of the gradients says (`check_for_nan_in_grad`)."""
+
+
+class PolicyStrategy(MegatronStrategy):
+    """Loads and adapts the policy before its chunks are wrapped and an optimizer exists; resumes torch's Adam too."""
+
+    @override
+    def training_step(self, dataloader_iter: Any, *args: Any, **kwargs: Any) -> Any:
+        """As NeMo's. Megatron finds gradients that are no numbers before it adds the ranks' up; the pairs are named."""
+        try:
+            return super().training_step(dataloader_iter, *args, **kwargs)
+        except RuntimeError as error:
+            if not _FOUND.search(str(error)):
+                raise
+            step, rank = self.trainer.global_step + 1, dist.get_rank()
+            numbers = cast(SSPOModel, self.lightning_module).numbers
+            raise FloatingPointError(f"train, step {step}, rank {rank}: {error}; {numbers}") from error
+
+    @override
+    def init_model_parallel(self) -> None:
+        load_policy([cast(SSPOModel, chunk) for chunk in self.megatron_parallel])
+        # NeMo wraps the chunks on a stream of its own, and no stream waits for the other: weights still on their way
+        # would be copied into the buffers that training reads, and a step could read those before they are filled.
+        torch.cuda.synchronize()
+        super().init_model_parallel()
+        torch.cuda.synchronize()
+
+    @override
+    def optimizer_sharded_state_dict(self, is_loading: bool = False, metadata: dict | None = None) -> dict[str, Any]:
+        if is_loading:
+            allocate_adam_state(self.optimizers)
+        return super().optimizer_sharded_state_dict(is_loading, metadata)

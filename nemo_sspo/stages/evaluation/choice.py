@@ -1,0 +1,107 @@
+"""Which of an iteration's checkpoints becomes the next policy, and in which words.
+
+Every candidate has met one opponent, the policy that the iteration started from, on the same prompts. The choice is by
+the mean; how sure it is, a paired bootstrap over the prompts says: candidates of one training are alike, so that their
+difference is known better than either win rate. Of equal ones the first is taken, which moved least.
+
+The win rate of the chosen one is that of the best of several on the prompts it was chosen by, so it leans upwards: what
+it is worth, `evaluate` says on others. At t > 1 the opponent's responses are those by which it was chosen itself, which
+leans the other way, against all candidates alike.
+
+Legend: N prompts, S resamples of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_sspo.artifacts.selection import Candidate, Estimate
+from nemo_sspo.config.stages import Selection as Settings
+from nemo_sspo.stages.evaluation.bootstrap import Interval, Statistic, bootstrap, bootstrap_mean
+from nemo_sspo.stages.evaluation.matches import Resampling, at_equal_length, length_controlled
+
+_CRITERIA = {"win_rate": "win rate", "length_controlled": "win rate at equal length"}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One checkpoint and how it fared."""
+
+    step: int
+    """Optimizer steps it was trained for."""
+    wins_N: NDArray[np.float64]
+    """Win rate on each prompt."""
+    longer_N: NDArray[np.float64]
+    """By how many tokens its responses are longer than the opponent's."""
+    mean_tokens: float
+    unfinished: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best contender and the one after it, by position."""
+
+    candidates: list[Candidate]
+    chosen: int
+    runner_up: int | None
+    difference: Estimate | None
+    """Of the criterion, chosen minus runner-up."""
+
+
+def choose(contenders: Sequence[Contender], criterion: str, how: Resampling) -> Choice:
+    """The contender with the highest criterion; of equal ones the first."""
+    candidates = [_described(contender, how) for contender in contenders]
+    ranking = sorted(range(len(candidates)), key=lambda index: -getattr(candidates[index], criterion).mean)
+    best, *others = ranking
+    if not others:
+        return Choice(candidates, best, None, None)
+    ours, theirs = (_statistic(contenders[index], criterion) for index in (best, others[0]))
+    difference = bootstrap(lambda rows_SN: ours(rows_SN) - theirs(rows_SN), len(contenders[0].wins_N), **how)
+    return Choice(candidates, best, others[0], _estimate(difference))
+
+
+def reason(choice: Choice, criterion: str, opponent: str) -> str:
+    """The choice as one sentence, with how far the runner-up is behind and whether that can be told."""
+    best = choice.candidates[choice.chosen]
+    figure = getattr(best, criterion)
+    if choice.runner_up is None or choice.difference is None:
+        return f"Step {best.step} is the only candidate; its {_CRITERIA[criterion]} against {opponent} is {figure}."
+    second, behind = choice.candidates[choice.runner_up], choice.difference
+    told = "can be told apart from it" if behind.low > 0 else "cannot be told apart from it"
+    return (
+        f"Step {best.step} has the best {_CRITERIA[criterion]} against {opponent}, {figure}; the runner-up, step "
+        f"{second.step}, is {behind} behind and {told}."
+    )
+
+
+def stop_reason(choice: Choice, settings: Settings, opponent: str) -> str | None:
+    """Why a run ends here; None where it goes on: a candidate's interval lies above 1/2, or nothing stops it."""
+    found = [getattr(candidate, settings.criterion) for candidate in choice.candidates]
+    if not settings.early_stop or any(each.low > 0.5 for each in found):
+        return None
+    return (
+        f"no candidate's interval lies above ½, the best {_CRITERIA[settings.criterion]} against {opponent} is "
+        f"{found[choice.chosen]}"
+    )
+
+
+def _described(contender: Contender, how: Resampling) -> Candidate:
+    return Candidate(
+        step=contender.step,
+        win_rate=_estimate(bootstrap_mean(contender.wins_N, **how)),
+        length_controlled=_estimate(length_controlled(contender.wins_N, contender.longer_N, how)),
+        mean_tokens=contender.mean_tokens,
+        unfinished=contender.unfinished,
+    )
+
+
+def _statistic(contender: Contender, criterion: str) -> Statistic:
+    if criterion == "length_controlled":
+        return at_equal_length(contender.wins_N, contender.longer_N)
+    return lambda rows_SN: contender.wins_N[rows_SN].mean(axis=1)
+
+
+def _estimate(interval: Interval) -> Estimate:
+    return Estimate(mean=interval.mean, low=interval.low, high=interval.high)

@@ -1,0 +1,111 @@
+"""The checkpoint of an iteration with the best oracle win rate becomes its policy; where none wins, the run may end.
+
+Prompts and opponent are the same for all of them: the selection prompts, which neither training nor evaluation sees,
+and the policy that the iteration started from.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from nemo_sspo.artifacts.layout import CANDIDATES as CANDIDATES_FILE
+from nemo_sspo.artifacts.layout import SELECTION as SELECTION_FILE
+from nemo_sspo.artifacts.schema import CANDIDATES
+from nemo_sspo.artifacts.selection import Selection, policy_name
+from nemo_sspo.artifacts.store import write_table
+from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.batches.batch_plan import candidate_steps
+from nemo_sspo.oracle.registry import load_oracle
+from nemo_sspo.stages.evaluation.choice import Contender, choose, reason, stop_reason
+from nemo_sspo.stages.evaluation.matches import HeldOut, judged, longer, match_rows, read_held_out, resampling
+from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.sampling.judging import workplace
+from nemo_sspo.stages.training.chosen import policy_selection
+
+
+def run(context: StageContext) -> None:
+    """Publish selection.json, and candidates.parquet with every prompt's win rates."""
+    k = context.experiment.rollout.held_out_samples_per_prompt
+    candidates = [read_held_out(artifact, k, context.experiment.judging) for artifact in context.inputs["candidates"]]
+    before = _before(context, k)
+    for number, candidate in enumerate(candidates):
+        if candidate.prompts != before.prompts:
+            raise UserError(
+                f"select_model: candidate {number} has answered other prompts than the policy before it; delete "
+                f"{context.inputs['candidates'][number].path} and run again"
+            )
+    prompt_ids = sorted(before.prompts)
+
+    rows, spans = match_rows(prompt_ids, [(candidate, before) for candidate in candidates])
+    context.progress.update(0, len(rows), unit="comparisons", note="loading the oracle")
+    oracle = load_oracle(context.experiment.oracle, workplace(context))
+    wins, asked = judged(context, oracle, prompt_ids, rows, spans)
+
+    steps = candidate_steps(int(context.input("train").manifest.counts["steps"] or 0), len(candidates))
+    contenders = [
+        Contender(step, wins_N, longer(candidate, before, prompt_ids), candidate.mean_tokens, candidate.unfinished)
+        for step, candidate, wins_N in zip(steps, candidates, wins, strict=True)
+    ]
+    selection = _selection(context, contenders, before)
+    (context.output.path / SELECTION_FILE).write_text(selection.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_table(context.output.path / CANDIDATES_FILE, _table(prompt_ids, contenders))
+    context.output.rows = len(prompt_ids)
+    context.output.counts |= asked
+    context.output.counts |= _facts(selection)
+
+
+def _before(context: StageContext, samples: int) -> HeldOut:
+    """The responses of the policy that the iteration started from: the base's, or the chosen candidate's."""
+    selection = policy_selection(context)
+    return read_held_out(
+        context.inputs["before"][0 if selection is None else selection.chosen], samples, context.experiment.judging
+    )
+
+
+def _selection(context: StageContext, contenders: Sequence[Contender], before: HeldOut) -> Selection:
+    settings, how = context.experiment.selection, resampling(context)
+    opponent = policy_name(context.iteration - 1)
+    choice = choose(contenders, settings.criterion, how)
+    return Selection(
+        iteration=context.iteration,
+        opponent=context.iteration - 1,
+        opponent_mean_tokens=before.mean_tokens,
+        prompts=len(before.prompts),
+        confidence=how["confidence"],
+        criterion=settings.criterion,
+        candidates=choice.candidates,
+        chosen=choice.chosen,
+        runner_up=choice.runner_up,
+        difference=choice.difference,
+        reason=reason(choice, settings.criterion, opponent),
+        stop=stop_reason(choice, settings, opponent),
+    )
+
+
+def _table(prompt_ids: Sequence[str], contenders: Sequence[Contender]) -> pa.Table:
+    """One row per candidate and prompt."""
+    columns = {
+        "candidate": np.repeat(np.arange(len(contenders), dtype=np.int32), len(prompt_ids)),
+        "prompt_id": list(prompt_ids) * len(contenders),
+        "win": np.concatenate([contender.wins_N for contender in contenders]),
+        "length_difference": np.concatenate([contender.longer_N for contender in contenders]),
+    }
+    return pa.table(columns, schema=CANDIDATES)
+
+
+def _facts(selection: Selection) -> dict[str, int | float | str | None]:
+    """What a run's summary and its runner look at, without opening the file."""
+    chosen, win = selection.candidates[selection.chosen], selection.by_criterion(selection.chosen)
+    return {
+        "prompts": selection.prompts,
+        "candidates": len(selection.candidates),
+        "chosen_step": chosen.step,
+        "last_step": selection.candidates[-1].step,
+        "criterion": selection.criterion,
+        "win": win.mean,
+        "win_low": win.low,
+        "win_high": win.high,
+        "reason": selection.reason,
+        "stop": selection.stop,
+    }

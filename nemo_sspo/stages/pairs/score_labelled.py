@@ -1,0 +1,72 @@
+"""The oracle on comparisons with known outcomes, once a run: what its calibration is measured on."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from nemo_sspo.artifacts.diagnostics import Calibration, ReliabilityBin
+from nemo_sspo.artifacts.layout import LABELLED as LABELLED_FILE
+from nemo_sspo.artifacts.schema import LABELLED, content_id
+from nemo_sspo.artifacts.sources.labelled import read_labelled
+from nemo_sspo.artifacts.store import read_table, write_table
+from nemo_sspo.objective.oracle_bias import reliability
+from nemo_sspo.objective.win_rates import sigmoid
+from nemo_sspo.oracle.registry import load_oracle
+from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.sampling.judging import both_orders, workplace
+from nemo_sspo.stages.sampling.rollout import conversation_text
+from nemo_sspo.stages.sampling.score import refuse_not_finite
+
+_BINS = 10
+
+
+def run(context: StageContext) -> None:
+    """Publish labelled.parquet: P(a is better) of every comparison, both orders combined, beside its label."""
+    source = context.experiment.evaluation.labelled_pairs
+    assert source is not None, "planned only with labelled pairs"
+    pairs = read_labelled(source)
+    prompts = [pair.conversation.messages for pair in pairs]
+    texts = [{"prompt": conversation_text(messages), "messages": list(messages)} for messages in prompts]
+    rows = [
+        row for pair, prompt in zip(pairs, texts, strict=True) for row in both_orders(prompt, pair.first, pair.second)
+    ]
+    context.progress.update(0, len(rows), unit="comparisons", note="loading the oracle")
+    oracle = load_oracle(context.experiment.oracle, workplace(context))
+    judged = oracle.compare(rows, lambda done: context.progress.update(done, len(rows), unit="comparisons"))
+
+    logits_N2 = judged.logits_R.astype(np.float64).reshape(-1, 2)
+    refuse_not_finite(logits_N2, [content_id(list(messages)) for messages in prompts])
+    columns = {
+        "p_first": sigmoid((logits_N2[:, 0] - logits_N2[:, 1]) / 2),
+        "label": [pair.label for pair in pairs],
+        "truncated": judged.truncated_R.reshape(-1, 2).any(axis=1),
+    }
+    write_table(context.output.path / LABELLED_FILE, pa.table(columns, schema=LABELLED))
+    context.output.rows = len(pairs)
+    context.output.counts |= {"pairs": len(pairs), **judged.facts}
+
+
+def calibration_of(path: Path) -> Calibration:
+    """Expected calibration error and reliability bins of a labelled.parquet."""
+    table = read_table(path, LABELLED)
+    p, label = (table.column(name).to_numpy() for name in ("p_first", "label"))
+    found, edges = reliability(p, label, _BINS), np.linspace(0.5, 1.0, _BINS + 1)
+    counts = found.count_B
+    bins = [
+        ReliabilityBin(
+            low=edges[index],
+            high=edges[index + 1],
+            count=int(count),
+            mean_confidence=float(found.confidence_B[index]) if count else None,
+            accuracy=float(found.accuracy_B[index]) if count else None,
+        )
+        for index, count in enumerate(counts)
+    ]
+    return Calibration(
+        pairs=len(p),
+        expected_calibration_error=found.expected_error,
+        accuracy=float(np.nansum(found.accuracy_B * counts) / counts.sum()),
+        brier_score=float(np.mean((p - label) ** 2)),
+        bins=bins,
+    )

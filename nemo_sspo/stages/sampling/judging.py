@@ -1,0 +1,56 @@
+"""What the stages that judge have in common: the oracle's workplace, and rows from a rollouts table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from nemo_sspo.artifacts.layout import step_id
+from nemo_sspo.oracle.protocol import ChoiceModel, PreferenceOracle, Row, Turn, Workplace
+from nemo_sspo.oracle.registry import load_oracle
+from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.runner.registry import STAGES
+
+
+def oracle_of(context: StageContext, rows: int = 0) -> PreferenceOracle:
+    """The oracle of a step: loaded once for all steps of a process, unless it keeps a journal, which is one step's.
+
+    `rows`: see `Workplace`.
+    """
+    settings = context.experiment.oracle
+    if settings.kind == "llm_judge":
+        return load_oracle(settings, replace(workplace(context), rows=rows))
+    return context.load_once(lambda: load_oracle(settings, workplace(context)))
+
+
+def workplace(context: StageContext) -> Workplace:
+    """What a step lends its oracle: a journal of its own, and the policy that judges where one does."""
+
+    def open_policy(answers: Sequence[str], longest: int) -> ChoiceModel:
+        from nemo_sspo.rollout.choices import PolicyChoices
+
+        return PolicyChoices(
+            context.policy,
+            context.experiment.engine,
+            seed=context.seed,
+            answers=answers,
+            longest=longest,
+            template_arguments=context.experiment.data.template_arguments,
+        )
+
+    shard = context.shard if STAGES[context.stage].sharded else None
+    journal = context.layout.judgements(step_id(context.stage, context.iteration, shard))
+    return Workplace(journal, open_policy)
+
+
+def turns(messages: Sequence[Mapping[str, Any]] | None) -> tuple[Turn, ...]:
+    """The messages of a rollouts row; none where it has only the text."""
+    return tuple(Turn(message["role"], message["content"]) for message in messages or ())
+
+
+def both_orders(prompt: Mapping[str, Any], first: str, second: str) -> list[Row]:
+    """The two rows of a pair of responses to the prompt of a rollouts row."""
+    conversation = turns(prompt["messages"])
+    return [
+        Row(prompt["prompt"], first, second, conversation),
+        Row(prompt["prompt"], second, first, conversation),
+    ]

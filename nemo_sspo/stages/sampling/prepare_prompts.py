@@ -1,0 +1,176 @@
+"""Prompts in, token ids out: de-duplicate, split off the held-out set and T disjoint portions, apply the template.
+
+Where a prompt goes depends on its content and the run's seed alone, not on its place in the file: sorting the file, or
+adding a line to it, moves no other prompt by chance.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS, TOKENS
+from nemo_sspo.artifacts.schema import PROMPTS, content_id
+from nemo_sspo.artifacts.sources.models import SIDE_FILES, local_model
+from nemo_sspo.artifacts.sources.prompts import Message, PromptRead, read_prompts
+from nemo_sspo.artifacts.store import write_table
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.stages import Data
+from nemo_sspo.errors import UserError
+from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.sampling.control_tokens import without_control_tokens
+from nemo_sspo.stages.sampling.other_tokenizers import refuse_other_tokenizers
+from nemo_sspo.tokens.lengths import length_problems
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+_RECORDED_PROMPTS = 16
+"""Prompts whose token ids are recorded beside those of the probes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt that is ready to sample from."""
+
+    prompt_id: str
+    messages: tuple[Message, ...]
+    token_ids: list[int]
+
+
+def run(context: StageContext) -> None:
+    """Publish portion_1..T.parquet, held_out.parquet and, where checkpoints are chosen, selection.parquet."""
+    from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, token_record
+    from nemo_sspo.tokens.library import require_same
+
+    experiment, counts = context.experiment, context.output.counts
+    data = experiment.data
+    for problem in length_problems(experiment, local_model(experiment.policy, "policy", SIDE_FILES)):
+        raise UserError(problem)
+    tokenizer = load_policy_tokenizer(experiment.policy, data.template_arguments)
+    refuse_other_tokenizers(experiment)
+    read = read_prompts(experiment.prompts, duplicates=data.duplicate_prompts)
+    prompts = _ready(read, tokenizer, data, context)
+    if data.held_out_prompts is None:
+        held_out, rest = _split(by_hash(prompts, experiment.seed), data.held_out_count)
+    else:
+        held_read = read_prompts(
+            data.held_out_prompts, duplicates=data.duplicate_prompts, setting="data.held_out_prompts"
+        )
+        held_out = by_hash(_ready(held_read, tokenizer, data, context), experiment.seed)[: data.held_out_count]
+        held_ids = {prompt.prompt_id for prompt in held_out}
+        rest = [p for p in by_hash(prompts, experiment.seed) if p.prompt_id not in held_ids]
+        counts["also_held_out"] = len(prompts) - len(rest)
+    selecting = experiment.selection.is_on
+    to_select_by, rest = _split(rest, experiment.selection.prompts if selecting else 0)
+    portions = divide(rest, experiment.iterations, data.prompts_per_iteration)
+    _refuse_empty(experiment, held_out, portions, len(prompts), int(counts["dropped_too_long"] or 0))
+
+    write_table(context.output.path / HELD_OUT, _table(held_out))
+    first_texts = _first_texts(tokenizer, held_out)
+    require_same(
+        tokenizer, local_model(experiment.policy, "policy", SIDE_FILES), f"policy={experiment.policy}", first_texts
+    )
+    record = token_record(tokenizer, data.template_arguments, first_texts)
+    (context.output.path / TOKENS).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if selecting:
+        write_table(context.output.path / SELECTION_PROMPTS, _table(to_select_by))
+        counts["selection"] = len(to_select_by)
+    for iteration, portion in enumerate(portions, start=1):
+        write_table(context.output.path / PORTION.format(iteration=iteration), _table(portion))
+    used = sum(map(len, portions))
+    counts |= {
+        "prompts": used,
+        "prompts_per_iteration": max(map(len, portions)),
+        "held_out": len(held_out),
+        "left_over": len(rest) - used,
+        "mean_prompt_tokens": sum(len(p.token_ids) for portion in portions for p in portion) / used,
+    }
+    context.output.rows = used + len(held_out) + len(to_select_by)
+
+
+def by_hash(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:
+    """A seeded permutation that depends on the prompts' content only."""
+    return sorted(prompts, key=lambda p: hashlib.sha256(f"{seed}/{p.prompt_id}".encode()).digest())
+
+
+def divide(prompts: Sequence[Prompt], parts: int, limit: int | None) -> list[list[Prompt]]:
+    """Cut into `parts` disjoint portions whose sizes differ by at most one, of at most `limit` prompts each."""
+    size, longer = divmod(len(prompts), parts)
+    starts = [part * size + min(part, longer) for part in range(parts + 1)]
+    return [list(prompts[start:stop])[:limit] for start, stop in itertools.pairwise(starts)]
+
+
+def _split(prompts: list[Prompt], count: int) -> tuple[list[Prompt], list[Prompt]]:
+    return prompts[:count], prompts[count:]
+
+
+def _first_texts(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Prompt]) -> list[str]:
+    """Some prompts as the chat template writes them."""
+    first = sorted(prompts, key=lambda prompt: prompt.prompt_id)[:_RECORDED_PROMPTS]
+    render = tokenizer.apply_chat_template
+    return [str(render(list(p.messages), add_generation_prompt=True, tokenize=False)) for p in first]
+
+
+def _ready(read: PromptRead, tokenizer: "PreTrainedTokenizerBase", data: Data, context: StageContext) -> list[Prompt]:
+    """Apply the chat template and the length limit to every prompt; count what was left out."""
+    from nemo_sspo.rollout.tokenizer import control_tokens, prompt_token_ids
+
+    prompts, overlong = [], 0
+    read, spelling = without_control_tokens(read, control_tokens(tokenizer), data.control_tokens)
+    for done, conversation in enumerate(read.conversations):
+        try:
+            token_ids = prompt_token_ids(tokenizer, conversation.messages)
+        except ValueError as error:
+            raise UserError(f"{conversation.where}: {error}") from None
+        if len(token_ids) > data.max_prompt_tokens:
+            if data.overlong_prompts == "error":
+                raise UserError(
+                    f"{conversation.where}: {len(token_ids)} tokens with the chat template, over "
+                    f"data.max_prompt_tokens={data.max_prompt_tokens}; shorten it, raise the limit, or set "
+                    "data.overlong_prompts=drop"
+                )
+            overlong += 1
+            continue
+        messages = conversation.messages
+        prompts.append(Prompt(content_id(list(messages)), messages, token_ids))
+        context.progress.update(done + 1, len(read.conversations), unit="prompts")
+    counted = {
+        "dropped_duplicate": read.duplicates,
+        "dropped_too_long": overlong,
+        "dropped_control_tokens": spelling,
+    }
+    for name, count in counted.items():
+        context.output.counts[name] = int(context.output.counts.get(name) or 0) + count
+    return prompts
+
+
+def _refuse_empty(
+    experiment: Experiment, held_out: list[Prompt], portions: list[list[Prompt]], total: int, too_long: int
+) -> None:
+    if held_out and all(portions):
+        return
+    raise UserError(too_few_prompts(experiment, total, too_long))
+
+
+def too_few_prompts(experiment: Experiment, total: int, too_long: int = 0) -> str:
+    """What is said when not every set would have a prompt; `too_long` are dropped already."""
+    data, selection = experiment.data, experiment.selection
+    asked = [] if data.held_out_prompts else [f"data.held_out_count={data.held_out_count}"]
+    asked += [f"selection.prompts={selection.prompts}"] if selection.is_on else []
+    lost = f" ({too_long} are over data.max_prompt_tokens={data.max_prompt_tokens})" if too_long else ""
+    return (
+        f"{experiment.prompts}: {total} prompts{lost} are too few for "
+        f"{' and '.join([*asked, f'iterations={experiment.iterations}'])}; give more prompts or lower these"
+    )
+
+
+def _table(prompts: Sequence[Prompt]) -> pa.Table:
+    """Sorted by id, so that equal sets make equal files."""
+    ordered = sorted(prompts, key=lambda prompt: prompt.prompt_id)
+    rows = [{"prompt_id": p.prompt_id, "messages": list(p.messages), "prompt_token_ids": p.token_ids} for p in ordered]
+    return pa.Table.from_pylist(rows, schema=PROMPTS)

@@ -1,0 +1,237 @@
+"""Sample K responses per prompt from the iteration's policy, one shard of the prompts at a time.
+
+The verbs ``rollout`` (an iteration's portion), ``rollout_held_out`` (the evaluation prompts, one shard) and
+``rollout_selection`` (the selection prompts, a shard for each candidate) are all this one; they differ in the prompts
+and in K.
+"""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS, SPELLED, TOKENS
+from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
+from nemo_sspo.artifacts.schema import PROMPTS, ROLLOUTS, content_id
+from nemo_sspo.artifacts.sources.prompts import Message
+from nemo_sspo.artifacts.store import read_table, write_table
+from nemo_sspo.artifacts.token_record import read_token_record
+from nemo_sspo.errors import UserError
+from nemo_sspo.rollout.protocol import Completion, RolloutEngine, Sampling
+from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.sampling.judged_text import OPENS_REASONING, opens_reasoning
+from nemo_sspo.tokens.control import special_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_WHOLE = {"rollout_held_out": HELD_OUT, "rollout_selection": SELECTION_PROMPTS}
+"""Prompts of the stages that do not cut them into shards."""
+
+
+def run(context: StageContext) -> None:
+    """Publish rollouts.parquet of one shard."""
+    portion = _portion(context)
+    prompts = _shard_of(context, portion)
+    settings = context.experiment.rollout
+    if settings.source is not None and context.stage == "rollout" and context.iteration == 1:
+        from nemo_sspo.stages.sampling.given_responses import take_given
+
+        take_given(context, prompts, settings.source)
+        return
+    sampling = _sampling(context)
+    context.progress.update(0, len(prompts), unit="prompts", note="loading the policy")
+
+    tokenizer = same_tokenizer(context)
+    # The longest prompt of all shards: an engine that serves several is not made for one of them.
+    longest = pc.max(pc.list_value_length(portion.column("prompt_token_ids"))).as_py() + sampling.max_tokens
+    engine = context.load_once(lambda: _engine(context, tokenizer, longest))
+    engine.begin(context.seed)
+    token_ids = prompts.column("prompt_token_ids").to_pylist()
+    started = time.monotonic()
+    completions = engine.generate(
+        token_ids, sampling, lambda done: context.progress.update(done, len(prompts), unit="prompts")
+    )
+    seconds = time.monotonic() - started
+
+    table = rollout_table(prompts, completions, tokenizer)
+    write_table(context.output.path / ROLLOUTS_FILE, table)
+    counts = rollout_counts(table)
+    context.output.counts |= counts | token_facts(context, table, tokenizer)
+    context.output.rows = table.num_rows
+    context.output.timings |= {"generation_seconds": seconds, "tokens_per_second": counts["tokens"] / seconds}
+
+
+def _engine(context: StageContext, tokenizer: "PreTrainedTokenizerBase", longest: int) -> RolloutEngine:
+    """The policy in vLLM, for sequences of up to `longest` tokens."""
+    from nemo_sspo.rollout.tokenizer import stop_token_ids
+    from nemo_sspo.rollout.vllm_engine import VllmEngine
+
+    return VllmEngine(
+        context.policy,
+        context.experiment.engine,
+        seed=context.seed,
+        max_model_len=longest,
+        stop_token_ids=stop_token_ids(context.policy, tokenizer),
+    )
+
+
+def same_tokenizer(context: StageContext) -> "PreTrainedTokenizerBase":
+    """The sampling policy's tokenizer.
+
+    Raises:
+        UserError: it gives other token ids, here, than the one that made the prompts.
+    """
+    from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, refuse_other_tokens
+
+    prompts = context.input("prompts")
+    tokenizer = load_policy_tokenizer(context.policy, context.experiment.data.template_arguments)
+    refuse_other_tokens(tokenizer, read_token_record(prompts.file(TOKENS)), context.policy, prompts)
+    return tokenizer
+
+
+def _sampling(context: StageContext) -> Sampling:
+    settings = context.experiment.rollout
+    return Sampling(
+        samples=_samples(context),
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_tokens=settings.max_response_tokens,
+    )
+
+
+def _samples(context: StageContext) -> int:
+    """Responses per prompt. Only of a new policy an evaluation looks for the best of n."""
+    settings = context.experiment.rollout
+    if context.stage == "rollout":
+        return settings.samples_per_prompt
+    usual = settings.held_out_samples_per_prompt
+    if context.stage == "rollout_selection" or context.iteration == 0:
+        return usual
+    return max(usual, context.experiment.evaluation.best_of_n or 0)
+
+
+def _portion(context: StageContext) -> pa.Table:
+    """The prompts that all shards together sample, sorted by id; each candidate answers all of them."""
+    name = _WHOLE.get(context.stage, PORTION.format(iteration=context.iteration))
+    return read_table(context.input("prompts").file(name), PROMPTS).sort_by("prompt_id")
+
+
+def _shard_of(context: StageContext, portion: pa.Table) -> pa.Table:
+    """The contiguous slice of the prompts that this shard samples."""
+    if context.stage in _WHOLE:
+        return portion
+    shards = context.experiment.rollout.shards
+    start, stop = (portion.num_rows * shard // shards for shard in (context.shard, context.shard + 1))
+    if start == stop:
+        raise UserError(
+            f"rollout.shards={shards} is more than the {portion.num_rows} prompts of "
+            f"{PORTION.format(iteration=context.iteration)}; lower it"
+        )
+    return portion.slice(start, stop - start)
+
+
+def conversation_text(messages: Sequence[Message]) -> str:
+    """What the oracle sees of a prompt: a single message as it is, several with the speaker's name before each."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
+
+
+def rollout_table(
+    prompts: pa.Table, completions: Sequence[Sequence[Completion]], tokenizer: "PreTrainedTokenizerBase"
+) -> pa.Table:
+    """One row per prompt. A response's id is the hash of its prompt and its tokens: equal responses share one."""
+    rows = []
+    for prompt, responses in zip(prompts.to_pylist(), completions, strict=True):
+        rows.append(
+            {
+                "prompt_id": prompt["prompt_id"],
+                "prompt": conversation_text(prompt["messages"]),
+                "messages": prompt["messages"],
+                "prompt_token_ids": prompt["prompt_token_ids"],
+                "responses": [_response(prompt["prompt_id"], completion, tokenizer) for completion in responses],
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=ROLLOUTS)
+
+
+def _response(prompt_id: str, completion: Completion, tokenizer: "PreTrainedTokenizerBase") -> dict:
+    from nemo_sspo.rollout.tokenizer import response_text
+
+    if not all(map(math.isfinite, completion.logprobs)):
+        raise UserError(f"prompt {prompt_id}: a log-prob of a response is not finite; is the policy whole?")
+    stopped = completion.finish_reason == "stop"
+    return {
+        "response_id": content_id(prompt_id, completion.token_ids),
+        "text": response_text(tokenizer, completion.token_ids, stopped=stopped),
+        "token_ids": completion.token_ids,
+        "logprobs": completion.logprobs,
+        "finish_reason": completion.finish_reason,
+    }
+
+
+def rollout_counts(table: pa.Table) -> dict[str, int | float]:
+    """Facts of a rollouts table for the summary."""
+    responses = table.column("responses").combine_chunks().flatten()
+    texts, reasons = responses.field("text").to_pylist(), responses.field("finish_reason").to_pylist()
+    tokens = len(responses.field("token_ids").flatten())
+    distinct = sum(len(set(texts_of_prompt)) for texts_of_prompt in _grouped(texts, len(texts) // table.num_rows))
+    return {
+        "prompts": table.num_rows,
+        "responses": len(texts),
+        "tokens": tokens,
+        "mean_tokens": tokens / len(texts),
+        "unfinished": reasons.count("length"),
+        "empty": sum(not text.strip() for text in texts),
+        "duplicates": len(texts) - distinct,
+    }
+
+
+def token_facts(context: StageContext, table: pa.Table, tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | float]:
+    """What the responses' tokens and texts do not agree in; the responses that spell control tokens go to a file."""
+    from nemo_sspo.rollout.tokenizer import control_tokens, policy_turn
+
+    control = control_tokens(tokenizer)
+    responses = table.column("responses").combine_chunks().flatten()
+    spelled = {
+        id_: token
+        for id_, text in zip(
+            responses.field("response_id").to_pylist(), responses.field("text").to_pylist(), strict=True
+        )
+        if (token := control.spelled(text)) is not None
+    }
+    if spelled:
+        (context.output.path / SPELLED).write_text(json.dumps(spelled, indent=1) + "\n", encoding="utf-8")
+    nameless = set(pc.unique(responses.field("token_ids").flatten()).to_pylist()) - set(tokenizer.get_vocab().values())
+    if nameless:
+        print(
+            f"{len(nameless)} sampled token ids are no tokens of the tokenizer, and no text shows them: {min(nameless)}"
+        )
+    prompt = policy_turn(tokenizer).prompt
+    opened = opens_reasoning(prompt, context.experiment.judging.reasoning_tags)
+    return {
+        "control_tokens": len(spelled),
+        "control_ids": _with_control_ids(responses, tokenizer),
+        "ids_without_token": len(nameless),
+        **({OPENS_REASONING: 1} if opened else {}),
+    }
+
+
+def _with_control_ids(responses: pa.StructArray, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Responses with a control token before their end, which their text does not show."""
+    vocabulary, lists = tokenizer.get_vocab(), responses.field("token_ids")
+    special = [vocabulary[token] for token in special_tokens(tokenizer) if token in vocabulary]
+    is_control, lengths = np.isin(lists.flatten().to_numpy(), special), lists.value_lengths().to_numpy()
+    stopped = pc.equal(responses.field("finish_reason"), "stop").to_numpy(zero_copy_only=False).astype(bool)
+    is_control[np.cumsum(lengths)[stopped & (lengths > 0)] - 1] = False
+    return len(np.unique(np.repeat(np.arange(len(lists)), lengths)[is_control]))
+
+
+def _grouped(values: list[str], size: int) -> list[list[str]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]

@@ -1,0 +1,40 @@
+"""A trained policy as a Hugging Face directory.
+
+The verbs ``export`` (the iteration's policy, which the next one samples from, with its model card) and
+``export_candidate`` (a checkpoint that may become it, a shard each) are both this one.
+"""
+
+from nemo_sspo.artifacts.layout import HF_MODEL, candidate_checkpoint
+from nemo_sspo.megatron.nemo.convert import export_policy
+from nemo_sspo.megatron.nemo.precision import params_dtype
+from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.training.chosen import policy_checkpoint, policy_selection
+from nemo_sspo.stages.training.generation_config import write_generation_config
+from nemo_sspo.stages.training.model_card import MODEL_CARD, model_card
+
+
+def run(context: StageContext) -> None:
+    """Convert the trained weights exactly; config, tokenizer and chat template are those of the base policy."""
+    trained, directory = context.input("checkpoint"), context.output.path / HF_MODEL
+    is_candidate = context.stage == "export_candidate"
+    context.progress.update(0, 1, unit="models")
+    context.output.counts["parameters"] = export_policy(
+        trained.file(candidate_checkpoint(context.shard, context.experiment.selection.candidates))
+        if is_candidate
+        else policy_checkpoint(context),
+        trained.file(HF_MODEL),
+        directory,
+        params_dtype(context.experiment.precision),
+    )
+    write_generation_config(directory, context.experiment.rollout)
+    if not is_candidate:
+        card = model_card(
+            context.experiment,
+            context.iteration,
+            prompts=context.input("prompts").manifest,
+            pairs=context.input("build_pairs").manifest,
+            train=trained.manifest,
+            selection=policy_selection(context),
+        )
+        (directory / MODEL_CARD).write_text(card, encoding="utf-8")
+    context.progress.update(1, 1, unit="models")

@@ -1,0 +1,62 @@
+"""Log-probs of the reference policy for every pair: what training measures the policy's change against."""
+
+import pyarrow as pa
+import torch
+
+from nemo_sspo.artifacts.layout import HF_MODEL, PAIRS, REFERENCE
+from nemo_sspo.artifacts.schema import PAIRS as PAIRS_SCHEMA
+from nemo_sspo.artifacts.schema import REFERENCE as REFERENCE_SCHEMA
+from nemo_sspo.artifacts.store import read_table, write_table
+from nemo_sspo.megatron.batches.fit import require_fit
+from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.nemo.checked_reference import RolloutLogps, reference_logps, sampled_rows
+from nemo_sspo.megatron.nemo.reference import ReferenceJob
+from nemo_sspo.megatron.runtime.ranks import on_every_rank
+from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.sampling.rollout_logps import rollout_logps
+from nemo_sspo.stages.training.chosen import policy_checkpoint
+
+
+def run(context: StageContext) -> None:
+    """Compute on all ranks of the training layout; rank 0 writes the table."""
+    experiment, checkpoint = context.experiment, context.input("checkpoint")
+    pairs = PairTable.read(context.input("build_pairs").path)
+    rollout = _rollout(context, len(pairs)) if experiment.train.reference_source == "rollout_checked" else None
+    job = ReferenceJob(
+        pairs,
+        policy_checkpoint(context),
+        checkpoint.file(HF_MODEL),
+        experiment.train,
+        experiment.parallel,
+        experiment.precision,
+        context.progress,
+    )
+    require_fit(pairs, job.hf_dir)
+    found = on_every_rank(lambda: reference_logps(job, rollout), experiment.parallel.world_size)
+    if found is None:
+        return
+    chosen, rejected = found.logps_N2.T.tolist()
+    chosen_tokens, rejected_tokens = zip(*pairs.response_tokens(), strict=True)
+    columns = [pairs.pair_ids, chosen, rejected, chosen_tokens, rejected_tokens]
+    write_table(context.output.path / REFERENCE, pa.table(columns, schema=REFERENCE_SCHEMA))
+    context.output.rows = len(pairs)
+    context.output.counts |= {
+        "pairs": len(pairs),
+        "logp_per_token": (sum(chosen) + sum(rejected)) / (sum(chosen_tokens) + sum(rejected_tokens)),
+        "source": found.source,
+        "checked_pairs": found.checked,
+        "largest_difference": found.largest_difference,
+        "mean_difference": found.mean_difference,
+    }
+
+
+def _rollout(context: StageContext, pairs: int) -> RolloutLogps:
+    """What the engine that sampled the pairs' responses found for them."""
+    train = context.experiment.train
+    table = read_table(context.input("build_pairs").file(PAIRS), PAIRS_SCHEMA).combine_chunks()
+    ids = [pa.concat_arrays(table.column(side).chunks) for side in ("chosen_id", "rejected_id")]
+    return RolloutLogps(
+        torch.from_numpy(rollout_logps(ids, context.inputs["rollout"])),
+        sampled_rows(pairs, train.reference_check_share, context.seed),
+        train.reference_tolerance,
+    )

@@ -1,0 +1,198 @@
+"""One iteration of S-SPPO: the policy moves towards its calibrated win rates and pushes the pairs' states apart."""
+
+import shutil
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from torch import Tensor
+
+from nemo_sspo.artifacts.layout import HF_MODEL, METRICS, NEMO_CHECKPOINT, VOLATILE, candidate_checkpoint
+from nemo_sspo.artifacts.manifest import digest_of
+from nemo_sspo.artifacts.progress import Progress
+from nemo_sspo.artifacts.store import link_tree
+from nemo_sspo.config.binding import bind
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.variants import Loss, Repulsion, SppoHardLoss, SppoLoss, SppoSingleLoss
+from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.batches.fit import require_fit
+from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.checkpoints.state_files import INDEX, damage
+from nemo_sspo.megatron.head.choice import choose_head
+from nemo_sspo.megatron.loss.loss import PreferenceObjective
+from nemo_sspo.megatron.models.hf_files import copy_side_files
+from nemo_sspo.megatron.nemo.checked_reference import refuse_other_reference
+from nemo_sspo.megatron.nemo.model_config import training_config
+from nemo_sspo.megatron.nemo.reference import ReferenceJob
+from nemo_sspo.megatron.nemo.resume import states
+from nemo_sspo.megatron.nemo.step_log import read_log
+from nemo_sspo.megatron.nemo.training import TrainingJob, train_rank
+from nemo_sspo.megatron.runtime.ranks import on_every_rank
+from nemo_sspo.objective.losses import LOSSES, PairTargets, loss_at_start
+from nemo_sspo.objective.repulsion import REPULSIONS, repulsion_weight
+from nemo_sspo.objective.separable import SEPARABLE
+from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.runner.registry import stage_settings
+from nemo_sspo.stages.training.chosen import policy_checkpoint
+from nemo_sspo.stages.training.step1 import STEP1_TOLERANCE
+
+STEP1_ROUNDING = 1e-6
+
+
+def run(context: StageContext) -> None:
+    """Train on all ranks; rank 0 publishes the checkpoint, the Hugging Face files beside it, and the step metrics."""
+    job = _job(context)
+    refuse_too_many_candidates(job)
+    # What is wrong with the policy or the layout shall be one line, not every rank's traceback.
+    training_config(job.hf_dir, job.parallel, job.precision, job.train)
+    require_fit(job.pairs, job.hf_dir)
+    metrics = on_every_rank(lambda: _train(job, checks=_starts_from_its_reference(context)), job.parallel.world_size)
+    # The weights are on disk: told to stop now, what is left to publish is done in the time that remains.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if metrics is None:
+        return
+    output = context.output
+    copy_side_files(job.hf_dir, output.path / HF_MODEL)
+    for number, directory in enumerate(job.earlier_candidates.values()):
+        _take_in(directory, output.path / candidate_checkpoint(number, job.candidates))
+    job.logs.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(job.metrics_file, output.path / METRICS)
+    shutil.copyfile(job.timings_file, job.logs / job.timings_file.name)
+    output.rows = len(job.pairs)
+    output.counts |= _facts(metrics) | {"pairs": len(job.pairs)} | _step1_identity(context, job, metrics[0])
+    output.counts["head"] = choose_head(job.train, separable=job.objective.separable)
+    output.notes += job.notes
+    output.timings |= _timings(read_log(job.timings_file))
+
+
+def _train(job: TrainingJob, *, checks: bool) -> list[dict[str, Any]]:
+    """On each rank; before the first step a sample of the pairs' reference is computed again, if `checks`."""
+    if checks and not states(job.scratch):
+        policy = (job.weights, job.hf_dir, job.train, job.parallel, job.precision)
+        refuse_other_reference(ReferenceJob(job.pairs, *policy, Progress(None)), job.seed)
+    return train_rank(job)
+
+
+def _starts_from_its_reference(context: StageContext) -> bool:
+    """Whether the policy that training starts from is the one that its pairs' log-ratios are taken against."""
+    return context.experiment.train.reference == "previous" or context.iteration == 1
+
+
+def _take_in(candidate: Path, target: Path) -> None:
+    """Link a candidate's checkpoint, which has lain in the scratch, into the artifact; raises UserError if damaged."""
+    if problem := damage(candidate):
+        raise UserError(f"{problem}: a candidate is damaged; `nemo-sspo redo <run> --from <this step>` trains anew")
+    link_tree(candidate, target)
+    (target / INDEX).unlink()  # the manifest has the digests from here on
+
+
+def _job(context: StageContext) -> TrainingJob:
+    experiment, checkpoint = context.experiment, context.input("checkpoint")
+    return TrainingJob(
+        pairs=PairTable.read(context.input("build_pairs").path, context.input("reference_logps").path),
+        weights=policy_checkpoint(context),
+        hf_dir=checkpoint.file(HF_MODEL),
+        output=context.output.path / NEMO_CHECKPOINT,
+        scratch=_scratch(context),
+        logs=context.output.path / VOLATILE,
+        run_name=f"{experiment.name}.iter_{context.iteration}",
+        train=experiment.train,
+        parallel=experiment.parallel,
+        precision=experiment.precision,
+        objective=objective_of(experiment),
+        repulsion_weight=_repulsion_weight(experiment.repulsion),
+        seed=context.seed,
+        progress=context.progress,
+        candidates=experiment.selection.candidates,
+    )
+
+
+def refuse_too_many_candidates(job: TrainingJob) -> None:
+    """Raise a UserError when two candidates would be the same checkpoint."""
+    if job.candidates > (steps := len(job.batches)):
+        raise UserError(
+            f"selection.candidates={job.candidates} is more than the {steps} optimizer steps of {len(job.pairs)} "
+            "pairs; lower it or train.global_batch_size, or raise train.train_epochs"
+        )
+
+
+def _scratch(context: StageContext) -> Path:
+    """Where this very job's state lies: a state of other settings or inputs is never resumed from."""
+    inputs = {name: [artifact.manifest.digest for artifact in group] for name, group in context.inputs.items()}
+    identity = {"settings": stage_settings(context.experiment, context.stage), "inputs": inputs}
+    return context.scratch / digest_of(identity)[:16]
+
+
+def objective_of(experiment: Experiment) -> PreferenceObjective:
+    """The loss and the repulsion of an experiment, as functions with their parameters bound."""
+    repulsion = experiment.repulsion
+    arguments = {"hinge": {"margin": repulsion.margin}, "kernel": {"temperature": repulsion.temperature}}
+    return PreferenceObjective(
+        loss=_scaled_loss(experiment.loss),
+        repulsion=partial(REPULSIONS[repulsion.form], **arguments.get(repulsion.form, {})),
+        pooling=repulsion.pooling,
+        separable=experiment.loss.kind in SEPARABLE,
+    )
+
+
+def _scaled_loss(variant: Loss) -> Callable[[Tensor, Tensor, PairTargets], Tensor]:
+    loss = bind("loss", variant, LOSSES, exclude={"scale"})
+    if isinstance(variant, SppoLoss | SppoSingleLoss | SppoHardLoss) and variant.scale == "beta":
+        # beta = 1 / eta: the square of (beta d - (p - 1/2)) in place of (d - eta (p - 1/2)).
+        return partial(_times, loss, variant.eta**-2)
+    return loss
+
+
+def _times(loss: Callable[..., Tensor], factor: float, *arguments: Tensor | PairTargets) -> Tensor:
+    return factor * loss(*arguments)
+
+
+def _repulsion_weight(repulsion: Repulsion) -> Callable[[int, int], float]:
+    return partial(repulsion_weight, weight=repulsion.weight, schedule=repulsion.schedule)
+
+
+def _facts(metrics: list[dict[str, Any]]) -> dict[str, float | int]:
+    first, last = metrics[0], metrics[-1]
+    return {
+        "steps": len(metrics),
+        "loss_first": first["loss"],
+        "loss_last": last["loss"],
+        "d_chosen_last": last["d_chosen"],
+        "d_rejected_last": last["d_rejected"],
+    }
+
+
+def _timings(steps: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over the steps but the first, which pays for what is allocated and compiled once."""
+    later = steps[1:] or steps
+    timings = {"seconds_per_step": fmean(line["seconds"] for line in later)}
+    if "mfu" in steps[0]:
+        timings["mfu"] = fmean(line["mfu"] for line in later)
+    # Of the fullest rank, on its GPU where it has one; the manifest's other figure is the stage's own process.
+    timings["rank_peak_memory_gib"] = max(line["peak_memory_gib"] for line in steps)
+    return timings
+
+
+def _step1_identity(context: StageContext, job: TrainingJob, first: dict[str, Any]) -> dict[str, float]:
+    """The first preference loss and its closed form (every log-ratio 0), where the run starts from its reference.
+
+    Raises RuntimeError when they differ in fp32: then the reference log-probs are not the starting policy's.
+    """
+    measured = first["preference_loss"]
+    # The engine's log-probs are equal within a tolerance only, of which their own check has told.
+    if (
+        not _starts_from_its_reference(context)
+        or context.input("reference_logps").manifest.counts.get("source") == "rollout"
+    ):
+        return {"step1_loss": measured}
+    expected = loss_at_start(job.objective.loss, job.pairs.targets(job.batches[0].pairs)).mean().item()
+    off = abs(measured - expected) > STEP1_TOLERANCE[job.precision.kind] * abs(expected) + STEP1_ROUNDING
+    if off and job.precision.kind == "fp32":
+        raise RuntimeError(
+            f"step 1: the preference loss is {measured:.6g}, but with every log-ratio 0 it is {expected:.6g}; "
+            "the reference log-probs are not those of the policy that training starts from"
+        )
+    return {"step1_loss": measured, "step1_closed_form": expected}

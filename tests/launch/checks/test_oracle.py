@@ -1,0 +1,110 @@
+"""Preflight of the oracle: what can be said to be wrong with its settings before a run starts."""
+
+from nemo_sspo.artifacts.sources.weight_headers import TensorHeader
+from nemo_sspo.launch.checks import environments as check_environments
+from nemo_sspo.launch.checks import oracle as check_oracle
+from tests.launch.test_preflight import edit, found, only, place  # noqa: F401 - a fixture
+from tests.launch.tiny_models import ORACLE_TENSORS, write_reward_model, write_safetensors
+
+
+def test_oracle(place):  # noqa: F811
+    edit(place / "oracle" / "config.json", model_type="llama", source_prefix_id=None)
+    assert "not a PairRM" in only()
+    assert only("oracle.path=./absent") == "oracle.path=./absent: no such directory, and not a hub id (owner/name)"
+
+
+def test_an_oracle_whose_weights_are_another_models(place):  # noqa: F811
+    """What transformers or torch would drop unread, or fill with random values, is told by the files alone."""
+    layers = [f"pretrained_model.encoder.layer.{index}.output.dense.weight" for index in range(3)]
+    write_safetensors(place / "oracle" / "model.safetensors", *ORACLE_TENSORS, *layers)
+    edit(place / "oracle" / "config.json", num_hidden_layers=2)
+    assert "its weights hold layer 2, config.json has 2 layers" in only()
+    edit(place / "oracle" / "config.json", num_hidden_layers=4)
+    assert "its weights lack layer 3, config.json has 4 layers" in only()
+    edit(place / "oracle" / "config.json", num_hidden_layers=3)
+    assert found() == []
+
+    reward, weights = ("oracle=reward_model", "oracle.path=reward"), place / "reward" / "model.safetensors"
+    write_reward_model(place / "reward")
+    edit(place / "reward" / "config.json", num_hidden_layers=1)
+    write_safetensors(weights, "model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight", "score.weight")
+    assert "its weights hold layer 1, config.json has 1 layers" in only(*reward)
+    write_safetensors(weights, "model.layers.0.mlp.up_proj.weight", "lm_head.weight")
+    assert "its weights lack score.weight or classifier.weight" in only(*reward)
+    write_safetensors(weights, "model.layers.0.mlp.up_proj.lora_A.default.weight", "score.weight")
+    assert "an adapter that is not merged" in only(*reward)
+    write_safetensors(weights, "model.layers.0.mlp.up_proj.weight", "score.weight", dtype="F8_E4M3")
+    assert "its weights are quantized (model.layers.0.mlp.up_proj.weight is F8_E4M3)" in only(*reward)
+    (place / "reward" / "adapter_config.json").write_text("{}")
+    assert "adapter_config.json asks for an adapter that is not merged" in only(*reward)
+
+
+def test_reward_model(place):  # noqa: F811
+    write_reward_model(place / "reward")
+    reward = ("oracle=reward_model", "oracle.path=reward")
+    assert found(*reward) == []
+    assert "['DebertaV2PairRM'] is no sequence classifier" in only("oracle=reward_model", "oracle.path=oracle")
+    edit(place / "reward" / "config.json", num_labels=None, id2label={"0": "bad", "1": "good"})
+    assert "a classifier of 2 classes; a reward model has one output" in only(*reward)
+    edit(place / "reward" / "config.json", num_labels=1, auto_map={"AutoModel": "code.py"})
+    assert "give oracle.trust_remote_code=true" in only(*reward)
+    assert found(*reward, "oracle.trust_remote_code=true") == []
+    edit(place / "reward" / "config.json", auto_map=None)
+    edit(place / "reward" / "config.json", vocab_size=255)
+    assert "its tokenizer has 256 tokens, the model 255 rows" in only(*reward)
+    edit(place / "reward" / "config.json", vocab_size=256)
+    (place / "reward" / "model.safetensors").write_bytes(b"\x10")
+    assert "not a safetensors file, or cut short" in only(*reward)
+    (place / "reward" / "tokenizer.json").unlink()
+    assert "no tokenizer beside the weights" in found(*reward)[1]
+    assert "no such directory" in only("oracle=reward_model", "oracle.path=./absent")
+
+
+JUDGE = ("oracle=llm_judge", "oracle.model=m", "oracle.endpoint=http://127.0.0.1:8000/v1")
+
+
+def test_llm_judge(place, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setattr(check_environments, "JUDGE_PACKAGE", "json")
+    assert found(oracle=JUDGE) == []
+    assert "not a URL" in only("oracle.endpoint=127.0.0.1", oracle=JUDGE)
+    assert "hunter2" not in only("oracle.endpoint='http://me:hunter2@host/v1'", oracle=JUDGE)
+    assert "oracle.template=absent.txt: cannot be read" in only("oracle.template=absent.txt", oracle=JUDGE)
+    monkeypatch.setattr(check_environments, "JUDGE_PACKAGE", "no_such_client")
+    assert "lacks no_such_client" in only(oracle=JUDGE)
+    monkeypatch.setattr(check_environments, "JUDGE_PACKAGE", "json")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert only(oracle=JUDGE).startswith("oracle.api_key_variable=OPENAI_API_KEY: not set")
+    assert found("oracle.api_key_variable=null", oracle=JUDGE) == []
+
+
+def test_a_plan_that_costs_more_than_the_cap_is_refused(place, monkeypatch):  # noqa: F811
+    """25 prompts train with K=5 responses, both orders; 5 are held out, with 2 x 2 responses 1 + 2 opponents."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setattr(check_environments, "JUDGE_PACKAGE", "json")
+    planned = 25 * 5 * 4 + 3 * (5 * 2 * 2 * 2)
+    assert f"the run may ask for {planned} comparisons" in only(f"oracle.max_requests={planned - 1}", oracle=JUDGE)
+    assert found(f"oracle.max_requests={planned}", oracle=JUDGE) == []
+    fewer = ("data.prompts_per_iteration=3", f"oracle.max_requests={2 * 3 * 20 + 120}")
+    assert found(*fewer, oracle=JUDGE) == []
+
+
+def test_function_and_policy_judge(place):  # noqa: F811
+    assert found(oracle=("oracle=function", "oracle.function=json:loads")) == []
+    assert "lacks no_such_package" in only(oracle=("oracle=function", "oracle.function=no_such_package.rules:f"))
+    assert found(oracle=("oracle=policy_judge",)) == []
+    assert "cannot be read" in only("oracle.template=absent.txt", oracle=("oracle=policy_judge",))
+
+
+def test_a_reward_model_that_its_one_gpu_cannot_hold(place, monkeypatch):  # noqa: F811
+    write_reward_model(place / "reward")
+    gpus = ("cluster.gpus=4", "precision=bf16")
+    reward = ("oracle=reward_model", "oracle.path=reward", *gpus)
+    assert found(*reward) == []
+    monkeypatch.setattr(check_oracle, "model_headers", lambda files: {"w": TensorHeader("BF16", (27 * 10**9,))})
+    assert found(*reward) == []
+    assert "its weights take 101 GiB of the one GPU" in only(*reward, "oracle.precision=float32")
+    monkeypatch.setattr(check_oracle, "model_headers", lambda files: {"w": TensorHeader("BF16", (70 * 10**9,))})
+    assert "its weights take 130 GiB of the one GPU that an oracle has" in only(*reward)
+    assert found(*reward, "oracle.gpu_memory_gib=180") == []
+    assert found("oracle=reward_model", "oracle.path=reward") == []  # on a CPU

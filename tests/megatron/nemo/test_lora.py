@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+pytest.importorskip("nemo.collections.llm")
+
+import lightning.pytorch as pl
+import pyarrow as pa
+import torch
+from megatron.core import dist_checkpointing
+from nemo.lightning.pytorch.strategies import MegatronStrategy
+
+from nemo_sspo.artifacts.progress import Progress
+from nemo_sspo.config.stages import Parallel, Train
+from nemo_sspo.config.variants import Fp32Precision
+from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.batches.batch_plan import by_length
+from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
+from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.checkpoints.weights import WEIGHTS
+from nemo_sspo.megatron.loss.hidden_states import unwrap
+from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
+from nemo_sspo.megatron.nemo import training
+from nemo_sspo.megatron.nemo.convert import export_policy
+from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
+from nemo_sspo.megatron.nemo.data import PairDataModule
+from nemo_sspo.megatron.nemo.lora import Adapters
+from nemo_sspo.megatron.nemo.model import SSPOModel
+from nemo_sspo.megatron.nemo.model_config import training_config
+from nemo_sspo.megatron.nemo.recipe import trainer
+from nemo_sspo.megatron.nemo.reference import _Collect
+from nemo_sspo.megatron.runtime.forked_ranks import run_forked
+from tests.megatron.nemo.test_reference import hugging_face_logps
+from tests.megatron.nemo.test_training import killed_after_a_state
+from tests.megatron.nemo.worlds import SECONDS, VOCAB, job, train
+
+RANK = 4
+LORA: dict[str, Any] = {"peft": "lora", "lora_rank": RANK, "lora_alpha": 10.0}
+
+
+def modules_of(trainer: pl.Trainer) -> list[torch.nn.Module]:
+    """This rank's chunks of the Megatron model."""
+    return [unwrap(chunk) for chunk in cast(MegatronStrategy, trainer.strategy).megatron_parallel]
+
+
+class _Watching(training._SaveWeights):
+    """Asserts, before the adapters are merged, that they are all that was trained."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._before = [{n: p.clone() for n, p in m.named_parameters()} for m in modules_of(trainer)]
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for module, before in zip(modules_of(trainer), self._before, strict=True):
+            assert sum(".adapter." in name for name in before) == 4 * 2 * len(module.decoder.layers)
+            for name, parameter in module.named_parameters():
+                is_adapter = ".adapter." in name
+                assert parameter.requires_grad == hasattr(parameter, "main_grad") == is_adapter, name
+                assert is_adapter or parameter.grad is None, name
+                assert torch.equal(parameter, before[name]) != is_adapter, name
+        super().on_train_end(trainer, pl_module)
+
+
+def train_watched(lora: training.TrainingJob) -> list[dict[str, Any]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_SaveWeights", _Watching)
+        return train(lora)
+
+
+@pytest.fixture(scope="module")
+def alone(supervised: PairTable, imported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
+    """What adapters learn in one process: its output and metrics."""
+    output = tmp_path_factory.mktemp("lora")
+    return output, train_watched(job(supervised, imported, output, Parallel(), **LORA))
+
+
+def exported(checkpoint: Path, imported: Path, directory: Path) -> Path:
+    export_policy(checkpoint, imported / "hf", directory / "hf", torch.float32)
+    return directory / "hf"
+
+
+def test_new_adapters_leave_the_first_step_as_it_was(
+    supervised: PairTable, imported: Path, alone: Any, tmp_path: Path
+) -> None:
+    whole = train(job(supervised, imported, tmp_path, Parallel(), train_epochs=1))
+    for name in ("loss", "preference_loss", "repulsion", "d_chosen", "d_rejected"):
+        assert alone[1][0][name] == whole[0][name], name
+        assert alone[1][-1][name] != whole[0][name], name
+
+
+@pytest.mark.parametrize(
+    ("parallel", "settings"),
+    [
+        (Parallel(tensor=2, pipeline=2), {}),
+        (Parallel(tensor=2, sequence=True), {"recompute": "full"}),
+        (Parallel(pipeline=2, virtual_pipeline=2, distributed_optimizer=False), {"recompute": "selective"}),
+    ],
+    ids=["TP2 PP2", "TP2 SP, recomputed", "PP2 VPP2"],
+)
+def test_every_layout_trains_the_same_adapters(
+    supervised: PairTable, imported: Path, alone: Any, tmp_path: Path, parallel: Parallel, settings: dict[str, Any]
+) -> None:
+    found = train_watched(job(supervised, imported, tmp_path, parallel, **LORA, **settings))
+    for ours, theirs in zip(found, alone[1], strict=True):
+        tolerance = 1e-6 if ours["step"] == 1 else 1e-4
+        for name in ("loss", "preference_loss", "repulsion", "grad_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=tolerance, abs=1e-6), (ours["step"], name)
+
+
+def test_the_new_policy_differs_by_a_matrix_of_low_rank(
+    policy: Path, imported: Path, alone: Any, tmp_path: Path
+) -> None:
+    stored = dist_checkpointing.load_tensors_metadata(str(alone[0] / "nemo" / WEIGHTS))
+    assert not [key for key in stored if "adapter" in key]
+    before = dict(SafetensorsDirectory(policy))
+    after = dict(SafetensorsDirectory(exported(alone[0] / "nemo", imported, tmp_path)))
+    assert set(after) == set(before)
+    for name, weight in after.items():
+        change = weight.double() - before[name].double()
+        if "_proj" not in name:
+            assert torch.equal(weight, before[name]), name
+            continue
+        singular = torch.linalg.svdvals(change)
+        # What is left beyond the rank is the rounding of the sum.
+        assert singular[RANK - 1] > 1e-4, name
+        assert singular[RANK] < 1e-2 * singular[RANK - 1], name
+
+
+class _LargeAdapters(pl.Callback):
+    """Gives B numbers that matter, and saves the merged model after the log-probs were computed."""
+
+    def __init__(self, directory: Path) -> None:
+        self._save = training._SaveWeights(directory, {})
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        torch.manual_seed(trainer.global_rank)
+        with torch.no_grad():
+            for module in modules_of(trainer):
+                for name, parameter in module.named_parameters():
+                    if name.endswith("adapter.linear_out.weight"):
+                        parameter.normal_(std=0.1)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save.on_train_end(trainer, pl_module)
+
+
+def adapted_logps(pairs: PairTable, imported: Path, parallel: Parallel, output: Path) -> torch.Tensor:
+    """Log-probs [N, 2] of a model with adapters, on this rank; its merged weights go to `output`."""
+    settings = Train(global_batch_size=8, micro_batch_size=2, lora_rank=RANK)
+    batches = by_length(pairs.row_tokens(), global_batch_size=8)
+    with nemo_cpu_runtime():
+        config = training_config(imported / "hf", parallel, Fp32Precision(), settings)
+        model = SSPOModel(config, imported / "nemo", VOCAB, 64, adapters=Adapters(RANK, alpha=10.0, seed=1))
+        collect = _Collect(len(pairs), len(batches), Progress(None))
+        test = trainer(parallel, Fp32Precision(), max_steps=None, callbacks=[_LargeAdapters(output), collect])
+        plan = MicrobatchPlan(pairs, batches, settings, parallel)
+        test.test(model, datamodule=PairDataModule(plan), verbose=False)
+        return collect.gather()
+
+
+@pytest.mark.parametrize(
+    "parallel",
+    [Parallel(tensor=2, sequence=True), Parallel(tensor=2, pipeline=2)],
+    ids=["TP2 SP", "TP2 PP2"],
+)
+def test_merged_weights_have_the_adapted_models_log_probs(
+    policy: Path, imported: Path, pairs: pa.Table, tmp_path: Path, parallel: Parallel
+) -> None:
+    def on_rank() -> torch.Tensor:
+        return adapted_logps(PairTable(pairs, None), imported, parallel, tmp_path / "nemo")
+
+    adapted_N2 = run_forked(on_rank, parallel.world_size, timeout=SECONDS)[0]
+    merged_N2 = hugging_face_logps(exported(tmp_path / "nemo", imported, tmp_path), pairs)
+    torch.testing.assert_close(merged_N2, adapted_N2, rtol=1e-5, atol=1e-5)
+    assert (merged_N2 - hugging_face_logps(policy, pairs)).abs().max() > 1.0
+
+
+def test_resuming_restores_the_adapters(
+    supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = job(supervised, imported, tmp_path / "whole", Parallel(tensor=2), **LORA)
+    expected = train(whole)
+    killed = job(supervised, imported, tmp_path / "killed", Parallel(tensor=2), checkpoint_every_steps=3, **LORA)
+    killed_after_a_state(killed, monkeypatch)
+    shutil.copytree(killed.scratch, tmp_path / "moved" / "scratch")
+    assert train(killed) == expected
+    ours, theirs = (
+        dict(SafetensorsDirectory(exported(one.output, imported, tmp_path / one.output.parent.name)))
+        for one in (killed, whole)
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+    moved = job(supervised, imported, tmp_path / "moved", Parallel(pipeline=2), checkpoint_every_steps=3, **LORA)
+    for line, other in zip(train(moved), expected, strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-4), line["step"]
+
+
+def test_a_rank_that_does_not_divide_is_refused(imported: Path) -> None:
+    with pytest.raises(UserError, match=r"lora_rank=3 .* parallel\.tensor=2"):
+        training_config(imported / "hf", Parallel(tensor=2), Fp32Precision(), Train(peft="lora", lora_rank=3))

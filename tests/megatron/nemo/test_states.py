@@ -1,0 +1,95 @@
+"""A damaged state is never resumed from: it is set aside by name, and the one before it is taken."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nemo.collections.llm")
+
+from nemo_sspo.config.stages import Parallel
+from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.checkpoints.state_files import INDEX, damage
+from nemo_sspo.megatron.nemo.resume import SaveState, states
+from nemo_sspo.megatron.nemo.training import TrainingJob
+from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError
+from tests.megatron.nemo.worlds import job, train
+
+PARALLEL = Parallel(tensor=2)
+
+
+class _Killed(SaveState):
+    def on_train_batch_end(self, trainer: Any, *args: object) -> None:
+        super().on_train_batch_end(trainer, *args)
+        if trainer.global_step == 5:
+            os._exit(9)
+
+
+def killed_in_step_5(pairs: PairTable, imported: Path, folder: Path, **settings: Any) -> TrainingJob:
+    """A training with states of steps 2 and 4, or what `settings` keep of them."""
+    training = job(pairs, imported, folder, PARALLEL, checkpoint_every_steps=2, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nemo_sspo.megatron.nemo.training.SaveState", _Killed)
+        with pytest.raises(ForkedRanksError):
+            train(training)
+    return training
+
+
+@pytest.fixture(scope="module")
+def whole(supervised: PairTable, imported: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The metrics of a training that nothing happened to."""
+    return train(job(supervised, imported, tmp_path_factory.mktemp("whole"), PARALLEL))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "told"),
+    [
+        ("weights/*.distcp", flip, "differs from its digest"),
+        ("**/.metadata", flip, "differs from its digest"),
+        ("**/common.pt", lambda path: os.truncate(path, 100), "100 bytes in place of"),
+        ("weights/*.distcp", os.unlink, "missing"),
+        (INDEX, flip, "damaged"),
+    ],
+    ids=["bit of the weights", "bit of the index of tensors", "torn", "missing", "bit of the digests"],
+)
+def test_a_damaged_newest_state_is_named_and_the_one_before_it_is_taken(
+    supervised: PairTable,
+    imported: Path,
+    tmp_path: Path,
+    whole: list[dict[str, Any]],
+    name: str,
+    harm: Callable[[Path], None],
+    told: str,
+) -> None:
+    training = killed_in_step_5(supervised, imported, tmp_path)
+    assert [state.name for state in states(training.scratch)] == ["step_4", "step_2"]
+    assert [damage(state) for state in states(training.scratch)] == [None, None]
+    path = max(states(training.scratch)[0].glob(name), key=lambda file: file.stat().st_size)
+    harm(path)
+    assert train(training) == whole
+    (note,) = training.notes
+    assert f"the state step_4 is damaged ({path}: " in note
+    assert told in note
+    assert note.endswith("training continues from step_2")
+    assert (training.scratch / "damaged_step_4").exists()
+
+
+def test_where_none_is_whole_training_begins_from_its_first_step(
+    supervised: PairTable, imported: Path, tmp_path: Path, whole: list[dict[str, Any]]
+) -> None:
+    training = killed_in_step_5(supervised, imported, tmp_path, keep_states=1)
+    (only,) = states(training.scratch)
+    assert only.name == "step_4"
+    flip(max(only.glob("weights/*.distcp"), key=lambda file: file.stat().st_size))
+    assert train(training) == whole
+    assert training.notes[0].endswith("training begins from its first step")

@@ -1,0 +1,87 @@
+"""Ranks that srun started meet at a store whose port nobody chose beforehand."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.runtime.ranks import on_every_rank
+from nemo_sspo.megatron.runtime.rendezvous import Node, meet
+
+_TASK = """
+import sys
+from nemo_sspo.megatron.runtime.ranks import on_every_rank
+from nemo_sspo.stages.runner.slurm_task import adopt
+from tests.megatron.runtime.test_forked_ranks import sum_over_all_ranks
+adopt()
+print(on_every_rank(sum_over_all_ranks, 4))
+"""
+
+
+def test_tasks_of_srun_are_the_ranks(tmp_path: Path) -> None:
+    """Four tasks on two nodes, as srun would name them."""
+    tasks = []
+    for task in range(4):
+        slurm = {"NTASKS": 4, "NNODES": 2, "PROCID": task, "LOCALID": task % 2, "NODEID": task // 2}
+        environment = {f"SLURM_{name}": str(value) for name, value in slurm.items()}
+        environment |= {
+            "NEMO_SSPO_RANKS": "srun",
+            "NEMO_SSPO_RENDEZVOUS": str(tmp_path / "r"),
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
+        command = [sys.executable, "-c", _TASK]
+        tasks.append(subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True))
+    printed = [task.communicate(timeout=120)[0].strip() for task in tasks]
+    assert printed == ["('1111', '0', '0', '4', '2', '0')", "None", "None", "None"]
+
+
+_ALONE = """
+import torch
+torch.cuda.is_available = lambda: True
+from nemo_sspo.megatron.runtime.ranks import on_every_rank
+from tests.megatron.runtime.test_forked_ranks import sum_over_all_ranks
+print(on_every_rank(sum_over_all_ranks, 1))
+"""
+
+
+def test_one_gpu_needs_no_launcher() -> None:
+    """A machine that says it has one: a CUDA context is not forked, so this process is the rank."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "GROUP_RANK")}
+    done = subprocess.run([sys.executable, "-c", _ALONE], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "('1', '0', '0', '1', '1', '0')", done.stderr
+
+
+def test_another_number_of_ranks_than_the_layout_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"2 ranks were started, but tensor x pipeline x context x data = 4"):
+        on_every_rank(lambda: None, 4)
+
+
+def test_ranks_that_nodes_cannot_share_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in {"NODE_RANK": "0", "NODE_COUNT": "3", "NEMO_SSPO_RENDEZVOUS": str(tmp_path / "r")}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="4 ranks cannot be shared by 3 nodes"):
+        on_every_rank(lambda: None, 4)
+
+
+def test_a_first_node_whose_name_has_no_address_says_so_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torch tries for five minutes, twice, while the other nodes wait for the file."""
+
+    def no_address(*_: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "no-such-node-xyz")
+    monkeypatch.setattr(socket, "getaddrinfo", no_address)
+    with pytest.raises(UserError, match=r"own name, no-such-node-xyz, has no address \(Name or service not known\)"):
+        meet(Node(0, 2, tmp_path / "r"))
