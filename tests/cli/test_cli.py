@@ -11,40 +11,9 @@ from pathlib import Path
 import pytest
 
 from nemo_sspo import __version__, cli
-from nemo_sspo.launch.checks import environments as check_environments
-from nemo_sspo.launch.local import runner as local
 from tests import processor_time
-from tests.launch.fake_run import fake_command
-from tests.launch.test_preflight import write_prompts
-from tests.launch.tiny_models import write_oracle, write_policy
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def arguments(tmp_path, monkeypatch):
-    """Overrides of a run that can start, over fake stages."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    monkeypatch.setattr(check_environments, "_NEEDED", {"train": ("json",), "rollout": ("json",)})
-    monkeypatch.setattr(check_environments, "LAYERS_PACKAGE", "json")
-    monkeypatch.setattr(local, "stage_command", fake_command)
-    monkeypatch.setattr(local, "POLL_SECONDS", 0.02)
-    write_policy(tmp_path / "policy")
-    write_oracle(tmp_path / "oracle")
-    write_prompts(tmp_path / "prompts.jsonl", 30)
-    return [
-        "experiment=quickstart",
-        "policy=policy",
-        "oracle.path=oracle",
-        "prompts=prompts.jsonl",
-        "data.held_out_prompts=null",
-        "data.held_out_count=5",
-        "encoder.path=package:json",
-        "iterations=1",
-        f"cluster.train.python={sys.executable}",
-        f"cluster.rollout.python={sys.executable}",
-    ]
 
 
 def test_dry_run_is_quick_and_imports_nothing_heavy(arguments):
@@ -197,7 +166,7 @@ def test_interrupt_stops_the_steps_and_says_so(arguments, monkeypatch):
         "import sys; from nemo_sspo import cli; from nemo_sspo.launch.checks import environments; "
         "from nemo_sspo.launch.local import runner; "
         "from tests.launch.fake_run import fake_command; runner.stage_command = fake_command; "
-        "environments._NEEDED = {'train': (), 'rollout': ()}; sys.exit(cli.main(sys.argv[1:]))"
+        "environments.STAGE_PACKAGES = {'train': (), 'rollout': ()}; sys.exit(cli.main(sys.argv[1:]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, "run", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from nemo_sspo import cli
-from tests.cli.test_cli import arguments  # noqa: F401 - a fixture
 
 
 def write(path: Path, *records: dict) -> Path:
@@ -18,7 +17,7 @@ def write(path: Path, *records: dict) -> Path:
 RECORDS = [{"prompt": f"question {n}", "chosen": "yes", "rejected": "no"} for n in range(30)]
 
 
-def test_import_publishes_the_rollouts_and_the_run_it_names_goes_on(arguments, capsys):  # noqa: F811
+def test_import_publishes_the_rollouts_and_the_run_it_names_goes_on(arguments, capsys):
     file = write(Path("answers of mine.jsonl"), *RECORDS)
     given = [argument for argument in arguments if not argument.startswith("prompts=")]
     assert cli.main(["import-rollouts", str(file), *given]) == 0
@@ -36,7 +35,7 @@ def test_import_publishes_the_rollouts_and_the_run_it_names_goes_on(arguments, c
     assert capsys.readouterr().out.count("done   ") == 11
 
 
-def test_a_bad_record_is_one_line_and_nothing_is_published(arguments, capsys):  # noqa: F811
+def test_a_bad_record_is_one_line_and_nothing_is_published(arguments, capsys):
     file = write(Path("a.jsonl"), *RECORDS, {"prompt": "q", "chosen": "yes", "rejected": " "})
     assert cli.main(["import-rollouts", str(file), *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()

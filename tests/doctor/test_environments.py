@@ -17,7 +17,7 @@ HERE = Environment(python=sys.executable)
 
 @pytest.fixture(autouse=True)
 def _needs_little(monkeypatch):
-    monkeypatch.setattr(check_environments, "_NEEDED", {"train": ("json",), "rollout": ("no_such_package",)})
+    monkeypatch.setattr(check_environments, "STAGE_PACKAGES", {"train": ("json",), "rollout": ("no_such_package",)})
 
 
 def facts(train: Environment = HERE):

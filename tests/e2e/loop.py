@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from nemo_sspo.artifacts.layout import RunLayout
@@ -58,11 +57,3 @@ def digests(run: RunLayout) -> dict[str, str]:
         str(path.parent.relative_to(run.root)): open_artifact(path.parent, every_hash=True).manifest.digest
         for path in manifests
     }
-
-
-def wait_until(condition, timeout: float, what: str) -> None:
-    """Poll `condition` until it holds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {timeout:g} s"
-        time.sleep(0.05)

@@ -11,8 +11,9 @@ from nemo_sspo.artifacts.layout import RunLayout, step_id
 from nemo_sspo.artifacts.store import is_published, open_artifact
 from nemo_sspo.launch.redo import invalidated, set_aside
 from nemo_sspo.launch.run_directory import stored_experiment
-from tests.e2e.loop import digests, finish, start, wait_until
+from tests.e2e.loop import digests, finish, start
 from tests.processes import processes_naming
+from tests.waiting import wait_until
 
 # Steps in the order in which they can run; import_policy and the base's held-out rollout overlap with the first ones.
 STEPS = (

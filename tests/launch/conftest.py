@@ -1,11 +1,15 @@
 """What the tests of the launcher share."""
 
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from nemo_sspo.launch.checks import environments
+from tests.launch import ready_run
+from tests.launch.slurm import stand_in
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -41,9 +45,18 @@ def driver():
         process.communicate()
 
 
-def wait_until(condition, seconds: float = 20.0) -> None:
-    """Poll `condition` until it holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.05)
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A directory with everything a run needs, and environments that have every package."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(environments, "STAGE_PACKAGES", {"train": ("json",), "rollout": ("json",)})
+    ready_run.write(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def slurm(place, monkeypatch):
+    """Overrides of a run in an empty directory, on a machine with stand-ins for three of Slurm's commands."""
+    stand_in.install(place)
+    monkeypatch.setenv("PATH", f"{place / 'bin'}:{os.environ['PATH']}")
+    return ["experiment=quickstart", "cluster=slurm_cpu", *ready_run.OVERRIDES, "iterations=1", "rollout.shards=3"]

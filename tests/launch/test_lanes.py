@@ -18,9 +18,9 @@ from nemo_sspo.launch.local import runner as local
 from nemo_sspo.launch.local.runner import StepFailed
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.stages.runner.registry import STAGES
-from tests.launch.conftest import wait_until
 from tests.launch.fake_run import Recorder, digests, drive, tiny_experiment
 from tests.processes import processes_naming
+from tests.waiting import wait_until
 
 EXPERIMENT = tiny_experiment(Path("runs"), "run")
 SHARDS = [f"iter_1.rollout.{shard:05d}" for shard in range(4)]

@@ -12,49 +12,11 @@ from nemo_sspo.config.load import load_experiment
 from nemo_sspo.launch import preflight
 from nemo_sspo.launch.checks import environments as check_environments
 from nemo_sspo.launch.checks.models import SUPPORTED_MODEL_TYPES
-from nemo_sspo.launch.preflight import problems
 from tests import processor_time
-from tests.launch.tiny_models import POLICY_CONFIG, write_oracle, write_policy, write_safetensors
+from tests.launch.ready_run import edit, found, only, write_prompts
+from tests.launch.tiny_models import POLICY_CONFIG, write_safetensors
 
 Usage = namedtuple("Usage", "total used free")
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A directory with everything a run needs, and environments that have every package."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(check_environments, "_NEEDED", {"train": ("json",), "rollout": ("json",)})
-    write_policy(tmp_path / "policy")
-    write_oracle(tmp_path / "oracle")
-    write_prompts(tmp_path / "prompts.jsonl", 30)
-    return tmp_path
-
-
-def write_prompts(path, count, start=0):
-    lines = [json.dumps({"prompt": f"Question {number}?"}) for number in range(start, start + count)]
-    path.write_text("\n".join(lines) + "\n")
-
-
-PAIRRM = ("oracle.path=oracle",)
-
-
-def found(*overrides, oracle=PAIRRM):
-    here = (f"cluster.train.python={sys.executable}", f"cluster.rollout.python={sys.executable}")
-    names = ("policy=policy", *oracle, "prompts=prompts.jsonl", "data.held_out_prompts=null")
-    rest = ("data.held_out_count=5", "encoder.path=package:json")
-    result = problems(load_experiment(["experiment=quickstart", *here, *names, *rest, *overrides]))
-    assert all("\n" not in line for line in result)
-    return result
-
-
-def only(*overrides, oracle=PAIRRM):
-    (problem,) = found(*overrides, oracle=oracle)
-    return problem
-
-
-def edit(path, **changes):
-    config = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
 
 
 def test_nothing_is_wrong_with_a_right_run_and_nothing_is_left_behind(place):

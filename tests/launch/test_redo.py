@@ -22,7 +22,7 @@ from nemo_sspo.launch.stale import freshness_of, refuse_stale, stale_steps
 from nemo_sspo.stages.runner.registry import stage_settings
 from tests.launch.fake_run import digests, drive, fake_command, tiny_experiment
 from tests.launch.published import publish_steps
-from tests.launch.slurm.test_submit import calls, slurm  # noqa: F401 - a fixture
+from tests.launch.slurm.stand_in import calls
 
 AFTER_TRAINING = ["iter_1.train", "iter_1.export", "iter_1.rollout_held_out.00000", "iter_1.evaluate"]
 
@@ -35,7 +35,7 @@ def finished_on_slurm(overrides):
     return experiment
 
 
-def test_the_evaluation_of_a_training_that_is_to_be_made_anew_is_not_done(slurm, tmp_path, capsys):  # noqa: F811
+def test_the_evaluation_of_a_training_that_is_to_be_made_anew_is_not_done(slurm, tmp_path, capsys):
     """The learning rate changes and the training is deleted: nothing is submitted beside what the old one left."""
     experiment = finished_on_slurm(slurm)
     shutil.rmtree(RunLayout(experiment.run_dir).artifact("train", 1))
@@ -57,7 +57,7 @@ def test_the_evaluation_of_a_training_that_is_to_be_made_anew_is_not_done(slurm,
     assert rows["iter_1.diagnose"]["state"] == "published"
 
 
-def test_redo_lists_sets_aside_and_submits(slurm, tmp_path, capsys):  # noqa: F811
+def test_redo_lists_sets_aside_and_submits(slurm, tmp_path, capsys):
     experiment = finished_on_slurm(slurm)
     run, layout = str(experiment.run_dir), RunLayout(experiment.run_dir)
     change = "train.learning_rate=0.01"

@@ -12,12 +12,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 from nemo_sspo.launch.local.guard import guarded
 from tests.processes import is_running
+from tests.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 NODES = 4
@@ -214,11 +214,3 @@ def processes_in(base: Path) -> list[int]:
             if os.fsencode(base) in text and is_running(int(entry.name)):
                 found.append(int(entry.name))
     return found
-
-
-def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Poll `condition` until it holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
-        time.sleep(0.1)

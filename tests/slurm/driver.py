@@ -10,7 +10,8 @@ from nemo_sspo.artifacts.store import is_published, open_artifact
 from nemo_sspo.launch.slurm.commands import live_jobs, scancel
 from nemo_sspo.launch.slurm.job_record import Event, events, submissions
 from nemo_sspo.launch.slurm.sbatch import Place
-from tests.slurm.cluster import REPOSITORY, SlurmCluster, wait_until
+from tests.slurm.cluster import REPOSITORY, SlurmCluster
+from tests.waiting import wait_until
 
 SMALL = (
     "experiment=quickstart",

@@ -10,7 +10,8 @@ import pytest
 from nemo_sspo.launch.slurm.commands import live_jobs
 from tests.launch.fake_run import digests, drive, tiny_experiment
 from tests.processes import kill_9, words_of
-from tests.slurm.cluster import processes_in, wait_until
+from tests.slurm.cluster import processes_in
+from tests.waiting import wait_until
 
 ALL_JOBS = [
     "prepare_prompts",

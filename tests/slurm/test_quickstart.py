@@ -6,8 +6,9 @@ import pytest
 
 from nemo_sspo.artifacts.store import open_artifact
 from nemo_sspo.launch.local.runner import read_progress
-from tests.slurm.cluster import REPOSITORY, SlurmCluster, wait_until
+from tests.slurm.cluster import REPOSITORY, SlurmCluster
 from tests.slurm.driver import SlurmRun
+from tests.waiting import wait_until
 
 TRAIN, SHARD_1 = "iter_1.train", "iter_1.rollout.00001"
 EARLY = ("prompts", "iter_0", *(f"iter_1/{stage}/shard_00000" for stage in ("rollout", "score", "embed")))

@@ -23,11 +23,11 @@ no_cuda = runpy.run_path(str(version)).get("cuda") is None if version and versio
 print(json.dumps({"missing": missing, "no_cuda": no_cuda}))
 """
 _PROBE_SECONDS = 20
-_NEEDED = {
+STAGE_PACKAGES = {
     "train": ("nemo_sspo", "torch", "megatron", "nemo"),
     "rollout": ("nemo_sspo", "torch", "vllm", "transformers"),
 }
-
+"""What every run needs of an environment."""
 LAYERS_PACKAGE = "transformer_engine"
 """What a training on GPUs needs besides, unless it takes local layers."""
 JUDGE_PACKAGE = "openai"
@@ -38,7 +38,7 @@ DATA_SET_PACKAGE = "datasets"
 
 def check_environments(experiment: Experiment) -> Iterator[str]:
     """Ask both interpreters at once."""
-    needed = {name: list(packages) for name, packages in _NEEDED.items()}
+    needed = {name: list(packages) for name, packages in STAGE_PACKAGES.items()}
     encoder = experiment.encoder.path
     if encoder.startswith("package:"):
         needed["rollout"].append(encoder.removeprefix("package:"))
@@ -65,7 +65,7 @@ def _runs_on_gpus(experiment: Experiment) -> bool:
 
 def environment_problem(name: str, environment: Environment) -> str | None:
     """Why no stage of an environment can start on this machine; None where they can."""
-    return _problem(name, environment, _NEEDED[name])
+    return _problem(name, environment, STAGE_PACKAGES[name])
 
 
 def record_sources(experiment: Experiment) -> list[str]:
@@ -111,7 +111,9 @@ def _problem(name: str, environment: Environment, packages: Sequence[str], *, on
         )
     if not missing:
         return None
-    if not set(missing) & set(_NEEDED[name]):  # an environment of this project, and something of this run's besides
+    if not set(missing) & set(
+        STAGE_PACKAGES[name]
+    ):  # an environment of this project, and something of this run's besides
         install = f"{environment.python} -m pip install {' '.join(missing)}"
         advice = f"{install}, or PYTHONPATH for code of your own"
     if missing == [LAYERS_PACKAGE]:

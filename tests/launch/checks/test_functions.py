@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.launch.test_preflight import found, only, place  # noqa: F401 - a fixture
+from tests.launch.ready_run import found
 
 
 @pytest.mark.parametrize(
     ("key", "kind", "environment"),
     [("gate", "custom", "rollout"), ("loss", "custom", "train"), ("oracle", "function", "rollout")],
 )
-def test_a_function_that_cannot_be_there(place, key, kind, environment):  # noqa: F811
+def test_a_function_that_cannot_be_there(place, key, kind, environment):
     def given(path):
         named = (f"{key}={kind}", f"{key}.function='{path}'")
         return {"oracle": named} if key == "oracle" else {"overrides": named}

@@ -3,17 +3,17 @@
 from nemo_sspo.artifacts.sources.weight_headers import TensorHeader
 from nemo_sspo.launch.checks import environments as check_environments
 from nemo_sspo.launch.checks import oracle as check_oracle
-from tests.launch.test_preflight import edit, found, only, place  # noqa: F401 - a fixture
+from tests.launch.ready_run import edit, found, only
 from tests.launch.tiny_models import ORACLE_TENSORS, write_reward_model, write_safetensors
 
 
-def test_oracle(place):  # noqa: F811
+def test_oracle(place):
     edit(place / "oracle" / "config.json", model_type="llama", source_prefix_id=None)
     assert "not a PairRM" in only()
     assert only("oracle.path=./absent") == "oracle.path=./absent: no such directory, and not a hub id (owner/name)"
 
 
-def test_an_oracle_whose_weights_are_another_models(place):  # noqa: F811
+def test_an_oracle_whose_weights_are_another_models(place):
     """What transformers or torch would drop unread, or fill with random values, is told by the files alone."""
     layers = [f"pretrained_model.encoder.layer.{index}.output.dense.weight" for index in range(3)]
     write_safetensors(place / "oracle" / "model.safetensors", *ORACLE_TENSORS, *layers)
@@ -39,7 +39,7 @@ def test_an_oracle_whose_weights_are_another_models(place):  # noqa: F811
     assert "adapter_config.json asks for an adapter that is not merged" in only(*reward)
 
 
-def test_reward_model(place):  # noqa: F811
+def test_reward_model(place):
     write_reward_model(place / "reward")
     reward = ("oracle=reward_model", "oracle.path=reward")
     assert found(*reward) == []
@@ -63,7 +63,7 @@ def test_reward_model(place):  # noqa: F811
 JUDGE = ("oracle=llm_judge", "oracle.model=m", "oracle.endpoint=http://127.0.0.1:8000/v1")
 
 
-def test_llm_judge(place, monkeypatch):  # noqa: F811
+def test_llm_judge(place, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.setattr(check_environments, "JUDGE_PACKAGE", "json")
     assert found(oracle=JUDGE) == []
@@ -78,7 +78,7 @@ def test_llm_judge(place, monkeypatch):  # noqa: F811
     assert found("oracle.api_key_variable=null", oracle=JUDGE) == []
 
 
-def test_a_plan_that_costs_more_than_the_cap_is_refused(place, monkeypatch):  # noqa: F811
+def test_a_plan_that_costs_more_than_the_cap_is_refused(place, monkeypatch):
     """25 prompts train with K=5 responses, both orders; 5 are held out, with 2 x 2 responses 1 + 2 opponents."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.setattr(check_environments, "JUDGE_PACKAGE", "json")
@@ -89,14 +89,14 @@ def test_a_plan_that_costs_more_than_the_cap_is_refused(place, monkeypatch):  # 
     assert found(*fewer, oracle=JUDGE) == []
 
 
-def test_function_and_policy_judge(place):  # noqa: F811
+def test_function_and_policy_judge(place):
     assert found(oracle=("oracle=function", "oracle.function=json:loads")) == []
     assert "lacks no_such_package" in only(oracle=("oracle=function", "oracle.function=no_such_package.rules:f"))
     assert found(oracle=("oracle=policy_judge",)) == []
     assert "cannot be read" in only("oracle.template=absent.txt", oracle=("oracle=policy_judge",))
 
 
-def test_a_reward_model_that_its_one_gpu_cannot_hold(place, monkeypatch):  # noqa: F811
+def test_a_reward_model_that_its_one_gpu_cannot_hold(place, monkeypatch):
     write_reward_model(place / "reward")
     gpus = ("cluster.gpus=4", "precision=bf16")
     reward = ("oracle=reward_model", "oracle.path=reward", *gpus)

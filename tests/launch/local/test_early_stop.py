@@ -17,7 +17,6 @@ from nemo_sspo.launch.slurm.submit import missing_parts, place_of
 from nemo_sspo.launch.stale import freshness_of
 from tests.launch.fake_run import digests, drive, fake_command, tiny_experiment
 from tests.launch.published import publish_steps
-from tests.launch.slurm.test_submit import slurm  # noqa: F401 - a fixture
 
 SELECTING = ("iterations=3", "selection.candidates=2", "selection.early_stop=true")
 
@@ -52,7 +51,7 @@ def stop_after(experiment, iteration: int) -> None:
 
 
 @pytest.fixture
-def stopped(slurm):  # noqa: F811
+def stopped(slurm):
     """A run on Slurm, of 3 iterations, whose second one has ended it."""
     overrides = [*slurm, *SELECTING, "selection.prompts=5", "train.global_batch_size=8"]
     experiment = load_experiment(overrides)

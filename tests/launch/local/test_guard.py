@@ -10,8 +10,8 @@ import textwrap
 import pytest
 
 from nemo_sspo.launch.local.guard import descendants, guarded
-from tests.launch.conftest import wait_until
 from tests.processes import is_running, words_of
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prctl and /proc")
 

@@ -18,9 +18,9 @@ from nemo_sspo.launch.local import runner as local
 from nemo_sspo.launch.local.guard import guarded
 from nemo_sspo.launch.local.runner import StepFailed, read_progress, stage_command
 from nemo_sspo.launch.plan import plan
-from tests.launch.conftest import wait_until
 from tests.launch.fake_run import Recorder, digests, drive, tiny_experiment
 from tests.processes import kill_9, processes_naming, words_of
+from tests.waiting import wait_until
 
 EXPERIMENT = tiny_experiment(Path("runs"), "run")
 STEP = plan(EXPERIMENT)[0]

@@ -12,17 +12,17 @@ from nemo_sspo.launch.slurm.jobs import jobs
 from nemo_sspo.launch.slurm.submit import missing_parts, place_of
 from nemo_sspo.launch.stale import freshness_of
 from tests.launch.published import publish_steps
-from tests.launch.slurm.test_submit import calls, option, slurm  # noqa: F401 - a fixture
+from tests.launch.slurm.stand_in import calls, option
 
 
-def published_run(slurm):  # noqa: F811
+def published_run(slurm):
     """Every step looks published; nothing is drawn."""
     experiment = load_experiment(slurm)
     publish_steps(experiment, *(job.name for job in jobs(experiment) if job.name != "report"))
     return experiment
 
 
-def test_the_page_is_drawn_after_all_that_is_submitted(slurm, tmp_path):  # noqa: F811
+def test_the_page_is_drawn_after_all_that_is_submitted(slurm, tmp_path):
     assert cli.main(["submit", *slurm]) == 0
     made = calls(tmp_path)
     ids = {name.removesuffix(".sbatch"): str(101 + place) for place, name in enumerate(made)}
@@ -31,7 +31,7 @@ def test_the_page_is_drawn_after_all_that_is_submitted(slurm, tmp_path):  # noqa
     assert '-m nemo_sspo.cli report "$run"' in (tmp_path / "runs/quickstart/slurm/report.sbatch").read_text()
 
 
-def test_a_page_that_is_there_and_shows_everything_is_not_drawn_again(slurm):  # noqa: F811
+def test_a_page_that_is_there_and_shows_everything_is_not_drawn_again(slurm):
     experiment = published_run(slurm)
     page = RunLayout(experiment.run_dir).report
 
@@ -50,7 +50,7 @@ def test_a_page_that_is_there_and_shows_everything_is_not_drawn_again(slurm):  #
     assert parts() == ["report"]
 
 
-def test_a_page_that_cannot_be_drawn_is_told_and_changes_no_other_step(slurm, capsys):  # noqa: F811
+def test_a_page_that_cannot_be_drawn_is_told_and_changes_no_other_step(slurm, capsys):
     experiment = published_run(slurm)
     bind(experiment, RunLayout(experiment.run_dir))
     place_of(experiment).attempts("report").parent.mkdir(parents=True)

@@ -15,10 +15,10 @@ from nemo_sspo.launch.slurm.status import slurm_status
 from nemo_sspo.launch.slurm.submit import place_of
 from nemo_sspo.launch.stale import freshness_of
 from tests.launch.published import publish_steps
-from tests.launch.slurm.test_submit import queue, slurm, stand_in  # noqa: F401 - a fixture
+from tests.launch.slurm.stand_in import queue, stand_in
 
 
-def test_progress_rate_and_what_is_left(slurm, monkeypatch):  # noqa: F811
+def test_progress_rate_and_what_is_left(slurm, monkeypatch):
     """Resumed at step 40 of 100, at step 60 ten seconds later: two a second; four seconds on, sixteen are left."""
     experiment = load_experiment(slurm)
     place = place_of(experiment)
@@ -49,7 +49,7 @@ def test_progress_rate_and_what_is_left(slurm, monkeypatch):  # noqa: F811
     assert cli.main(["status", *slurm]) == 0  # brackets in a log line are no markup
 
 
-def test_a_task_works_on_one_of_its_shards_at_a_time(slurm):  # noqa: F811
+def test_a_task_works_on_one_of_its_shards_at_a_time(slurm):
     """Published, under way, waiting for it; then the task is over and the one that was under way has failed."""
     slurm = [*slurm, "cluster.shards_per_task=3"]
     experiment = load_experiment(slurm)
@@ -76,7 +76,7 @@ def test_a_task_works_on_one_of_its_shards_at_a_time(slurm):  # noqa: F811
     assert [row.state for row in rows()] == ["published", "failed", "missing"]
 
 
-def test_a_job_that_did_not_live_to_tell_is_asked_about(slurm, tmp_path):  # noqa: F811
+def test_a_job_that_did_not_live_to_tell_is_asked_about(slurm, tmp_path):
     """squeue has forgotten it; the controller or, later, accounting knows how it ended."""
     experiment = load_experiment(slurm)
     place = place_of(experiment)
@@ -96,7 +96,7 @@ def test_a_job_that_did_not_live_to_tell_is_asked_about(slurm, tmp_path):  # noq
     assert detail() == "ended by Slurm (out_of_memory): "
 
 
-def test_a_failure_is_known_where_slurm_cannot_be_asked(slurm, monkeypatch):  # noqa: F811
+def test_a_failure_is_known_where_slurm_cannot_be_asked(slurm, monkeypatch):
     """By what the job has written down; one that only began may be running still."""
     experiment = load_experiment(slurm)
     place = place_of(experiment)

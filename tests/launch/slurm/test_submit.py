@@ -14,7 +14,6 @@ from nemo_sspo import cli
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.checks import environments as check_environments
 from nemo_sspo.launch.run_directory import bind
 from nemo_sspo.launch.slurm.commands import live_jobs, mark, name_in_queue
 from nemo_sspo.launch.slurm.job_record import Submission, append_submission, events, submissions
@@ -23,64 +22,7 @@ from nemo_sspo.launch.slurm.submit import missing_parts, place_of, submit
 from nemo_sspo.launch.stale import freshness_of
 from tests import processor_time
 from tests.launch.published import publish_steps
-from tests.launch.test_preflight import write_prompts
-from tests.launch.tiny_models import write_oracle, write_policy
-
-_SBATCH = """#!/bin/bash
-printf '%s\\0' "$@" >>calls; printf '\\n' >>calls; env >environment
-count=$(wc -l <calls); ((count < ${FAIL_AT:-99})) || { echo "sbatch: error: invalid account" >&2; exit 1; }
-echo $((100 + count))
-"""
-
-
-@pytest.fixture
-def slurm(tmp_path, monkeypatch):
-    """An experiment in an empty directory, on a machine with three of Slurm's commands."""
-    (tmp_path / "bin").mkdir()
-    for name, text in (
-        ("sbatch", _SBATCH),
-        ("squeue", "#!/bin/bash\n[[ ! -e queue ]] || cat queue\n"),
-        ("scancel", "#!/bin/bash\necho $* >>cancelled; rm -f queue\n"),
-    ):
-        (tmp_path / "bin" / name).write_text(text)
-        (tmp_path / "bin" / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(check_environments, "_NEEDED", {"train": ("json",), "rollout": ("json",)})
-    write_policy(tmp_path / "policy")
-    write_oracle(tmp_path / "oracle")
-    write_prompts(tmp_path / "prompts.jsonl", 30)
-    return [
-        "experiment=quickstart",
-        "cluster=slurm_cpu",
-        "policy=policy",
-        "oracle.path=oracle",
-        "prompts=prompts.jsonl",
-        "data.held_out_prompts=null",
-        "data.held_out_count=5",
-        "encoder.path=package:json",
-        "iterations=1",
-        "rollout.shards=3",
-        f"cluster.train.python={sys.executable}",
-        f"cluster.rollout.python={sys.executable}",
-    ]
-
-
-def calls(folder) -> dict[str, list[str]]:
-    """Arguments of each call of sbatch, by the script's name."""
-    lines = (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
-    words = [line.split("\0")[:-1] for line in lines]
-    return {os.path.basename(call[-1]): call for call in words}
-
-
-def option(call: list[str], name: str) -> str | None:
-    return next((word.partition("=")[2] for word in call if word.startswith(f"--{name}=")), None)
-
-
-def stand_in(folder, name, text):
-    """Another of Slurm's commands."""
-    (folder / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
-    (folder / "bin" / name).chmod(0o755)
+from tests.launch.slurm.stand_in import calls, option, queue
 
 
 def test_the_chain(slurm, tmp_path):
@@ -170,12 +112,6 @@ def test_an_outer_jobs_variables_are_not_passed_on(slurm, tmp_path, monkeypatch)
     assert {"SLURM_CONF", "MY_TOKEN"} <= names
     written = "".join(path.read_text() for path in (tmp_path / "runs").rglob("*") if path.is_file())
     assert "MY_TOKEN" not in written
-
-
-def queue(run, *lines: str) -> None:
-    """What squeue will print; ``{}`` stands for the run's mark."""
-    with open("queue", "w") as file:
-        file.writelines(line.replace("{}", mark(run)) + "\n" for line in lines)
 
 
 def test_jobs_of_other_runs_are_not_ours(slurm):

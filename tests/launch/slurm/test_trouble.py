@@ -7,14 +7,14 @@ import pytest
 from nemo_sspo import cli
 from nemo_sspo.commands import status as commands
 from nemo_sspo.launch.slurm.commands import live_jobs, mark, name_in_queue
-from tests.launch.slurm.test_submit import calls, queue, slurm, stand_in  # noqa: F401
+from tests.launch.slurm.stand_in import calls, queue, stand_in
 
 _DIES = """printf '%s\\0' "$@" >>calls; printf '\\n' >>calls
 [[ ! -e queue ]] || { echo "sbatch: error: Socket timed out" >&2; exit 1; }
 echo "7|7|N/A|PENDING|None|$MARK" >queue; echo 7"""
 
 
-def test_a_job_whose_id_was_never_told_is_cancelled_too(slurm, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_a_job_whose_id_was_never_told_is_cancelled_too(slurm, tmp_path, monkeypatch, capsys):
     """The second sbatch reaches the controller, but its answer does not come back."""
     monkeypatch.setenv("MARK", mark(tmp_path / "runs" / "quickstart"))
     taken = 'echo "8|8|N/A|PENDING|None|$MARK" >>queue; '
@@ -25,7 +25,7 @@ def test_a_job_whose_id_was_never_told_is_cancelled_too(slurm, tmp_path, monkeyp
     assert (tmp_path / "cancelled").read_text().split()[-2:] == ["7", "8"]
 
 
-def test_what_cannot_be_cancelled_is_named(slurm, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_what_cannot_be_cancelled_is_named(slurm, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MARK", mark(tmp_path / "runs" / "quickstart"))
     stand_in(tmp_path, "sbatch", _DIES)
     stand_in(tmp_path, "scancel", "echo 'scancel: error: slurm_kill_job2() failed' >&2; exit 1")
@@ -36,7 +36,7 @@ def test_what_cannot_be_cancelled_is_named(slurm, tmp_path, monkeypatch, capsys)
     assert "(submitted: 7)" in line
 
 
-def test_a_watch_outlives_a_controller_that_restarts(slurm, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_a_watch_outlives_a_controller_that_restarts(slurm, tmp_path, monkeypatch, capsys):
     class Enough(Exception):
         """The controller is up and the table has been printed."""
 
@@ -59,14 +59,14 @@ def test_a_watch_outlives_a_controller_that_restarts(slurm, tmp_path, monkeypatc
     assert pauses == [5.0, 5.0]
 
 
-def test_a_run_is_known_by_all_of_its_paths(slurm, tmp_path):  # noqa: F811
+def test_a_run_is_known_by_all_of_its_paths(slurm, tmp_path):
     assert cli.main(["submit", *slurm]) == 0
     (tmp_path / "link").symlink_to(tmp_path / "runs")
     for path in ("runs/quickstart", "link/quickstart", "runs/../runs/quickstart/"):
         assert cli.main(["status", path]) == 0
 
 
-def test_a_site_that_writes_its_own_comments_hides_no_job(slurm, tmp_path, capsys):  # noqa: F811
+def test_a_site_that_writes_its_own_comments_hides_no_job(slurm, tmp_path, capsys):
     """The job's name tells the run: of the same name elsewhere, another."""
     assert cli.main(["submit", *slurm]) == 0
     run = tmp_path / "runs" / "quickstart"
@@ -80,7 +80,7 @@ def test_a_site_that_writes_its_own_comments_hides_no_job(slurm, tmp_path, capsy
     assert "Slurm jobs 101, 102 of this run are queued or running" in capsys.readouterr().err
 
 
-def test_a_run_is_cancelled_whose_settings_cannot_be_read(slurm, tmp_path, capsys):  # noqa: F811
+def test_a_run_is_cancelled_whose_settings_cannot_be_read(slurm, tmp_path, capsys):
     assert cli.main(["submit", *slurm]) == 0
     run = tmp_path / "runs" / "quickstart"
     for trouble in (lambda: (run / "experiment.json").write_text("{"), (run / "experiment.json").unlink):
