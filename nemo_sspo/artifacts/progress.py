@@ -4,6 +4,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 
 class Progress:
@@ -30,3 +31,12 @@ class Progress:
         temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
         temporary.write_text(json.dumps(state))
         os.replace(temporary, self._path)
+
+
+def read_progress(path: Path) -> dict[str, Any] | None:
+    """What a step last reported; None before its first report."""
+    try:
+        state = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return state if isinstance(state, dict) else None

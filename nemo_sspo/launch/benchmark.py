@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.progress import read_progress
 from nemo_sspo.artifacts.selection import early_stop
 from nemo_sspo.artifacts.store import is_published, open_artifact, refuse_changes
 from nemo_sspo.config.benchmarks import BenchmarkRequest
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.local.guard import guarded
-from nemo_sspo.launch.local.runner import read_progress
 from nemo_sspo.launch.run_directory import stored_experiment
 from nemo_sspo.stages.evaluation.benchmark import policy_artifact, progress_name, settings
 from nemo_sspo.stages.runner.variables import of_process

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.progress import read_progress
 from nemo_sspo.artifacts.selection import EarlyStop
-from nemo_sspo.launch.local.runner import read_progress
 from nemo_sspo.launch.plan import Step
 
 State = Literal["published", "stale", "running", "queued", "failed", "missing", "left out"]

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
+from nemo_sspo.artifacts.progress import read_progress
 from nemo_sspo.artifacts.store import open_artifact
-from nemo_sspo.launch.local.runner import read_progress
 from tests.slurm.cluster import REPOSITORY, SlurmCluster
 from tests.slurm.driver import SlurmRun
 from tests.waiting import wait_until

@@ -4,7 +4,6 @@ The disk is the queue: a step is done when its artifact is published, and what w
 its process has to do. Whatever dies can be started again.
 """
 
-import json
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.progress import read_progress
 from nemo_sspo.artifacts.selection import early_stop
 from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.artifacts.store import discard_drafts, is_published, open_artifact
@@ -299,15 +299,6 @@ def stage_command(experiment: Experiment, lane: Lane, attempt: str) -> list[str]
     if step.ranks == 1 or experiment.cluster.launcher == "fork":
         return [python, *stage]
     return [python, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={step.ranks}", *stage]
-
-
-def read_progress(path: Path) -> dict[str, Any] | None:
-    """What a step last reported; None before its first report."""
-    try:
-        state = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return state if isinstance(state, dict) else None
 
 
 def _ending(code: int) -> str:

@@ -102,8 +102,6 @@ def local_layer_spec(
 
     `core_attention`: None takes flex-attention where there is a GPU, and plain torch elsewhere.
     """
-    if config.num_moe_experts:
-        raise UserError("mixture-of-experts models need Transformer Engine and a GPU")
     spec = get_gpt_layer_local_spec(qk_layernorm=config.qk_layernorm, normalization=config.normalization)
     spec.submodules.input_layernorm = LocalNorm
     spec.submodules.pre_mlp_layernorm = LocalNorm

@@ -8,14 +8,13 @@ from packaging.version import InvalidVersion, Version
 
 from nemo_sspo.errors import UserError
 
-# Half-open ranges. Tested: the versions whose parity matrix runs in CI.
-MEGATRON_CORE_SUPPORTED = ("0.15.0", "0.17.0")
-MEGATRON_CORE_TESTED = ("0.15.3", "0.16.1")
+# Half-open ranges, and the versions whose tests run in CI.
 # NeMo 2.7.3 is the last release with `nemo.collections.llm`, and it runs with megatron-core 0.15.x only:
 # with 0.16 `get_megatron_optimizer` lost an argument that NeMo passes.
 NEMO_SUPPORTED = ("2.7.3", "2.8.0")
 NEMO_TESTED = ("2.7.3",)
-NEMO_MEGATRON_CORE_SUPPORTED = ("0.15.0", "0.16.0")
+MEGATRON_CORE_SUPPORTED = ("0.15.0", "0.16.0")
+MEGATRON_CORE_TESTED = ("0.15.3",)
 
 
 def _megatron_core_version() -> str:
@@ -41,13 +40,6 @@ def _require(name: str, found: str, supported: tuple[str, str], tested: tuple[st
         )
 
 
-def require_megatron_core() -> str:
-    """Version of megatron-core that is imported. Raises UserError when it is outside the supported range."""
-    found = _megatron_core_version()
-    _require("megatron-core", found, MEGATRON_CORE_SUPPORTED, MEGATRON_CORE_TESTED)
-    return found
-
-
 def require_nemo() -> str:
     """Version of NeMo installed. Raises UserError when NeMo, or the megatron-core beside it, is not a tested match."""
     try:
@@ -55,5 +47,5 @@ def require_nemo() -> str:
     except PackageNotFoundError as error:
         raise UserError("nemo-toolkit is not installed in this environment; install nemo-toolkit==2.7.3") from error
     _require("nemo-toolkit", found, NEMO_SUPPORTED, NEMO_TESTED)
-    _require("megatron-core", _megatron_core_version(), NEMO_MEGATRON_CORE_SUPPORTED, MEGATRON_CORE_TESTED)
+    _require("megatron-core", _megatron_core_version(), MEGATRON_CORE_SUPPORTED, MEGATRON_CORE_TESTED)
     return found

@@ -136,8 +136,6 @@ def test_what_local_attention_cannot_do_is_refused() -> None:
         layers.LocalCoreAttention(config(), 1, AttnMaskType.padding, "self")
     with pytest.raises(UserError, match="softmax_type 'learnable'"):
         attention(layers.LocalCoreAttention, softmax_type="learnable")
-    with pytest.raises(UserError, match="mixture-of-experts"):
-        layers.local_layer_spec(config(num_moe_experts=2))
 
 
 @pytest.mark.parametrize("zero_centered", [False, True])
