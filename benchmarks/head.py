@@ -105,7 +105,7 @@ def _ours(problem: Problem, *, one_pass: bool) -> Tensor:
 
 def _in_plain_torch(problem: Problem) -> Tensor:
     """The one-pass head as it is without Triton; all of it runs forward."""
-    with mock.patch.object(softmax_tile, "_math_on", return_value=tile_torch):
+    with mock.patch.object(softmax_tile, "math_on", return_value=tile_torch):
         return _ours(problem, one_pass=True)
 
 

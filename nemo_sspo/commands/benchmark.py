@@ -11,8 +11,9 @@ from typing import Any
 
 from rich.console import Console
 
-from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import open_artifact
+from nemo_sspo.commands import lm_eval
+from nemo_sspo.commands.benchmark_options import add_run, output_of, refuse_extra, say
 from nemo_sspo.config.benchmarks import SAMPLING, AnswerSampling, BenchmarkRequest
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
@@ -21,8 +22,6 @@ from nemo_sspo.public_benchmarks.protocol import Judge
 
 def register(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command and one sub-command per benchmark."""
-    from nemo_sspo.commands.lm_eval import register as register_lm_eval
-
     text = "let a run's policy answer a public benchmark, and have it judged where its tool is there"
     names = commands.add_parser("benchmark", help=text, description=f"{text}.").add_subparsers(
         required=True, metavar="name"
@@ -38,15 +37,7 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
         sub.add_argument("--max-tokens", type=int, help=f"longest answer to a turn (default: {usual.max_tokens})")
         sub.add_argument("--tool", type=Path, help="checkout of the benchmark's judge; it runs where its key is set")
         sub.set_defaults(command=answer_and_judge, benchmark=name, overrides=[])
-    register_lm_eval(names)
-
-
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """The arguments that every benchmark takes."""
-    parser.add_argument("run", type=Path, help="directory of a run")
-    parser.add_argument("--iteration", type=int, help="whose policy, 0 the base's (default: the result of the run)")
-    parser.add_argument("--output", type=Path, help="directory to make (default: in the run's, benchmarks/iter_T/NAME)")
-    parser.add_argument("--python", help="interpreter with vLLM (default: the run's rollout environment)")
+    lm_eval.register(names)
 
 
 def answer_and_judge(options: argparse.Namespace) -> int:
@@ -83,22 +74,6 @@ def answer_and_judge(options: argparse.Namespace) -> int:
     say(console, str(answers))
     say(console, ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
     return _judge(console, benchmark.judge(questions, answers.absolute(), request.model_name, options.tool))
-
-
-def output_of(options: argparse.Namespace, iteration: int, name: str) -> Path:
-    """Where the command publishes."""
-    return options.output or RunLayout(options.run).benchmark(name, iteration)
-
-
-def refuse_extra(options: argparse.Namespace) -> None:
-    """A second positional argument is a mistake, and no override."""
-    if options.overrides:
-        raise UserError(f"benchmark takes one run directory, and got {options.overrides[0]!r} besides")
-
-
-def say(console: Console, text: str) -> None:
-    """A line as it is."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _request(options: argparse.Namespace, experiment: Experiment, iteration: int) -> BenchmarkRequest:

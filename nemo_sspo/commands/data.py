@@ -39,7 +39,7 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def import_rollouts(options: argparse.Namespace) -> int:
     """Check the file, prepare its prompts and publish its responses; what a run would do first, and no more."""
-    from nemo_sspo.artifacts.records import is_on_disk
+    from nemo_sspo.artifacts.sources.records import is_on_disk
     from nemo_sspo.commands.driving import drive
     from nemo_sspo.commands.plan import show_notes
     from nemo_sspo.launch.machine import local_cluster

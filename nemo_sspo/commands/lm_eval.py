@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from nemo_sspo.commands.benchmark_options import add_run, output_of, refuse_extra, say
 from nemo_sspo.errors import UserError
 from nemo_sspo.public_benchmarks.lm_eval import Score
 
@@ -20,8 +21,6 @@ SCORES = "scores.json"
 
 def register(names: "argparse._SubParsersAction[Any]") -> None:
     """Add the sub-command."""
-    from nemo_sspo.commands.benchmark import add_run
-
     sub = names.add_parser("lm-eval", help="run the Open LLM Leaderboard's six tasks, or others, with lm_eval")
     add_run(sub)
     sub.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks of the harness (default: the leaderboard's six)")
@@ -36,7 +35,6 @@ def evaluate(options: argparse.Namespace) -> int:
     from nemo_sspo.artifacts.fingerprint import fingerprint
     from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
     from nemo_sspo.artifacts.store import is_published, open_artifact, publish, refuse_changes
-    from nemo_sspo.commands.benchmark import output_of, refuse_extra, say
     from nemo_sspo.launch.benchmark import environment, rollout_python, run_and_iteration
     from nemo_sspo.public_benchmarks.lm_eval import chosen_tasks, command
     from nemo_sspo.rollout.vllm_engine import variables as engine_variables
@@ -120,7 +118,6 @@ def _run_task(
     task: Any, output: Path, line: Callable[[Any, Path], list[str]], variables: dict[str, str], console: Console
 ) -> list[Score]:
     """Run the harness on one task, as `line` has it, and read the scores it left in `output`."""
-    from nemo_sspo.commands.benchmark import say
     from nemo_sspo.public_benchmarks.lm_eval import read_scores
 
     words = line(task, output)

@@ -25,7 +25,7 @@ from nemo_sspo.megatron.batches.batch_plan import steps_per_epoch
 
 Check = Callable[[Experiment], Iterator[str]]
 
-_HEADROOM_BYTES = 64 * 2**20
+HEADROOM_BYTES = 64 * 2**20
 _GIB = 2**30
 
 
@@ -52,7 +52,7 @@ def check_run_directory(experiment: Experiment) -> Iterator[str]:
     if not os.access(existing, os.W_OK | os.X_OK):
         yield f"{existing}: not writable; give another runs_dir=..."
         return
-    needed = bytes_to_publish(experiment) + _HEADROOM_BYTES
+    needed = bytes_to_publish(experiment) + HEADROOM_BYTES
     free = shutil.disk_usage(existing).free
     if free < needed:
         yield (

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import DebertaV2Model
 
-_SCORES_AT_ONCE = 1 << 17
+SCORES_AT_ONCE = 1 << 17
 """Elements of scores that are worked on at once: 512 KiB, half of a processor's second cache."""
-_PRODUCTS_AT_ONCE = 1 << 20
+PRODUCTS_AT_ONCE = 1 << 20
 """Elements of content x table of the rows that are worked on at once; one row may have more."""
 
 
@@ -64,7 +64,7 @@ class DisentangledAttention(nn.Module):
         value_NRSD = self._by_head(self.value_proj(backwards_RSH))
         context_NRTD = torch.empty_like(query_NRTD)
         rows, length = backwards_RSH.shape[:2]
-        step = max(1, _PRODUCTS_AT_ONCE // (length * (near.stop - near.start)))
+        step = max(1, PRODUCTS_AT_ONCE // (length * (near.stop - near.start)))
         for head in range(self._heads):
             far_key = None if self.far_key_NPD is None else self.far_key_NPD[head, near]
             far_query = None if self.far_query_NPD is None else self.far_query_NPD[head, near]
@@ -99,7 +99,7 @@ def _attend(
     rows, tokens, length = len(query_RTD), query_RTD.size(1), key_RSD.size(1)
     from_keys_RSP = None if far_query_PD is None else key_RSD @ far_query_PD.mT
     context_RTD = torch.empty_like(query_RTD)
-    step = max(1, _SCORES_AT_ONCE // (rows * length))
+    step = max(1, SCORES_AT_ONCE // (rows * length))
     for start in range(0, tokens, step):
         block = slice(start, min(start + step, tokens))
         query, place = query_RTD[:, block], place_XTS[:, block].expand(rows, -1, -1)

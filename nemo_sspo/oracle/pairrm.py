@@ -37,7 +37,7 @@ from nemo_sspo.tokens.library import load_tokenizer
 if TYPE_CHECKING:
     from transformers import DebertaV2Model, PreTrainedTokenizerBase
 
-_WINDOW_ROWS = 4096
+WINDOW_ROWS = 4096
 """Rows that are pooled at once: enough for batches of one length, few enough to take no memory to speak of."""
 
 
@@ -115,7 +115,7 @@ class PairRM:
         logits_R = np.empty(len(rows), dtype=np.float32)
         truncated_R = np.empty(len(rows), dtype=np.bool_)
         unique_rows = 0
-        for window in windows(rows, _WINDOW_ROWS):
+        for window in windows(rows, WINDOW_ROWS):
             start, count = window.start, window.stop - window.start
             unique = Unique(rows[window])
             encoded = list(self._encoder.encode(unique.items))

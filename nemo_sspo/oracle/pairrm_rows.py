@@ -26,7 +26,7 @@ TokenIds = NDArray[np.int32]
 Batch = NDArray[np.int64]
 
 _ENVELOPE = 2  # [CLS] and [SEP]
-_TEXTS_AT_ONCE = 64
+TEXTS_AT_ONCE = 64
 """A tokenizer's own account of a token (its text, offsets, masks) is a hundred times the four bytes that are kept."""
 
 
@@ -112,8 +112,8 @@ class RowEncoder:
         """Marker and text as token ids, uncut and without [CLS] and [SEP]."""
         ordered = sorted(texts)
         tokenized: dict[str, TokenIds] = {}
-        for start in range(0, len(ordered), _TEXTS_AT_ONCE):
-            part = ordered[start : start + _TEXTS_AT_ONCE]
+        for start in range(0, len(ordered), TEXTS_AT_ONCE):
+            part = ordered[start : start + TEXTS_AT_ONCE]
             cleaned = [marker + self._forbidden.sub(" ", text) for text in part]
             encoded = self._tokenizer(
                 cleaned,

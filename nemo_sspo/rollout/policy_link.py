@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nemo_sspo.artifacts.node_folder import make_node_folder
 
-_NAMES = 64
+NAMES = 64
 _held: list[int] = []
 """Locks of names, for as long as this process and those that it starts live."""
 
@@ -23,7 +23,7 @@ def constant_name(policy: Path) -> Path:
     """A link to `policy`; its own path where no name is free."""
     folder, target = make_node_folder() / "policies", str(policy.resolve())
     folder.mkdir(exist_ok=True)
-    for number in range(_NAMES):
+    for number in range(NAMES):
         link = folder / str(number)
         lock = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         if _points_at(link, lock, target):

@@ -62,7 +62,7 @@ ELEMENTS_AT_ONCE = 2 * 2048
 @pytest.fixture
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """As small against these sizes as the real ones are against a model's."""
-    monkeypatch.setattr(tile_torch, "_ELEMENTS_ON_CPU", ELEMENTS_AT_ONCE)
+    monkeypatch.setattr(tile_torch, "ELEMENTS_ON_CPU", ELEMENTS_AT_ONCE)
 
 
 def allowed_bytes(sizes: Sizes, tile: int) -> int:
@@ -100,7 +100,7 @@ def test_the_weights_gradient_is_added_in_bf16_some_rows_at_a_time(
     """A product is rounded to bf16 before it is added in fp32: of all rows it would be half a gradient more."""
     peaks = []
     for rows in (250, SIZES.vocab):
-        monkeypatch.setattr(head_parts, "_ROWS_AT_ONCE", rows)
+        monkeypatch.setattr(head_parts, "ROWS_AT_ONCE", rows)
         peaks.append(counted(replace(SIZES, dtype=torch.bfloat16)))
     for head in ("ours, one pass", "ours, recompute"):
         assert peaks[1][head][1] - peaks[0][head][1] >= 2 * (SIZES.vocab - 250) * SIZES.hidden

@@ -23,9 +23,9 @@ from torch import Tensor
 from nemo_sspo.megatron.head import tile as softmax_tile
 from nemo_sspo.megatron.head import tile_torch
 from nemo_sspo.megatron.head.common import logits_tile
+from nemo_sspo.megatron.head.normalizer import Normalizer
 from nemo_sspo.megatron.head.one_pass import one_pass_logps
 from nemo_sspo.megatron.head.recompute import response_logps
-from nemo_sspo.megatron.head.tile import Normalizer
 
 SEQUENCE, ROWS, HIDDEN, VOCAB, PADDED_VOCAB = 96, 4, 256, 32_003, 32_128
 # Products in bf16 keep 8 bits of a logit, and of a gradient's element relative to the largest.
@@ -37,7 +37,7 @@ def _tile_math(request: pytest.FixtureRequest) -> Iterator[None]:
     """Both of a tile's implementations, under each head."""
     tile_triton = pytest.importorskip("nemo_sspo.megatron.head.tile_triton")
     chosen = tile_triton if request.param == "triton" else tile_torch
-    with mock.patch.object(softmax_tile, "_math_on", return_value=chosen):
+    with mock.patch.object(softmax_tile, "math_on", return_value=chosen):
         yield
 
 

@@ -288,7 +288,7 @@ def test_a_processors_torch_beside_gpus(place, monkeypatch, tmp_path):
 
 def test_a_disk_that_is_too_small(place, monkeypatch):
     weights = (place / "policy" / "model.safetensors").stat().st_size
-    needed = 5 * weights + preflight._HEADROOM_BYTES  # import, and training and export in two iterations
+    needed = 5 * weights + preflight.HEADROOM_BYTES  # import, and training and export in two iterations
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(needed, 1, needed - 1))
     assert "GiB free, and the run publishes at least" in only()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(needed, 0, needed))

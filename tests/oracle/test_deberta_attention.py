@@ -63,8 +63,8 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("at_once", [1, 10**9])
 @torch.inference_mode()
 def test_states_are_those_of_transformers(monkeypatch: pytest.MonkeyPatch, changes: dict, at_once: int) -> None:
-    monkeypatch.setattr(deberta_attention, "_SCORES_AT_ONCE", at_once)
-    monkeypatch.setattr(deberta_attention, "_PRODUCTS_AT_ONCE", at_once)
+    monkeypatch.setattr(deberta_attention, "SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr(deberta_attention, "PRODUCTS_AT_ONCE", at_once)
     model = make_model(**changes)
     ids, mask = batch()
     states = model(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -94,8 +94,8 @@ def test_scores_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
         return softmax(scores, dim)
 
     monkeypatch.setattr(torch, "softmax", watched)
-    monkeypatch.setattr(deberta_attention, "_SCORES_AT_ONCE", 2 * 30 * 70)
-    monkeypatch.setattr(deberta_attention, "_PRODUCTS_AT_ONCE", 2 * 70 * 16)  # two rows by the 16 places of the table
+    monkeypatch.setattr(deberta_attention, "SCORES_AT_ONCE", 2 * 30 * 70)
+    monkeypatch.setattr(deberta_attention, "PRODUCTS_AT_ONCE", 2 * 70 * 16)  # two rows by the 16 places of the table
     WantedStates(make_model())(*batch(), WANTED)
     whole, wanted = sizes[: 2 * 3 * (3 + 2)], sizes[2 * 3 * (3 + 2) :]
     # Two layers of three heads: two rows, 30 of 70 queries at a time; then the third row, 60 at a time.

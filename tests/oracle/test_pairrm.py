@@ -143,8 +143,8 @@ def test_rows_and_texts_are_held_in_windows(checkpoints: dict[str, Path], monkey
     rows = all_rows()
     scorer = oracle(checkpoints["hf"])
     whole, done = scorer.compare(rows), []
-    monkeypatch.setattr(pairrm, "_WINDOW_ROWS", 7)
-    monkeypatch.setattr(pairrm_rows, "_TEXTS_AT_ONCE", 3)
+    monkeypatch.setattr(pairrm, "WINDOW_ROWS", 7)
+    monkeypatch.setattr(pairrm_rows, "TEXTS_AT_ONCE", 3)
     encoded, tokenized = [], []
     encode, tokenize = scorer._encoder.encode, scorer._encoder._tokenizer
     monkeypatch.setattr(scorer._encoder, "encode", lambda part: encoded.append(len(part)) or encode(part))

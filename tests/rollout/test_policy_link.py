@@ -23,7 +23,6 @@ sys.stdin.read()
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(policy_link, "_held", [])
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
 
@@ -54,7 +53,7 @@ def test_engines_of_one_policy_share_a_name_and_those_of_another_have_their_own(
 
 
 def test_where_all_names_are_in_use_a_policy_keeps_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy_link, "_NAMES", 1)
+    monkeypatch.setattr(policy_link, "NAMES", 1)
     process, _ = engine(tmp_path, "first")
     assert constant_name(tmp_path / "second") == tmp_path / "second"
     process.communicate()

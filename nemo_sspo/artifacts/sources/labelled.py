@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from nemo_sspo.artifacts.json_text import refuse_surrogates
-from nemo_sspo.artifacts.records import read_records
 from nemo_sspo.artifacts.sources.prompts import PROMPT_COLUMNS, Conversation, conversation_of
+from nemo_sspo.artifacts.sources.records import read_records
 from nemo_sspo.errors import UserError
 
 _ANSWERS = ("response_a", "response_b", "label")

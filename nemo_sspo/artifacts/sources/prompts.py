@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 from nemo_sspo.artifacts.json_text import refuse_surrogates
-from nemo_sspo.artifacts.records import Record, json_kind, read_records
+from nemo_sspo.artifacts.sources.records import Record, json_kind, read_records
 from nemo_sspo.errors import UserError
 
 ROLES = ("system", "user", "assistant")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemo_sspo.artifacts.json_text import refuse_surrogates
-from nemo_sspo.artifacts.records import json_kind, read_records
 from nemo_sspo.artifacts.sources.prompts import PROMPT_COLUMNS, Conversation, Key, PromptRead, collect, conversation_of
+from nemo_sspo.artifacts.sources.records import json_kind, read_records
 from nemo_sspo.errors import UserError
 
 _SIDES = ("chosen", "rejected")

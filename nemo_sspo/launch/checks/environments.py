@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from nemo_sspo.artifacts.records import is_on_disk
+from nemo_sspo.artifacts.sources.records import is_on_disk
 from nemo_sspo.config.cluster import Environment, SlurmCluster, SlurmEnvironment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.checks.functions import packages

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from nemo_sspo.artifacts.records import first_fields, is_on_disk
 from nemo_sspo.artifacts.sources.files import source_files
 from nemo_sspo.artifacts.sources.prompts import COLUMNS as PROMPT_COLUMNS
+from nemo_sspo.artifacts.sources.records import first_fields, is_on_disk
 from nemo_sspo.artifacts.sources.responses import COLUMNS as RESPONSE_COLUMNS
 from nemo_sspo.config.cluster import LocalCluster, SlurmCluster
 from nemo_sspo.config.experiment import Experiment

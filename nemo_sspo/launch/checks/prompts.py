@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nemo_sspo.artifacts.records import is_on_disk
 from nemo_sspo.artifacts.sources.prompts import Conversation, PromptRead, read_prompts
+from nemo_sspo.artifacts.sources.records import is_on_disk
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.sampling.control_tokens import without_control_tokens

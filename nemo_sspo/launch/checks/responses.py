@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from nemo_sspo.artifacts.records import is_on_disk
 from nemo_sspo.artifacts.sources.labelled import read_labelled
+from nemo_sspo.artifacts.sources.records import is_on_disk
 from nemo_sspo.artifacts.sources.responses import read_responses
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.checks.prompts import control_tokens_of

@@ -20,7 +20,7 @@ from torch.distributed import ProcessGroup
 # Elements that a tile's rows lie a multiple of apart: products and kernels then take 16 bytes at a time.
 _ALIGNMENT = 64
 # Of the weight's gradient: the product of a tile in bf16, before it is added in fp32, is not held for more rows.
-_ROWS_AT_ONCE = 16_384
+ROWS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def logits_tile(hidden_CH: Tensor, rows_VH: Tensor) -> Tensor:
 
 def add_weight_gradient(sum_VH: Tensor, grad_CV: Tensor, hidden_CH: Tensor) -> None:
     """Add grad^T h to the first rows of `sum_VH`, which is fp32."""
-    for first in range(0, grad_CV.shape[1], _ROWS_AT_ONCE):
-        part = slice(first, min(first + _ROWS_AT_ONCE, grad_CV.shape[1]))
+    for first in range(0, grad_CV.shape[1], ROWS_AT_ONCE):
+        part = slice(first, min(first + ROWS_AT_ONCE, grad_CV.shape[1]))
         if grad_CV.dtype == torch.float32:
             torch.addmm(sum_VH[part], grad_CV[:, part].t(), hidden_CH, out=sum_VH[part])
         else:

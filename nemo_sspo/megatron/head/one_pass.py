@@ -29,7 +29,8 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from nemo_sspo.megatron.head.common import add_weight_gradient, logits_tile, response_tokens
-from nemo_sspo.megatron.head.tile import Normalizer, to_gradient_, token_logps
+from nemo_sspo.megatron.head.normalizer import Normalizer
+from nemo_sspo.megatron.head.tile import to_gradient_, token_logps
 
 Slopes = Callable[[Tensor, Tensor], Tensor]
 """(sums of log-probs, numbers of their responses in [0, R)) -> dL / d sum of each; all of one shape."""

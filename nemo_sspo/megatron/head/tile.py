@@ -19,19 +19,15 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.util import find_spec
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-
-class Normalizer(NamedTuple):
-    """m and Z of each token, [C] fp32."""
-
-    maximum_C: Tensor
-    total_C: Tensor
+from nemo_sspo.megatron.head import tile_torch
+from nemo_sspo.megatron.head.normalizer import Normalizer
 
 
 class TileMath(Protocol):
@@ -53,7 +49,7 @@ def token_logps(
 ) -> tuple[Tensor, Normalizer]:
     """log p(label), [C] fp32, over the columns of all ranks; two all-reduces. The logits stay as they are."""
     if logits_CV.numel():
-        own_maximum_C, own_total_C, target_C = _math_on(logits_CV.device.type).statistics(logits_CV, labels_C, softcap)
+        own_maximum_C, own_total_C, target_C = math_on(logits_CV.device.type).statistics(logits_CV, labels_C, softcap)
     else:  # no token, or a rank that holds padding of the vocabulary only
         own_maximum_C = torch.full(labels_C.shape, -torch.inf, device=logits_CV.device)
         own_total_C, target_C = torch.zeros_like(own_maximum_C), torch.zeros_like(own_maximum_C)
@@ -70,16 +66,14 @@ def to_gradient_(
 ) -> None:
     """Overwrite logits by dL/dx, for slopes dL / d log p(label), [C] fp32."""
     if logits_CV.numel():
-        _math_on(logits_CV.device.type).to_gradient_(logits_CV, labels_C, slope_C, normalizer, softcap)
+        math_on(logits_CV.device.type).to_gradient_(logits_CV, labels_C, slope_C, normalizer, softcap)
 
 
 @cache
-def _math_on(device: str) -> TileMath:
+def math_on(device: str) -> TileMath:
     if find_spec("triton") is not None:
         from nemo_sspo.megatron.head import tile_triton
 
         if device in tile_triton.DEVICES:
             return tile_triton
-    from nemo_sspo.megatron.head import tile_torch
-
     return tile_torch

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from nemo_sspo.megatron.head.tile import Normalizer
+from nemo_sspo.megatron.head.normalizer import Normalizer
 
 # Elements of a part. On a CPU it shall stay in a core's cache, elsewhere it shall be worth a launch.
-_ELEMENTS_ON_CPU, _ELEMENTS_ELSEWHERE = 2**17, 2**24
+ELEMENTS_ON_CPU, ELEMENTS_ELSEWHERE = 2**17, 2**24
 
 
 def statistics(logits_CV: Tensor, labels_C: Tensor, softcap: float | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,7 +50,7 @@ def to_gradient_(
 def _parts_in_fp32(logits_CV: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Rows of the tile and a copy of them to write to, which is gone with the next one."""
     tokens, columns = logits_CV.shape
-    elements = _ELEMENTS_ON_CPU if logits_CV.device.type == "cpu" else _ELEMENTS_ELSEWHERE
+    elements = ELEMENTS_ON_CPU if logits_CV.device.type == "cpu" else ELEMENTS_ELSEWHERE
     size = min(max(elements // columns, 1), tokens)
     part_PV = torch.empty(size, columns, device=logits_CV.device)
     for first in range(0, tokens, size):

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nemo_sspo.megatron.head.tile import Normalizer
+from nemo_sspo.megatron.head.normalizer import Normalizer
 
 DEVICES = frozenset({"cuda"} | ({"cpu"} if triton.knobs.runtime.interpret else set()))
 """Where the kernels run. With TRITON_INTERPRET=1 Triton executes them on a CPU, which is how they are tested there."""

@@ -27,7 +27,7 @@ from nemo_sspo.megatron.layers.prompt_sharing import PARTS, shared_places
 
 BLOCK = 128
 """Queries and keys of a block of flex-attention's masks, its default."""
-_ROWS_AT_ONCE = 8
+ROWS_AT_ONCE = 8
 """Rows of blocks whose single tokens are compared at once: 32 MiB of booleans for 32,768 keys."""
 
 
@@ -83,7 +83,7 @@ class AttentionMask:
         mask = self._padded()
         query_S, key_T = mask._numbers()
         rows = []
-        for some in query_S.split(_ROWS_AT_ONCE * BLOCK):
+        for some in query_S.split(ROWS_AT_ONCE * BLOCK):
             is_seen = mask.sees(some[:, None], key_T[None]).view(-1, BLOCK, key_T.numel() // BLOCK, BLOCK)
             rows.append((is_seen.any(dim=3).any(dim=1), is_seen.all(dim=3).all(dim=1)))
         any_QK, all_QK = (torch.cat(blocks) for blocks in zip(*rows, strict=True))

@@ -15,7 +15,7 @@ from nemo_sspo.objective.win_rates import sigmoid
 from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.sampling.judging import both_orders, workplace
-from nemo_sspo.stages.sampling.rollout import conversation_text
+from nemo_sspo.stages.sampling.rollout_table import conversation_text
 from nemo_sspo.stages.sampling.score import refuse_not_finite
 
 _BINS = 10

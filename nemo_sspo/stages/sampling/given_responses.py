@@ -12,6 +12,8 @@ from nemo_sspo.artifacts.store import write_table
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.sampling.control_tokens import responses_without_control_tokens
+from nemo_sspo.stages.sampling.policy_tokenizer import same_tokenizer
+from nemo_sspo.stages.sampling.rollout_table import conversation_text, rollout_counts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,7 +26,6 @@ def take_given(context: StageContext, prompts: pa.Table, source: str) -> None:
         UserError: a prompt has no responses there, or one cannot be used; prompt or line are named.
     """
     from nemo_sspo.rollout.tokenizer import control_tokens, end_of_turn
-    from nemo_sspo.stages.sampling.rollout import conversation_text, rollout_counts, same_tokenizer
 
     data = context.experiment.data
     tokenizer = same_tokenizer(context)

@@ -6,25 +6,24 @@ and in K.
 """
 
 import json
-import math
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS, SPELLED, TOKENS
+from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS, SPELLED
 from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.schema import PROMPTS, ROLLOUTS, content_id
-from nemo_sspo.artifacts.sources.prompts import Message
+from nemo_sspo.artifacts.schema import PROMPTS
 from nemo_sspo.artifacts.store import read_table, write_table
-from nemo_sspo.artifacts.token_record import read_token_record
 from nemo_sspo.errors import UserError
-from nemo_sspo.rollout.protocol import Completion, RolloutEngine, Sampling
+from nemo_sspo.rollout.protocol import RolloutEngine, Sampling
 from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.sampling.given_responses import take_given
 from nemo_sspo.stages.sampling.judged_text import OPENS_REASONING, opens_reasoning
+from nemo_sspo.stages.sampling.policy_tokenizer import same_tokenizer
+from nemo_sspo.stages.sampling.rollout_table import rollout_counts, rollout_table
 from nemo_sspo.tokens.control import special_tokens
 
 if TYPE_CHECKING:
@@ -40,8 +39,6 @@ def run(context: StageContext) -> None:
     prompts = _shard_of(context, portion)
     settings = context.experiment.rollout
     if settings.source is not None and context.stage == "rollout" and context.iteration == 1:
-        from nemo_sspo.stages.sampling.given_responses import take_given
-
         take_given(context, prompts, settings.source)
         return
     sampling = _sampling(context)
@@ -79,20 +76,6 @@ def _engine(context: StageContext, tokenizer: "PreTrainedTokenizerBase", longest
         max_model_len=longest,
         stop_token_ids=stop_token_ids(context.policy, tokenizer),
     )
-
-
-def same_tokenizer(context: StageContext) -> "PreTrainedTokenizerBase":
-    """The sampling policy's tokenizer.
-
-    Raises:
-        UserError: it gives other token ids, here, than the one that made the prompts.
-    """
-    from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, refuse_other_tokens
-
-    prompts = context.input("prompts")
-    tokenizer = load_policy_tokenizer(context.policy, context.experiment.data.template_arguments)
-    refuse_other_tokens(tokenizer, read_token_record(prompts.file(TOKENS)), context.policy, prompts)
-    return tokenizer
 
 
 def _sampling(context: StageContext) -> Sampling:
@@ -136,63 +119,6 @@ def _shard_of(context: StageContext, portion: pa.Table) -> pa.Table:
     return portion.slice(start, stop - start)
 
 
-def conversation_text(messages: Sequence[Message]) -> str:
-    """What the oracle sees of a prompt: a single message as it is, several with the speaker's name before each."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
-
-
-def rollout_table(
-    prompts: pa.Table, completions: Sequence[Sequence[Completion]], tokenizer: "PreTrainedTokenizerBase"
-) -> pa.Table:
-    """One row per prompt. A response's id is the hash of its prompt and its tokens: equal responses share one."""
-    rows = []
-    for prompt, responses in zip(prompts.to_pylist(), completions, strict=True):
-        rows.append(
-            {
-                "prompt_id": prompt["prompt_id"],
-                "prompt": conversation_text(prompt["messages"]),
-                "messages": prompt["messages"],
-                "prompt_token_ids": prompt["prompt_token_ids"],
-                "responses": [_response(prompt["prompt_id"], completion, tokenizer) for completion in responses],
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=ROLLOUTS)
-
-
-def _response(prompt_id: str, completion: Completion, tokenizer: "PreTrainedTokenizerBase") -> dict:
-    from nemo_sspo.rollout.tokenizer import response_text
-
-    if not all(map(math.isfinite, completion.logprobs)):
-        raise UserError(f"prompt {prompt_id}: a log-prob of a response is not finite; is the policy whole?")
-    stopped = completion.finish_reason == "stop"
-    return {
-        "response_id": content_id(prompt_id, completion.token_ids),
-        "text": response_text(tokenizer, completion.token_ids, stopped=stopped),
-        "token_ids": completion.token_ids,
-        "logprobs": completion.logprobs,
-        "finish_reason": completion.finish_reason,
-    }
-
-
-def rollout_counts(table: pa.Table) -> dict[str, int | float]:
-    """Facts of a rollouts table for the summary."""
-    responses = table.column("responses").combine_chunks().flatten()
-    texts, reasons = responses.field("text").to_pylist(), responses.field("finish_reason").to_pylist()
-    tokens = len(responses.field("token_ids").flatten())
-    distinct = sum(len(set(texts_of_prompt)) for texts_of_prompt in _grouped(texts, len(texts) // table.num_rows))
-    return {
-        "prompts": table.num_rows,
-        "responses": len(texts),
-        "tokens": tokens,
-        "mean_tokens": tokens / len(texts),
-        "unfinished": reasons.count("length"),
-        "empty": sum(not text.strip() for text in texts),
-        "duplicates": len(texts) - distinct,
-    }
-
-
 def token_facts(context: StageContext, table: pa.Table, tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | float]:
     """What the responses' tokens and texts do not agree in; the responses that spell control tokens go to a file."""
     from nemo_sspo.rollout.tokenizer import control_tokens, policy_turn
@@ -231,7 +157,3 @@ def _with_control_ids(responses: pa.StructArray, tokenizer: "PreTrainedTokenizer
     stopped = pc.equal(responses.field("finish_reason"), "stop").to_numpy(zero_copy_only=False).astype(bool)
     is_control[np.cumsum(lengths)[stopped & (lengths > 0)] - 1] = False
     return len(np.unique(np.repeat(np.arange(len(lists)), lengths)[is_control]))
-
-
-def _grouped(values: list[str], size: int) -> list[list[str]]:
-    return [values[start : start + size] for start in range(0, len(values), size)]

@@ -161,7 +161,7 @@ def test_a_rows_block_of_the_weights_gradient_is_as_good_as_all_rows(one_rank: d
     for rows in (10_000, 10):
         hidden, weight, labels, index = problem()
         weight.requires_grad_()
-        with mock.patch.object(head_parts, "_ROWS_AT_ONCE", rows):
+        with mock.patch.object(head_parts, "ROWS_AT_ONCE", rows):
             head(hidden, weight, labels, index).backward(UPSTREAM)
         grads.append(weight.grad)
     torch.testing.assert_close(*grads, rtol=1e-6, atol=1e-6)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from nemo_sspo.megatron.head import tile_torch
 from nemo_sspo.megatron.head.common import logits_tile
-from nemo_sspo.megatron.head.tile import Normalizer, _math_on
+from nemo_sspo.megatron.head.normalizer import Normalizer
+from nemo_sspo.megatron.head.tile import math_on
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 IMPLEMENTATIONS = [pytest.param(tile_torch, id="plain")]
@@ -185,8 +186,8 @@ def test_plain_torch_takes_a_tile_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
     _, normalizer = gradient_in_double(logits, labels, slopes, 1.5, 2.0)
     statistics, gradients = [], []
     for rows in (TOKENS, 4):
-        monkeypatch.setattr(tile_torch, "_ELEMENTS_ON_CPU", rows * 37)
-        monkeypatch.setattr(tile_torch, "_ELEMENTS_ELSEWHERE", rows * 37)
+        monkeypatch.setattr(tile_torch, "ELEMENTS_ON_CPU", rows * 37)
+        monkeypatch.setattr(tile_torch, "ELEMENTS_ELSEWHERE", rows * 37)
         statistics.append(torch.stack(tile_torch.statistics(logits, labels, 2.0)))
         gradients.append(logits.clone())
         tile_torch.to_gradient_(gradients[-1], labels, slopes, normalizer, 2.0)
@@ -264,5 +265,5 @@ def test_which_implementation_serves() -> None:
     """Triton where it runs, plain torch everywhere else."""
     runs_triton = find_spec("triton") is not None and DEVICE in tile_triton.DEVICES
     expected = "nemo_sspo.megatron.head.tile_triton" if runs_triton else "nemo_sspo.megatron.head.tile_torch"
-    assert _math_on(DEVICE).__name__ == expected
-    assert _math_on("meta") is tile_torch
+    assert math_on(DEVICE).__name__ == expected
+    assert math_on("meta") is tile_torch

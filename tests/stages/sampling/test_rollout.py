@@ -26,7 +26,7 @@ from nemo_sspo.stages import __main__ as stages_main
 from nemo_sspo.stages.__main__ import main
 from nemo_sspo.stages.pairs.join import read_spelled
 from nemo_sspo.stages.runner.registry import stage_settings
-from nemo_sspo.stages.sampling.rollout import conversation_text
+from nemo_sspo.stages.sampling.rollout_table import conversation_text
 from tests.stages import runs
 
 END = 5
