@@ -21,7 +21,8 @@ from nemo_sspo.launch.machine import gpus_to_use
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.slurm.jobs import cluster_problems
 from nemo_sspo.launch.stale import refuse_damaged, refuse_stale
-from nemo_sspo.megatron.batches.batch_plan import steps_per_epoch
+from nemo_sspo.megatron.batches.batch_plan import candidate_problems, steps_per_epoch
+from nemo_sspo.megatron.models.layout import setting_problems
 
 Check = Callable[[Experiment], Iterator[str]]
 
@@ -85,8 +86,13 @@ def check_gpus(experiment: Experiment) -> Iterator[str]:
         yield f"{widest.stage} takes {widest.gpus} GPUs and {gpus} are visible; lower {setting}, or use more GPUs"
 
 
+def check_training(experiment: Experiment) -> Iterator[str]:
+    """No two training settings exclude each other."""
+    yield from setting_problems(experiment.parallel, experiment.train, experiment.precision)
+
+
 def check_precision(experiment: Experiment) -> Iterator[str]:
-    """FP8 is trained and sampled on GPUs only; whether those can is known to the stages alone."""
+    """FP8 is trained and sampled on GPUs only; only the stages can see what kind of GPU there is."""
     if experiment.precision.kind == "fp8" and experiment.cluster.launcher == "fork":
         yield "precision=fp8 needs Hopper-class GPUs, and this cluster trains on the CPU; give precision=fp32"
     if experiment.engine.quantization is not None and not experiment.cluster.has_gpus:
@@ -109,11 +115,7 @@ def check_candidates(experiment: Experiment) -> Iterator[str]:
         return
     pairs = -(-planned.trained // experiment.iterations)
     steps = steps_per_epoch(pairs, train.global_batch_size) * train.train_epochs
-    if candidates > steps:
-        yield (
-            f"selection.candidates={candidates} is more than the {steps} optimizer steps of an iteration of {pairs} "
-            "prompts; lower it or train.global_batch_size, or raise train.train_epochs"
-        )
+    yield from candidate_problems(candidates, steps, f"an iteration of {pairs} prompts")
 
 
 def check_stored_experiment(experiment: Experiment) -> Iterator[str]:
@@ -149,6 +151,7 @@ CHECKS: tuple[Check, ...] = (
     check_encoder,
     check_functions,
     check_gpus,
+    check_training,
     check_precision,
     check_candidates,
     check_environments,

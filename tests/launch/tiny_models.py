@@ -12,6 +12,8 @@ POLICY_CONFIG = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "hidden_size": 8,
+    "intermediate_size": 16,
+    "max_position_embeddings": 8192,
     "vocab_size": 260,
 }
 ORACLE_CONFIG = {

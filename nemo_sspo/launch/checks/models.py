@@ -11,15 +11,16 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.encoder.files import encoder_problems
 from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.models.families import read_hf_config
+from nemo_sspo.megatron.models.family import HFConfig
+from nemo_sspo.megatron.models.fields import transformer_fields
+from nemo_sspo.megatron.models.layout import layout_problems
 from nemo_sspo.tokens.lengths import length_problems
 from nemo_sspo.tokens.policy_files import policy_problems
 
-SUPPORTED_MODEL_TYPES = ("gemma2", "llama", "mistral", "qwen2", "qwen3")
-"""``model_type`` values that megatron/models/families.py can import, train and export."""
 _ENCODERS_WITH_CODE = ("jinaai/jina-embeddings-v3", "nomic-ai/nomic-embed-text-v1.5")
 """Hub ids of the presets in conf/encoder that do not load without their own code."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
-_VOCABULARY_MULTIPLE = 128
 
 
 def check_policy(experiment: Experiment) -> Iterator[str]:
@@ -27,20 +28,23 @@ def check_policy(experiment: Experiment) -> Iterator[str]:
     directory = local_directory("policy", experiment.policy)
     if directory is None:
         return
-    config = json_object(directory / "config.json", "give a Hugging Face model directory or hub id")
-    if config.get("model_type") not in SUPPORTED_MODEL_TYPES:
-        yield (
-            f"{directory / 'config.json'}: model_type {config.get('model_type')!r} is not supported; supported: "
-            f"{', '.join(SUPPORTED_MODEL_TYPES)}"
-        )
-    else:
-        yield from _indivisible(directory / "config.json", config, experiment.parallel)
-    yield from policy_weight_problems(f"policy={directory}", directory, config)
+    config = read_hf_config(directory)
+    yield from _architecture_problems(config, experiment.parallel)
+    yield from policy_weight_problems(f"policy={directory}", directory, config.raw)
     yield from length_problems(experiment, directory)
     if not any((directory / name).is_file() for name in TOKENIZER_FILES):
         yield f"policy={directory}: no tokenizer (none of {', '.join(TOKENIZER_FILES)})"
     else:
         yield from policy_problems(directory, experiment.data.template_arguments)
+
+
+def _architecture_problems(config: HFConfig, parallel: Parallel) -> Iterator[str]:
+    """What the import and the training would refuse of the model."""
+    try:
+        transformer_fields(config)
+        yield from layout_problems(config, parallel)
+    except UserError as error:
+        yield str(error)
 
 
 def check_encoder(experiment: Experiment) -> Iterator[str]:
@@ -106,24 +110,3 @@ def _json(path: Path, advice: str) -> Any:
         raise UserError(f"{path.parent}: no {path.name}; {advice}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
-
-
-def _indivisible(path: Path, config: dict[str, Any], parallel: Parallel) -> Iterator[str]:
-    """Heads, key-value heads, vocabulary and layers must divide over the ranks."""
-    vocabulary = config.get("vocab_size")
-    padded = -(-vocabulary // _VOCABULARY_MULTIPLE) * _VOCABULARY_MULTIPLE if isinstance(vocabulary, int) else None
-    chunks = parallel.pipeline * (parallel.virtual_pipeline or 1)
-    heads = config.get("num_attention_heads")
-    for name, count, parts, setting in (
-        ("num_attention_heads", heads, parallel.tensor, f"parallel.tensor={parallel.tensor}"),
-        ("num_key_value_heads", config.get("num_key_value_heads", heads), parallel.tensor, ""),
-        ("vocab_size (padded to 128)", padded, parallel.tensor, f"parallel.tensor={parallel.tensor}"),
-        ("num_hidden_layers", config.get("num_hidden_layers"), chunks, "parallel.pipeline x virtual_pipeline"),
-    ):
-        if not isinstance(count, int):
-            yield f"{path}: {name.split()[0]} is missing; it must hold a complete Hugging Face model config"
-        elif name == "num_key_value_heads" and parts % count == 0:
-            continue  # Megatron replicates key-value heads over the tensor-parallel ranks
-        elif count % parts:
-            setting = setting or f"parallel.tensor={parallel.tensor}"
-            yield f"{path}: {name}={count} does not divide over {setting} ({parts} parts); choose a divisor of {count}"

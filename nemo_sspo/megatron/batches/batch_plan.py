@@ -6,7 +6,7 @@ the split of a global batch over the data-parallel replicas.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,6 +93,15 @@ def candidate_steps(steps: int, candidates: int) -> list[int]:
     With as many candidates as epochs these are the epochs' ends. At most `steps` candidates differ from each other.
     """
     return [number * steps // candidates for number in range(1, candidates + 1)]
+
+
+def candidate_problems(candidates: int, steps: int, what: str) -> Iterator[str]:
+    """Two candidates would be the same checkpoint: an iteration has fewer steps. `what` says what the steps are of."""
+    if candidates > steps:
+        yield (
+            f"selection.candidates={candidates} is more than the {steps} optimizer steps of {what}; lower it or "
+            "train.global_batch_size, or raise train.train_epochs"
+        )
 
 
 def _cut(order: list[int], size: int) -> list[GlobalBatch]:

@@ -2,10 +2,11 @@
 
     norms after attention and feed-forward   `with_sandwich_norms`, where a branch joins the residual stream
     attention logits capped                  `flex_attention.py`; on a CPU `core_attention.py`
-    final logits capped                      `softmax_tile.py`; `finish_gemma2` for whoever asks the model for logits
+    final logits capped                      `head/tile.py`; `finish_gemma2` where a model returns logits
     embedding times sqrt(H)                  `finish_gemma2`
 
-Norms around 1, GeGLU, the scale of queries and alternating windows are fields of Megatron's config (`families.py`).
+Norms around 1, GeGLU, the scale of queries and alternating windows are fields of Megatron's config
+(`models/families/gemma2.py`).
 
 NeMo 2.7.3 has a Gemma 2 (nemo.collections.llm.gpt.model.gemma2), of which only the config class and the checkpoint
 keys serve here. Its attention is not Hugging Face's: the windows lie in the other layers (the second, fourth, ...),

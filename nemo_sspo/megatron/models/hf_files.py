@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from nemo_sspo.artifacts.sources.models import SIDE_FILES
-from nemo_sspo.artifacts.sources.weight_files import INDEX, SINGLE, weight_files
+from nemo_sspo.artifacts.sources.weight_files import INDEX, weight_files
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.finite import first_not_finite
 
@@ -63,35 +64,22 @@ def copy_side_files(source: Path, target: Path) -> None:
             shutil.copyfile(path, copy)
 
 
-def _shards(tensors: Mapping[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, tensor in tensors.items():
-        if shards[-1] and size + tensor.nbytes > limit:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += tensor.nbytes
-    return shards
-
-
 def write_tensors(tensors: Mapping[str, Tensor], directory: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
     """Write ``model.safetensors``, or shards of at most `shard_bytes` with their index, and the dtype in config.json.
 
     All tensors must have one dtype, float32 or bfloat16.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    shards = _shards(tensors, shard_bytes)
-    if len(shards) == 1:
-        _save(shards[0], directory / SINGLE)
-    else:
-        weight_map: dict[str, str] = {}
-        for number, shard in enumerate(shards, start=1):
-            name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            _save(shard, directory / name)
-            weight_map.update(dict.fromkeys(shard, name))
-        total = sum(tensor.nbytes for tensor in tensors.values())
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    split = split_state_dict_into_shards_factory(
+        dict(tensors),
+        get_storage_size=lambda tensor: tensor.nbytes,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=shard_bytes,
+    )
+    for file, names in split.filename_to_tensors.items():
+        _save({name: tensors[name] for name in names}, directory / file)
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True), encoding="utf-8")
     (dtype,) = {tensor.dtype for tensor in tensors.values()}
     _record_dtype(directory / "config.json", dtype)

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from nemo_sspo.errors import UserError
-from nemo_sspo.megatron.models.families import Family, HFConfig, family_of, padded_vocab_size, tied
+from nemo_sspo.megatron.models.families import family_of
+from nemo_sspo.megatron.models.family import Family, HFConfig
+from nemo_sspo.megatron.models.layout import padded_vocab_size
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the conversion has to know of a model."""
+    """What the conversion needs to know of a model."""
 
     layers: int
     groups: int
@@ -33,15 +35,14 @@ class Shape:
     @classmethod
     def of(cls, config: HFConfig) -> Shape:
         """Read the shape from a Hugging Face config."""
-        heads = config.require("num_attention_heads")
-        groups = config.get("num_key_value_heads", heads)
+        groups = config.key_value_heads
         return cls(
             layers=config.require("num_hidden_layers"),
             groups=groups,
-            heads_per_group=heads // groups,
+            heads_per_group=config.require("num_attention_heads") // groups,
             head_dim=config.head_dim,
             vocab_size=config.require("vocab_size"),
-            tied=tied(config),
+            tied=config.tied,
             family=family_of(config),
         )
 
@@ -50,15 +51,8 @@ class Shape:
         yield "decoder.final_layernorm.weight", "model.norm.weight"
         for layer in range(self.layers):
             ours, theirs = f"decoder.layers.{layer}", f"model.layers.{layer}"
-            yield f"{ours}.input_layernorm.weight", f"{theirs}.input_layernorm.weight"
-            yield f"{ours}.self_attention.linear_proj.weight", f"{theirs}.self_attn.o_proj.weight"
-            if self.family.sandwich_norms:
-                yield f"{ours}.self_attn_bda.norm.weight", f"{theirs}.post_attention_layernorm.weight"
-                yield f"{ours}.pre_mlp_layernorm.weight", f"{theirs}.pre_feedforward_layernorm.weight"
-                yield f"{ours}.mlp_bda.norm.weight", f"{theirs}.post_feedforward_layernorm.weight"
-            else:
-                yield f"{ours}.pre_mlp_layernorm.weight", f"{theirs}.post_attention_layernorm.weight"
-            yield f"{ours}.mlp.linear_fc2.weight", f"{theirs}.mlp.down_proj.weight"
+            for our_name, their_name in self.family.layer.items():
+                yield f"{ours}.{our_name}.weight", f"{theirs}.{their_name}.weight"
             if self.family.qk_norm:
                 yield f"{ours}.self_attention.q_layernorm.weight", f"{theirs}.self_attn.q_norm.weight"
                 yield f"{ours}.self_attention.k_layernorm.weight", f"{theirs}.self_attn.k_norm.weight"
@@ -108,8 +102,8 @@ def pad_vocabulary(weight_VH: Tensor) -> Tensor:
     return torch.cat([weight_VH, weight_VH.new_zeros(rows, weight_VH.shape[1])])
 
 
-class _Taken:
-    """A mapping read name by name, that knows which names nobody asked for."""
+class _ConsumedTensors:
+    """A mapping that records which of its tensors were read."""
 
     def __init__(self, tensors: Mapping[str, Tensor], what: str) -> None:
         self._tensors = tensors
@@ -133,32 +127,32 @@ def to_megatron(hf: Mapping[str, Tensor], shape: Shape, *, what: str) -> dict[st
 
     Raises UserError for a missing, a surplus or a wrongly shaped tensor.
     """
-    taken = _Taken(hf, what)
-    state: dict[str, Tensor] = {ours: taken[theirs] for ours, theirs in shape.renamed()}
+    consumed = _ConsumedTensors(hf, what)
+    state: dict[str, Tensor] = {ours: consumed[theirs] for ours, theirs in shape.renamed()}
     for ours, theirs in shape.vocabulary():
-        weight = taken[theirs]
+        weight = consumed[theirs]
         if weight.shape[0] != shape.vocab_size:
             raise UserError(f"{what}: {theirs} has {weight.shape[0]} rows, config.json says {shape.vocab_size}")
         state[ours] = pad_vocabulary(weight)
     for ours, (query, key, value) in shape.qkv():
-        state[ours] = fuse_qkv(taken[query], taken[key], taken[value], shape)
+        state[ours] = fuse_qkv(consumed[query], consumed[key], consumed[value], shape)
     for ours, (gate, up) in shape.gate_up():
-        state[ours] = torch.cat([taken[gate], taken[up]])
+        state[ours] = torch.cat([consumed[gate], consumed[up]])
     # A tied head may be stored too; old checkpoints carry the rotary frequencies, which the config determines.
     derived = {name for name in hf if name.endswith("rotary_emb.inv_freq")}
-    taken.refuse_leftovers(derived | ({"lm_head.weight"} if shape.tied else set()))
+    consumed.refuse_leftovers(derived | ({"lm_head.weight"} if shape.tied else set()))
     return state
 
 
 def to_hugging_face(state: Mapping[str, Tensor], shape: Shape, *, what: str) -> dict[str, Tensor]:
     """Inverse of `to_megatron`: the tensors of the Hugging Face model, vocabulary padding cut off."""
-    taken = _Taken(state, what)
-    hf: dict[str, Tensor] = {theirs: taken[ours] for ours, theirs in shape.renamed()}
+    consumed = _ConsumedTensors(state, what)
+    hf: dict[str, Tensor] = {theirs: consumed[ours] for ours, theirs in shape.renamed()}
     for ours, theirs in shape.vocabulary():
-        hf[theirs] = taken[ours][: shape.vocab_size]
+        hf[theirs] = consumed[ours][: shape.vocab_size]
     for ours, names in shape.qkv():
-        hf.update(zip(names, split_qkv(taken[ours], shape), strict=True))
+        hf.update(zip(names, split_qkv(consumed[ours], shape), strict=True))
     for ours, (gate, up) in shape.gate_up():
-        hf[gate], hf[up] = taken[ours].chunk(2)
-    taken.refuse_leftovers({name for name in state if name.endswith("_extra_state")})
+        hf[gate], hf[up] = consumed[ours].chunk(2)
+    consumed.refuse_leftovers({name for name in state if name.endswith("_extra_state")})
     return {name: tensor.contiguous() for name, tensor in hf.items()}

@@ -13,7 +13,9 @@ from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import Precision
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.layers.spec import layer_spec, local_layer_spec, takes_transformer_engine
-from nemo_sspo.megatron.models.families import nemo_config, read_hf_config
+from nemo_sspo.megatron.models.families import read_hf_config
+from nemo_sspo.megatron.models.layout import layout_problems, setting_problems
+from nemo_sspo.megatron.nemo.policy_config import nemo_config
 from nemo_sspo.megatron.nemo.precision import params_dtype, require_support
 from nemo_sspo.megatron.nemo.versions import require_nemo
 
@@ -55,11 +57,12 @@ def training_config(hf_dir: Path, parallel: Parallel, precision: Precision, trai
     """
     require_nemo()
     require_support(precision)
-    if precision.kind == "fp8" and train.layers == "local":
-        raise UserError("precision=fp8 needs Transformer Engine's layers, and train.layers=local takes Megatron's")
+    policy = read_hf_config(hf_dir)
+    for problem in (*layout_problems(policy, parallel), *setting_problems(parallel, train, precision)):
+        raise UserError(problem)
     dtype = params_dtype(precision)
-    config = nemo_config(
-        read_hf_config(hf_dir),
+    return nemo_config(
+        policy,
         transformer_layer_spec=partial(layer_spec, shares_prompts=train.share_prompt, layers=train.layers),
         # The weights are overwritten at once, but Megatron marks them as tensor-parallel while it initializes them:
         # without the marks the gradient norm, and with it clipping, would leave out all TP ranks but the first.
@@ -72,13 +75,6 @@ def training_config(hf_dir: Path, parallel: Parallel, precision: Precision, trai
         **_recomputation(train),
         **_kernels(train),
     )
-    _require_divisible(config, parallel)
-    if train.peft == "lora" and train.lora_rank % parallel.tensor:
-        raise UserError(
-            f"train.lora_rank={train.lora_rank} does not divide into parallel.tensor={parallel.tensor} parts; "
-            "change one of them"
-        )
-    return config
 
 
 def _kernels(train: Train) -> dict[str, Any]:
@@ -103,17 +99,3 @@ def _recomputation(train: Train) -> dict[str, Any]:
             return {"recompute_granularity": "selective"}
         case "full":
             return {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
-
-
-def _require_divisible(config: GPTConfig, parallel: Parallel) -> None:
-    for name, value, parts in (
-        ("attention heads", config.num_attention_heads, parallel.tensor),
-        ("key/value heads", config.num_query_groups, parallel.tensor),
-        ("feed-forward channels", config.ffn_hidden_size, parallel.tensor),
-        ("vocabulary rows (padded)", config.vocab_size, parallel.tensor),
-        ("layers", config.num_layers, parallel.pipeline * (parallel.virtual_pipeline or 1)),
-    ):
-        if value % parts:
-            raise UserError(
-                f"the policy has {value} {name}, which do not divide into {parts} parallel parts; change parallel.*"
-            )

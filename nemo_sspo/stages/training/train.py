@@ -18,6 +18,7 @@ from nemo_sspo.config.binding import bind
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.variants import Loss, Repulsion, SppoHardLoss, SppoLoss, SppoSingleLoss
 from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.batches.batch_plan import candidate_problems
 from nemo_sspo.megatron.batches.fit import require_fit
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.checkpoints.state_files import INDEX, damage
@@ -112,11 +113,8 @@ def _job(context: StageContext) -> TrainingJob:
 
 def refuse_too_many_candidates(job: TrainingJob) -> None:
     """Raise a UserError when two candidates would be the same checkpoint."""
-    if job.candidates > (steps := len(job.batches)):
-        raise UserError(
-            f"selection.candidates={job.candidates} is more than the {steps} optimizer steps of {len(job.pairs)} "
-            "pairs; lower it or train.global_batch_size, or raise train.train_epochs"
-        )
+    for problem in candidate_problems(job.candidates, len(job.batches), f"{len(job.pairs)} pairs"):
+        raise UserError(problem)
 
 
 def _scratch(context: StageContext) -> Path:

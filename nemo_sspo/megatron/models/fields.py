@@ -1,0 +1,93 @@
+"""From a Hugging Face config to the fields of Megatron's that define the model; what cannot be exact is refused.
+
+NeMo's own importers are not used for this: they need Transformer Engine, and some lose what makes a round trip exact
+(the Qwen2 one unties the embeddings, the Qwen3 one fixes the head size at 128, the Mistral one takes the sliding window
+for the sequence length).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.models.families import family_of
+from nemo_sspo.megatron.models.family import Family, HFConfig
+from nemo_sspo.megatron.models.layout import VOCAB_MULTIPLE, padded_vocab_size
+
+
+def _refusals(config: HFConfig, family: Family) -> Iterator[str]:
+    """Features whose numbers would differ from Hugging Face's."""
+    if (activation := config.get(family.activation_key, family.activation)) != family.activation:
+        yield (
+            f"{config.path}: {family.activation_key} {activation!r} is not supported; supported: {family.activation!r}"
+        )
+    if config.get("mlp_bias", False):
+        yield f"{config.path}: mlp_bias is not supported"
+    if not family.qkv_bias and config.get("attention_bias", False):
+        yield f"{config.path}: attention_bias is not supported for model_type {family.model_type!r}"
+    if (rope_type := config.rope["rope_type"]) not in family.rope_types:
+        yield (
+            f"{config.path}: rope type {rope_type!r} is not supported for model_type {family.model_type!r}; supported: "
+            f"{', '.join(map(repr, family.rope_types))}"
+        )
+
+
+def transformer_fields(config: HFConfig) -> dict[str, Any]:
+    """The shape and the numbers of a policy as fields of Megatron's config, the activation function left out.
+
+    Raises UserError for an unknown family, a missing field, and features whose numbers would not be Hugging Face's.
+    """
+    family = family_of(config)
+    for problem in _refusals(config, family):
+        raise UserError(problem)
+    return {
+        "num_layers": config.require("num_hidden_layers"),
+        "hidden_size": config.require("hidden_size"),
+        "ffn_hidden_size": config.require("intermediate_size"),
+        "num_attention_heads": config.require("num_attention_heads"),
+        "num_query_groups": config.key_value_heads,
+        "kv_channels": config.head_dim,
+        "init_method_std": config.get("initializer_range", 0.02),
+        "normalization": "RMSNorm",
+        "layernorm_epsilon": config.get("rms_norm_eps", 1e-6),
+        "gated_linear_unit": True,
+        "add_bias_linear": False,
+        "add_qkv_bias": family.qkv_bias,
+        "qk_layernorm": family.qk_norm,
+        "seq_length": config.require("max_position_embeddings"),
+        "position_embedding_type": "rope",
+        "rotary_base": config.rope["rope_theta"],
+        "share_embeddings_and_output_weights": config.tied,
+        "vocab_size": padded_vocab_size(config.require("vocab_size")),
+        "make_vocab_size_divisible_by": VOCAB_MULTIPLE,
+        "hidden_dropout": 0.0,
+        "attention_dropout": 0.0,
+        **_rope_scaling(config),
+        **_windows(config, family),
+        **family.fields(config),
+    }
+
+
+def _rope_scaling(config: HFConfig) -> dict[str, Any]:
+    rope = config.rope
+    if rope["rope_type"] != "llama3":
+        return {}
+    return {
+        "scale_factor": rope["factor"],
+        "low_freq_factor": rope["low_freq_factor"],
+        "high_freq_factor": rope["high_freq_factor"],
+        "old_context_len": rope["original_max_position_embeddings"],
+    }
+
+
+def _windows(config: HFConfig, family: Family) -> dict[str, Any]:
+    """Attention windows: the query and the tokens before it, in some of the layers or in none."""
+    layers = config.require("num_hidden_layers")
+    windowed = [] if family.windowed is None else list(family.windowed(config, layers))
+    window = config.get("sliding_window")
+    if window is None or not any(windowed):
+        return {"window_size": None, "cp_comm_type": None}  # otherwise NeMo's classes have windows of their own
+    if len(windowed) != layers:
+        raise UserError(f"{config.path}: layer_types names {len(windowed)} layers, num_hidden_layers {layers}")
+    return {"window_size": (window - 1, 0), "window_attn_skip_freq": [int(is_) for is_ in windowed]}
