@@ -2,11 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from nemo_sspo.config.base import Frozen
 from nemo_sspo.config.cluster import Cluster
+from nemo_sspo.config.roles import Knob, SourcePath
 from nemo_sspo.config.stages import Data, Evaluation, Judging, Pairs, Parallel, Rollout, Selection, Train
 from nemo_sspo.config.variants import Encoder, Engine, Gate, Loss, Oracle, Precision, Repulsion
 
@@ -20,9 +22,9 @@ class Experiment(Frozen):
     """Seed of everything random in the run."""
     iterations: PositiveInt = 3
     """Self-play iterations (papers: 3)."""
-    policy: str
+    policy: Annotated[str, SourcePath()]
     """The model to align: a Hugging Face directory or hub id with weights, tokenizer and chat template."""
-    prompts: str
+    prompts: Annotated[str, SourcePath()]
     """Prompts: JSONL or Parquet with `prompt` or `messages` (and `system`), a directory of such files, or a Hugging
     Face data set id."""
     data: Data = Data()
@@ -36,7 +38,7 @@ class Experiment(Frozen):
     loss: Loss
     repulsion: Repulsion = Repulsion()
     train: Train = Train()
-    parallel: Parallel = Parallel()
+    parallel: Annotated[Parallel, Knob()] = Parallel()
     precision: Precision
     selection: Selection = Selection()
     evaluation: Evaluation = Evaluation()

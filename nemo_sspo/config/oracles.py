@@ -5,20 +5,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from nemo_sspo.config.base import Frozen
+from nemo_sspo.config.roles import ImportPath, Knob, SourcePath, WithoutEffect
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class PairRMOracle(Frozen):
     kind: Literal["pairrm"] = "pairrm"
-    path: str
+    path: Annotated[str, SourcePath()]
     """Directory of a PairRM checkpoint, or a hub id."""
     source_max_tokens: PositiveInt | None = None
     """Longest prompt segment in tokens; without it what the checkpoint's config.json says, or PairRM's own 1224."""
     candidate_max_tokens: PositiveInt | None = None
     """Longest response segment in tokens; without it what the checkpoint's config.json says, or PairRM's own 412. Both
     responses share the room that the prompt leaves."""
-    batch_tokens: PositiveInt | None = None
+    batch_tokens: Annotated[PositiveInt | None, Knob()] = None
     """Token budget of one forward pass, padding included. Without it 16384 on a GPU and 2048 on a CPU, whose cache
     holds the states of that many."""
     precision: Precision = "auto"
@@ -28,15 +29,15 @@ class PairRMOracle(Frozen):
 
 class RewardModelOracle(Frozen):
     kind: Literal["reward_model"] = "reward_model"
-    path: str
+    path: Annotated[str, SourcePath()]
     """Directory or hub id of a sequence-classification reward model with one output; safetensors only."""
     max_tokens: PositiveInt | None = None
     """Longest conversation in tokens; without it the model's own limit. A longer one loses its beginning."""
-    batch_tokens: PositiveInt = 16384
+    batch_tokens: Annotated[PositiveInt, Knob()] = 16384
     """Token budget of one forward pass, padding included."""
     precision: Precision = "auto"
     """Backbone precision; ``auto`` is bfloat16 on a GPU and float32 on a CPU. The head is always float32."""
-    gpu_memory_gib: PositiveFloat = 80.0
+    gpu_memory_gib: Annotated[PositiveFloat, WithoutEffect()] = 80.0
     """Memory of the one GPU that holds the model: a larger one is refused before the run starts."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
@@ -48,9 +49,9 @@ class LlmJudgeOracle(Frozen):
     """Base URL of an OpenAI-compatible API."""
     model: str
     """Model that judges, as the endpoint names it."""
-    api_key_variable: str | None = "OPENAI_API_KEY"
+    api_key_variable: Annotated[str | None, WithoutEffect()] = "OPENAI_API_KEY"
     """Environment variable that holds the key; null for an endpoint that wants none. The key itself is never stored."""
-    template: str | None = None
+    template: Annotated[str | None, SourcePath()] = None
     """File with the question, with {prompt}, {first} and {second} in it; without it the package's own."""
     logprobs: bool = True
     """Ask for the first token's log-probs: the logit is then log p(A) - log p(B). Set false where they are refused."""
@@ -62,22 +63,22 @@ class LlmJudgeOracle(Frozen):
     """Longest prompt and longest response in characters; the rest is cut off and counted."""
     max_answer_tokens: PositiveInt = 16
     """Longest answer in tokens."""
-    concurrency: PositiveInt = 16
+    concurrency: Annotated[PositiveInt, WithoutEffect()] = 16
     """Requests that are under way at once, in each step."""
-    retries: NonNegativeInt = 6
+    retries: Annotated[NonNegativeInt, WithoutEffect()] = 6
     """Further attempts at a request that failed for the server's reasons (429, 5xx, timeouts, garbled answers)."""
-    timeout_seconds: PositiveFloat = 60.0
+    timeout_seconds: Annotated[PositiveFloat, WithoutEffect()] = 60.0
     """Longest wait for one answer in seconds."""
-    max_requests: PositiveInt = 10_000
+    max_requests: Annotated[PositiveInt, WithoutEffect()] = 10_000
     """Cap of the whole run: comparisons that are paid for, by all steps together. A step whose plan is over it does not
     start."""
-    max_tokens: PositiveInt | None = None
+    max_tokens: Annotated[PositiveInt | None, WithoutEffect()] = None
     """Cap of the whole run: input and output tokens; of a question under way they are estimated."""
-    max_dollars: PositiveFloat | None = None
+    max_dollars: Annotated[PositiveFloat | None, WithoutEffect()] = None
     """Cap of the whole run: what the tokens cost at the prices below."""
-    dollars_per_million_input_tokens: NonNegativeFloat | None = None
+    dollars_per_million_input_tokens: Annotated[NonNegativeFloat | None, WithoutEffect()] = None
     """Price of input."""
-    dollars_per_million_output_tokens: NonNegativeFloat | None = None
+    dollars_per_million_output_tokens: Annotated[NonNegativeFloat | None, WithoutEffect()] = None
     """Price of output."""
     extra: dict[str, Any] = {}
     """Further fields of the request body; null removes one (``{max_tokens: null, max_completion_tokens: 16}``)."""
@@ -94,7 +95,7 @@ class PolicyJudgeOracle(Frozen):
     kind: Literal["policy_judge"] = "policy_judge"
     judge: Literal["current", "base"] = "current"
     """Who judges: the policy that the iteration starts from (Self-Rewarding, arXiv 2401.10020), or the run's first."""
-    template: str | None = None
+    template: Annotated[str | None, SourcePath()] = None
     """File with the question, with {prompt}, {first} and {second} in it; without it the package's own."""
     context_tokens: PositiveInt = 4096
     """Longest question in tokens; texts of a longer one are cut, the longest first, and counted."""
@@ -102,7 +103,7 @@ class PolicyJudgeOracle(Frozen):
 
 class FunctionOracle(Frozen):
     kind: Literal["function"] = "function"
-    function: str
+    function: Annotated[str, ImportPath()]
     """Import path ``package.module:function`` of a function with the signature that oracle/function.py states."""
     arguments: dict[str, Any] = {}
     """Keyword arguments passed on."""

@@ -1,10 +1,11 @@
 """Settings of the stages that come in one kind only."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from nemo_sspo.config.base import Frozen
+from nemo_sspo.config.roles import Knob, SourcePath, WithoutEffect
 
 RESERVED_ARGUMENTS = frozenset(
     {
@@ -23,7 +24,7 @@ RESERVED_ARGUMENTS = frozenset(
 
 
 class Data(Frozen):
-    held_out_prompts: str | None = None
+    held_out_prompts: Annotated[str | None, SourcePath()] = None
     """Prompts for evaluation only (file or data set id). Without it, `held_out_count` prompts are split off."""
     held_out_count: PositiveInt = 200
     """Prompts kept for evaluation, never trained on; at most this many of `held_out_prompts`."""
@@ -61,7 +62,7 @@ class Rollout(Frozen):
     """Nucleus mass (SPPO: 1.0; its official script: 0.9)."""
     max_response_tokens: PositiveInt = 2048
     """Longest response in tokens; one that does not end by then is kept as unfinished."""
-    source: str | None = None
+    source: Annotated[str | None, SourcePath()] = None
     """Responses that iteration 1 takes instead of sampling: a JSONL or Parquet file, a directory of such files or a
     data set id, with a prompt and `responses`, or `chosen` and `rejected`. Their number is K of that iteration. A
     response whose `finish_reasons` (or `finish_reason_chosen`, `_rejected`) is `length` was cut, and gets no end."""
@@ -119,7 +120,7 @@ class Train(Frozen):
     it, `train_epochs`."""
     global_batch_size: PositiveInt = 64
     """Pairs per optimizer step (papers: 64)."""
-    micro_batch_size: PositiveInt = 1
+    micro_batch_size: Annotated[PositiveInt, Knob()] = 1
     """Pairs per microbatch of one data-parallel rank."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """Optimizer (SPPO's official script: RMSprop; Megatron has none, AdamW is the usual replacement)."""
@@ -146,25 +147,25 @@ class Train(Frozen):
     reference_tolerance: PositiveFloat = 0.5
     """Largest difference of a sampled response's log-prob, in nats, that passes. It shifts a log-ratio by as much:
     SPPO's are moved by up to eta / 2, 500."""
-    packing: bool = False
+    packing: Annotated[bool, Knob()] = False
     """Lay whole pairs end to end in one row (THD attention) instead of padding each response."""
-    pack_tokens: PositiveInt = 8192
+    pack_tokens: Annotated[PositiveInt, Knob()] = 8192
     """Token budget of a packed microbatch."""
-    share_prompt: bool = False
+    share_prompt: Annotated[bool, Knob()] = False
     """Compute a pair's prompt once for both responses, in packed rows. On a GPU attention is flex-attention's then."""
     layers: Literal["auto", "local"] = "auto"
     """``auto``: Transformer Engine's layers on a GPU, where a training without it is refused, and Megatron's local ones
     on a CPU; ``local``: the local ones on a GPU too, with flex-attention and without fused kernels."""
-    recompute: Literal["none", "selective", "full"] = "none"
+    recompute: Annotated[Literal["none", "selective", "full"], Knob()] = "none"
     """Activation recomputation."""
-    checkpoint_every_steps: PositiveInt | None = None
+    checkpoint_every_steps: Annotated[PositiveInt | None, WithoutEffect()] = None
     """Optimizer steps between checkpoints to resume from; without it only the final one is written."""
-    keep_states: PositiveInt = 2
+    keep_states: Annotated[PositiveInt, WithoutEffect()] = 2
     """Checkpoints to resume from that are kept: where the newest is found damaged, the one before it is taken."""
-    head_chunk_tokens: PositiveInt | None = None
+    head_chunk_tokens: Annotated[PositiveInt | None, Knob()] = None
     """Response tokens whose logits exist at once; None: 4096 on a GPU, 1024 on a CPU. Each tile adds the output
     weight's gradient up once, traffic that large tiles hide behind their products."""
-    head: Literal["auto", "recompute"] = "auto"
+    head: Annotated[Literal["auto", "recompute"], Knob()] = "auto"
     """``auto``: gradients are computed while the logits exist, where the loss allows it (the forms of SPPO), and from
     logits computed again elsewhere; ``recompute``: always the latter."""
     peft: Literal["lora"] | None = None
@@ -173,7 +174,7 @@ class Train(Frozen):
     """Rank of the adapters; a multiple of `parallel.tensor`."""
     lora_alpha: PositiveFloat = 32.0
     """The adapters' output is scaled by lora_alpha / lora_rank (NeMo: 32, a scale of 1 at rank 32)."""
-    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    loggers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], WithoutEffect()] = ("tensorboard",)
     """Where training metrics go besides metrics.jsonl."""
 
 
@@ -217,7 +218,7 @@ class Evaluation(Frozen):
     best_of_n: int | None = Field(default=None, ge=2)
     """Samples of the new policy per held-out prompt, of which the oracle keeps the best to meet the base (SPPO: 16).
     That many are sampled; the other win rates take the first `rollout.held_out_samples_per_prompt`."""
-    labelled_pairs: str | None = None
+    labelled_pairs: Annotated[str | None, SourcePath()] = None
     """Comparisons with known outcomes, to measure the oracle's calibration once: JSONL, Parquet or a data set id with
     `prompt`, `response_a`, `response_b` and `label`, the probability in [0, 1] that a is better."""
 

