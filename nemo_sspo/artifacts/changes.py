@@ -1,6 +1,6 @@
 """How an artifact differs from what today's settings and inputs would make."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from nemo_sspo.artifacts.fingerprint import differ
@@ -10,25 +10,31 @@ CONTENT = "content of "
 """Prefix of a setting's key: the fingerprint of the files that the setting names."""
 
 
-def changes(manifest: Manifest, config: Mapping[str, Any], inputs: Mapping[str, Sequence[str]]) -> list[str]:
+def changes(
+    manifest: Manifest,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Sequence[str]],
+    knobs: Set[str] = frozenset(),
+) -> list[str]:
     """Settings and inputs that differ, a line each.
 
     Args:
         config: the settings that the step has today.
         inputs: the digests of today's inputs, by name.
+        knobs: settings that may differ; manifests of earlier releases have them among the others.
     """
-    return [*setting_changes(manifest.config, config), *_input_changes(manifest, inputs)]
+    return [*setting_changes(manifest.config, config, knobs), *_input_changes(manifest, inputs)]
 
 
-def setting_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Lines ``key: before -> after`` of the settings that are known to differ.
+def setting_changes(before: Mapping[str, Any], after: Mapping[str, Any], knobs: Set[str] = frozenset()) -> list[str]:
+    """Lines ``key: before -> after`` of the settings that are known to differ, but for `knobs`.
 
     Files that were seen when the artifact was made and lie elsewhere now (in another image, on another machine) are
     not known to differ: the stage that reads them looks for itself.
     """
     return [
-        f"{key}: {_shown(before.get(key))} -> {_shown(after.get(key))}"
-        for key in sorted({*before, *after})
+        f"{key}: {shown(before.get(key))} -> {shown(after.get(key))}"
+        for key in sorted({*before, *after} - knobs)
         if differ(before.get(key), after.get(key)) and not (key.startswith(CONTENT) and key not in after)
     ]
 
@@ -43,5 +49,6 @@ def _input_changes(manifest: Manifest, inputs: Mapping[str, Sequence[str]]) -> l
     return lines
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A setting's value as messages show it."""
     return "unset" if value is None else repr(value)

@@ -49,7 +49,10 @@ class Manifest(BaseModel):
     config: dict[str, Any]
     """The settings this stage depends on, resolved."""
     knobs: dict[str, Any] = {}
-    """Settings that it ran with and that do not change the result; no part of the identity."""
+    """Settings that it ran with and that do not change the result beyond rounding; no part of the identity. Manifests
+    of earlier releases have some of them in `config`."""
+    rounding: tuple[str, ...] = ()
+    """Those of the knobs that change rounding."""
     inputs: dict[str, list[InputRecord]]
     """The artifacts it was made from, by name."""
     files: dict[str, FileRecord]

@@ -8,7 +8,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -87,6 +87,7 @@ def publish(
     config: Mapping[str, Any],
     inputs: Mapping[str, Sequence[Artifact]],
     knobs: Mapping[str, Any] | None = None,
+    rounding: Set[str] = frozenset(),
     attempt: str | None = None,
 ) -> Iterator[Draft]:
     """Yield a draft; on a clean exit hash its files, write the manifest and rename it to `final`.
@@ -107,6 +108,7 @@ def publish(
             shard=shard,
             config=dict(config),
             knobs=dict(knobs or {}),
+            rounding=tuple(key for key in knobs or {} if key in rounding),
             inputs={name: [artifact.record for artifact in group] for name, group in inputs.items()},
             files=_hash_files(draft.path),
             rows=draft.rows,
@@ -162,10 +164,18 @@ def open_artifact(path: Path, *, every_hash: bool = False) -> Artifact:
     return artifact
 
 
-def refuse_changes(artifact: Artifact, config: Mapping[str, Any], inputs: Mapping[str, Sequence[Artifact]]) -> None:
-    """Raise a UserError that shows how a published artifact's settings or inputs differ from the run's."""
+def refuse_changes(
+    artifact: Artifact,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Sequence[Artifact]],
+    knobs: Set[str] = frozenset(),
+) -> None:
+    """Raise a UserError that shows how a published artifact's settings or inputs differ from the run's.
+
+    `knobs`: settings that may differ.
+    """
     today = {name: [input_.manifest.digest for input_ in group] for name, group in inputs.items()}
-    if differences := changes(artifact.manifest, config, today):
+    if differences := changes(artifact.manifest, config, today, knobs):
         raise UserError(
             f"{artifact.path} was made with other settings or inputs: {'; '.join(differences)}. Give the run another "
             "name=..., or have it made anew: `nemo-sspo redo`, or delete that directory where it is no step of the run"

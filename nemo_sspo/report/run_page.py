@@ -234,7 +234,9 @@ def _configuration(facts: RunFacts) -> list[Block]:
         (d.step_id, d.digest[:16], d.rows, f"{d.megabytes:,.2f}", d.code_version, d.created_at) for d in facts.digests
     ]
     headings = ("setting", "value", "meaning")
+    in_the_run = [Note(f"Changed in the run: {'; '.join(facts.changed)}.")] if facts.changed else []
     return [
+        *in_the_run,
         Table(headings, changed, title="Settings that differ from the defaults"),
         Table(headings, default, title="Settings at their defaults", folded=True),
         Table(

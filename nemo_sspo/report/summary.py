@@ -9,9 +9,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from nemo_sspo.artifacts.knobs import knob_changes
 from nemo_sspo.artifacts.layout import RunLayout, no_run
 from nemo_sspo.artifacts.manifest import Manifest
-from nemo_sspo.artifacts.published import read_manifest
+from nemo_sspo.artifacts.published import published_steps, read_manifest
 from nemo_sspo.artifacts.selection import EarlyStop, early_stop
 
 Facts = dict[str, Any]
@@ -61,6 +62,7 @@ def summarize(layout: RunLayout, failed: Mapping[str, str] | None = None) -> Fac
         "preparation_seconds": _seconds(layout, 0, _PREPARATION),
         "iterations": [_iteration(layout, iteration) for iteration in iterations if iteration > 0],
         "failed": dict(failed or {}),
+        "changed": [str(change) for change in knob_changes(step.manifest for step in published_steps(layout))],
         "stopped": None if stop is None else {"after_iteration": stop.iteration, "reason": stop.reason},
         "result": _result(layout, iterations) if stop is None else stop.result,
     }
@@ -85,6 +87,7 @@ def summary_table(facts: Facts) -> Table:
     stopped = facts["stopped"]
     end = EarlyStop(stopped["after_iteration"], stopped["reason"]) if stopped else None
     said = [f"{step} failed: {reason}" for step, reason in facts["failed"].items()] + ([str(end)] if end else [])
+    said += [f"changed in the run: {change}" for change in facts["changed"]]
     table = Table(
         title=f"{facts['run']}: {len(iterations)} iterations",
         title_justify="left",

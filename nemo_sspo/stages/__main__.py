@@ -32,7 +32,14 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.stages.runner.context import Kept, StageContext
 from nemo_sspo.stages.runner.freshness import refuse_changed_since, refuse_stale_inputs
-from nemo_sspo.stages.runner.registry import STAGES, stage_inputs, stage_knobs, stage_settings
+from nemo_sspo.stages.runner.registry import (
+    STAGES,
+    knob_names,
+    rounding_knobs,
+    stage_inputs,
+    stage_knobs,
+    stage_settings,
+)
 from nemo_sspo.stages.runner.slurm_task import adopt, is_leader
 from nemo_sspo.stages.runner.torch_extensions import prepare
 from nemo_sspo.stages.runner.variables import hide_gpus, set_defaults
@@ -103,7 +110,7 @@ def run_step(
     sharding = shard if spec.sharded else None
     final, name = layout.artifact(stage, iteration, sharding), step_id(stage, iteration, sharding)
     if is_published(final):
-        refuse_changes(open_artifact(final), settings, inputs)
+        refuse_changes(open_artifact(final), settings, inputs, knob_names(experiment))
         return
     leader = is_leader()
     if leader:
@@ -122,6 +129,7 @@ def run_step(
             config=settings,
             inputs=inputs,
             knobs=stage_knobs(experiment, stage),
+            rounding=rounding_knobs(experiment),
             attempt=attempt,
         )
         if leader

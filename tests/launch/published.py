@@ -7,7 +7,7 @@ from nemo_sspo.artifacts.store import Draft, is_published, open_artifact, publis
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.slurm.jobs import job_name
-from nemo_sspo.stages.runner.registry import stage_inputs, stage_settings
+from nemo_sspo.stages.runner.registry import rounding_knobs, stage_inputs, stage_knobs, stage_settings
 
 
 def publish_steps(experiment: Experiment, *names: str, fill: Callable[[Step, Draft], None] | None = None) -> None:
@@ -32,7 +32,12 @@ def _publish(experiment: Experiment, step: Step, fill: Callable[[Step, Draft], N
     inputs = {name: [open_artifact(path) for path in group] for name, group in paths.items()}
     step.output.parent.mkdir(parents=True, exist_ok=True)
     place = {"stage": step.stage, "iteration": step.iteration, "shard": step.shard}
-    with publish(step.output, **place, config=stage_settings(experiment, step.stage), inputs=inputs) as draft:
+    made_with = {
+        "config": stage_settings(experiment, step.stage),
+        "knobs": stage_knobs(experiment, step.stage),
+        "rounding": rounding_knobs(experiment),
+    }
+    with publish(step.output, **place, **made_with, inputs=inputs) as draft:
         (draft.path / "content.txt").write_text(step.step_id)
         if fill is not None:
             fill(step, draft)

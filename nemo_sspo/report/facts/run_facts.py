@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from nemo_sspo.artifacts.diagnostics import Diagnostics
+from nemo_sspo.artifacts.knobs import knob_changes
 from nemo_sspo.artifacts.selection import EarlyStop, Selection
 from nemo_sspo.report.facts.evaluation import Evaluated, Sampled, evaluations, sampled
 from nemo_sspo.report.facts.gate_view import GateView, diagnostics, gate_view
@@ -57,6 +58,8 @@ class RunFacts:
     dropped: dict[int, dict[str, int]]
     """Prompts without a pair by iteration and reason."""
     findings: list[Finding]
+    changed: list[str]
+    """Knobs that had another value in earlier steps, a line each."""
     settings: list[Setting]
     digests: list[Digest]
     software: list[tuple[str, str, list[str]]]
@@ -109,6 +112,7 @@ def gather(run: RunRecord, *, sample_count: int = SAMPLE_PROMPTS) -> RunFacts:
         diagnosed=diagnosed,
         dropped=reasons,
         findings=findings(evidence),
+        changed=[str(change) for change in knob_changes(step.manifest for step in run.steps)],
         settings=settings(run),
         digests=digests(run),
         software=software(run),

@@ -15,7 +15,7 @@ from nemo_sspo.artifacts.manifest import Manifest, read_manifest_file
 from nemo_sspo.artifacts.store import Artifact, open_artifact
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.stages.runner.registry import STAGES, Inputs, stage_inputs, stage_settings
+from nemo_sspo.stages.runner.registry import STAGES, Inputs, knob_names, stage_inputs, stage_settings
 
 Standing = Literal["missing", "current", "stale"]
 
@@ -27,6 +27,7 @@ class Freshness:
         self._experiment = experiment
         self._layout = layout
         self._settings = cache(lambda stage: stage_settings(experiment, stage))
+        self._knobs = knob_names(experiment)
         self._found: dict[Path, tuple[Manifest | None, tuple[str, ...]]] = {}
 
     def standing(self, path: Path) -> Standing:
@@ -41,7 +42,10 @@ class Freshness:
     def changed_settings(self, path: Path) -> list[str]:
         """Those of the reasons that are settings of its own step."""
         manifest, _ = self._look(path)
-        return [] if manifest is None else setting_changes(manifest.config, self._settings(manifest.stage))
+        return [] if manifest is None else self._setting_changes(manifest)
+
+    def _setting_changes(self, manifest: Manifest) -> list[str]:
+        return setting_changes(manifest.config, self._settings(manifest.stage), self._knobs)
 
     def _look(self, path: Path) -> tuple[Manifest | None, tuple[str, ...]]:
         if path not in self._found:
@@ -63,9 +67,9 @@ class Freshness:
             if self.standing(source) != "current"
         )
         if broken:
-            return manifest, (*setting_changes(manifest.config, self._settings(manifest.stage)), *broken)
+            return manifest, (*self._setting_changes(manifest), *broken)
         digests = {name: [self._digest(source) for source in group] for name, group in paths.items()}
-        return manifest, tuple(changes(manifest, self._settings(manifest.stage), digests))
+        return manifest, tuple(changes(manifest, self._settings(manifest.stage), digests, self._knobs))
 
     def _digest(self, path: Path) -> str:
         manifest, _ = self._look(path)

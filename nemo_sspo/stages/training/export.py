@@ -4,10 +4,16 @@ The verbs ``export`` (the iteration's policy, which the next one samples from, w
 ``export_candidate`` (a checkpoint that may become it, a shard each) are both this one.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
+
+from nemo_sspo.artifacts.knobs import knob_changes
 from nemo_sspo.artifacts.layout import HF_MODEL, candidate_checkpoint
+from nemo_sspo.artifacts.manifest import Manifest, read_manifest_file
 from nemo_sspo.megatron.nemo.convert import export_policy
 from nemo_sspo.megatron.nemo.precision import params_dtype
 from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.runner.registry import stage_inputs
 from nemo_sspo.stages.training.chosen import policy_checkpoint, policy_selection
 from nemo_sspo.stages.training.generation_config import write_generation_config
 from nemo_sspo.stages.training.model_card import MODEL_CARD, model_card
@@ -35,6 +41,19 @@ def run(context: StageContext) -> None:
             pairs=context.input("build_pairs").manifest,
             train=trained.manifest,
             selection=policy_selection(context),
+            changed=knob_changes(_made_by(context)),
         )
         (directory / MODEL_CARD).write_text(card, encoding="utf-8")
     context.progress.update(1, 1, unit="models")
+
+
+def _made_by(context: StageContext) -> Iterator[Manifest]:
+    """Manifests of all steps that the policy was made by."""
+    waiting = [artifact.path for group in context.inputs.values() for artifact in group]
+    seen: set[Path] = set()
+    while waiting:
+        if (path := waiting.pop()) not in seen:
+            seen.add(path)
+            yield (manifest := read_manifest_file(path))
+            place = (manifest.stage, context.experiment, context.layout, manifest.iteration, manifest.shard)
+            waiting += [source for group in stage_inputs(*place).values() for source in group]

@@ -6,7 +6,7 @@ user's stand in YAML strings or in Markdown code spans, where they cannot mean a
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.changes import CONTENT
+from nemo_sspo.artifacts.knobs import KnobChange
 from nemo_sspo.artifacts.layout import PORTION
 from nemo_sspo.artifacts.manifest import Manifest, digest_of
 from nemo_sspo.artifacts.selection import Candidate, Selection
@@ -37,6 +38,7 @@ def model_card(
     pairs: Manifest,
     train: Manifest,
     selection: Selection | None = None,
+    changed: Sequence[KnobChange] = (),
 ) -> str:
     """The card as Markdown with YAML in front, as the Hugging Face hub reads it.
 
@@ -45,6 +47,7 @@ def model_card(
         pairs: manifest of this iteration's build_pairs.
         train: manifest of this iteration's training.
         selection: how this policy was chosen among the iteration's checkpoints, where there was a choice.
+        changed: knobs that had another value in earlier steps that the policy was made by.
     """
     settings = recipe_settings(experiment)
     environment = Environment(
@@ -61,6 +64,7 @@ def model_card(
         iteration=iteration,
         iterations=experiment.iterations,
         recipe=_recipe(settings),
+        changed=changed,
         data=_data(experiment, iteration, prompts, pairs, train),
         training=_training(experiment.train, train),
         selection=[] if selection is None else _selection(selection),

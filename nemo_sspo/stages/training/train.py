@@ -1,5 +1,6 @@
 """One iteration of S-SPPO: the policy moves towards its calibrated win rates and pushes the pairs' states apart."""
 
+import json
 import shutil
 import signal
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nemo_sspo.artifacts.changes import setting_changes
 from nemo_sspo.artifacts.layout import HF_MODEL, METRICS, NEMO_CHECKPOINT, VOLATILE, candidate_checkpoint
 from nemo_sspo.artifacts.manifest import digest_of
 from nemo_sspo.artifacts.progress import Progress
@@ -28,7 +30,7 @@ from nemo_sspo.megatron.models.hf_files import copy_side_files
 from nemo_sspo.megatron.nemo.checked_reference import refuse_other_reference
 from nemo_sspo.megatron.nemo.model_config import training_config
 from nemo_sspo.megatron.nemo.reference import ReferenceJob
-from nemo_sspo.megatron.nemo.resume import states
+from nemo_sspo.megatron.nemo.resume import notes_file, states
 from nemo_sspo.megatron.nemo.step_log import read_log
 from nemo_sspo.megatron.nemo.training import TrainingJob, train_rank
 from nemo_sspo.megatron.runtime.ranks import on_every_rank
@@ -36,7 +38,8 @@ from nemo_sspo.objective.losses import LOSSES, PairTargets, loss_at_start
 from nemo_sspo.objective.repulsion import REPULSIONS, repulsion_weight
 from nemo_sspo.objective.separable import SEPARABLE
 from nemo_sspo.stages.runner.context import StageContext
-from nemo_sspo.stages.runner.registry import stage_settings
+from nemo_sspo.stages.runner.registry import stage_knobs, stage_settings
+from nemo_sspo.stages.runner.slurm_task import is_leader
 from nemo_sspo.stages.training.chosen import policy_checkpoint
 from nemo_sspo.stages.training.step1 import STEP1_TOLERANCE
 
@@ -50,6 +53,8 @@ def run(context: StageContext) -> None:
     # What is wrong with the policy or the layout shall be one line, not every rank's traceback.
     training_config(job.hf_dir, job.parallel, job.precision, job.train)
     require_fit(job.pairs, job.hf_dir)
+    if is_leader():
+        note_changes(context, job.scratch)
     metrics = on_every_rank(lambda: _train(job, checks=_starts_from_its_reference(context)), job.parallel.world_size)
     # The weights are on disk: told to stop now, what is left to publish is done in the time that remains.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -97,7 +102,7 @@ def _job(context: StageContext) -> TrainingJob:
         weights=policy_checkpoint(context),
         hf_dir=checkpoint.file(HF_MODEL),
         output=context.output.path / NEMO_CHECKPOINT,
-        scratch=_scratch(context),
+        scratch=scratch_of(context),
         logs=context.output.path / VOLATILE,
         run_name=f"{experiment.name}.iter_{context.iteration}",
         train=experiment.train,
@@ -117,11 +122,40 @@ def refuse_too_many_candidates(job: TrainingJob) -> None:
         raise UserError(problem)
 
 
-def _scratch(context: StageContext) -> Path:
-    """Where this very job's state lies: a state of other settings or inputs is never resumed from."""
+def scratch_of(context: StageContext) -> Path:
+    """Where this very job's state lies: a state of other settings, inputs or ranks is never resumed from.
+
+    Batches, and with them the steps, are the same in every layout and packing. Other ranks have other parts of a state.
+    """
     inputs = {name: [artifact.manifest.digest for artifact in group] for name, group in context.inputs.items()}
-    identity = {"settings": stage_settings(context.experiment, context.stage), "inputs": inputs}
+    settings = stage_settings(context.experiment, context.stage)
+    identity = {"settings": settings, "inputs": inputs, "parallel": context.experiment.parallel.model_dump()}
     return context.scratch / digest_of(identity)[:16]
+
+
+def note_changes(context: StageContext, scratch: Path) -> None:
+    """Note which knobs change in the middle of a training, or that states of another layout are not resumed from."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    knobs, record = stage_knobs(context.experiment, context.stage), scratch / "knobs.json"
+    if own := states(scratch):
+        before = json.loads(record.read_bytes()) if record.exists() else knobs
+        lines = [f"changed after {own[0].name}: {line}" for line in setting_changes(before, knobs)]
+    else:
+        others = [states(folder) for folder in sorted(context.scratch.iterdir()) if folder != scratch]
+        lines = [
+            f"{found[0].parent.name}/{found[0].name} is the state of a training with other parallel.* or settings: it "
+            "is set aside, and training begins from its first step"
+            for found in others
+            if found
+        ]
+    file = notes_file(scratch)
+    known = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    for line in lines:
+        if line not in known:
+            print(f"note: {line}", flush=True)
+            with file.open("a", encoding="utf-8") as notes:
+                notes.write(line + "\n")
+    record.write_text(json.dumps(knobs), encoding="utf-8")
 
 
 def objective_of(experiment: Experiment) -> PreferenceObjective:

@@ -93,3 +93,29 @@ def test_where_none_is_whole_training_begins_from_its_first_step(
     flip(max(only.glob("weights/*.distcp"), key=lambda file: file.stat().st_size))
     assert train(training) == whole
     assert training.notes[0].endswith("training begins from its first step")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"packing": True, "pack_tokens": 256}, {"packing": True, "pack_tokens": 64}),
+        ({"packing": True, "pack_tokens": 256}, {"packing": False, "micro_batch_size": 1, "recompute": "full"}),
+    ],
+    ids=["smaller packs", "padded, recomputed"],
+)
+def test_a_training_goes_on_from_its_state_with_other_knobs(
+    supervised: PairTable,
+    imported: Path,
+    tmp_path: Path,
+    whole: list[dict[str, Any]],
+    before: dict[str, Any],
+    after: dict[str, Any],
+) -> None:
+    killed = killed_in_step_5(supervised, imported, tmp_path, **before)
+    first = killed.metrics_file.read_text().splitlines()[:4]
+    metrics = train(job(supervised, imported, tmp_path, PARALLEL, checkpoint_every_steps=2, **after))
+    assert killed.metrics_file.read_text().splitlines()[:4] == first, "steps before the state are not taken again"
+    assert [line["step"] for line in metrics] == [line["step"] for line in whole]
+    for found, expected in zip(metrics, whole, strict=True):
+        assert found["tokens"] == expected["tokens"]
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-3)

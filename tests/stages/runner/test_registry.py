@@ -1,7 +1,9 @@
 """What invalidates an artifact, and what does not."""
 
+import importlib
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -10,16 +12,24 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.store import Artifact, Draft, open_artifact, publish, refuse_changes
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.stages import Train
+from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import CustomGate, CustomLoss, FunctionOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.stages.runner.context import StageContext
-from nemo_sspo.stages.runner.registry import STAGES, recipe_settings, stage_settings
+from nemo_sspo.stages.runner.registry import STAGES, recipe_settings, rounding_knobs, stage_knobs, stage_settings
 from tests.stages.runs import experiment
 
 WITHOUT_EFFECT = {"loggers": (), "checkpoint_every_steps": 7, "keep_states": 1}
+KNOBS = {
+    "micro_batch_size": 4,
+    "packing": True,
+    "pack_tokens": 7,
+    "recompute": "full",
+    "head_chunk_tokens": 7,
+    "head": "recompute",
+}
 
 
 def publish_step(settings: Experiment, name: str) -> Artifact:
@@ -45,23 +55,74 @@ def test_who_is_told_and_how_often_a_state_is_saved_may_change_after_training(tm
             assert stage_settings(after, stage) == stage_settings(before, stage), (name, stage)
 
 
-def test_every_other_setting_of_the_training_is_part_of_it(tmp_path: Path) -> None:
-    assert {f"train.{name}" for name in Train.model_fields.keys() - WITHOUT_EFFECT.keys()} == {
-        key for key in stage_settings(experiment(tmp_path), "train") if key.startswith("train.")
+def test_every_setting_of_the_training_is_part_of_it_or_recorded_beside_it(tmp_path: Path) -> None:
+    settings = experiment(tmp_path)
+    compared, recorded = stage_settings(settings, "train"), stage_knobs(settings, "train")
+    assert not compared.keys() & recorded.keys()
+    assert {f"train.{name}" for name in Train.model_fields} == {
+        key for key in compared | recorded if key.startswith("train.")
     }
 
 
-def test_a_training_under_way_finds_its_state_again_after_such_a_change(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [*WITHOUT_EFFECT.items(), *KNOBS.items()], ids=lambda change: change[0])
+def test_a_knob_leaves_every_artifact_current_and_is_recorded(tmp_path: Path, change: tuple[str, object]) -> None:
+    name, value = change
+    before, after = experiment(tmp_path), trained_with(tmp_path, **{name: value})
+    for stage in STAGES:
+        assert stage_settings(after, stage) == stage_settings(before, stage), stage
+    assert stage_knobs(after, "train")[f"train.{name}"] == (list(value) if isinstance(value, tuple) else value)
+    assert (f"train.{name}" in rounding_knobs(after)) is (name in KNOBS)
+
+
+@pytest.fixture
+def training() -> ModuleType:
     pytest.importorskip("nemo.collections.llm")
-    from nemo_sspo.stages.training.train import _scratch
+    return importlib.import_module("nemo_sspo.stages.training.train")
 
+
+def train_context(settings: Experiment) -> StageContext:
+    layout = RunLayout(settings.run_dir)
+    rest = (layout, {}, Draft(layout.root), Progress(None), layout.scratch("iter_1.train"))
+    return StageContext("train", 1, 0, settings, *rest)
+
+
+def test_a_training_under_way_finds_its_state_again_after_such_a_change(tmp_path: Path, training: ModuleType) -> None:
     def scratch(settings: Experiment) -> Path:
-        layout = RunLayout(settings.run_dir)
-        rest = (layout, {}, Draft(tmp_path), Progress(None), layout.scratch("iter_1.train"))
-        return _scratch(StageContext("train", 1, 0, settings, *rest))
+        return training.scratch_of(train_context(settings))
 
-    assert scratch(trained_with(tmp_path, **WITHOUT_EFFECT)) == scratch(experiment(tmp_path))
-    assert scratch(trained_with(tmp_path, head_chunk_tokens=7)) != scratch(experiment(tmp_path))
+    before = experiment(tmp_path)
+    assert scratch(trained_with(tmp_path, **WITHOUT_EFFECT, **KNOBS)) == scratch(before)
+    assert scratch(trained_with(tmp_path, learning_rate=1.0)) != scratch(before)
+    assert scratch(experiment(tmp_path, parallel=Parallel(tensor=2))) != scratch(before)
+
+
+def test_what_a_training_changes_in_its_middle_is_noted_once(
+    tmp_path: Path, training: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = trained_with(tmp_path, packing=True), trained_with(tmp_path, packing=True, pack_tokens=4096)
+    scratch = training.scratch_of(train_context(before))
+    training.note_changes(train_context(before), scratch)
+    (scratch / "step_8").mkdir()
+    for _ in range(2):
+        training.note_changes(train_context(after), scratch)
+    line = "changed after step_8: train.pack_tokens: 8192 -> 4096"
+    assert capsys.readouterr().out == f"note: {line}\n"
+    assert (scratch / "notes.txt").read_text() == f"{line}\n"
+
+
+def test_a_state_of_another_layout_is_set_aside_with_a_line(
+    tmp_path: Path, training: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = experiment(tmp_path), experiment(tmp_path, parallel=Parallel(tensor=2))
+    old, new = (training.scratch_of(train_context(each)) for each in (before, after))
+    (old / "step_8").mkdir(parents=True)
+    training.note_changes(train_context(after), new)
+    line = (
+        f"{old.name}/step_8 is the state of a training with other parallel.* or settings: it is set aside, and "
+        "training begins from its first step"
+    )
+    assert capsys.readouterr().out == f"note: {line}\n"
+    assert (new / "notes.txt").read_text() == f"{line}\n"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from nemo_sspo.artifacts.knobs import KnobChange
 from nemo_sspo.artifacts.manifest import FileRecord, Manifest
 from nemo_sspo.artifacts.selection import Selection as Selected
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.config.stages import Selection, Train
 from nemo_sspo.config.variants import DpoLoss, NoGate, Repulsion, SppoLoss
-from nemo_sspo.stages.runner.registry import STAGES, recipe_settings, stage_settings
+from nemo_sspo.stages.runner.registry import (
+    STAGES,
+    knob_names,
+    recipe_settings,
+    rounding_knobs,
+    stage_knobs,
+    stage_settings,
+)
 from nemo_sspo.stages.training.model_card import code, model_card
 from tests.report.made_selection import SELECTION
 from tests.stages import runs
@@ -46,6 +55,7 @@ def made(
     content: dict | None = None,
     selection: Selected | None = None,
     judged: dict | None = None,
+    changed: Sequence[KnobChange] = (),
     **train,
 ) -> str:
     files = {f"portion_{n}.parquet": FileRecord(sha256=str(n) * 64, size=1) for n in (1, 2, 3)}
@@ -59,6 +69,7 @@ def made(
         pairs=manifest("build_pairs", counts={"pairs": 287} | (judged or {}), software={"vllm": "0.99"}),
         train=manifest("train", counts=counts | train, software={"torch": "2.99"}),
         selection=selection,
+        changed=changed,
     )
 
 
@@ -167,6 +178,14 @@ def test_its_settings_repeat_the_run(tmp_path: Path, policy: str) -> None:
     assert recipe_settings(repeated) == recipe_settings(settings)
 
 
+def test_it_tells_what_was_changed_in_the_run(tmp_path: Path) -> None:
+    changed = [KnobChange(2, "train.pack_tokens", 8192, 4096, True, ["reference_logps", "train"])]
+    assert "were changed in it" not in made(runs.experiment(tmp_path))
+    card = made(runs.experiment(tmp_path), changed=changed)
+    line = "train.pack_tokens: 8192 -> 4096 from iteration 2 (reference_logps, train) on (changes rounding)"
+    assert f"These settings fit the run to its machine, and were changed in it:\n\n- `{line}`\n" in card
+
+
 def test_it_tells_how_the_checkpoint_was_chosen(tmp_path: Path) -> None:
     assert "Choice of the checkpoint" not in made(runs.experiment(tmp_path))
     told = facts(made(runs.experiment(tmp_path), selection=SELECTION))
@@ -180,8 +199,11 @@ def test_it_tells_how_the_checkpoint_was_chosen(tmp_path: Path) -> None:
 def test_every_setting_that_made_the_policy_is_told(tmp_path: Path, selects: bool) -> None:
     settings = runs.experiment(tmp_path, selection=Selection(early_stop=selects))
     later = ("evaluate", "diagnose", "score_labelled", "rollout_held_out", *(() if selects else ("select_model",)))
-    made_of = {key for stage in STAGES if stage not in later for key in stage_settings(settings, stage)}
-    assert {key for key in made_of if not key.startswith("content of ")} == recipe_settings(settings).keys()
+    made_by = [stage for stage in STAGES if stage not in later]
+    made_of = {key for stage in made_by for key in stage_settings(settings, stage) | stage_knobs(settings, stage)}
+    without_effect = knob_names(settings) - rounding_knobs(settings)
+    told = {key for key in made_of - without_effect if not key.startswith("content of ")}
+    assert told == recipe_settings(settings).keys()
 
 
 class PlantedTrain(Train):
