@@ -177,5 +177,5 @@ def test_a_run_of_the_earlier_layout_goes_on(earlier: RunLayout, remedy: tuple[s
     bind(experiment, earlier)
     publish_steps(experiment, "iter_2.train")
     changed = {line.partition(":")[0] for line in summarize(earlier)["changed"]}
-    expected = {"train.micro_batch_size", "engine.max_num_seqs", "parallel.pipeline", "parallel.sequence"} if remedy else set()
-    assert changed == expected
+    expected = {"train.micro_batch_size", "engine.max_num_seqs", "parallel.pipeline", "parallel.sequence"}
+    assert changed == (expected if remedy else set())

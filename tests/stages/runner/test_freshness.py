@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.store import is_published
+from nemo_sspo.artifacts.store import is_published, open_artifact
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Judging, Rollout
+from nemo_sspo.config.variants import PairRMOracle, VllmEngine
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.__main__ import run_step
 from nemo_sspo.stages.sampling import judging
@@ -76,6 +77,12 @@ def never() -> None:
 def test_what_is_current_is_taken_and_published(settings, score) -> None:
     # Of a setting that the step does not depend on, nothing is said.
     assert is_published(score(lambda: change(settings, iterations=3)))
+
+
+def test_knobs_may_change_before_a_step_and_while_it_runs(settings, score) -> None:
+    change(settings, engine=VllmEngine(max_num_seqs=3), oracle=PairRMOracle(path="no/oracle", batch_tokens=64))
+    made = open_artifact(score(lambda: change(settings)))
+    assert (made.manifest.knobs, made.manifest.rounding) == ({"oracle.batch_tokens": 64}, ("oracle.batch_tokens",))
 
 
 @pytest.mark.parametrize(
