@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.runtime.ranks import on_every_rank
 from nemo_sspo.megatron.runtime.rendezvous import Node, meet
+from tests.megatron.runtime.test_forked_ranks import answer_in
 
 _TASK = """
 import sys
@@ -39,8 +40,8 @@ def test_tasks_of_srun_are_the_ranks(tmp_path: Path) -> None:
         }
         command = [sys.executable, "-c", _TASK]
         tasks.append(subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True))
-    printed = [task.communicate(timeout=120)[0].strip() for task in tasks]
-    assert printed == ["('1111', '0', '0', '4', '2', '0')", "None", "None", "None"]
+    answers = [answer_in(task.communicate(timeout=120)[0]) for task in tasks]
+    assert answers == ["('1111', '0', '0', '4', '2', '0')", "None", "None", "None"]
 
 
 _ALONE = """
@@ -56,7 +57,7 @@ def test_one_gpu_needs_no_launcher() -> None:
     """A machine that says it has one: a CUDA context is not forked, so this process is the rank."""
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "GROUP_RANK")}
     done = subprocess.run([sys.executable, "-c", _ALONE], env=environment, capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "('1', '0', '0', '1', '1', '0')", done.stderr
+    assert answer_in(done.stdout) == "('1', '0', '0', '1', '1', '0')", done.stderr
 
 
 def test_another_number_of_ranks_than_the_layout_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
