@@ -44,11 +44,11 @@ def rehearse(case: Case, plant: Callable[[], None] | None = None) -> Ledger:
     import_everything()
     with tempfile.TemporaryDirectory(prefix="rehearsal.") as directory:
         if case.checkpoint is None:
-            return _in_fork(lambda: _train(case, Path(directory), plant))
-        _in_fork(lambda: _reference(case, Path(directory)))
-        ledger = _in_fork(lambda: _train(case, Path(directory), plant))
+            return in_fork(lambda: _train(case, Path(directory), plant))
+        in_fork(lambda: _reference(case, Path(directory)))
+        ledger = in_fork(lambda: _train(case, Path(directory), plant))
         if case.rank == 0:
-            _in_fork(lambda: _resume(case, Path(directory)))
+            in_fork(lambda: _resume(case, Path(directory)))
         return ledger
 
 
@@ -66,8 +66,12 @@ def import_everything() -> None:
     import nemo_sspo.megatron.nemo.training  # noqa: F401
 
 
-def _in_fork(function: Callable[[], Ledger | None]) -> Any:
-    """Call it in a forked process."""
+def in_fork(function: Callable[[], Ledger | None]) -> Any:
+    """Call it in a forked process, and hand back its ledger, if it makes one.
+
+    Raises:
+        RehearsalError: whatever it raised.
+    """
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -120,7 +124,7 @@ def _train(case: Case, directory: Path, plant: Callable[[], None] | None) -> Led
         _do_as_rank_0_does(job)
     if plant is not None:
         plant()
-    _on_fake_gpu(case, lambda: training.train_rank(job))
+    on_fake_gpu(case, lambda: training.train_rank(job))
     return watch.ledger
 
 
@@ -137,7 +141,7 @@ def _reference(case: Case, directory: Path) -> None:
     job = job_of(case, directory)
     reference = ReferenceJob(job.pairs, job.weights, job.hf_dir, job.train, job.parallel, job.precision, job.progress)
     try:
-        _on_fake_gpu(case, lambda: reference_rank(reference))
+        on_fake_gpu(case, lambda: reference_rank(reference))
     except RuntimeError as error:
         # The last thing it does: this rank's pairs are there, those of other replicas, of the last stage and of the
         # tensor- and context-parallel rank that speaks for the others are not.
@@ -154,10 +158,11 @@ def _resume(case: Case, directory: Path) -> None:
     job = job_of(case, directory)
     if resume.latest_state(job.scratch) is None:
         raise RuntimeError("no state was saved to resume from")
-    _on_fake_gpu(case, lambda: train_rank(job))
+    on_fake_gpu(case, lambda: train_rank(job))
 
 
-def _on_fake_gpu(case: Case, function: Callable[[], Any]) -> None:
+def on_fake_gpu(case: Case, function: Callable[[], Any]) -> None:
+    """Call it as that rank. This process stays one: fork first."""
     from tests.rehearsal import kernels, machine
     from tests.rehearsal.fake_tensors import FakeGpu
 
