@@ -70,8 +70,9 @@ _PAGE = """# What a rank holds, computes and sends
 
 Made by `make rehearse`; not to be edited. One rank of a preset runs the project's own training through NeMo's trainer,
 two optimizer steps on a pretended H100 (`tests/rehearsal`): its tensors have shapes and types, and no values. What is
-allocated is counted in torch's blocks of 512 bytes, by what it is for. `make test-rehearsal-all` does it anew and
-fails where a figure differs.
+allocated is counted in torch's blocks of 512 bytes, by what it is for. `make test-rehearsal` does it anew for one rank
+of each preset, `make test-rehearsal-all` for all that are here, and a figure that differs fails; what a step sends is
+also held against a formula of layout, model and batch (`tests/rehearsal/expected_traffic.py`).
 
 Every row is as long as it may be: pairs of 1,024 + 1,024 tokens, two of which fill a packed row of 8,192. Steps have
 2 x PP microbatches; more of them take no more memory. GiB are 2^30 bytes; FLOP and bytes sent are of one step. Step 1

@@ -1,0 +1,75 @@
+"""A rank says what layout, model and batch ask for, call by call and byte by byte, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch.distributed as dist
+
+from tests.rehearsal.case import STEPS, Case
+from tests.rehearsal.cases import FACTORS, preset_cases, tiny_case
+from tests.rehearsal.committed import committed
+from tests.rehearsal.expected_traffic import expected_traffic
+from tests.rehearsal.ledger import Ledger
+from tests.rehearsal.run import rehearse
+from tests.rehearsal.test_faults import around_the_loss
+
+_PLAIN = {factor: values[0] for factor, values in FACTORS.items()}
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "one rank": {},
+    "dp overlapped": {"data": "2 overlapped", "rows": "packed"},
+    "tp": {"tensor": 2},
+    "tp recomputed": {"tensor": 2, "recompute": "full", "rows": "packed"},
+    "tp and the head that computes logits again": {"tensor": 2, "loss": "dpo"},
+    "pp first": {"pipeline": "2"},
+    "pp last": {"pipeline": "2", "rank": "last"},
+    "vpp first": {"pipeline": "2x2"},
+    "vpp last": {"pipeline": "2x2", "rank": "last"},
+    "cp": {"context": 2},
+    "cp last, packed and recomputed": {"context": 2, "rank": "last", "rows": "packed", "recompute": "selective"},
+    "all": {"tensor": 2, "pipeline": "2", "context": 2, "data": "2 overlapped", "rank": "last"},
+    "all, the coupled loss": {"tensor": 2, "pipeline": "2x2", "context": 2, "data": "2", "rank": "last", "loss": "dpo"},
+}
+
+
+def layout(**factors: Any) -> Case:
+    return tiny_case({**_PLAIN, **factors}, None)
+
+
+def assert_as_expected(case: Case, ledger: Ledger) -> None:
+    expected = expected_traffic(case)
+    assert ledger.microbatches == expected.microbatches
+    assert len(ledger.steps) == STEPS
+    for step in ledger.steps:
+        assert step.calls == expected.calls
+        assert step.bytes_sent == expected.bytes_sent
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_says_what_it_must(name: str) -> None:
+    case = layout(**LAYOUTS[name])
+    assert_as_expected(case, rehearse(case))
+
+
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_tensor_parallelism_without_sequence_parallelism(recompute: str) -> None:
+    case = layout(tensor=2, recompute=recompute)
+    case = replace(case, parallel=case.parallel.model_copy(update={"sequence": False}))
+    assert_as_expected(case, rehearse(case))
+
+
+@pytest.mark.parametrize("case", preset_cases(), ids=lambda case: case.key)
+def test_a_committed_ledger_says_what_it_must(case: Case) -> None:
+    ledger = committed(case.key)
+    assert ledger is not None
+    assert_as_expected(case, ledger)
+
+
+def test_one_all_reduce_too_many_is_no_longer_as_expected() -> None:
+    case = layout(tensor=2)
+    ledger = rehearse(case, around_the_loss(dist.all_reduce))
+    with pytest.raises(AssertionError, match="allreduce world"):
+        assert_as_expected(case, ledger)
