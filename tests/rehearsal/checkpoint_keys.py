@@ -43,8 +43,8 @@ def keys_of_conversion(case: Case, folder: Path) -> Keys:
         from transformers import AutoConfig, AutoModelForCausalLM
 
         from nemo_sspo.megatron.models.families import read_hf_config
-        from nemo_sspo.megatron.nemo.model_config import host_config
         from nemo_sspo.megatron.models.weight_map import Shape, to_megatron
+        from nemo_sspo.megatron.nemo.model_config import host_config
 
         policy = AutoModelForCausalLM.from_config(AutoConfig.for_model(**case.model), dtype=torch.bfloat16)
         state = to_megatron(policy.state_dict(), Shape.of(read_hf_config(folder)), what="the policy")
