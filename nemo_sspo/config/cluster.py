@@ -190,20 +190,20 @@ class Resources(Frozen):
 class StageResources(Frozen):
     prepare_prompts: Resources = Resources()
     import_policy: Resources = Resources()
+    score_labelled: Resources = Resources()
     rollout: Resources = Resources()
-    rollout_held_out: Resources = Resources()
     score: Resources = Resources()
     embed: Resources = Resources()
     build_pairs: Resources = Resources()
-    score_labelled: Resources = Resources()
-    diagnose: Resources = Resources()
     reference_logps: Resources = Resources()
     train: Resources = Resources()
     export_candidate: Resources = Resources()
     rollout_selection: Resources = Resources()
     select_model: Resources = Resources()
     export: Resources = Resources()
+    rollout_held_out: Resources = Resources()
     evaluate: Resources = Resources()
+    diagnose: Resources = Resources()
     report: Resources = Resources()
     """The last job of a run, which draws its page on one core."""
 

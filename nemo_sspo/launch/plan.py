@@ -1,13 +1,13 @@
 """An experiment as a graph of steps. Pure: no file is opened and no process started."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from nemo_sspo.artifacts.layout import RunLayout, step_id
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.stages.runner.registry import STAGES, StageSpec, stage_inputs
+from nemo_sspo.stages.runner.registry import STAGES, setting_keys, stage_inputs, steps_of_run
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def plan(experiment: Experiment) -> tuple[Step, ...]:
     layout = RunLayout(experiment.run_dir)
     makers: dict[Path, str] = {}
     steps = []
-    for stage, iteration, shard in _order(experiment):
+    for stage, iteration, shard in steps_of_run(experiment):
         step = _step(experiment, layout, stage, iteration, shard, makers)
         makers[step.output] = step.step_id
         steps.append(step)
@@ -71,28 +71,6 @@ def as_data(steps: Sequence[Step]) -> list[dict[str, Any]]:
     ]
 
 
-def _order(experiment: Experiment) -> Iterator[tuple[str, int, int]]:
-    """(stage, iteration, shard) of every step; iteration 0 prepares the base policy and its held-out responses."""
-    shards = range(experiment.rollout.shards)
-    selecting, candidates = experiment.selection.is_on, range(experiment.selection.candidates)
-    yield "prepare_prompts", 0, 0
-    yield "import_policy", 0, 0
-    yield "rollout_held_out", 0, 0
-    if selecting:
-        yield "rollout_selection", 0, 0
-    if experiment.evaluation.labelled_pairs is not None:
-        yield "score_labelled", 0, 0
-    for iteration in range(1, experiment.iterations + 1):
-        for stage in ("rollout", "score", "embed"):
-            yield from ((stage, iteration, shard) for shard in shards)
-        yield from ((stage, iteration, 0) for stage in ("build_pairs", "reference_logps", "train"))
-        if selecting:
-            for stage in ("export_candidate", "rollout_selection"):
-                yield from ((stage, iteration, candidate) for candidate in candidates)
-            yield "select_model", iteration, 0
-        yield from ((stage, iteration, 0) for stage in ("export", "rollout_held_out", "evaluate", "diagnose"))
-
-
 def _step(
     experiment: Experiment, layout: RunLayout, stage: str, iteration: int, shard: int, makers: dict[Path, str]
 ) -> Step:
@@ -107,23 +85,21 @@ def _step(
         shard=shard,
         environment=spec.environment,
         ranks=experiment.parallel.world_size if spec.ranks else 1,
-        gpus=_gpus(experiment, spec),
+        gpus=_gpus(experiment, stage),
         inputs=inputs,
         output=layout.artifact(stage, iteration, sharding),
         depends_on=tuple(dict.fromkeys(makers[path] for path in inputs)),
     )
 
 
-def _gpus(experiment: Experiment, spec: StageSpec) -> int:
+def _gpus(experiment: Experiment, stage: str) -> int:
+    spec, settings = STAGES[stage], setting_keys(experiment, stage)
     if not spec.gpu or not experiment.cluster.has_gpus:
         return 0
     if spec.ranks:
         return experiment.parallel.world_size
-    if "oracle" in spec.settings and experiment.oracle.kind == "llm_judge":
+    if "oracle" in settings and experiment.oracle.kind == "llm_judge":
         return 0
-    if "encoder" in spec.settings and experiment.encoder.device == "cpu":
+    if "encoder" in settings and experiment.encoder.device == "cpu":
         return 0
-    generates = spec.module == "sampling.rollout" or (
-        "oracle" in spec.settings and experiment.oracle.kind == "policy_judge"
-    )
-    return experiment.engine.tensor_parallel if generates else 1
+    return experiment.engine.tensor_parallel if "engine" in settings else 1

@@ -14,6 +14,7 @@ from nemo_sspo.artifacts.layout import RunLayout, no_run
 from nemo_sspo.artifacts.manifest import Manifest
 from nemo_sspo.artifacts.published import published_steps, read_manifest
 from nemo_sspo.artifacts.selection import EarlyStop, early_stop
+from nemo_sspo.stages.runner.registry import STAGES
 
 Facts = dict[str, Any]
 
@@ -24,23 +25,6 @@ _ENDS = ("", "_low", "_high")
 _LENGTH_CONTROLLED = tuple(f"length_controlled_win_vs_base{end}" for end in _ENDS)
 _SELECTED = ("candidates", "chosen_step", "last_step", "criterion", *(f"win{end}" for end in _ENDS), "reason")
 _BEST_OF_N = ("best_of_n", *(f"best_of_n_win_vs_base{end}" for end in _ENDS))
-_STAGES = (
-    "rollout",
-    "score",
-    "embed",
-    "build_pairs",
-    "reference_logps",
-    "train",
-    "export_candidate",
-    "rollout_selection",
-    "select_model",
-    "export",
-    "rollout_held_out",
-    "evaluate",
-)
-_OF_SELECTION = {"export_candidate", "rollout_selection", "select_model"}
-"""Stages that a run has only where it chooses among checkpoints."""
-_PREPARATION = ("prepare_prompts", "import_policy", "rollout_held_out", "rollout_selection")
 
 
 def summarize(layout: RunLayout, failed: Mapping[str, str] | None = None) -> Facts:
@@ -59,7 +43,7 @@ def summarize(layout: RunLayout, failed: Mapping[str, str] | None = None) -> Fac
     return {
         "run": layout.root.name,
         "prompts": prompts.counts if prompts else {},
-        "preparation_seconds": _seconds(layout, 0, _PREPARATION),
+        "preparation_seconds": _seconds(layout, 0),
         "iterations": [_iteration(layout, iteration) for iteration in iterations if iteration > 0],
         "failed": dict(failed or {}),
         "changed": [str(change) for change in knob_changes(step.manifest for step in published_steps(layout))],
@@ -102,9 +86,9 @@ def summary_table(facts: Facts) -> Table:
         if any(cells):
             table.add_row(label, *cells)
     table.add_section()
-    for stage in _STAGES:
+    for stage in STAGES:
         cells = [_number(iteration["seconds"].get(stage), ".1f") for iteration in iterations]
-        if any(cells) or stage not in _OF_SELECTION:
+        if any(cells):
             table.add_row(f"{stage} (s)", *cells)
     table.add_row("all stages (s)", *[f"{sum(iteration['seconds'].values()):.1f}" for iteration in iterations])
     return table
@@ -145,7 +129,7 @@ def _iteration(layout: RunLayout, iteration: int) -> Facts:
         **{name: evaluation.get(name) for name in (*_LENGTH_CONTROLLED, *_BEST_OF_N)},
         "mean_tokens": evaluation.get("new_mean_tokens"),
         "base_mean_tokens": evaluation.get("base_mean_tokens"),
-        "seconds": _seconds(layout, iteration, _STAGES),
+        "seconds": _seconds(layout, iteration),
     }
 
 
@@ -160,9 +144,13 @@ def _counts(layout: RunLayout, stage: str, iteration: int) -> Facts:
     return dict(manifest.counts) if manifest else {}
 
 
-def _seconds(layout: RunLayout, iteration: int, stages: Sequence[str]) -> dict[str, float]:
+def _seconds(layout: RunLayout, iteration: int) -> dict[str, float]:
     """Seconds of each published stage, summed over its shards."""
-    published = {stage: _manifests(layout, stage, iteration) for stage in stages}
+    published = {
+        # The prompts lie in one place for all iterations.
+        stage: [manifest for manifest in _manifests(layout, stage, iteration) if manifest.iteration == iteration]
+        for stage in STAGES
+    }
     return {
         stage: round(sum(manifest.timings.get("seconds", 0.0) for manifest in manifests), 3)
         for stage, manifests in published.items()

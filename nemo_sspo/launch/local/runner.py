@@ -25,7 +25,7 @@ from nemo_sspo.launch.machine import gpus_to_use, local_cluster
 from nemo_sspo.launch.plan import Step, chain_lengths, plan
 from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.stages.runner.freshness import Freshness
-from nemo_sspo.stages.runner.registry import SAVES_STATE
+from nemo_sspo.stages.runner.registry import STAGES
 from nemo_sspo.stages.runner.variables import of_process
 
 POLL_SECONDS = 0.2
@@ -248,7 +248,7 @@ class LocalRunner:
         return of_process(getattr(self._experiment.cluster, step.environment).variables, gpus)
 
     def _save_seconds(self, step: Step) -> float:
-        return self._cluster.save_seconds if step.stage in SAVES_STATE else 0.0
+        return self._cluster.save_seconds if STAGES[step.stage].saves_state else 0.0
 
     def _collect(self) -> None:
         """Report progress; take in what is published and what has ended."""

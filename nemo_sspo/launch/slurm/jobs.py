@@ -15,7 +15,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.launch.lanes import Lane, lanes
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.slurm.report_step import REPORT, REPORT_SPEC, report_step
-from nemo_sspo.stages.runner.registry import STAGES, StageSpec
+from nemo_sspo.stages.runner.registry import STAGES, Stage
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class Job:
     def is_array(self) -> bool:
         """Whether it is submitted as a job array, one task per lane."""
         return _spec(self.stage).sharded
+
+    @property
+    def saves_state(self) -> bool:
+        """Whether its processes save their state when Slurm stops them."""
+        return _spec(self.stage).saves_state
 
     @property
     def cpus_per_task(self) -> int | None:
@@ -95,7 +100,7 @@ def job_name(step: Step) -> str:
     return step.stage if step.stage == "prepare_prompts" else f"iter_{step.iteration}.{step.stage}"
 
 
-def _spec(stage: str) -> StageSpec:
+def _spec(stage: str) -> Stage:
     return REPORT_SPEC if stage == REPORT else STAGES[stage]
 
 

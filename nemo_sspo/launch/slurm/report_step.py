@@ -6,10 +6,10 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.manifest import MANIFEST_NAME
 from nemo_sspo.launch.plan import Step
 from nemo_sspo.stages.runner.freshness import Freshness
-from nemo_sspo.stages.runner.registry import StageSpec
+from nemo_sspo.stages.runner.registry import Stage
 
 REPORT = "report"
-REPORT_SPEC = StageSpec(module="report", environment="rollout", settings=())
+REPORT_SPEC = Stage("report", "rollout", "conversion and preparation")
 """One process without a GPU; ``nemo-sspo report`` needs nothing that only one environment has."""
 
 

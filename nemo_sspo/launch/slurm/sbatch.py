@@ -20,7 +20,6 @@ from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.config.cluster import RANK_VARIABLES, SlurmCluster, SlurmEnvironment
 from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.launch.slurm.jobs import Job
-from nemo_sspo.stages.runner.registry import SAVES_STATE
 from nemo_sspo.stages.runner.variables import ALWAYS
 
 TEMPLATE = "stage.sbatch.j2"
@@ -83,7 +82,7 @@ def render(job: Job, cluster: SlurmCluster, place: Place, run_name: str) -> str:
         last_shard=_last_shard(job),
         artifact=RunLayout(place.run).artifact(job.stage, job.iteration),
         manifest=MANIFEST_NAME,
-        saves_state=job.stage in SAVES_STATE,
+        saves_state=job.saves_state,
         limit=_limit_seconds(job),
         limit_is_near=cluster.signal_seconds + _SIGNAL_IS_EARLY,
         does_not_fit=_does_not_fit(job),

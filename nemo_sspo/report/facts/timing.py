@@ -7,35 +7,8 @@ from datetime import datetime
 
 from nemo_sspo.artifacts.layout import VOLATILE
 from nemo_sspo.report.facts.record import RunRecord
+from nemo_sspo.stages.runner.registry import STAGES
 
-STAGE_ORDER = (
-    "prepare_prompts",
-    "import_policy",
-    "score_labelled",
-    "rollout",
-    "score",
-    "embed",
-    "rollout_logps",
-    "build_pairs",
-    "diagnose",
-    "reference_logps",
-    "train",
-    "export_candidate",
-    "rollout_selection",
-    "select_model",
-    "export",
-    "rollout_held_out",
-    "evaluate",
-)
-"""The order of the loop; stages that are not named here come last."""
-
-_RATES = {
-    "rollout": ("tokens_per_second", "tokens/s"),
-    "rollout_held_out": ("tokens_per_second", "tokens/s"),
-    "rollout_selection": ("tokens_per_second", "tokens/s"),
-    "score": ("pairs_per_second", "comparisons/s"),
-    "embed": ("responses_per_second", "responses/s"),
-}
 LOADING = "loading_seconds"
 STEP_TIMINGS = "steps.jsonl"
 _SAMPLING = ("rollout",)
@@ -90,8 +63,8 @@ class Running:
 
 
 def stage_rank(stage: str) -> int:
-    """Position of a stage in the loop."""
-    return STAGE_ORDER.index(stage) if stage in STAGE_ORDER else len(STAGE_ORDER)
+    """Position of a stage in the loop; a stage of another release comes last."""
+    return list(STAGES).index(stage) if stage in STAGES else len(STAGES)
 
 
 def spans(run: RunRecord) -> list[Span]:
@@ -189,7 +162,7 @@ def _rate(run: RunRecord, stage: str, iteration: int) -> tuple[float | None, str
         # The first step pays for what is allocated and compiled once.
         steps = _training_timings(run, iteration)
         return _mean([line["tokens_per_second"] for line in steps[1:] if "tokens_per_second" in line]), "tokens/s"
-    name, unit = _RATES.get(stage, ("", ""))
+    name, unit = STAGES[stage].rate if stage in STAGES else ("", "")
     timings = [step.manifest.timings for step in run.of(stage, iteration)]
     return _mean([each[name] for each in timings if name in each]), unit
 

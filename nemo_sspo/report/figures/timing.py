@@ -1,6 +1,7 @@
 """When the steps ran, and what the stages cost."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 import plotly.graph_objects as go
 
@@ -8,17 +9,11 @@ from nemo_sspo.report.blocks import Plot, Table
 from nemo_sspo.report.facts.timing import Running, Span, StageCost, overlap, stage_rank
 from nemo_sspo.report.figures.base import figure, rounded
 from nemo_sspo.report.theme import series
+from nemo_sspo.stages.runner.registry import STAGES, Group
 
 _ROW_PIXELS = 26
 _LISTED_STEPS = 500
-_KINDS = (
-    ("sampling", ("rollout", "rollout_held_out", "rollout_selection")),
-    ("scoring and embedding", ("score", "score_labelled", "embed", "select_model", "evaluate")),
-    ("pairs", ("build_pairs", "diagnose")),
-    ("training", ("rollout_logps", "reference_logps", "train")),
-    ("conversion and preparation", ()),
-)
-"""Colours of the timeline; stages that are not named belong to the last."""
+_GROUPS: tuple[Group, ...] = get_args(Group)
 
 
 def timeline_plot(spans: Sequence[Span]) -> Plot:
@@ -26,8 +21,8 @@ def timeline_plot(spans: Sequence[Span]) -> Plot:
     begun = min(span.started for span in spans)
     rows = list(dict.fromkeys(_row(span) for span in sorted(spans, key=_row_order)))
     traces = []
-    for position, (kind, _) in enumerate(_KINDS):
-        own = [span for span in spans if _kind(span.stage) == kind]
+    for position, group in enumerate(_GROUPS):
+        own = [span for span in spans if _group(span.stage) == group]
         if not own:
             continue
         traces.append(
@@ -36,7 +31,7 @@ def timeline_plot(spans: Sequence[Span]) -> Plot:
                 y=[_row(span) for span in own],
                 base=[round((span.started - begun).total_seconds(), 2) for span in own],
                 x=[_seconds(span) for span in own],
-                name=kind,
+                name=group,
                 marker={"color": series(position), "line": {"width": 0}},
                 opacity=0.85,
                 text=[span.step_id for span in own],
@@ -139,8 +134,8 @@ def _row_order(span: Span) -> tuple[int, int]:
     return span.iteration, stage_rank(span.stage)
 
 
-def _kind(stage: str) -> str:
-    return next((kind for kind, stages in _KINDS if stage in stages), _KINDS[-1][0])
+def _group(stage: str) -> Group:
+    return STAGES[stage].group if stage in STAGES else _GROUPS[-1]
 
 
 def _seconds(span: Span) -> float:

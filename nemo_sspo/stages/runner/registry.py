@@ -1,6 +1,6 @@
-"""Which stages there are, what each reads, and which settings it depends on. Imports nothing heavy."""
+"""Which stages there are, each declared once, and which settings they depend on. Imports nothing heavy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,19 +11,28 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.config.binding import module_file
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.roles import ImportPath, Knob, Role, SourcePath, WithoutEffect, roles
+from nemo_sspo.stages.runner import inputs
+from nemo_sspo.stages.runner.inputs import Inputs, StepInputs
 
-Inputs = dict[str, list[Path]]
+Group = Literal["sampling", "scoring and embedding", "pairs", "training", "conversion and preparation"]
+"""What a stage's time is spent on: the colours of the report's timeline, in this order."""
 
 
 @dataclass(frozen=True)
-class StageSpec:
-    """What the launcher has to know of a stage."""
+class Stage:
+    """All that the planner, the runners and the report know of a stage."""
 
     module: str
     """Module below nemo_sspo/stages that holds ``run(context)``."""
     environment: Literal["train", "rollout"]
-    settings: tuple[str, ...]
-    """Dotted configuration keys whose change invalidates the artifact."""
+    group: Group
+    steps: Callable[[Experiment, int], int] = lambda experiment, iteration: 0
+    """How many steps an iteration has; iteration 0 is the preparation."""
+    inputs: StepInputs = inputs.nothing
+    settings: tuple[str, ...] = ()
+    """Dotted configuration keys. A change invalidates the artifact, unless the setting is a knob."""
+    selection_settings: tuple[str, ...] = ()
+    """Further ones, where an iteration has a choice of checkpoints; elsewhere they have no effect."""
     sharded: bool = False
     ranks: bool = False
     """Runs under one process per rank of the training layout."""
@@ -31,10 +40,43 @@ class StageSpec:
     """Needs an accelerator where there is one."""
     one_model: bool = True
     """Its shards load the same model, so that one process may take several of them with it loaded once."""
+    saves_state: bool = False
+    """Saves its state when a runner stops it. The others end at once: their step is run again."""
+    rate: tuple[str, str] = ("", "")
+    """Which of the timings in its manifest is its rate, and the unit."""
 
 
-SAVES_STATE = frozenset({"train"})
-"""Stages that save their state when they are told to stop. The others end at once: their step is run again."""
+def _in_preparation(experiment: Experiment, iteration: int) -> int:
+    return int(iteration == 0)
+
+
+def _in_iterations(experiment: Experiment, iteration: int) -> int:
+    return int(iteration > 0)
+
+
+def _for_each_policy(experiment: Experiment, iteration: int) -> int:
+    return 1
+
+
+def _for_each_shard(experiment: Experiment, iteration: int) -> int:
+    return experiment.rollout.shards if iteration else 0
+
+
+def _where_selecting(experiment: Experiment, iteration: int) -> int:
+    return int(iteration > 0 and experiment.selection.is_on)
+
+
+def _for_each_candidate(experiment: Experiment, iteration: int) -> int:
+    return experiment.selection.candidates * _where_selecting(experiment, iteration)
+
+
+def _for_candidates_and_base(experiment: Experiment, iteration: int) -> int:
+    return _for_each_candidate(experiment, iteration) if iteration else int(experiment.selection.is_on)
+
+
+def _where_labelled(experiment: Experiment, iteration: int) -> int:
+    return int(iteration == 0 and experiment.evaluation.labelled_pairs is not None)
+
 
 _SAMPLING = ("policy", "rollout", "engine", "seed")
 _MODEL = ("parallel", "precision")
@@ -55,146 +97,189 @@ _RECIPE = (
 )
 """All that a trained policy depends on, through the stages before its export."""
 _INTERVALS = ("evaluation.bootstrap_samples", "evaluation.confidence")
-_OF_SELECTION: Mapping[str, tuple[str, ...]] = {
-    "prepare_prompts": ("selection.prompts",),
-    "train": ("selection.candidates",),
-    "select_model": ("selection",),
-}
-"""Settings that stages depend on where an iteration has a choice of checkpoints; elsewhere they have no effect."""
 _REFERENCE = (
     *("train.reference", "train.reference_source", "train.reference_check_share", "train.reference_tolerance"),
     *("train.packing", "train.pack_tokens", "train.micro_batch_size", "train.share_prompt", "train.layers"),
     "train.head_chunk_tokens",
 )
 
-STAGES: Mapping[str, StageSpec] = {
-    "prepare_prompts": StageSpec(
-        "sampling.prepare_prompts", "rollout", ("policy", "prompts", "data", "seed", "iterations")
+_TOKENS = ("tokens_per_second", "tokens/s")
+
+STAGES: Mapping[str, Stage] = {
+    "prepare_prompts": Stage(
+        "sampling.prepare_prompts",
+        "rollout",
+        "conversion and preparation",
+        _in_preparation,
+        inputs.nothing,
+        ("policy", "prompts", "data", "seed", "iterations"),
+        selection_settings=("selection.prompts",),
     ),
-    "import_policy": StageSpec("training.import_policy", "train", ("policy", "precision")),
-    "rollout": StageSpec("sampling.rollout", "rollout", _SAMPLING, sharded=True, gpu=True),
-    "rollout_held_out": StageSpec(
-        "sampling.rollout", "rollout", (*_SAMPLING, "evaluation.best_of_n"), sharded=True, gpu=True
+    "import_policy": Stage(
+        "training.import_policy",
+        "train",
+        "conversion and preparation",
+        _in_preparation,
+        inputs.nothing,
+        ("policy", "precision"),
     ),
-    "score": StageSpec("sampling.score", "rollout", ("oracle", "judging"), sharded=True, gpu=True),
-    "embed": StageSpec("sampling.embed", "rollout", ("encoder", "judging"), sharded=True, gpu=True),
-    "build_pairs": StageSpec("pairs.build_pairs", "rollout", ("pairs", "gate", "judging")),
-    "score_labelled": StageSpec("pairs.score_labelled", "rollout", ("oracle", "evaluation.labelled_pairs"), gpu=True),
-    "diagnose": StageSpec("pairs.diagnose", "rollout", ("pairs", "gate", "judging", "seed")),
-    "reference_logps": StageSpec(
+    "score_labelled": Stage(
+        "pairs.score_labelled",
+        "rollout",
+        "scoring and embedding",
+        _where_labelled,
+        inputs.nothing,
+        ("oracle", "evaluation.labelled_pairs"),
+        gpu=True,
+    ),
+    "rollout": Stage(
+        "sampling.rollout",
+        "rollout",
+        "sampling",
+        _for_each_shard,
+        inputs.rollout,
+        _SAMPLING,
+        sharded=True,
+        gpu=True,
+        rate=_TOKENS,
+    ),
+    "score": Stage(
+        "sampling.score",
+        "rollout",
+        "scoring and embedding",
+        _for_each_shard,
+        inputs.score,
+        ("oracle", "judging"),
+        sharded=True,
+        gpu=True,
+        rate=("pairs_per_second", "comparisons/s"),
+    ),
+    "embed": Stage(
+        "sampling.embed",
+        "rollout",
+        "scoring and embedding",
+        _for_each_shard,
+        inputs.embed,
+        ("encoder", "judging"),
+        sharded=True,
+        gpu=True,
+        rate=("responses_per_second", "responses/s"),
+    ),
+    "build_pairs": Stage(
+        "pairs.build_pairs",
+        "rollout",
+        "pairs",
+        _in_iterations,
+        inputs.build_pairs,
+        ("pairs", "gate", "judging"),
+    ),
+    "reference_logps": Stage(
         "training.reference_logps",
         "train",
+        "training",
+        _in_iterations,
+        inputs.reference_logps,
         (*_REFERENCE, "seed", *_MODEL),
         ranks=True,
         gpu=True,
     ),
-    "train": StageSpec(
-        "training.train", "train", ("train", "loss", "repulsion", "seed", *_MODEL), ranks=True, gpu=True
+    "train": Stage(
+        "training.train",
+        "train",
+        "training",
+        _in_iterations,
+        inputs.train,
+        ("train", "loss", "repulsion", "seed", *_MODEL),
+        selection_settings=("selection.candidates",),
+        ranks=True,
+        gpu=True,
+        saves_state=True,
     ),
-    "export_candidate": StageSpec("training.export", "train", ("policy",), sharded=True, one_model=False),
-    "rollout_selection": StageSpec("sampling.rollout", "rollout", _SAMPLING, sharded=True, gpu=True, one_model=False),
-    "select_model": StageSpec(
-        "evaluation.select_model", "rollout", ("oracle", "judging", *_INTERVALS, "seed"), gpu=True
+    "export_candidate": Stage(
+        "training.export",
+        "train",
+        "conversion and preparation",
+        _for_each_candidate,
+        inputs.export_candidate,
+        ("policy",),
+        sharded=True,
+        one_model=False,
     ),
-    "export": StageSpec("training.export", "train", ("policy",)),
-    "evaluate": StageSpec("evaluation.evaluate", "rollout", ("oracle", "judging", "evaluation", "seed"), gpu=True),
+    "rollout_selection": Stage(
+        "sampling.rollout",
+        "rollout",
+        "sampling",
+        _for_candidates_and_base,
+        inputs.rollout_selection,
+        _SAMPLING,
+        sharded=True,
+        gpu=True,
+        one_model=False,
+        rate=_TOKENS,
+    ),
+    "select_model": Stage(
+        "evaluation.select_model",
+        "rollout",
+        "scoring and embedding",
+        _where_selecting,
+        inputs.select_model,
+        ("oracle", "judging", *_INTERVALS, "seed"),
+        selection_settings=("selection",),
+        gpu=True,
+    ),
+    "export": Stage(
+        "training.export",
+        "train",
+        "conversion and preparation",
+        _in_iterations,
+        inputs.export,
+        ("policy",),
+    ),
+    "rollout_held_out": Stage(
+        "sampling.rollout",
+        "rollout",
+        "sampling",
+        _for_each_policy,
+        inputs.rollout_held_out,
+        (*_SAMPLING, "evaluation.best_of_n"),
+        sharded=True,
+        gpu=True,
+        rate=_TOKENS,
+    ),
+    "evaluate": Stage(
+        "evaluation.evaluate",
+        "rollout",
+        "scoring and embedding",
+        _in_iterations,
+        inputs.evaluate,
+        ("oracle", "judging", "evaluation", "seed"),
+        gpu=True,
+    ),
+    "diagnose": Stage(
+        "pairs.diagnose",
+        "rollout",
+        "pairs",
+        _in_iterations,
+        inputs.diagnose,
+        ("pairs", "gate", "judging", "seed"),
+    ),
 }
-"""Every stage of the loop. Held-out rollouts are one shard: they are few, and an evaluation reads them whole. A shard
-of export_candidate and of rollout_selection is a candidate; the base policy is one alone."""
+"""Every stage of the loop in its order: within an iteration, each comes after those it reads.
+
+Held-out rollouts are one shard: they are few, and an evaluation reads them whole. A shard of export_candidate and of
+rollout_selection is a candidate; the base policy is one alone."""
 
 
 def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteration: int, shard: int) -> Inputs:
     """Directories of the artifacts that a step reads, by name."""
-    match stage:
-        case "rollout":
-            return _sampling_inputs(layout, policy=iteration - 1)
-        case "rollout_held_out":
-            return _sampling_inputs(layout, policy=iteration)
-        case "rollout_selection":
-            sampling = {} if iteration == 0 else {"policy": [layout.artifact("export_candidate", iteration, shard)]}
-            return {"prompts": [layout.artifact("prepare_prompts")], **sampling}
-        case "score":
-            rollout = {"rollout": [layout.artifact("rollout", iteration, shard)]}
-            return rollout | _judging_inputs(experiment, layout, iteration)
-        case "embed":
-            return {"rollout": [layout.artifact("rollout", iteration, shard)]}
-        case "build_pairs":
-            shards = range(experiment.rollout.shards)
-            return {
-                name: [layout.artifact(name, iteration, shard) for shard in shards]
-                for name in ("rollout", "score", "embed")
-            }
-        case "diagnose":
-            pairs = {"build_pairs": [layout.artifact("build_pairs", iteration)]}
-            labelled = {"score_labelled": [layout.artifact("score_labelled", 0)]}
-            inputs = stage_inputs("build_pairs", experiment, layout, iteration, shard) | pairs
-            return inputs | labelled if experiment.evaluation.labelled_pairs else inputs
-        case "reference_logps":
-            reference = 0 if experiment.train.reference == "base" else iteration - 1
-            inputs = {
-                "build_pairs": [layout.artifact("build_pairs", iteration)],
-                **_policy_inputs(experiment, layout, reference),
-            }
-            if experiment.train.reference_source == "rollout_checked":
-                shards = range(experiment.rollout.shards)
-                inputs["rollout"] = [layout.artifact("rollout", iteration, shard) for shard in shards]
-            return inputs
-        case "train":
-            return {
-                "build_pairs": [layout.artifact("build_pairs", iteration)],
-                "reference_logps": [layout.artifact("reference_logps", iteration)],
-                **_policy_inputs(experiment, layout, iteration - 1),
-            }
-        case "export_candidate":
-            return {"checkpoint": [layout.artifact("train", iteration)]}
-        case "select_model":
-            return _selection_inputs(experiment, layout, iteration) | _judging_inputs(experiment, layout, iteration)
-        case "export":
-            return {
-                **_policy_inputs(experiment, layout, iteration),
-                "build_pairs": [layout.artifact("build_pairs", iteration)],
-                "prompts": [layout.artifact("prepare_prompts")],
-            }
-        case "evaluate":
-            *earlier, new = (layout.artifact("rollout_held_out", policy, 0) for policy in range(iteration + 1))
-            return {"new": [new], "earlier": earlier} | _judging_inputs(experiment, layout, iteration)
-        case _:
-            return {}
+    return STAGES[stage].inputs(experiment, layout, iteration, shard)
 
 
-def _sampling_inputs(layout: RunLayout, policy: int) -> Inputs:
-    """Prompts, and the export of the policy that samples; policy 0 is the experiment's own, which is no artifact."""
-    prompts = {"prompts": [layout.artifact("prepare_prompts")]}
-    return {**prompts, "policy": [layout.artifact("export", policy)]} if policy > 0 else prompts
-
-
-def _judging_inputs(experiment: Experiment, layout: RunLayout, iteration: int) -> Inputs:
-    """The export of the policy that judges an iteration, where the oracle is the policy it starts from."""
-    oracle = experiment.oracle
-    if oracle.kind != "policy_judge" or oracle.judge == "base" or iteration == 1:
-        return {}
-    return {"policy": [layout.artifact("export", iteration - 1)]}
-
-
-def _policy_inputs(experiment: Experiment, layout: RunLayout, policy: int) -> Inputs:
-    """Where the NeMo checkpoint of a policy lies, and the choice among several (`chosen.policy_checkpoint`)."""
-    if policy == 0:
-        return {"checkpoint": [layout.artifact("import_policy", 0)]}
-    trained = {"checkpoint": [layout.artifact("train", policy)]}
-    return trained | ({"selection": [layout.artifact("select_model", policy)]} if experiment.selection.is_on else {})
-
-
-def _selection_inputs(experiment: Experiment, layout: RunLayout, iteration: int) -> Inputs:
-    """Responses of the candidates, and of those before them, one of which the iteration started from."""
-    shards = range(experiment.selection.candidates)
-    inputs = {
-        "train": [layout.artifact("train", iteration)],
-        "candidates": [layout.artifact("rollout_selection", iteration, shard) for shard in shards],
-    }
-    if iteration == 1:
-        return inputs | {"before": [layout.artifact("rollout_selection", 0, 0)]}
-    before = [layout.artifact("rollout_selection", iteration - 1, shard) for shard in shards]
-    return inputs | {"before": before, "selection": [layout.artifact("select_model", iteration - 1)]}
+def steps_of_run(experiment: Experiment) -> Iterator[tuple[str, int, int]]:
+    """(stage, iteration, shard) of every step; iteration 0 prepares the base policy and its held-out responses."""
+    for iteration in range(experiment.iterations + 1):
+        for name, stage in STAGES.items():
+            yield from ((name, iteration, shard) for shard in range(stage.steps(experiment, iteration)))
 
 
 def stage_settings(experiment: Experiment, stage: str) -> dict[str, Any]:
@@ -246,9 +331,15 @@ def _may_change(role: Role | None) -> bool:
     return isinstance(role, Knob | WithoutEffect)
 
 
+def setting_keys(experiment: Experiment, stage: str) -> tuple[str, ...]:
+    """The dotted keys of the settings that a stage runs with."""
+    spec = STAGES[stage]
+    of_selection = spec.selection_settings if experiment.selection.is_on else ()
+    return (*spec.settings, *of_selection, *_judging_settings(experiment, stage))
+
+
 def _resolved(experiment: Experiment, stage: str) -> dict[str, Any]:
-    selecting = _OF_SELECTION.get(stage, ()) if experiment.selection.is_on else ()
-    return _values(experiment, (*STAGES[stage].settings, *selecting, *_judging_settings(experiment, stage)))
+    return _values(experiment, setting_keys(experiment, stage))
 
 
 def _values(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
