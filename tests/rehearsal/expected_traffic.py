@@ -250,7 +250,7 @@ def _optimizer(said: _Said, case: Case, batch: _Batch) -> None:
 
 def _weights(case: Case, *, is_first: bool, is_last: bool) -> int:
     """Of a chunk on this rank."""
-    from nemo_sspo.megatron.models.families import padded_vocab_size
+    from nemo_sspo.megatron.models.layout import padded_vocab_size
 
     model, tensor, hidden = case.model, case.parallel.tensor, case.model["hidden_size"]
     channels = _head_channels(case)
