@@ -15,9 +15,9 @@ import torch
 from benchmarks.resident import measured
 from nemo_sspo.config.oracles import PairRMOracle, Precision
 from nemo_sspo.oracle.blender import blender_logits, load_blender
+from nemo_sspo.oracle.deduplicated import Deduplicated
 from nemo_sspo.oracle.pairrm import PairRM
 from nemo_sspo.oracle.protocol import Row
-from nemo_sspo.oracle.unique import Unique
 
 Prompt = tuple[str, tuple[str, ...]]
 """A prompt and its responses, of one number in all prompts."""
@@ -65,7 +65,7 @@ def ours(checkpoint: Path, prompts: Sequence[Prompt], precision: Precision = "fl
 def row_lengths(checkpoint: Path, prompts: Sequence[Prompt]) -> list[int]:
     """Tokens of every distinct row."""
     encoder = PairRM(PairRMOracle(path=str(checkpoint)), "cpu")._encoder
-    return [row.length for row in encoder.encode(Unique(rows_of(prompts)).items)]
+    return [row.length for row in encoder.encode(Deduplicated(rows_of(prompts)).items)]
 
 
 def llm_blenders(checkpoint: Path, prompts: Sequence[Prompt], batch_size: int = 1) -> Cost:

@@ -53,7 +53,7 @@ def show_jobs(graph: Sequence[Job], freshness: Freshness, console: Console) -> N
         after = ", ".join(f"{item.job}{' (shard by shard)' if item.kind == 'aftercorr' else ''}" for item in job.after)
         published = sum(is_done(step, freshness) for step in job.steps)
         gpus = job.nodes * job.gpus_per_node
-        asked = (len(job.lanes), job.nodes, gpus, job.resources.time or "-", job.resources.partition or "-")
+        asked = (len(job.shard_batches), job.nodes, gpus, job.resources.time or "-", job.resources.partition or "-")
         where = f"{job.environment_name}: {place}"
         table.add_row(*map(plain, (job.name, *asked, where, after, published or "")))
     print_wide(table, console)

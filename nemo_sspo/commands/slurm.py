@@ -27,12 +27,12 @@ from nemo_sspo.launch.slurm.commands import live_jobs, scancel
 from nemo_sspo.launch.slurm.job_record import Submission
 from nemo_sspo.launch.slurm.jobs import Job, cluster_problems, jobs, slurm_cluster
 from nemo_sspo.launch.slurm.remaining_jobs import remaining_jobs
-from nemo_sspo.launch.slurm.sbatch import Place
+from nemo_sspo.launch.slurm.sbatch import RunPaths
 from nemo_sspo.launch.slurm.submit import (
     missing_parts,
-    place_of,
     refuse_beside_jobs,
     refuse_live_jobs,
+    run_paths,
     submit,
     submit_options,
     write_scripts,
@@ -71,7 +71,7 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
 def show_submit(options: argparse.Namespace) -> int:
     """Check everything, then submit what is missing."""
     experiment = _with_options(_of_slurm(options), options)
-    graph, place, console = jobs(experiment), place_of(experiment), Console()
+    graph, place, console = jobs(experiment), run_paths(experiment), Console()
     measured = _measured_seconds_per_step(experiment)
     found = list(dict.fromkeys([*problems(experiment), *cluster_problems(experiment, measured)]))
     show_notes(experiment)
@@ -95,7 +95,7 @@ def show_submit(options: argparse.Namespace) -> int:
     return 0
 
 
-def _rehearse(experiment: Experiment, graph: Sequence[Job], place: Place, begin: str | None) -> None:
+def _rehearse(experiment: Experiment, graph: Sequence[Job], place: RunPaths, begin: str | None) -> None:
     """Write the scripts and print how they would be submitted; ``<name>`` stands for the id of an earlier job."""
     refuse_beside_jobs(place.run)  # jobs that wait read the environment's file when they start
     write_scripts(experiment, graph, place)
@@ -107,7 +107,7 @@ def _rehearse(experiment: Experiment, graph: Sequence[Job], place: Place, begin:
 
 def show_cancel(options: argparse.Namespace) -> int:
     """Cancel every job of the run and wait until nothing of it is left."""
-    run = _submitted_run(options.overrides) or place_of(_of_slurm(options)).run
+    run = _submitted_run(options.overrides) or run_paths(_of_slurm(options)).run
     ids = list(dict.fromkeys(job.submission for job in live_jobs(run)))
     scancel(ids)
     deadline = time.monotonic() + _CANCEL_SECONDS
@@ -124,7 +124,7 @@ def _submitted_run(given: Sequence[str]) -> Path | None:
     if len(given) != 1 or "=" in given[0]:
         return None
     run = Path(given[0]).absolute()
-    return run if Place(run, Path.cwd()).submissions.exists() else None
+    return run if RunPaths(run, Path.cwd()).submissions.exists() else None
 
 
 def _of_slurm(options: argparse.Namespace) -> Experiment:

@@ -23,7 +23,7 @@ from nemo_sspo.launch.local.status import local_status
 from nemo_sspo.launch.slurm.commands import NoSlurm, final_state, live_jobs
 from nemo_sspo.launch.slurm.jobs import jobs
 from nemo_sspo.launch.slurm.status import slurm_status
-from nemo_sspo.launch.slurm.submit import place_of
+from nemo_sspo.launch.slurm.submit import run_paths
 from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.launch.step_status import StepStatus
 
@@ -64,7 +64,7 @@ def step_states(experiment: Experiment) -> list[StepStatus]:
     """Every step of a run, here or on its cluster."""
     if experiment.cluster.kind == "local":
         return local_status(experiment)
-    place = place_of(experiment)
+    place = run_paths(experiment)
     return slurm_status(jobs(experiment), place, live_jobs(place.run), final_state, freshness_of(experiment))
 
 
@@ -73,7 +73,7 @@ def failed_steps(experiment: Experiment) -> dict[str, str]:
     try:
         rows = step_states(experiment)
     except UserError:
-        rows = slurm_status(jobs(experiment), place_of(experiment), None, str, freshness_of(experiment))
+        rows = slurm_status(jobs(experiment), run_paths(experiment), None, str, freshness_of(experiment))
     return {row.step: row.detail for row in rows if row.state == "failed"}
 
 

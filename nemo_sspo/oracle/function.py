@@ -11,22 +11,22 @@ import numpy as np
 from nemo_sspo.config.binding import import_function
 from nemo_sspo.config.variants import FunctionOracle
 from nemo_sspo.errors import UserError
-from nemo_sspo.oracle.protocol import OnProgress, Preferences, Row, Workplace, silent
-from nemo_sspo.oracle.unique import Unique
+from nemo_sspo.oracle.deduplicated import Deduplicated
+from nemo_sspo.oracle.protocol import OnProgress, OracleResources, Preferences, Row, silent
 
 
 class Function:
     """A Python function behind the `PreferenceOracle` protocol."""
 
-    def __init__(self, settings: FunctionOracle, workplace: Workplace | None = None) -> None:
+    def __init__(self, settings: FunctionOracle, resources: OracleResources | None = None) -> None:
         """Import the function; raises a UserError where its path leads nowhere."""
-        del workplace
+        del resources
         self._path, self._arguments = settings.function, settings.arguments
         self._function = import_function(settings.function, "oracle.function")
 
     def compare(self, rows: Sequence[Row], on_progress: OnProgress = silent) -> Preferences:
         """See `PreferenceOracle.compare`."""
-        unique = Unique(rows)
+        unique = Deduplicated(rows)
         returned = self._function(unique.items, **self._arguments)
         try:
             logits_U = np.asarray(returned, dtype=np.float32)

@@ -18,12 +18,12 @@ import openai
 
 from nemo_sspo.config.oracles import LlmJudgeOracle
 from nemo_sspo.errors import UserError
+from nemo_sspo.oracle.deduplicated import Deduplicated
 from nemo_sspo.oracle.judge_endpoint import NO_KEY, api_key, check_endpoint
 from nemo_sspo.oracle.judge_journal import Journal, Judgement, Spending, question_key
 from nemo_sspo.oracle.judge_ledger import Ledger
 from nemo_sspo.oracle.judge_question import cut_row, first_token_logit, parse_verdict, question, read_template
-from nemo_sspo.oracle.protocol import OnProgress, Preferences, Row, Workplace, silent
-from nemo_sspo.oracle.unique import Unique
+from nemo_sspo.oracle.protocol import OnProgress, OracleResources, Preferences, Row, silent
 
 _TOP_LOGPROBS = 20
 _BYTES_PER_TOKEN = 4
@@ -34,15 +34,15 @@ _GARBLED_WAIT_SECONDS = 0.5
 class LlmJudge:
     """An endpoint behind the `PreferenceOracle` protocol."""
 
-    def __init__(self, settings: LlmJudgeOracle, workplace: Workplace | None = None) -> None:
+    def __init__(self, settings: LlmJudgeOracle, resources: OracleResources | None = None) -> None:
         """Read template and key; raises a UserError where either is missing."""
         check_endpoint(settings)
         self._settings = settings
         self._template = read_template(settings.template)
         self._key = api_key(settings)
-        self._journal = Journal(workplace.journal if workplace else None)
-        self._ledger = Ledger(workplace.journal if workplace else None, settings)
-        self._rows_to_come = workplace.rows if workplace else 0
+        self._journal = Journal(resources.journal if resources else None)
+        self._ledger = Ledger(resources.journal if resources else None, settings)
+        self._rows_to_come = resources.rows if resources else 0
         self._asked = {"template": self._template} | settings.model_dump(
             include={"endpoint", "model", "logprobs", "verdict_logit", "max_answer_tokens", "extra"}
         )
@@ -55,7 +55,7 @@ class LlmJudge:
         """
         limit = self._settings.text_max_characters
         cut = [cut_row(row, limit) for row in rows]
-        unique = Unique([row for row in cut if row.first != row.second])
+        unique = Deduplicated([row for row in cut if row.first != row.second])
         keys = [question_key(self._asked | row._asdict()) for row in unique.items]
         with self._journal as journal:
             self._ledger.open(journal.spent)

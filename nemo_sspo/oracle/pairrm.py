@@ -19,6 +19,7 @@ from nemo_sspo.config.variants import PairRMOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.batching import pack, token_budget, torch_dtype, windows
 from nemo_sspo.oracle.deberta_attention import WantedStates
+from nemo_sspo.oracle.deduplicated import Deduplicated
 from nemo_sspo.oracle.pairrm_checkpoint import (
     HEAD_OUTPUT,
     MARKER_ID_KEYS,
@@ -30,8 +31,7 @@ from nemo_sspo.oracle.pairrm_checkpoint import (
     inspect_pairrm,
 )
 from nemo_sspo.oracle.pairrm_rows import EncodedRow, MarkerIds, RowEncoder
-from nemo_sspo.oracle.protocol import OnProgress, Preferences, Row, Workplace, silent
-from nemo_sspo.oracle.unique import Unique
+from nemo_sspo.oracle.protocol import OnProgress, OracleResources, Preferences, Row, silent
 from nemo_sspo.tokens.library import load_tokenizer
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ class PairRM:
     """PairRM behind the `PreferenceOracle` protocol."""
 
     def __init__(
-        self, settings: PairRMOracle, device: str | None = None, *, workplace: Workplace | None = None
+        self, settings: PairRMOracle, device: str | None = None, *, resources: OracleResources | None = None
     ) -> None:
         """Load a checkpoint; `device` is the GPU where there is one."""
-        del workplace
+        del resources
         checkpoint = inspect_pairrm(settings.path)
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         tokenizer, ids = _load_tokenizer(checkpoint)
@@ -117,7 +117,7 @@ class PairRM:
         unique_rows = 0
         for window in windows(rows, WINDOW_ROWS):
             start, count = window.start, window.stop - window.start
-            unique = Unique(rows[window])
+            unique = Deduplicated(rows[window])
             encoded = list(self._encoder.encode(unique.items))
             logits_U = np.empty(len(unique), dtype=np.float32)
             done = 0

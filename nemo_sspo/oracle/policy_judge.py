@@ -10,9 +10,9 @@ import numpy as np
 
 from nemo_sspo.config.oracles import PolicyJudgeOracle
 from nemo_sspo.errors import UserError
+from nemo_sspo.oracle.deduplicated import Deduplicated
 from nemo_sspo.oracle.judge_question import ANSWERS, cut_row, question, read_template
-from nemo_sspo.oracle.protocol import OnProgress, Preferences, Row, Workplace, silent
-from nemo_sspo.oracle.unique import Unique
+from nemo_sspo.oracle.protocol import OnProgress, OracleResources, Preferences, Row, silent
 
 _SHRINK = 0.95
 """Part of the proportional length that an over-long text is cut to, so that few attempts are needed."""
@@ -21,18 +21,18 @@ _SHRINK = 0.95
 class PolicyJudge:
     """A policy behind the `PreferenceOracle` protocol."""
 
-    def __init__(self, settings: PolicyJudgeOracle, workplace: Workplace | None = None) -> None:
-        """Load the policy of the workplace."""
-        if workplace is None or workplace.open_policy is None:
+    def __init__(self, settings: PolicyJudgeOracle, resources: OracleResources | None = None) -> None:
+        """Load the policy that `resources` opens."""
+        if resources is None or resources.open_policy is None:
             raise UserError("oracle=policy_judge judges with the policy of a run; there is none here")
         self._template = read_template(settings.template)
         self._context = settings.context_tokens
-        self._model = workplace.open_policy(ANSWERS, settings.context_tokens)
+        self._model = resources.open_policy(ANSWERS, settings.context_tokens)
 
     def compare(self, rows: Sequence[Row], on_progress: OnProgress = silent) -> Preferences:
         """See `PreferenceOracle.compare`."""
         texts = [Row(row.prompt, row.first, row.second) for row in rows]
-        unique = Unique(texts)
+        unique = Deduplicated(texts)
         fitted = [self._fit(row) for row in unique.items]
         logprobs_U2 = self._model.choice_logprobs(
             [token_ids for token_ids, _ in fitted], lambda done: on_progress(done * len(rows) // len(unique))

@@ -60,7 +60,7 @@ class PreferenceOracle(Protocol):
     """Judges rows independently of each other: a row's logit does not depend on its neighbours.
 
     A call is synchronous; an oracle that waits for a network runs its own event loop inside. What is expensive to ask
-    twice goes to the workplace's journal, so that a killed step asks again only what was not answered.
+    twice goes to the resources' journal, so that a killed step asks again only what was not answered.
     """
 
     def compare(self, rows: Sequence[Row], on_progress: OnProgress = ...) -> Preferences:
@@ -81,7 +81,7 @@ class ChoiceModel(Protocol):
 
 
 @dataclass(frozen=True)
-class Workplace:
+class OracleResources:
     """Where an oracle works: what a step lends it beyond its own settings."""
 
     journal: Path | None = None

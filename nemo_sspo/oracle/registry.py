@@ -3,7 +3,7 @@
 from importlib import import_module
 
 from nemo_sspo.config.variants import Oracle
-from nemo_sspo.oracle.protocol import PreferenceOracle, Workplace
+from nemo_sspo.oracle.protocol import OracleResources, PreferenceOracle
 
 ORACLES = {
     "pairrm": "nemo_sspo.oracle.pairrm:PairRM",
@@ -14,7 +14,7 @@ ORACLES = {
 }
 
 
-def load_oracle(settings: Oracle, workplace: Workplace | None = None) -> PreferenceOracle:
-    """Load the oracle that the settings describe; `workplace` is what a step lends it."""
+def load_oracle(settings: Oracle, resources: OracleResources | None = None) -> PreferenceOracle:
+    """Load the oracle that the settings describe; `resources` is what a step lends it."""
     module, _, name = ORACLES[settings.kind].partition(":")
-    return getattr(import_module(module), name)(settings, workplace=workplace or Workplace())
+    return getattr(import_module(module), name)(settings, resources=resources or OracleResources())

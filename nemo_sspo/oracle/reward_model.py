@@ -25,9 +25,9 @@ from nemo_sspo.artifacts.sources.weight_headers import tensor_headers
 from nemo_sspo.config.oracles import RewardModelOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.batching import pack, torch_dtype
-from nemo_sspo.oracle.protocol import OnProgress, Preferences, Row, Turn, Workplace, silent
+from nemo_sspo.oracle.deduplicated import Deduplicated
+from nemo_sspo.oracle.protocol import OnProgress, OracleResources, Preferences, Row, Turn, silent
 from nemo_sspo.oracle.reward_model_files import reward_model_problems
-from nemo_sspo.oracle.unique import Unique
 from nemo_sspo.tokens.control import ControlTokens, special_tokens
 from nemo_sspo.tokens.library import load_tokenizer
 from nemo_sspo.tokens.policy_files import row_problems
@@ -61,10 +61,10 @@ class RewardModel:
     """A sequence-classification reward model behind the `PreferenceOracle` protocol."""
 
     def __init__(
-        self, settings: RewardModelOracle, device: str | None = None, *, workplace: Workplace | None = None
+        self, settings: RewardModelOracle, device: str | None = None, *, resources: OracleResources | None = None
     ) -> None:
         """Load a model; `device` is the GPU where there is one."""
-        del workplace
+        del resources
         files = (*MODEL_FILES, CODE) if settings.trust_remote_code else MODEL_FILES
         directory = local_model(settings.path, "oracle.path", files)
         self._settings = settings
@@ -88,7 +88,7 @@ class RewardModel:
         """See `PreferenceOracle.compare`."""
         firsts = [self._text(row, row.first) for row in rows]
         seconds = [self._text(row, row.second) for row in rows]
-        unique = Unique([*firsts, *seconds])
+        unique = Deduplicated([*firsts, *seconds])
         encoded = [self._encode(text) for text in unique.items]
         rewards_U = np.empty(len(unique), dtype=np.float32)
         lengths_U = np.fromiter((text.length for text in encoded), dtype=np.int64, count=len(encoded))

@@ -30,7 +30,7 @@ from nemo_sspo.artifacts.store import (
 )
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import Interrupted, UserError
-from nemo_sspo.stages.runner.context import Kept, StageContext
+from nemo_sspo.stages.runner.context import ModelCache, StageContext
 from nemo_sspo.stages.runner.freshness import refuse_changed_since, refuse_stale_inputs
 from nemo_sspo.stages.runner.registry import (
     STAGES,
@@ -40,7 +40,7 @@ from nemo_sspo.stages.runner.registry import (
     stage_knobs,
     stage_settings,
 )
-from nemo_sspo.stages.runner.slurm_task import adopt, is_leader
+from nemo_sspo.stages.runner.slurm_task import is_leader, set_rank_env
 from nemo_sspo.stages.runner.torch_extensions import prepare
 from nemo_sspo.stages.runner.variables import hide_gpus, set_defaults
 
@@ -55,10 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--attempt", default="", help="shared by the ranks of one attempt at the steps")
     parser.add_argument("--alone", action="store_true", help="no other attempt at the steps lives: remove their drafts")
     options = parser.parse_args(arguments)
-    adopt()
+    set_rank_env()
     hide_gpus()
     set_defaults(STAGES[options.stage].environment)
-    attempt, kept = options.attempt or uuid4().hex, Kept()
+    attempt, kept = options.attempt or uuid4().hex, ModelCache()
     try:
         prepare(Path(os.environ["TORCH_EXTENSIONS_DIR"]))
         for shard in options.shard:
@@ -87,7 +87,14 @@ def _begin(run: Path, stage: str, iteration: int, shards: tuple[int, int], attem
 
 
 def run_step(
-    run: Path, stage: str, iteration: int, shard: int, attempt: str, *, alone: bool = False, kept: Kept | None = None
+    run: Path,
+    stage: str,
+    iteration: int,
+    shard: int,
+    attempt: str,
+    *,
+    alone: bool = False,
+    kept: ModelCache | None = None,
 ) -> None:
     """Run one step and publish its artifact; a no-op when it is published with the same settings and inputs, or
     when the run has ended in an earlier iteration.
@@ -135,7 +142,7 @@ def run_step(
         if leader
         else _join(draft_path(final, attempt))
     )
-    held = kept if kept is not None and spec.one_model else Kept()
+    held = kept if kept is not None and spec.one_model else ModelCache()
     with destination as draft:
         module.run(StageContext(stage, iteration, shard, experiment, layout, inputs, draft, progress, scratch, held))
         draft.timings["peak_memory_gib"] = _peak_memory_gib()

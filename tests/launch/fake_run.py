@@ -10,10 +10,10 @@ from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.artifacts.store import open_artifact
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
-from nemo_sspo.launch.lanes import Lane
 from nemo_sspo.launch.local.runner import LocalRunner
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.run_directory import bind, hold
+from nemo_sspo.launch.shard_batches import ShardBatch
 from nemo_sspo.stages.runner.registry import STAGES
 
 
@@ -56,9 +56,9 @@ def tiny_experiment(runs: Path, name: str, *overrides: str) -> Experiment:
     )
 
 
-def fake_command(experiment: Experiment, lane: Lane, attempt: str) -> list[str]:
+def fake_command(experiment: Experiment, batch: ShardBatch, attempt: str) -> list[str]:
     """The command line of fake steps."""
-    step, shards = lane[0], shard_ranges([step.shard for step in lane])
+    step, shards = batch[0], shard_ranges([step.shard for step in batch])
     place = ["--run", str(experiment.run_dir), "--iteration", str(step.iteration), "--shard", shards]
     return [sys.executable, "-m", "tests.launch.fake_stages", step.stage, *place, "--attempt", attempt]
 

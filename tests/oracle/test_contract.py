@@ -22,7 +22,7 @@ from nemo_sspo.config.oracles import (
     RewardModelOracle,
 )
 from nemo_sspo.errors import UserError
-from nemo_sspo.oracle.protocol import PreferenceOracle, Row, Workplace
+from nemo_sspo.oracle.protocol import OracleResources, PreferenceOracle, Row
 from nemo_sspo.oracle.registry import ORACLES, load_oracle
 from nemo_sspo.stages.sampling.score import Tally, score_window
 from tests.oracle.judge_server import TEMPLATE, JudgeServer, with_logprobs
@@ -45,14 +45,14 @@ class Case:
     """An oracle under test, and how to make it again."""
 
     settings: Oracle
-    workplace: Workplace = field(default_factory=Workplace)
+    resources: OracleResources = field(default_factory=OracleResources)
     smaller_batches: dict[str, Any] = field(default_factory=dict)
     """Settings that change how rows are computed and must not change what they are."""
     cuts: bool = True
     """Whether it is cut off from a part of `LONG`; False for an oracle that sees everything."""
 
     def load(self, **changes: object) -> PreferenceOracle:
-        return load_oracle(self.settings.model_copy(update=changes), self.workplace)
+        return load_oracle(self.settings.model_copy(update=changes), self.resources)
 
 
 def by_length(prompt: str, first: str, second: str) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def policy_judge(root: Path, request: pytest.FixtureRequest) -> Case:
         return loaded[0]
 
     settings = PolicyJudgeOracle(template=str(root / "template.txt"), context_tokens=200)
-    return Case(settings, Workplace(open_policy=open_policy))
+    return Case(settings, OracleResources(open_policy=open_policy))
 
 
 def function(root: Path, request: pytest.FixtureRequest) -> Case:
@@ -188,10 +188,10 @@ def test_progress_grows_to_the_number_of_rows(case: Case) -> None:
 
 def test_an_oracle_of_the_second_attempt_agrees_with_the_first(case: Case, tmp_path: Path) -> None:
     """A step that is killed after some windows and started again gives what an undisturbed one gives."""
-    workplace = replace(case.workplace, journal=tmp_path / "judgements" / "step.jsonl")
-    whole = load_oracle(case.settings, case.workplace).compare(ROWS).logits_R
-    load_oracle(case.settings, workplace).compare(ROWS[:7])
-    again = load_oracle(case.settings, workplace)
+    resources = replace(case.resources, journal=tmp_path / "judgements" / "step.jsonl")
+    whole = load_oracle(case.settings, case.resources).compare(ROWS).logits_R
+    load_oracle(case.settings, resources).compare(ROWS[:7])
+    again = load_oracle(case.settings, resources)
     np.testing.assert_allclose(again.compare(ROWS).logits_R, whole, atol=TOLERANCE)
 
 

@@ -17,7 +17,7 @@ pytest.importorskip("openai")
 from nemo_sspo.config.oracles import LlmJudgeOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.llm_judge import LlmJudge
-from nemo_sspo.oracle.protocol import Preferences, Row, Workplace
+from nemo_sspo.oracle.protocol import OracleResources, Preferences, Row
 from tests.oracle.judge_server import TEMPLATE, USAGE, JudgeServer, Reply, in_words, with_logprobs
 
 KEY = "sk-very-secret-key"
@@ -50,8 +50,8 @@ def judge(server: JudgeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def make(step: str = "step", rows: int = 0, **settings: object) -> LlmJudge:
         given = {"endpoint": server.url, "model": "m", "template": str(tmp_path / "template.txt"), "retries": 2}
-        workplace = Workplace(journal=tmp_path / "judgements" / f"{step}.jsonl", rows=rows)
-        return LlmJudge(LlmJudgeOracle(**(given | settings)), workplace)
+        resources = OracleResources(journal=tmp_path / "judgements" / f"{step}.jsonl", rows=rows)
+        return LlmJudge(LlmJudgeOracle(**(given | settings)), resources)
 
     return make
 

@@ -15,7 +15,7 @@ from nemo_sspo.config.oracles import PolicyJudgeOracle
 from nemo_sspo.config.variants import VllmEngine
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.policy_judge import PolicyJudge
-from nemo_sspo.oracle.protocol import Row, Workplace
+from nemo_sspo.oracle.protocol import OracleResources, Row
 from nemo_sspo.rollout.choices import PolicyChoices
 from tests.rollout.tiny_policy import make_policy
 
@@ -37,7 +37,7 @@ def judge(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> PolicyJudge
         return PolicyChoices(str(policy), VllmEngine(max_num_seqs=8), seed=0, answers=answers, longest=longest)
 
     settings = PolicyJudgeOracle(template=str(template), context_tokens=CONTEXT)
-    return PolicyJudge(settings, Workplace(open_policy=open_policy))
+    return PolicyJudge(settings, OracleResources(open_policy=open_policy))
 
 
 def test_the_logit_is_that_of_the_next_token_in_transformers(judge: PolicyJudge, policy: Path) -> None:

@@ -19,7 +19,7 @@ def span(stage: str, begin: float, end: float) -> Span:
 
 
 def test_overlap_counts_what_runs_at_once_once():
-    """Sampled 0-10 (two lanes) and 20-30; judged 4-6 (twice), 9-12, 12-21 and 40-41."""
+    """Sampled 0-10 (two shard batches) and 20-30; judged 4-6 (twice), 9-12, 12-21 and 40-41."""
     sampled = [span("rollout", 0, 10), span("rollout", 2, 9), span("rollout", 20, 30)]
     judged = [span("score", 4, 6), span("embed", 5, 6), span("score", 9, 12), span("embed", 12, 21)]
     spans = [*sampled, *judged, span("score", 40, 41), span("train", 0, 41), span("rollout_held_out", 40, 41)]

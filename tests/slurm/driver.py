@@ -9,7 +9,7 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import is_published, open_artifact
 from nemo_sspo.launch.slurm.commands import live_jobs, scancel
 from nemo_sspo.launch.slurm.job_record import Event, events, submissions
-from nemo_sspo.launch.slurm.sbatch import Place
+from nemo_sspo.launch.slurm.sbatch import RunPaths
 from tests.slurm.cluster import REPOSITORY, SlurmCluster
 from tests.waiting import wait_until
 
@@ -31,7 +31,7 @@ class SlurmRun:
     def __init__(self, slurm: SlurmCluster, root: Path, overrides: Sequence[str], behaviour: Path) -> None:
         self.slurm = slurm
         self.layout = RunLayout(root)
-        self.place = Place(root, REPOSITORY)
+        self.place = RunPaths(root, REPOSITORY)
         escaped = str(root.parent).replace("'", "\\'")
         self._overrides = [*SMALL, f"runs_dir='{escaped}'", f"name={root.name}", *overrides]
         self._behaviour = behaviour

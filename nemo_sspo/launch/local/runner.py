@@ -19,10 +19,10 @@ from nemo_sspo.artifacts.store import discard_drafts, is_published, open_artifac
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.failure import forget_failure, write_failure
-from nemo_sspo.launch.lanes import Lane, fair_size, lanes
 from nemo_sspo.launch.local.guard import guarded
 from nemo_sspo.launch.machine import gpus_to_use, local_cluster
 from nemo_sspo.launch.plan import Step, chain_lengths, plan
+from nemo_sspo.launch.shard_batches import ShardBatch, fair_size, shard_batches
 from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.stages.runner.freshness import Freshness
 from nemo_sspo.stages.runner.registry import STAGES
@@ -32,8 +32,8 @@ POLL_SECONDS = 0.2
 _STOP_SECONDS = 20.0
 _TAIL_LINES = 20
 
-Command = Callable[[Experiment, Lane, str], list[str]]
-"""Command line of a lane, from the experiment, the steps and the attempt's name."""
+Command = Callable[[Experiment, ShardBatch, str], list[str]]
+"""Command line of a shard batch, from the experiment, the steps and the attempt's name."""
 
 
 class Display(Protocol):
@@ -99,19 +99,19 @@ class StepFailed(Exception):
 class _Running:
     """A process, and the steps that it takes one after another."""
 
-    lane: Lane
+    batch: ShardBatch
     process: subprocess.Popen[bytes]
     gpus: tuple[str, ...]
     log: Path
     published: int = 0
-    """Steps of the lane, from its first one on."""
+    """Steps of the shard batch, from its first one on."""
     began: float = field(default_factory=time.monotonic)
     """When the step under way did."""
 
     @property
     def step(self) -> Step | None:
         """The step under way; None when all are published and the process only has to end."""
-        return self.lane[self.published] if self.published < len(self.lane) else None
+        return self.batch[self.published] if self.published < len(self.batch) else None
 
 
 class LocalRunner:
@@ -168,10 +168,10 @@ class LocalRunner:
                 self._done.add(step.step_id)
                 self._display.skipped(step)
         ready = sorted(self._ready(), key=lambda step: -self._urgency[step.step_id])
-        for lane in lanes(ready, self._lane_size):
-            if self._fits(lane[0]):
-                self._start(lane)
-            elif lane[0].gpus:
+        for batch in shard_batches(ready, self._shard_batch_size):
+            if self._fits(batch[0]):
+                self._start(batch)
+            elif batch[0].gpus:
                 break
 
     def _leave_out(self) -> None:
@@ -184,7 +184,7 @@ class LocalRunner:
                 self._display.left_out(step, str(stop))
 
     def _ready(self) -> list[Step]:
-        running = {step.step_id for item in self._running for step in item.lane}
+        running = {step.step_id for item in self._running for step in item.batch}
         return [
             step
             for step in self._steps
@@ -197,9 +197,9 @@ class LocalRunner:
         without_gpus = sum(not item.gpus for item in self._running)
         return without_gpus < self._cluster.parallel_steps
 
-    def _lane_size(self, step: Step) -> int:
-        """A lane's share of the shards like `step`: one lane per engine that the GPUs hold. Where there are none, half
-        of the processes, since the others score what is sampled already."""
+    def _shard_batch_size(self, step: Step) -> int:
+        """Shards of a batch like `step`'s: there is one batch per engine that the GPUs hold. Without GPUs half of the
+        processes take one each, since the others score what is sampled already."""
         alike = [other for other in self._steps if (other.stage, other.iteration) == (step.stage, step.iteration)]
         unfinished = sum(other.step_id not in self._done for other in alike)
         processes = self._all_gpus // step.gpus if step.gpus else self._cluster.parallel_steps // 2
@@ -213,20 +213,20 @@ class LocalRunner:
                 f"{step.output}: out of date ({'; '.join(reasons)}): `nemo-sspo redo {self._layout.root}` makes it anew"
             )
 
-    def _start(self, lane: Lane) -> None:
-        for step in lane:
+    def _start(self, batch: ShardBatch) -> None:
+        for step in batch:
             discard_drafts(step.output)
             self._layout.progress(step.step_id).unlink(missing_ok=True)
             forget_failure(self._layout, step.step_id)
-        first = lane[0]
-        attempt = self._attempt(lane)
+        first = batch[0]
+        attempt = self._attempt(batch)
         log = self._layout.log(first.step_id, attempt)
         log.parent.mkdir(parents=True, exist_ok=True)
         gpus = tuple(self._gpus[: first.gpus])
         del self._gpus[: first.gpus]
         with log.open("wb") as file:
             process = subprocess.Popen(
-                guarded(self._command(self._experiment, lane, attempt), self._save_seconds(first)),
+                guarded(self._command(self._experiment, batch, attempt), self._save_seconds(first)),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -234,12 +234,12 @@ class LocalRunner:
                 start_new_session=True,
                 pass_fds=(self._lock,),
             )
-        self._running.append(_Running(lane, process, gpus, log))
+        self._running.append(_Running(batch, process, gpus, log))
         self._display.started(first)
 
-    def _attempt(self, lane: Lane) -> str:
-        """A number that no log of the lane's steps has yet."""
-        names = (name for step in lane for name in self._layout.attempts(step.step_id))
+    def _attempt(self, batch: ShardBatch) -> str:
+        """A number that no log of the shard batch's steps has yet."""
+        names = (name for step in batch for name in self._layout.attempts(step.step_id))
         return str(1 + max((int(name) for name in names if name.isdigit()), default=0))
 
     def _environment(self, step: Step, gpus: Sequence[str]) -> dict[str, str]:
@@ -262,12 +262,12 @@ class LocalRunner:
             self._running.remove(item)
             self._gpus[:0] = item.gpus
             if item.step or code != 0:
-                failed = StepFailed(item.step or item.lane[-1], code, item.log)
+                failed = StepFailed(item.step or item.batch[-1], code, item.log)
                 write_failure(self._layout, failed.step.step_id, failed.reason)
                 raise failed
 
     def _take_in(self, item: _Running) -> None:
-        """The published steps of a lane are done, and the next one is under way."""
+        """The published steps of a shard batch are done, and the next one is under way."""
         while item.step and is_published(item.step.output):
             self._done.add(item.step.step_id)
             self._display.finished(item.step, time.monotonic() - item.began)
@@ -283,16 +283,16 @@ class LocalRunner:
                 self._display.stopping(item.step, seconds)
         for item in self._running:
             try:
-                item.process.wait(self._save_seconds(item.lane[0]) + _STOP_SECONDS)
+                item.process.wait(self._save_seconds(item.batch[0]) + _STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 item.process.kill()
                 item.process.wait()
         self._running.clear()
 
 
-def stage_command(experiment: Experiment, lane: Lane, attempt: str) -> list[str]:
-    """The real command line of a lane; a list, so that no shell ever reads it."""
-    step, shards = lane[0], shard_ranges([step.shard for step in lane])
+def stage_command(experiment: Experiment, batch: ShardBatch, attempt: str) -> list[str]:
+    """The real command line of a shard batch; a list, so that no shell ever reads it."""
+    step, shards = batch[0], shard_ranges([step.shard for step in batch])
     python = getattr(experiment.cluster, step.environment).python
     stage = ["-m", "nemo_sspo.stages", step.stage, f"--run={experiment.run_dir}"]
     stage += ["--iteration", str(step.iteration), "--shard", shards, "--attempt", attempt]

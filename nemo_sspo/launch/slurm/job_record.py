@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nemo_sspo.launch.slurm.sbatch import Place
+from nemo_sspo.launch.slurm.sbatch import RunPaths
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Event:
     at: int
 
 
-def append_submission(place: Place, submission: Submission) -> None:
+def append_submission(place: RunPaths, submission: Submission) -> None:
     """Write it down durably: what was submitted must not be forgotten when the submitter is killed."""
     with place.submissions.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(submission)) + "\n")
@@ -48,12 +48,12 @@ def append_submission(place: Place, submission: Submission) -> None:
         os.fsync(file.fileno())
 
 
-def submissions(place: Place) -> list[Submission]:
+def submissions(place: RunPaths) -> list[Submission]:
     """Every submission of the run, oldest first."""
     return [Submission(**line | {"shards": tuple(line["shards"])}) for line in _lines(place.submissions)]
 
 
-def events(place: Place, step_id: str) -> list[Event]:
+def events(place: RunPaths, step_id: str) -> list[Event]:
     """What happened to a step so far, oldest first."""
     return [Event(**line) for line in _lines(place.attempts(step_id))]
 

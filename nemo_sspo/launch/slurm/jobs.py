@@ -1,7 +1,8 @@
 """The steps of a run as jobs of a Slurm cluster: what each asks for and what it waits for. Pure.
 
-The shards of a stage are one job array, whose tasks are lanes. What a task has sampled is scored as soon as the task is
-over: where two arrays belong together task by task the dependency is ``aftercorr``, everywhere else ``afterok``.
+The shards of a stage are one job array, whose tasks are shard batches. What a task has sampled is scored as soon as the
+task is over: where two arrays belong together task by task the dependency is ``aftercorr``, everywhere else
+``afterok``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,8 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.config.cluster import Resources, SlurmCluster, SlurmEnvironment, StageResources
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.lanes import Lane, lanes
 from nemo_sspo.launch.plan import Step, plan
+from nemo_sspo.launch.shard_batches import ShardBatch, shard_batches
 from nemo_sspo.launch.slurm.report_step import REPORT, REPORT_SPEC, report_step
 from nemo_sspo.stages.runner.registry import STAGES, Stage
 
@@ -35,7 +36,7 @@ class Job:
     stage: str
     iteration: int
     steps: tuple[Step, ...]
-    lanes: tuple[Lane, ...]
+    shard_batches: tuple[ShardBatch, ...]
     """The steps of each task; the first one's shard is the task's number in an array."""
     nodes: int
     tasks_per_node: int
@@ -48,7 +49,7 @@ class Job:
 
     @property
     def is_array(self) -> bool:
-        """Whether it is submitted as a job array, one task per lane."""
+        """Whether it is submitted as a job array, one task per shard batch."""
         return _spec(self.stage).sharded
 
     @property
@@ -114,7 +115,7 @@ def _job(
         stage=first.stage,
         iteration=first.iteration,
         steps=steps,
-        lanes=_lanes(steps, cluster),
+        shard_batches=_shard_batches(steps, cluster),
         nodes=nodes,
         tasks_per_node=per_node if _spec(first.stage).ranks and cluster.launcher == "srun" else 1,
         gpus_per_node=0 if not first.gpus else per_node if _spec(first.stage).ranks else first.gpus,
@@ -125,8 +126,8 @@ def _job(
     )
 
 
-def _lanes(steps: Sequence[Step], cluster: SlurmCluster) -> tuple[Lane, ...]:
-    return tuple(lanes(steps, lambda step: cluster.resources_of(step.stage).shards_per_task or 1))
+def _shard_batches(steps: Sequence[Step], cluster: SlurmCluster) -> tuple[ShardBatch, ...]:
+    return tuple(shard_batches(steps, lambda step: cluster.resources_of(step.stage).shards_per_task or 1))
 
 
 def _shape(step: Step, experiment: Experiment, cluster: SlurmCluster) -> tuple[int, int]:
@@ -143,10 +144,10 @@ def _dependencies(steps: Sequence[Step], grouped: dict[str, list[Step]], cluster
     for parent in dict.fromkeys(names[step_id] for step in steps for step_id in step.depends_on):
         group = grouped[parent]
         read = [
-            {step_id for step in lane for step_id in step.depends_on if names[step_id] == parent}
-            for lane in _lanes(steps, cluster)
+            {step_id for step in batch for step_id in step.depends_on if names[step_id] == parent}
+            for batch in _shard_batches(steps, cluster)
         ]
-        published = [{step.step_id for step in lane} for lane in _lanes(group, cluster)]
+        published = [{step.step_id for step in batch} for batch in _shard_batches(group, cluster)]
         task_by_task = all(_spec(item.stage).sharded for item in (steps[0], group[0])) and read == published
         if steps[0].stage == REPORT:  # a run that failed is drawn too
             yield Dependency(parent, "afterany")
@@ -212,7 +213,7 @@ def as_data(graph: Sequence[Job]) -> list[dict[str, Any]]:
             "job": job.name,
             "stage": job.stage,
             "iteration": job.iteration,
-            "tasks": len(job.lanes),
+            "tasks": len(job.shard_batches),
             "nodes": job.nodes,
             "tasks_per_node": job.tasks_per_node,
             "gpus_per_node": job.gpus_per_node,

@@ -7,15 +7,15 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.selection import early_stop
 from nemo_sspo.launch.slurm.jobs import Job
 from nemo_sspo.launch.slurm.report_step import REPORT, report_step
-from nemo_sspo.launch.slurm.sbatch import Place
+from nemo_sspo.launch.slurm.sbatch import RunPaths
 
 
-def remaining_jobs(graph: Sequence[Job], place: Place) -> list[Job]:
+def remaining_jobs(graph: Sequence[Job], place: RunPaths) -> list[Job]:
     """The jobs up to the end of the run, and the page of these, which waits for no other."""
     layout = RunLayout(place.run)
     if (stop := early_stop(layout)) is None:
         return list(graph)
     kept = [job for job in graph if job.stage != REPORT and not stop.leaves_out(job.iteration)]
     page = report_step(layout, [step for job in kept for step in job.steps])
-    drawn = [replace(job, steps=(page,), lanes=((page,),)) for job in graph if job.stage == REPORT]
+    drawn = [replace(job, steps=(page,), shard_batches=((page,),)) for job in graph if job.stage == REPORT]
     return [*kept, *drawn]

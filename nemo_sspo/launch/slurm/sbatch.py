@@ -32,7 +32,7 @@ _NO_LIMIT = 10**9
 
 
 @dataclass(frozen=True)
-class Place:
+class RunPaths:
     """Where a job's script finds things. All paths are absolute and seen by every node."""
 
     run: Path
@@ -63,7 +63,7 @@ class Place:
         return self.state / f"{name}.env"
 
 
-def render(job: Job, cluster: SlurmCluster, place: Place, run_name: str) -> str:
+def render(job: Job, cluster: SlurmCluster, place: RunPaths, run_name: str) -> str:
     """The script of a job.
 
     Raises:
@@ -102,7 +102,7 @@ def options(job: Job, cluster: SlurmCluster, run_name: str) -> Iterator[str]:
     yield f"--ntasks-per-node={job.tasks_per_node}"
     if job.is_array:
         limit = f"%{wanted.parallel_tasks}" if wanted.parallel_tasks else ""
-        yield f"--array={shard_ranges([lane[0].shard for lane in job.lanes])}{limit}"
+        yield f"--array={shard_ranges([batch[0].shard for batch in job.shard_batches])}{limit}"
     if job.gpus_per_node:
         yield _gpu_option(job, cluster)
     for name, value in (
@@ -131,7 +131,7 @@ def _gpu_option(job: Job, cluster: SlurmCluster) -> str:
             return "--exclusive"
 
 
-def launch(job: Job, place: Place) -> list[str]:
+def launch(job: Job, place: RunPaths) -> list[str]:
     """Arguments of srun up to and including the interpreter."""
     words = [f"--nodes={job.nodes}", f"--ntasks={job.nodes * job.tasks_per_node}", "--kill-on-bad-exit=1"]
     # Rank 0 hashes and publishes long after the others have ended: a site's WaitTime would end it by then.
@@ -152,12 +152,12 @@ def launch(job: Job, place: Place) -> list[str]:
 
 def shards_of_task(job: Job) -> str:
     """The shards of an array's task, whose number is its first one's, as a word of the shell."""
-    return f'"$task-{_last_shard(job)}"' if len(job.lanes[0]) > 1 else '"$task"'
+    return f'"$task-{_last_shard(job)}"' if len(job.shard_batches[0]) > 1 else '"$task"'
 
 
 def _last_shard(job: Job) -> str:
     """Of the task's shards the last one, as an expression of the shell."""
-    more, last = len(job.lanes[0]) - 1, job.steps[-1].shard
+    more, last = len(job.shard_batches[0]) - 1, job.steps[-1].shard
     return f"$((task + {more} < {last} ? task + {more} : {last}))" if more else '"$task"'
 
 
@@ -173,12 +173,12 @@ def _does_not_fit(job: Job) -> str:
     return f"does not fit in {limit}: raise cluster.stages.{job.stage}.time{more_shards}"
 
 
-def _image(image: str, place: Place) -> str:
+def _image(image: str, place: RunPaths) -> str:
     """A file by its whole path: pyxis takes a relative one for a name in a registry."""
     return str(place.workdir / image) if image.endswith((".sqsh", ".sif")) else image
 
 
-def _in_image(job: Job, place: Place) -> list[str]:
+def _in_image(job: Job, place: RunPaths) -> list[str]:
     """The interpreter, with the environment's variables set once more: over those of the image, which had won."""
     return [
         "sh",
@@ -189,7 +189,7 @@ def _in_image(job: Job, place: Place) -> list[str]:
     ]
 
 
-def _binds(environment: SlurmEnvironment, place: Place) -> Iterator[str]:
+def _binds(environment: SlurmEnvironment, place: RunPaths) -> Iterator[str]:
     """The run and the working directory at their own paths, then the environment's mounts."""
     own = dict.fromkeys(map(str, (place.workdir, place.run)))
     for path in own:

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.selection import early_stop
-from nemo_sspo.launch.lanes import Lane
 from nemo_sspo.launch.plan import Step
+from nemo_sspo.launch.shard_batches import ShardBatch
 from nemo_sspo.launch.slurm.commands import LiveJob
 from nemo_sspo.launch.slurm.job_record import Event, Submission, events, submissions
 from nemo_sspo.launch.slurm.jobs import Job
 from nemo_sspo.launch.slurm.remaining_jobs import remaining_jobs
 from nemo_sspo.launch.slurm.report_step import is_done
-from nemo_sspo.launch.slurm.sbatch import Place
+from nemo_sspo.launch.slurm.sbatch import RunPaths
 from nemo_sspo.launch.step_status import State, StepStatus, last_log_line, left_out, reported, stale
 from nemo_sspo.stages.runner.freshness import Freshness
 
@@ -21,7 +21,7 @@ _WRITTEN_ENDS = ("gave_up", "crashed", "stopped")
 
 def slurm_status(
     graph: Sequence[Job],
-    place: Place,
+    place: RunPaths,
     live: Sequence[LiveJob] | None,
     final_state: Callable[[str], str],
     freshness: Freshness,
@@ -46,30 +46,37 @@ def slurm_status(
             continue
         rows += [
             _status(
-                step, lane, submitted.get((name, step.shard)), alive, place, final_state, freshness, live is not None
+                step,
+                batch,
+                submitted.get((name, step.shard)),
+                alive,
+                place,
+                final_state,
+                freshness,
+                live is not None,
             )
-            for lane in job.lanes
-            for step in lane
+            for batch in job.shard_batches
+            for step in batch
         ]
     return rows
 
 
 def _status(
     step: Step,
-    lane: Lane,
+    batch: ShardBatch,
     submission: Submission | None,
     alive: Mapping[tuple[str, int], LiveJob],
-    place: Place,
+    place: RunPaths,
     final_state: Callable[[str], str],
     freshness: Freshness,
     asked: bool,
 ) -> StepStatus:
-    """Of a step in its lane, whose task writes its events under the name of its first step."""
-    layout, past = RunLayout(place.run), events(place, lane[0].step_id)
-    job = alive.get((submission.id, lane[0].shard)) if submission else None
+    """Of a step in its shard batch, whose task writes its events under the name of its first step."""
+    layout, past = RunLayout(place.run), events(place, batch[0].step_id)
+    job = alive.get((submission.id, batch[0].shard)) if submission else None
     if reasons := freshness.reasons(step.output):
         return stale(step, reasons)
-    begun = next((each for each in lane if not is_done(each, freshness)), None)
+    begun = next((each for each in batch if not is_done(each, freshness)), None)
     state = "published" if is_done(step, freshness) else _state(job, past, submission, waits=step != begun, asked=asked)
     return StepStatus(
         step=step.step_id,

@@ -15,7 +15,7 @@ from nemo_sspo.launch.slurm.job_record import Submission, append_submission
 from nemo_sspo.launch.slurm.jobs import Job, jobs, slurm_cluster
 from nemo_sspo.launch.slurm.remaining_jobs import remaining_jobs
 from nemo_sspo.launch.slurm.report_step import is_done
-from nemo_sspo.launch.slurm.sbatch import Place, environment_text, render
+from nemo_sspo.launch.slurm.sbatch import RunPaths, environment_text, render
 from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.stages.runner.freshness import Freshness
 
@@ -23,7 +23,7 @@ _NAMED = 5
 
 
 @dataclass(frozen=True)
-class Part:
+class ArraySubmission:
     """The tasks of a job that miss a shard and wait for the same things: one call of sbatch."""
 
     job: Job
@@ -35,15 +35,15 @@ class Part:
     @property
     def shards(self) -> tuple[int, ...]:
         """What the tasks take."""
-        return tuple(step.shard for lane in self.job.lanes if lane[0].shard in self.tasks for step in lane)
+        return tuple(step.shard for batch in self.job.shard_batches if batch[0].shard in self.tasks for step in batch)
 
 
-def place_of(experiment: Experiment) -> Place:
+def run_paths(experiment: Experiment) -> RunPaths:
     """Where the jobs of an experiment find things: this directory and the run's, as absolute paths."""
-    return Place(experiment.run_dir.absolute(), Path.cwd())
+    return RunPaths(experiment.run_dir.absolute(), Path.cwd())
 
 
-def missing_parts(graph: Sequence[Job], freshness: Freshness) -> Iterator[Part]:
+def missing_parts(graph: Sequence[Job], freshness: Freshness) -> Iterator[ArraySubmission]:
     """What has to be submitted, in order; steps that are published and current are left out.
 
     A task of an array can only wait for a task that is submitted too. So the tasks of an array fall into those whose
@@ -51,15 +51,17 @@ def missing_parts(graph: Sequence[Job], freshness: Freshness) -> Iterator[Part]:
     """
     missing: dict[str, frozenset[int]] = {}
     for job in graph:
-        tasks = frozenset(lane[0].shard for lane in job.lanes if not all(is_done(step, freshness) for step in lane))
+        tasks = frozenset(
+            batch[0].shard for batch in job.shard_batches if not all(is_done(step, freshness) for step in batch)
+        )
         missing[job.name] = tasks
         pending = frozenset[int]().union(*(missing[item.job] for item in job.after if item.kind == "aftercorr"))
         for chosen, correlated in ((tasks - pending, False), (tasks & pending, True)):
             if chosen:
-                yield Part(job, tuple(sorted(chosen)), correlated)
+                yield ArraySubmission(job, tuple(sorted(chosen)), correlated)
 
 
-def write_scripts(experiment: Experiment, graph: Sequence[Job], place: Place) -> list[Path]:
+def write_scripts(experiment: Experiment, graph: Sequence[Job], place: RunPaths) -> list[Path]:
     """Write every job's script and both environments; return the scripts."""
     cluster = slurm_cluster(experiment)
     texts = {place.script(job): render(job, cluster, place, experiment.name) for job in graph}
@@ -86,7 +88,7 @@ def refuse_live_jobs(run: Path) -> None:
 
 def refuse_beside_jobs(run: Path) -> None:
     """Raise a UserError when a run that this machine is to drive may have live Slurm jobs."""
-    record = Place(run.absolute(), Path.cwd()).submissions
+    record = RunPaths(run.absolute(), Path.cwd()).submissions
     if not record.exists():
         return
     try:
@@ -107,7 +109,7 @@ def submit(experiment: Experiment, *, begin: str | None = None) -> list[Submissi
     Raises:
         UserError: jobs of the run are alive, or Slurm refused one; what was submitted before it has been cancelled.
     """
-    place = place_of(experiment)
+    place = run_paths(experiment)
     graph = remaining_jobs(jobs(experiment), place)
     refuse_live_jobs(place.run)
     write_scripts(experiment, graph, place)
@@ -137,7 +139,9 @@ def _take_back(run: Path, done: Sequence[Submission], error: BaseException) -> N
         ) from error
 
 
-def submit_options(part: Part, place: Place, done: Sequence[Submission], begin: str | None) -> Iterator[str]:
+def submit_options(
+    part: ArraySubmission, place: RunPaths, done: Sequence[Submission], begin: str | None
+) -> Iterator[str]:
     """Options of sbatch that depend on the moment: where, which tasks, after what."""
     yield f"--chdir={place.run}"
     yield f"--job-name={name_in_queue(place.run, part.job.name)}"

@@ -23,7 +23,7 @@ class GlobalBatch:
         return self.pairs[replica::replicas]
 
 
-def packs(rows: Sequence[int], tokens: Sequence[int], budget: int) -> list[tuple[int, ...]]:
+def first_fit_decreasing(rows: Sequence[int], tokens: Sequence[int], budget: int) -> list[tuple[int, ...]]:
     """Group `rows` into packs of at most `budget` tokens: first fit, longest first. `tokens` is indexed by row.
 
     A row above the budget gets a pack of its own.
@@ -48,13 +48,13 @@ def level_packs(rows: Sequence[int], tokens: Sequence[int], budget: int, multipl
     longest first, still needs no more packs than it does with the whole budget (MULTIFIT; Coffman et al., 1978). Packs
     that are left over are empty.
     """
-    best = packs(rows, tokens, budget)
+    best = first_fit_decreasing(rows, tokens, budget)
     count = len(completed(best, multiple_of))
     low = max([-(-sum(tokens[row] for row in rows) // count), *(tokens[row] for row in rows)])
     high = max((sum(tokens[row] for row in pack) for pack in best), default=0)
     while low < high:
         capacity = (low + high) // 2
-        found = packs(rows, tokens, capacity)
+        found = first_fit_decreasing(rows, tokens, capacity)
         if len(found) <= count:
             best, high = found, capacity
         else:

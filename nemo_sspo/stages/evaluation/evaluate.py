@@ -34,7 +34,7 @@ from nemo_sspo.stages.evaluation.matches import (
     resampling,
 )
 from nemo_sspo.stages.runner.context import StageContext
-from nemo_sspo.stages.sampling.judging import workplace
+from nemo_sspo.stages.sampling.judging import resources
 
 
 def run(context: StageContext) -> None:
@@ -49,7 +49,7 @@ def run(context: StageContext) -> None:
 
     rows, spans = match_rows(prompt_ids, [(new, opponent) for opponent in earlier])
     context.progress.update(0, len(rows), unit="comparisons", note="loading the oracle")
-    oracle = load_oracle(context.experiment.oracle, workplace(context))
+    oracle = load_oracle(context.experiment.oracle, resources(context))
     wins, asked = judged(context, oracle, prompt_ids, rows, spans)
 
     counts, named = context.output.counts, opponents(context.iteration)

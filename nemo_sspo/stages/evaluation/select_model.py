@@ -20,7 +20,7 @@ from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.evaluation.choice import Contender, choose, reason, stop_reason
 from nemo_sspo.stages.evaluation.matches import HeldOut, judged, longer, match_rows, read_held_out, resampling
 from nemo_sspo.stages.runner.context import StageContext
-from nemo_sspo.stages.sampling.judging import workplace
+from nemo_sspo.stages.sampling.judging import resources
 from nemo_sspo.stages.training.chosen import policy_selection
 
 
@@ -39,7 +39,7 @@ def run(context: StageContext) -> None:
 
     rows, spans = match_rows(prompt_ids, [(candidate, before) for candidate in candidates])
     context.progress.update(0, len(rows), unit="comparisons", note="loading the oracle")
-    oracle = load_oracle(context.experiment.oracle, workplace(context))
+    oracle = load_oracle(context.experiment.oracle, resources(context))
     wins, asked = judged(context, oracle, prompt_ids, rows, spans)
 
     steps = candidate_steps(int(context.input("train").manifest.counts["steps"] or 0), len(candidates))

@@ -17,8 +17,8 @@ Model = TypeVar("Model")
 
 
 @dataclass
-class Kept:
-    """What outlives a step in its process: the model that the steps of a lane have in common."""
+class ModelCache:
+    """What outlives a step in its process: the model that the steps of a shard batch have in common."""
 
     model: Any = None
 
@@ -37,7 +37,7 @@ class StageContext:
     progress: Progress
     scratch: Path
     """Mutable directory that outlives an attempt; removed once the step is published."""
-    kept: Kept = field(default_factory=Kept)
+    kept: ModelCache = field(default_factory=ModelCache)
 
     @property
     def seed(self) -> int:

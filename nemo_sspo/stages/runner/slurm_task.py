@@ -7,7 +7,7 @@ from collections.abc import MutableMapping
 _COUNTED_BY_LIGHTNING = ("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 
 
-def adopt(environment: MutableMapping[str, str] = os.environ) -> None:
+def set_rank_env(environment: MutableMapping[str, str] = os.environ) -> None:
     """Name this task's place in the training layout as the job's script asks for (NEMO_SSPO_RANKS).
 
     ``srun``: every task is a rank. ``fork``: every task is a node, whose ranks are forked. Without it, nothing.

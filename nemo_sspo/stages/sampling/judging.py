@@ -1,11 +1,11 @@
-"""What the stages that judge have in common: the oracle's workplace, and rows from a rollouts table."""
+"""What the stages that judge have in common: the oracle's resources, and rows from a rollouts table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from nemo_sspo.artifacts.layout import step_id
-from nemo_sspo.oracle.protocol import ChoiceModel, PreferenceOracle, Row, Turn, Workplace
+from nemo_sspo.oracle.protocol import ChoiceModel, OracleResources, PreferenceOracle, Row, Turn
 from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.runner.registry import STAGES
@@ -14,15 +14,15 @@ from nemo_sspo.stages.runner.registry import STAGES
 def oracle_of(context: StageContext, rows: int = 0) -> PreferenceOracle:
     """The oracle of a step: loaded once for all steps of a process, unless it keeps a journal, which is one step's.
 
-    `rows`: see `Workplace`.
+    `rows`: see `OracleResources`.
     """
     settings = context.experiment.oracle
     if settings.kind == "llm_judge":
-        return load_oracle(settings, replace(workplace(context), rows=rows))
-    return context.load_once(lambda: load_oracle(settings, workplace(context)))
+        return load_oracle(settings, replace(resources(context), rows=rows))
+    return context.load_once(lambda: load_oracle(settings, resources(context)))
 
 
-def workplace(context: StageContext) -> Workplace:
+def resources(context: StageContext) -> OracleResources:
     """What a step lends its oracle: a journal of its own, and the policy that judges where one does."""
 
     def open_policy(answers: Sequence[str], longest: int) -> ChoiceModel:
@@ -39,7 +39,7 @@ def workplace(context: StageContext) -> Workplace:
 
     shard = context.shard if STAGES[context.stage].sharded else None
     journal = context.layout.judgements(step_id(context.stage, context.iteration, shard))
-    return Workplace(journal, open_policy)
+    return OracleResources(journal, open_policy)
 
 
 def turns(messages: Sequence[Mapping[str, Any]] | None) -> tuple[Turn, ...]:

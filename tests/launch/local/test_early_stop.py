@@ -13,7 +13,7 @@ from nemo_sspo.launch.plan import plan
 from nemo_sspo.launch.slurm.jobs import jobs
 from nemo_sspo.launch.slurm.remaining_jobs import remaining_jobs
 from nemo_sspo.launch.slurm.status import slurm_status
-from nemo_sspo.launch.slurm.submit import missing_parts, place_of
+from nemo_sspo.launch.slurm.submit import missing_parts, run_paths
 from nemo_sspo.launch.stale import freshness_of
 from tests.launch.fake_run import digests, drive, fake_command, tiny_experiment
 from tests.launch.published import publish_steps
@@ -61,7 +61,7 @@ def stopped(slurm):
 
 def test_later_jobs_are_not_submitted_and_their_steps_are_told_as_left_out(stopped, capsys):
     overrides, experiment = stopped
-    graph, place, freshness = jobs(experiment), place_of(experiment), freshness_of(experiment)
+    graph, place, freshness = jobs(experiment), run_paths(experiment), freshness_of(experiment)
     assert {part.job.iteration for part in missing_parts(remaining_jobs(graph, place), freshness)} == {0, 1, 2}
     rows = {row.step: row for row in slurm_status(graph, place, [], str, freshness)}
     assert rows["iter_2.select_model"].state == "published"

@@ -11,7 +11,7 @@ import pytest
 
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.launch.slurm.jobs import jobs
-from nemo_sspo.launch.slurm.sbatch import Place, environment_text, render
+from nemo_sspo.launch.slurm.sbatch import RunPaths, environment_text, render
 
 STEP = "iter_1.train"
 INTERRUPTED = 85
@@ -26,12 +26,12 @@ class Script:
         job = next(job for job in jobs(experiment) if job.name == name)
         environment = job.environment.model_copy(update={"modules": (), "setup_file": None})
         job = type(job)(**{**job.__dict__, "environment": environment})
-        self._place = Place(folder / "run", folder)
+        self._place = RunPaths(folder / "run", folder)
         self._programs = folder / "programs"
         for path in (self._place.run / "logs", self._place.state / "attempts", self._programs):
             path.mkdir(parents=True)
         self._place.environment_file(job.environment_name).write_text(environment_text({}))
-        self._step = job.lanes[0][0].step_id
+        self._step = job.shard_batches[0][0].step_id
         self._script = folder / "job.sbatch"
         self._script.write_text(render(job, experiment.cluster, self._place, experiment.name))
 

@@ -75,9 +75,12 @@ def test_nodes_tasks_and_gpus_of_training(overrides, shape):
 
 def test_lanes_of_equal_length_wait_task_by_task_and_others_for_the_whole_array():
     four = graph(*EIGHT_B, "cluster.shards_per_task=4")
-    assert [[step.shard for step in lane] for lane in four["iter_1.rollout"].lanes] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [[step.shard for step in batch] for batch in four["iter_1.rollout"].shard_batches] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+    ]
     assert waits(four["iter_1.score"]) == waits(four["iter_1.embed"]) == [("iter_1.rollout", "aftercorr")]
-    assert [len(lane) for lane in four["iter_1.train"].lanes] == [1]
+    assert [len(batch) for batch in four["iter_1.train"].shard_batches] == [1]
     own = graph(*EIGHT_B, "cluster.shards_per_task=4", "cluster.stages.score.shards_per_task=8")
     assert waits(own["iter_1.score"]) == [("iter_1.rollout", "afterok")]
     assert waits(own["iter_1.embed"]) == [("iter_1.rollout", "aftercorr")]

@@ -9,7 +9,7 @@ from nemo_sspo.config.load import load_experiment
 from nemo_sspo.launch.run_directory import bind
 from nemo_sspo.launch.slurm.job_record import Submission, append_submission
 from nemo_sspo.launch.slurm.jobs import jobs
-from nemo_sspo.launch.slurm.submit import missing_parts, place_of
+from nemo_sspo.launch.slurm.submit import missing_parts, run_paths
 from nemo_sspo.launch.stale import freshness_of
 from tests.launch.published import publish_steps
 from tests.launch.slurm.stand_in import calls, option
@@ -53,11 +53,11 @@ def test_a_page_that_is_there_and_shows_everything_is_not_drawn_again(slurm):
 def test_a_page_that_cannot_be_drawn_is_told_and_changes_no_other_step(slurm, capsys):
     experiment = published_run(slurm)
     bind(experiment, RunLayout(experiment.run_dir))
-    place_of(experiment).attempts("report").parent.mkdir(parents=True)
-    append_submission(place_of(experiment), Submission("report", "7", (0,), 1.0))
+    run_paths(experiment).attempts("report").parent.mkdir(parents=True)
+    append_submission(run_paths(experiment), Submission("report", "7", (0,), 1.0))
     line = {"job": "7", "restart": 0, "code": 1, "at": 5}
     record = "".join(json.dumps(line | {"event": event}) + "\n" for event in ("start", "gave_up"))
-    place_of(experiment).attempts("report").write_text(record)
+    run_paths(experiment).attempts("report").write_text(record)
     capsys.readouterr()
     assert cli.main(["status", str(experiment.run_dir)]) == 0
     shown = capsys.readouterr().out

@@ -21,7 +21,7 @@ from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.slurm import sbatch
 from nemo_sspo.launch.slurm.jobs import jobs
-from nemo_sspo.launch.slurm.sbatch import Place, directive, environment_text, quote, render
+from nemo_sspo.launch.slurm.sbatch import RunPaths, directive, environment_text, quote, render
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "sbatch"
 PLACE = Path("/shared/project")
@@ -39,7 +39,7 @@ def scripts(name: str, *overrides: str) -> dict[str, str]:
         patch.delenv("NEMO_SSPO_TRAIN_PYTHON", raising=False)
         patch.delenv("NEMO_SSPO_ROLLOUT_PYTHON", raising=False)
         experiment = load_experiment([*EXPERIMENTS[name], "iterations=1", *overrides])
-    place = Place(PLACE / "runs" / experiment.name, PLACE)
+    place = RunPaths(PLACE / "runs" / experiment.name, PLACE)
     return {job.name: render(job, experiment.cluster, place, experiment.name) for job in jobs(experiment)}
 
 
@@ -210,7 +210,7 @@ class Strings:
         return "".join(pieces)
 
 
-def write_scripts(folder: Path, strings: Strings, count: int) -> dict[Path, tuple[Place, SlurmEnvironment]]:
+def write_scripts(folder: Path, strings: Strings, count: int) -> dict[Path, tuple[RunPaths, SlurmEnvironment]]:
     """Scripts that hold `count` strings in every place where a script takes free text; what each must arrive as."""
     experiment = load_experiment([*EXPERIMENTS["llama3-8b"], "iterations=1"])
     train = next(job for job in jobs(experiment) if job.stage == "train")
@@ -218,7 +218,7 @@ def write_scripts(folder: Path, strings: Strings, count: int) -> dict[Path, tupl
     (folder / "scripts").mkdir()
     while strings.made < count:
         number = len(expected)
-        place = Place(folder / f"r{number}" / name(strings), folder / f"w{number}" / name(strings))
+        place = RunPaths(folder / f"r{number}" / name(strings), folder / f"w{number}" / name(strings))
         for path in (place.run / "logs", place.state / "attempts", place.workdir):
             path.mkdir(parents=True)
         environment = SlurmEnvironment(

@@ -12,7 +12,7 @@ from nemo_sspo.launch.slurm.commands import final_state, live_jobs
 from nemo_sspo.launch.slurm.job_record import submissions
 from nemo_sspo.launch.slurm.jobs import jobs
 from nemo_sspo.launch.slurm.status import slurm_status
-from nemo_sspo.launch.slurm.submit import place_of
+from nemo_sspo.launch.slurm.submit import run_paths
 from nemo_sspo.launch.stale import freshness_of
 from tests.launch.published import publish_steps
 from tests.launch.slurm.stand_in import queue, stand_in
@@ -21,7 +21,7 @@ from tests.launch.slurm.stand_in import queue, stand_in
 def test_progress_rate_and_what_is_left(slurm, monkeypatch):
     """Resumed at step 40 of 100, at step 60 ten seconds later: two a second; four seconds on, sixteen are left."""
     experiment = load_experiment(slurm)
-    place = place_of(experiment)
+    place = run_paths(experiment)
     assert cli.main(["submit", *slurm]) == 0
     by_name = {item.job: item.id for item in submissions(place)}
     job = by_name["iter_1.train"]
@@ -53,7 +53,7 @@ def test_a_task_works_on_one_of_its_shards_at_a_time(slurm):
     """Published, under way, waiting for it; then the task is over and the one that was under way has failed."""
     slurm = [*slurm, "cluster.shards_per_task=3"]
     experiment = load_experiment(slurm)
-    place, layout = place_of(experiment), RunLayout(experiment.run_dir)
+    place, layout = run_paths(experiment), RunLayout(experiment.run_dir)
     assert cli.main(["submit", *slurm]) == 0
     array = {item.job: item.id for item in submissions(place)}["iter_1.rollout"]
     publish_steps(experiment, "iter_1.rollout.00000")
@@ -79,7 +79,7 @@ def test_a_task_works_on_one_of_its_shards_at_a_time(slurm):
 def test_a_job_that_did_not_live_to_tell_is_asked_about(slurm, tmp_path):
     """squeue has forgotten it; the controller or, later, accounting knows how it ended."""
     experiment = load_experiment(slurm)
-    place = place_of(experiment)
+    place = run_paths(experiment)
     assert cli.main(["submit", *slurm]) == 0
     job = {item.job: item.id for item in submissions(place)}["iter_1.train"]
     begun = {"event": "start", "job": job, "restart": 0, "code": 0, "at": 5}
@@ -99,7 +99,7 @@ def test_a_job_that_did_not_live_to_tell_is_asked_about(slurm, tmp_path):
 def test_a_failure_is_known_where_slurm_cannot_be_asked(slurm, monkeypatch):
     """By what the job has written down; one that only began may be running still."""
     experiment = load_experiment(slurm)
-    place = place_of(experiment)
+    place = run_paths(experiment)
     assert cli.main(["submit", *slurm]) == 0
     ids = {item.job: item.id for item in submissions(place)}
     for step, event in (("iter_1.train", "gave_up"), ("iter_1.export", "start")):

@@ -18,7 +18,7 @@ from nemo_sspo.launch.run_directory import bind
 from nemo_sspo.launch.slurm.commands import live_jobs, mark, name_in_queue
 from nemo_sspo.launch.slurm.job_record import Submission, append_submission, events, submissions
 from nemo_sspo.launch.slurm.jobs import jobs
-from nemo_sspo.launch.slurm.submit import missing_parts, place_of, submit
+from nemo_sspo.launch.slurm.submit import missing_parts, run_paths, submit
 from nemo_sspo.launch.stale import freshness_of
 from tests import processor_time
 from tests.launch.published import publish_steps
@@ -45,7 +45,7 @@ def test_the_chain(slurm, tmp_path):
     assert option(made["iter_1.build_pairs.sbatch"], "dependency") == expected
     assert option(made["iter_1.build_pairs.sbatch"], "array") is None
     assert "#SBATCH --account=a1\n" in (run / "slurm" / "iter_1.train.sbatch").read_text()
-    recorded = submissions(place_of(load_experiment(slurm)))
+    recorded = submissions(run_paths(load_experiment(slurm)))
     assert {item.job: item.id for item in recorded} == ids
 
 
@@ -177,7 +177,7 @@ def test_a_time_limit_below_a_measured_step_is_refused(slurm, capsys):
 
 
 def test_records_survive_a_torn_line(tmp_path):
-    place = place_of(load_experiment(["experiment=quickstart", f"runs_dir={tmp_path}"]))
+    place = run_paths(load_experiment(["experiment=quickstart", f"runs_dir={tmp_path}"]))
     (place.state / "attempts").mkdir(parents=True)
     append_submission(place, Submission("iter_1.rollout", "7", (0, 2), 1.0))
     with place.submissions.open("a") as file:

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.errors import UserError
-from nemo_sspo.megatron.batches.batch_plan import by_length, level_packs, packs, shuffled, steps_per_epoch
+from nemo_sspo.megatron.batches.batch_plan import (
+    by_length,
+    first_fit_decreasing,
+    level_packs,
+    shuffled,
+    steps_per_epoch,
+)
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.batches.pairs import PairTable
 from tests.megatron.nemo.worlds import make_pairs, make_reference
@@ -63,7 +69,7 @@ def test_orders_differ_between_epochs_and_seeds_and_nothing_else() -> None:
 
 @given(tokens=st.lists(st.integers(1, 20), min_size=1, max_size=30))
 def test_packs_keep_their_budget_and_lose_nothing(tokens: list[int]) -> None:
-    found = packs(range(len(tokens)), tokens, 20)
+    found = first_fit_decreasing(range(len(tokens)), tokens, 20)
     assert sorted(row for pack in found for row in pack) == list(range(len(tokens)))
     assert all(sum(tokens[row] for row in pack) <= 20 for pack in found)
     # First fit never leaves two packs that are both half empty.
@@ -77,7 +83,7 @@ def test_packs_keep_their_budget_and_lose_nothing(tokens: list[int]) -> None:
 )
 def test_level_packs_are_no_more_and_no_fuller(tokens: list[int], budget: int, multiple_of: int) -> None:
     rows = range(len(tokens))
-    plain, found = packs(rows, tokens, budget), level_packs(rows, tokens, budget, multiple_of)
+    plain, found = first_fit_decreasing(rows, tokens, budget), level_packs(rows, tokens, budget, multiple_of)
     assert sorted(row for pack in found for row in pack) == list(rows)
     assert len(found) == -(-len(plain) // multiple_of) * multiple_of
     fills, before = ([sum(tokens[row] for row in pack) for pack in made] for made in (found, plain))
@@ -89,7 +95,7 @@ def test_level_packs_are_no_more_and_no_fuller(tokens: list[int], budget: int, m
 def test_level_packs_find_the_even_split() -> None:
     """First fit alone fills the first row to the brim: 10 and 2. Half of the twelve tokens go into each."""
     tokens = [4, 3, 2, 1, 1, 1]
-    assert [sum(tokens[row] for row in pack) for pack in packs(range(6), tokens, 10)] == [10, 2]
+    assert [sum(tokens[row] for row in pack) for pack in first_fit_decreasing(range(6), tokens, 10)] == [10, 2]
     assert [sum(tokens[row] for row in pack) for pack in level_packs(range(6), tokens, 10, 2)] == [6, 6]
 
 

@@ -20,9 +20,9 @@ from tests.megatron.runtime.test_forked_ranks import answer_in
 _TASK = """
 import sys
 from nemo_sspo.megatron.runtime.ranks import on_every_rank
-from nemo_sspo.stages.runner.slurm_task import adopt
+from nemo_sspo.stages.runner.slurm_task import set_rank_env
 from tests.megatron.runtime.test_forked_ranks import sum_over_all_ranks
-adopt()
+set_rank_env()
 print(on_every_rank(sum_over_all_ranks, 4))
 """
 

@@ -32,7 +32,7 @@ def test_probabilities_are_blind_to_order_and_calibration_is_by_hand(
 ) -> None:
     """The oracle prefers length by a logit a character, and the place shown first by 0.7."""
     oracle = FormulaOracle(lambda row: len(row.first) - len(row.second) + 0.7)
-    monkeypatch.setattr(score_labelled, "load_oracle", lambda settings, workplace=None: oracle)
+    monkeypatch.setattr(score_labelled, "load_oracle", lambda settings, resources=None: oracle)
     source = write(tmp_path / "l.jsonl", record("abc", "a", 1), record("a", "abc", 1), record("ab", "a", 0.25))
     settings = runs.experiment(tmp_path, evaluation=Evaluation(labelled_pairs=source))
     artifact = runs.run_stage(settings, "score_labelled", 0)

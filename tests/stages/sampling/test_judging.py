@@ -15,7 +15,7 @@ from nemo_sspo.artifacts.layout import SCORES, RunLayout
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.oracles import LlmJudgeOracle, Oracle, PolicyJudgeOracle
 from nemo_sspo.config.stages import Rollout
-from nemo_sspo.oracle.protocol import Turn, Workplace
+from nemo_sspo.oracle.protocol import OracleResources, Turn
 from nemo_sspo.stages.__main__ import main
 from nemo_sspo.stages.runner.registry import stage_inputs, stage_settings
 from nemo_sspo.stages.sampling import judging
@@ -105,9 +105,9 @@ def test_shards_of_one_process_share_a_model_and_no_journal(
     """What an endpoint answered belongs to the step that paid for it, also when the next step has the same process."""
     journals, planned = [], []
 
-    def load(_: object, workplace: Workplace) -> FormulaOracle:
-        journals.append(workplace.journal)
-        planned.append(workplace.rows)
+    def load(_: object, resources: OracleResources) -> FormulaOracle:
+        journals.append(resources.journal)
+        planned.append(resources.rows)
         return FormulaOracle(lambda row: 0.0)
 
     monkeypatch.setattr(judging, "load_oracle", load)

@@ -1,4 +1,4 @@
-"""Steps dealt to processes: each once and in order, and what becomes of a lane that is disturbed."""
+"""Steps dealt to processes: each once and in order, and what becomes of a shard batch that is disturbed."""
 
 import itertools
 import json
@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import is_published
-from nemo_sspo.launch.lanes import fair_size, lanes
 from nemo_sspo.launch.local import runner as local
 from nemo_sspo.launch.local.runner import StepFailed
 from nemo_sspo.launch.plan import plan
+from nemo_sspo.launch.shard_batches import fair_size, shard_batches
 from nemo_sspo.stages.runner.registry import STAGES
 from tests.launch.fake_run import Recorder, digests, drive, tiny_experiment
 from tests.processes import processes_naming
@@ -27,7 +27,7 @@ SHARDS = [f"iter_1.rollout.{shard:05d}" for shard in range(4)]
 
 
 def sample_and_score(experiment) -> Recorder:
-    """The stages that lanes are about: a process for each costs time."""
+    """The stages that shard batches are about: a process for each costs time."""
     return drive(experiment, stages=("prepare_prompts", "rollout", "score"))
 
 
@@ -36,23 +36,23 @@ def test_every_step_is_in_one_lane_and_keeps_its_place(shards, iterations, size,
     rollout = EXPERIMENT.rollout.model_copy(update={"shards": shards})
     steps = plan(EXPERIMENT.model_copy(update={"rollout": rollout, "iterations": iterations}))
     ready = data.draw(st.lists(st.sampled_from(steps), unique=True))
-    cut = lanes(ready, lambda step: size)
-    assert sorted(step.step_id for lane in cut for step in lane) == sorted(step.step_id for step in ready)
-    for lane in cut:
-        assert len({(step.stage, step.iteration) for step in lane}) == 1
-        assert [ready.index(step) for step in lane] == sorted(ready.index(step) for step in lane)
-        assert len(lane) == 1 or (STAGES[lane[0].stage].sharded and len(lane) <= size)
+    cut = shard_batches(ready, lambda step: size)
+    assert sorted(step.step_id for batch in cut for step in batch) == sorted(step.step_id for step in ready)
+    for batch in cut:
+        assert len({(step.stage, step.iteration) for step in batch}) == 1
+        assert [ready.index(step) for step in batch] == sorted(ready.index(step) for step in batch)
+        assert len(batch) == 1 or (STAGES[batch[0].stage].sharded and len(batch) <= size)
     for stage in {step.stage for step in ready if STAGES[step.stage].sharded}:
         for iteration in range(iterations + 1):
             alike = [step for step in ready if (step.stage, step.iteration) == (stage, iteration)]
-            own = [lane for lane in cut if (lane[0].stage, lane[0].iteration) == (stage, iteration)]
+            own = [batch for batch in cut if (batch[0].stage, batch[0].iteration) == (stage, iteration)]
             assert len(own) == ceil(len(alike) / size), "no more processes than needed"
 
 
 def test_candidates_have_models_of_their_own_and_never_share_a_process(tmp_path):
     selecting = tiny_experiment(tmp_path, "run", "selection.candidates=3", "rollout.shards=3")
-    cut = lanes(plan(selecting), lambda step: 3)
-    sizes = {(lane[0].stage, lane[0].iteration): len(lane) for lane in cut}
+    cut = shard_batches(plan(selecting), lambda step: 3)
+    sizes = {(batch[0].stage, batch[0].iteration): len(batch) for batch in cut}
     assert (sizes["export_candidate", 1], sizes["rollout_selection", 1]) == (1, 1)
     assert (sizes["rollout", 1], sizes["score", 1]) == (3, 3)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Item = TypeVar("Item", bound=Hashable)
 
 
-class Unique(Generic[Item]):
+class Deduplicated(Generic[Item]):
     """The distinct items of a sequence, in the order of their first appearance."""
 
     def __init__(self, items: Sequence[Item]) -> None:

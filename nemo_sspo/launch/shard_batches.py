@@ -1,7 +1,8 @@
 """Which steps one process takes: shards of one stage and iteration, one after another, with their model loaded once.
 
-A step stays the unit of publishing, progress, failure and resumption. A lane only saves what comes before the work:
-an engine of 140 GB is loaded once per lane, not once per shard. What a shard holds does not depend on its lane. Pure.
+A step stays the unit of publishing, progress, failure and resumption. A shard batch only saves what comes before the
+work: an engine of 140 GB is loaded once per batch, not once per shard. A shard's content does not depend on its batch.
+Pure.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,15 +11,14 @@ from math import ceil
 from nemo_sspo.launch.plan import Step
 from nemo_sspo.stages.runner.registry import STAGES
 
-Lane = tuple[Step, ...]
+ShardBatch = tuple[Step, ...]
 """Steps of one process, in the order in which it takes them."""
 
 
-def lanes(steps: Sequence[Step], size: Callable[[Step], int]) -> list[Lane]:
-    """Cut steps into lanes: at most `size` of a stage and iteration, which are its shards; one where each shard has a
-    model of its own.
+def shard_batches(steps: Sequence[Step], size: Callable[[Step], int]) -> list[ShardBatch]:
+    """Cut steps into shard batches: at most `size` shards of a stage and iteration, one where each has its own model.
 
-    Lanes and the steps in them keep the order of `steps`. `size` is asked once for each stage and iteration.
+    Batches and the steps in them keep the order of `steps`. `size` is asked once for each stage and iteration.
     """
     grouped: dict[tuple[str, int], list[Step]] = {}
     for step in steps:
@@ -35,8 +35,8 @@ def _one_model(step: Step) -> bool:
 
 
 def fair_size(unfinished: int, processes: int) -> int:
-    """Shards of a lane, when so many processes share what is unfinished.
+    """Shards of a shard batch, when so many processes share what is unfinished.
 
-    Toward the end lanes get shorter by themselves, so that no process is left with many shards while others idle.
+    Toward the end batches get shorter, so that no process is left with many shards while others idle.
     """
     return ceil(unfinished / max(1, processes))
