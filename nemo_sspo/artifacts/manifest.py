@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from nemo_sspo.artifacts.layout import step_id
+from nemo_sspo.config.earlier import keys_of_today
 from nemo_sspo.errors import UserError
 
 MANIFEST_NAME = "manifest.json"
@@ -76,6 +77,10 @@ class Manifest(BaseModel):
         version = fields.get("schema_version", SCHEMA_VERSION) if isinstance(fields, dict) else SCHEMA_VERSION
         if version not in READABLE_VERSIONS:
             raise ValueError(f"schema version {version}, of another release of nemo-sspo: open it with that release")
+        if not isinstance(fields, dict):
+            return fields
+        if isinstance(config := fields.get("config"), dict):
+            fields = fields | {"config": keys_of_today(config)}
         if version == 1 and isinstance(inputs := fields.get("inputs"), dict):
             records = {name: [{"step": "", "digest": digest} for digest in group] for name, group in inputs.items()}
             return fields | {"inputs": records}

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import inspect
 import os
 import sysconfig
 from collections.abc import Callable, Mapping
@@ -10,25 +11,34 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from nemo_sspo.config.base import Frozen
+from nemo_sspo.config.variants import CustomFunction, FunctionVariant
 from nemo_sspo.errors import UserError
 
 
-def bind(
-    section: str, variant: Frozen, functions: Mapping[str, Callable[..., Any]], *, exclude: set[str] | None = None
-) -> Callable:
-    """The function of a variant's ``kind`` with the variant's other fields as keyword arguments.
-
-    A ``kind`` of ``custom`` is imported from its path instead. ``section`` is the configuration's that the variant
-    stands in, ``exclude`` names fields that are no parameters of the function.
+def bind(variant: FunctionVariant, functions: Mapping[str, Callable[..., Any]]) -> Callable:
+    """The function of a variant's ``kind`` with the variant's settings as keyword arguments.
 
     Raises:
-        UserError: the import path of a custom function does not lead to a function.
+        UserError: the import path of a custom function leads to none, or to one that cannot be called so.
     """
-    fields = variant.model_dump(exclude={"kind", *(exclude or ())})
-    if variant.kind == "custom":  # type: ignore[attr-defined]
-        return partial(import_function(fields["function"], f"{section}.function"), **fields["arguments"])
-    return partial(functions[variant.kind], **fields)  # type: ignore[attr-defined]
+    if isinstance(variant, CustomFunction):
+        return _custom(variant)
+    return partial(functions[variant.kind], **variant.keywords())
+
+
+def _custom(variant: CustomFunction) -> Callable:
+    setting = f"{variant.section}.function"
+    function = import_function(variant.function, setting)
+    try:
+        inspect.signature(function).bind(*variant.signature, **variant.arguments)
+    except TypeError as error:
+        call = ", ".join([*variant.signature, *(f"{name}=..." for name in variant.arguments)])
+        name = variant.function.rpartition(":")[2]
+        raise UserError(
+            f"{setting}={variant.function}: cannot be called as {name}({call}) ({error}); change the function or "
+            f"{variant.section}.arguments"
+        ) from None
+    return partial(function, **variant.arguments)
 
 
 def module_file(path: str) -> Path | None:

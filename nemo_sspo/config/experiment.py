@@ -2,15 +2,16 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from nemo_sspo.config.base import Frozen
 from nemo_sspo.config.cluster import Cluster
+from nemo_sspo.config.earlier import tree_of_today
 from nemo_sspo.config.roles import Knob, SourcePath
 from nemo_sspo.config.stages import Data, Evaluation, Judging, Pairs, Parallel, Rollout, Selection, Train
-from nemo_sspo.config.variants import Encoder, Engine, Gate, Loss, Oracle, Precision, Repulsion
+from nemo_sspo.config.variants import Encoder, Engine, EuclideanRepulsion, Gate, Loss, Oracle, Precision, Repulsion
 
 
 class Experiment(Frozen):
@@ -36,13 +37,18 @@ class Experiment(Frozen):
     pairs: Pairs = Pairs()
     gate: Gate
     loss: Loss
-    repulsion: Repulsion = Repulsion()
+    repulsion: Repulsion = EuclideanRepulsion()
     train: Train = Train()
     parallel: Annotated[Parallel, Knob()] = Parallel()
     precision: Precision
     selection: Selection = Selection()
     evaluation: Evaluation = Evaluation()
     cluster: Cluster
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_today(cls, settings: Any) -> Any:
+        return tree_of_today(settings) if isinstance(settings, dict) else settings
 
     @field_validator("name")
     @classmethod

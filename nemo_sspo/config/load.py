@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from yaml import MarkedYAMLError, YAMLError
 
 from nemo_sspo.config.describe import FieldMeaning, describe_settings, kinds_of_keys
+from nemo_sspo.config.earlier import tree_of_today
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.mistakes import closest, shown, validation_message
 from nemo_sspo.errors import UserError
@@ -90,10 +91,9 @@ def compose_settings(overrides: Sequence[str], config_dir: Path | None = None) -
         except YAMLError as error:  # a character that YAML has no place for
             raise UserError(_one_line(error)) from None
     assert isinstance(settings, dict)
-    if isinstance(cluster := settings.get("cluster"), dict):
-        cluster.setdefault("kind", "local")  # files written before there were kinds
+    settings = tree_of_today({str(key): value for key, value in settings.items()})
     given = {override.key_or_group for override in parsed}
-    return {str(key): _of_its_kind(str(key), value, given) for key, value in settings.items()}
+    return {key: _of_its_kind(key, value, given) for key, value in settings.items()}
 
 
 def _of_its_kind(section: str, value: Any, given: set[str]) -> Any:

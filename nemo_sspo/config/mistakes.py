@@ -67,8 +67,9 @@ _NAMES_ELSEWHERE = {
     "enable_thinking": "data.template_arguments",
     "reward_model_path": "oracle.path",
     "judge": "oracle",
+    "repulsion.form": "repulsion.kind",
 }
-"""What TRL, NeMo-RL and vLLM call a setting of ours."""
+"""What TRL, NeMo-RL, vLLM and earlier releases call a setting of ours."""
 
 
 def validation_message(error: ValidationError, settings: Mapping[str, Any]) -> str:
@@ -115,7 +116,8 @@ def _misspelt(path: str, settings: Mapping[str, Any]) -> str:
     if path in known:
         kind = settings[section].get("kind")
         return f"{path}: no setting of {section}={kind}; it belongs to {section}={' or '.join(known[path])}"
-    near = _NAMES_ELSEWHERE.get(path.rpartition(".")[2]) or nearest_key(path, [*known, "experiment"])
+    elsewhere = _NAMES_ELSEWHERE.get(path) or _NAMES_ELSEWHERE.get(path.rpartition(".")[2])
+    near = elsewhere or nearest_key(path, [*known, "experiment"])
     return f"{shown(path)}: no such setting" + (
         f" (did you mean {near}?)" if near else "; `nemo-sspo config` lists them"
     )

@@ -1,10 +1,10 @@
-"""Parts of a run that come in kinds: the loss, the gate's weight, the oracle, the encoder, the engine.
+"""Parts of a run that come in kinds: the loss, the gate's weight, the repulsion, the encoder, the engine.
 
 Each union is told apart by ``kind``; a kind is the name of a function or class in the code and of a YAML file in
 ``conf/``. A kind of ``custom`` names an import path instead (``my_package.my_module:function``).
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     Field,
@@ -27,16 +27,69 @@ from nemo_sspo.config.oracles import PolicyJudgeOracle as PolicyJudgeOracle
 from nemo_sspo.config.oracles import RewardModelOracle as RewardModelOracle
 from nemo_sspo.config.roles import ImportPath, Knob, SourcePath
 
+
+class FunctionVariant(Frozen):
+    """A variant whose ``kind`` names a function of ``objective/``, or of the user's where it is ``custom``."""
+
+    section: ClassVar[str]
+    """The configuration's section that it stands in."""
+    signature: ClassVar[tuple[str, ...]]
+    """Positional arguments of the function."""
+    not_arguments: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are no arguments of the function; every other one is a keyword argument."""
+    kind: str
+
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments of the function."""
+        return self.model_dump(exclude={"kind", *self.not_arguments})
+
+
+class CustomFunction(FunctionVariant):
+    """A function of the user's."""
+
+    function: Annotated[str, ImportPath()]
+    """Import path ``package.module:function`` of a function with the signature of those in ``objective/``."""
+    arguments: dict[str, float] = {}
+    """Keyword arguments passed on."""
+
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments of the function."""
+        return dict(self.arguments)
+
+
 # --- loss: objective/losses.py ---------------------------------------------------------------------------------------
 
 LossScale = Literal["eta", "beta"]
 
 
-class _Regression(Frozen):
+class LossVariant(FunctionVariant):
+    section = "loss"
+    signature = ("d_chosen_B", "d_rejected_B", "targets")
+    reads: ClassVar[Literal["win rates", "pair", "choice"]] = "win rates"
+    """The targets that it reads: each response's win rate, the pair's probability, or only which response was chosen.
+    A semantic gate has no effect on what the last kind trains."""
+    separable: ClassVar[bool] = False
+    """A response's gradient needs the log-prob of that response only (`objective/separable.py`): the one-pass head can
+    train it."""
+
+    @property
+    def factor(self) -> float:
+        """What the function's value is multiplied by."""
+        return 1.0
+
+
+class _Regression(LossVariant):
+    separable = True
+    not_arguments = frozenset({"scale"})
     eta: PositiveFloat = 1000.0
     """Scale of the log-ratio targets, 1/beta (SPPO: 1e3)."""
     scale: LossScale = "eta"
     """``eta``: as the papers write it; ``beta``: everything times beta^2 (same optimum, another meaning of lambda)."""
+
+    @property
+    def factor(self) -> float:
+        """beta^2 = eta^-2 makes (d - eta (p - 1/2))^2 the square of beta d - (p - 1/2)."""
+        return self.eta**-2 if self.scale == "beta" else 1.0
 
 
 class SppoLoss(_Regression):
@@ -44,14 +97,17 @@ class SppoLoss(_Regression):
 
 
 class SppoSingleLoss(_Regression):
+    reads = "pair"
     kind: Literal["sppo_single"] = "sppo_single"
 
 
 class SppoHardLoss(_Regression):
+    reads = "choice"
     kind: Literal["sppo_hard"] = "sppo_hard"
 
 
-class _Contrast(Frozen):
+class _Contrast(LossVariant):
+    reads = "choice"
     beta: PositiveFloat = 0.1
     """Inverse temperature of the implicit reward."""
 
@@ -71,12 +127,8 @@ class KtoPairLoss(_Contrast):
     kind: Literal["kto_pair"] = "kto_pair"
 
 
-class CustomLoss(Frozen):
+class CustomLoss(LossVariant, CustomFunction):
     kind: Literal["custom"] = "custom"
-    function: Annotated[str, ImportPath()]
-    """Import path ``package.module:function`` of a loss with the signature of those in objective/losses.py."""
-    arguments: dict[str, float] = {}
-    """Keyword arguments passed on."""
 
 
 Loss = Annotated[
@@ -88,13 +140,19 @@ Loss = Annotated[
 GateForm = Literal["pair", "mean_overlap", "pairwise"]
 
 
-class _Gate(Frozen):
+class NoGate(FunctionVariant):
+    section = "gate"
+    signature = ("similarity",)
+    form: ClassVar[GateForm] = "pair"
+    kind: Literal["none"] = "none"
+
+
+class _Gate(FunctionVariant):
+    section = "gate"
+    signature = ("similarity",)
+    not_arguments = frozenset({"form"})
     form: GateForm = "pair"
     """Whose overlap anneals a target: the selected pair's, each response's mean, or every P_ij by its own S_ij."""
-
-
-class NoGate(_Gate):
-    kind: Literal["none"] = "none"
 
 
 class LinearGate(_Gate):
@@ -127,16 +185,62 @@ class KernelGate(_Gate):
     """Bandwidth of the Gaussian kernel on the squared distance of unit embeddings."""
 
 
-class CustomGate(_Gate):
+class CustomGate(_Gate, CustomFunction):
     kind: Literal["custom"] = "custom"
-    function: Annotated[str, ImportPath()]
-    """Import path ``package.module:function`` of a weight with the signature of those in objective/gates.py."""
-    arguments: dict[str, float] = {}
-    """Keyword arguments passed on."""
 
 
 Gate = Annotated[
     NoGate | LinearGate | PowerGate | SigmoidGate | ThresholdGate | KernelGate | CustomGate, Field(discriminator="kind")
+]
+GATES: tuple[Gate, ...] = tuple(gate() for gate in get_args(get_args(Gate)[0]) if gate is not CustomGate)
+"""Every gate of ours at its defaults; ``none`` is the first."""
+
+# --- repulsion: objective/repulsion.py -------------------------------------------------------------------------------
+
+
+class _Repulsion(FunctionVariant):
+    section = "repulsion"
+    signature = ("u_chosen_PH", "u_rejected_PH")
+    not_arguments = frozenset({"pooling", "weight", "schedule"})
+    pooling: Literal["last", "mean"] = "last"
+    """State of a response: its last token's, or the mean over its tokens; after the final norm."""
+    weight: NonNegativeFloat = 1.0
+    """lambda, the term's weight (S-SPPO: 1)."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How lambda changes over the optimizer steps."""
+
+
+class EuclideanRepulsion(_Repulsion):
+    kind: Literal["euclidean"] = "euclidean"
+
+
+class CosineRepulsion(_Repulsion):
+    kind: Literal["cosine"] = "cosine"
+
+
+class CosineSquaredRepulsion(_Repulsion):
+    kind: Literal["cosine_squared"] = "cosine_squared"
+
+
+class HingeRepulsion(_Repulsion):
+    kind: Literal["hinge"] = "hinge"
+    margin: float = 0.0
+    """Cosine below which there is no force."""
+
+
+class KernelRepulsion(_Repulsion):
+    kind: Literal["kernel"] = "kernel"
+    temperature: PositiveFloat = 1.0
+    """Bandwidth of the Gaussian kernel."""
+
+
+class CustomRepulsion(_Repulsion, CustomFunction):
+    kind: Literal["custom"] = "custom"
+
+
+Repulsion = Annotated[
+    EuclideanRepulsion | CosineRepulsion | CosineSquaredRepulsion | HingeRepulsion | KernelRepulsion | CustomRepulsion,
+    Field(discriminator="kind"),
 ]
 
 # --- encoder: encoder/ -----------------------------------------------------------------------------------------------
@@ -255,20 +359,3 @@ class Fp8Precision(Frozen):
 
 
 Precision = Annotated[Fp32Precision | Bf16Precision | Fp8Precision, Field(discriminator="kind")]
-
-# --- repulsion: objective/repulsion.py -------------------------------------------------------------------------------
-
-
-class Repulsion(Frozen):
-    form: Literal["euclidean", "cosine", "cosine_squared", "hinge", "kernel"] = "euclidean"
-    """Which function of the two unit states is minimized (eq. 3.2 is inferred, so there is a choice)."""
-    pooling: Literal["last", "mean"] = "last"
-    """State of a response: its last token's, or the mean over its tokens; after the final norm."""
-    weight: NonNegativeFloat = 1.0
-    """lambda, the term's weight (S-SPPO: 1)."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How lambda changes over the optimizer steps."""
-    margin: float = 0.0
-    """Cosine below which ``hinge`` exerts no force."""
-    temperature: PositiveFloat = 1.0
-    """Bandwidth of ``kernel``."""

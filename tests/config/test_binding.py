@@ -1,25 +1,27 @@
 """A variant binds to the function of its name; a custom one to its import path."""
 
+import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from nemo_sspo.config.binding import bind, module_file
-from nemo_sspo.config.variants import CustomGate, PowerGate
+from nemo_sspo.config.variants import CustomGate, LossVariant, PowerGate, SppoLoss
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective import gates
 from nemo_sspo.objective.gates import GATE_WEIGHTS
 
 
 def test_parameters_of_the_variant_reach_the_function():
-    weight = bind("gate", PowerGate(exponent=3.0), GATE_WEIGHTS, exclude={"form"})
+    weight = bind(PowerGate(exponent=3.0), GATE_WEIGHTS)
     assert weight(np.float64(0.5)) == pytest.approx(0.125)
 
 
 def test_an_import_path_is_a_function_too():
     gate = CustomGate(function="nemo_sspo.objective.gates:power", arguments={"exponent": 1.0})
-    assert bind("gate", gate, GATE_WEIGHTS)(np.float64(0.25)) == pytest.approx(0.75)
+    assert bind(gate, GATE_WEIGHTS)(np.float64(0.25)) == pytest.approx(0.75)
 
 
 def test_the_file_of_a_path_is_found_and_nothing_of_it_is_run(tmp_path, monkeypatch):
@@ -50,4 +52,32 @@ def test_the_file_of_a_path_is_found_and_nothing_of_it_is_run(tmp_path, monkeypa
 )
 def test_a_path_that_leads_nowhere_is_named(path):
     with pytest.raises(UserError, match=f"gate.function={path}: cannot be imported"):
-        bind("gate", CustomGate(function=path), GATE_WEIGHTS)
+        bind(CustomGate(function=path), GATE_WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [({}, "missing a required argument: 'exponent'"), ({"power": 2.0}, "missing a required argument: 'exponent'")],
+)
+def test_a_function_that_cannot_be_called_so_is_refused_with_the_call(arguments, reason):
+    path = "nemo_sspo.objective.gates:power"
+    call = "power(similarity, power=...)" if arguments else "power(similarity)"
+    message = f"gate.function={path}: cannot be called as {call} ({reason}); change the function or gate.arguments"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        bind(CustomGate(function=path, arguments=arguments), GATE_WEIGHTS)
+
+
+@pytest.mark.parametrize("scale", ["eta", "beta"])
+def test_a_new_loss_with_a_scale_is_scaled(scale):
+    """Of a variant that nobody but its class declares: a setting cannot be read past."""
+
+    class Inherits(SppoLoss):
+        kind: Literal["new"] = "new"
+
+    class DeclaresItself(LossVariant):
+        kind: Literal["new"] = "new"
+        scale: Literal["eta", "beta"] = "eta"
+
+    assert Inherits(eta=10.0, scale=scale).factor == {"eta": 1.0, "beta": 0.01}[scale]
+    with pytest.raises(TypeError, match="scale"):
+        bind(DeclaresItself(scale=scale), {"new": lambda: 0.0})()

@@ -1,5 +1,6 @@
 """Registry keys, configuration kinds and YAML names are the same sets."""
 
+import inspect
 import re
 from typing import get_args
 
@@ -24,15 +25,14 @@ def kinds(union) -> set[str]:
 
 @pytest.mark.parametrize(
     ("registry", "union", "group"),
-    [(LOSSES, variants.Loss, "loss"), (GATE_WEIGHTS, variants.Gate, "gate")],
+    [
+        (LOSSES, variants.Loss, "loss"),
+        (GATE_WEIGHTS, variants.Gate, "gate"),
+        (REPULSIONS, variants.Repulsion, "repulsion"),
+    ],
 )
 def test_kinds_with_an_import_path(registry, union, group):
     assert {*registry, "custom"} == kinds(union) == set(choices(group))
-
-
-def test_repulsion_forms():
-    assert set(REPULSIONS) == set(get_args(variants.Repulsion.model_fields["form"].annotation))
-    assert set(REPULSIONS) == set(choices("repulsion"))
 
 
 def test_precisions():
@@ -46,17 +46,22 @@ def test_oracles_and_encoders_and_engines():
 
 
 def test_parameters_of_a_kind_are_those_of_its_function():
-    """A gate or loss can only be bound when its fields are its function's keyword arguments."""
-    import inspect
-
-    for registry, union, extra in ((LOSSES, variants.Loss, {"scale"}), (GATE_WEIGHTS, variants.Gate, {"form"})):
+    """A variant can only be bound when its settings are its function's keyword arguments."""
+    for registry, union in ((LOSSES, variants.Loss), (GATE_WEIGHTS, variants.Gate), (REPULSIONS, variants.Repulsion)):
         for member in get_args(get_args(union)[0]):
             kind = member.model_fields["kind"].default
             if kind == "custom":
                 continue
             parameters = inspect.signature(registry[kind]).parameters.values()
+            names = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
+            assert tuple(names) == member.signature, kind
             keywords = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-            assert set(member.model_fields) - {"kind"} - extra == keywords, kind
+            assert set(member().keywords()) == keywords, kind
+
+
+def test_every_gate_of_ours_is_diagnosed_at_its_defaults():
+    assert {gate.kind for gate in variants.GATES} == set(GATE_WEIGHTS)
+    assert variants.GATES[0].kind == "none"  # the others are compared with it
 
 
 def test_every_choice_begins_with_a_line_that_says_what_it_is():

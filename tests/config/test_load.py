@@ -36,7 +36,7 @@ def test_the_papers_settings(name):
     assert experiment.train.learning_rate == 5e-7
     assert (experiment.train.train_epochs, experiment.train.schedule_epochs) == (1, 18)
     assert (experiment.train.global_batch_size, experiment.iterations) == (64, 3)
-    assert (experiment.gate.kind, experiment.gate.form, experiment.repulsion.form) == ("linear", "pair", "euclidean")
+    assert (experiment.gate.kind, experiment.gate.form, experiment.repulsion.kind) == ("linear", "pair", "euclidean")
     assert experiment.data.max_prompt_tokens == 512
     assert experiment.rollout.max_response_tokens == 2048
 
@@ -186,16 +186,16 @@ def test_a_stored_experiment_reads_back_equal():
 
 
 def test_every_shipped_yaml_names_only_differences_from_the_defaults():
-    """A group's file that repeats a default would drift from it; `kind` and `form` are what the file is for."""
+    """A group's file that repeats a default would drift from it; `kind` is what the file is for."""
     for path in sorted((config_root()).glob("*/*.yaml")):
         group, name = path.parent.name, path.stem
         if group in ("experiment", "cluster", "parallel"):
             continue
         lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
         keys = [line.partition(":")[0] for line in lines]
-        assert keys[0] in ("kind", "form"), path
+        assert keys[0] == "kind", path
         if group in ("loss", "gate", "repulsion", "precision"):
-            assert lines == [f"{keys[0]}: {name}"], path
+            assert lines == [f"kind: {name}"], path
 
 
 def refusal(override: str) -> str:

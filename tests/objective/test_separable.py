@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from nemo_sspo.config.binding import bind
 from nemo_sspo.config.variants import Loss as LossSettings
 from nemo_sspo.objective.losses import LOSSES, PairTargets
-from nemo_sspo.objective.separable import SEPARABLE, slopes
+from nemo_sspo.objective.separable import slopes
 
 VARIANTS = {member.model_fields["kind"].default: member for member in get_args(get_args(LossSettings)[0])}
-ARGUMENTS = {name: VARIANTS[name]().model_dump(exclude={"kind", "scale"}) for name in LOSSES}
-"""Of every loss the defaults of its settings."""
+SEPARABLE = sorted(name for name in LOSSES if VARIANTS[name].separable)
 Loss = Callable[[Tensor, Tensor, PairTargets], Tensor]
 LOG_RATIOS = st.floats(-20, 20, width=32)
 TARGETS = st.floats(0, 1, width=32)
@@ -28,7 +28,7 @@ where a few pairs could all lie."""
 
 
 def with_defaults(name: str) -> Loss:
-    return partial(LOSSES[name], **ARGUMENTS[name])
+    return bind(VARIANTS[name](), LOSSES)
 
 
 def both_slopes(loss: Loss, d_chosen_B: Tensor, d_rejected_B: Tensor, targets: PairTargets) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,7 @@ def is_unmoved_by_the_other_side(loss: Loss) -> bool:
 
 def test_the_separable_losses_are_exactly_those_whose_sides_do_not_see_each_other() -> None:
     """Numerically, because kto_pair couples its sides behind a detach, where no second derivative shows it."""
-    assert {name for name in LOSSES if is_unmoved_by_the_other_side(with_defaults(name))} == SEPARABLE
+    assert {name for name in LOSSES if is_unmoved_by_the_other_side(with_defaults(name))} == set(SEPARABLE)
 
 
 @pytest.mark.parametrize("beta", [0.01, 0.05, 0.1, 1.0])
@@ -65,7 +65,7 @@ def test_sides_that_meet_only_at_a_hinge_are_coupled(beta: float) -> None:
     assert not is_unmoved_by_the_other_side(hinge)
 
 
-@pytest.mark.parametrize("name", sorted(SEPARABLE))
+@pytest.mark.parametrize("name", SEPARABLE)
 @given(d=st.tuples(LOG_RATIOS, LOG_RATIOS), values=st.tuples(TARGETS, TARGETS, TARGETS))
 def test_a_side_alone_has_the_gradient_of_the_whole_pair(
     name: str, d: tuple[float, float], values: tuple[float, float, float]
@@ -83,3 +83,20 @@ def test_slopes_are_found_where_gradients_are_off() -> None:
     with torch.no_grad():
         found = slopes(partial(LOSSES["sppo"], eta=8.0), torch.tensor([3.0]), torch.tensor([True]), targets)
     assert found.item() == 3.0 - 8.0 * 0.25
+
+
+def losses_of(name: str, *values: float) -> list[float]:
+    """At every combination of two log-ratios."""
+    d_chosen_N, d_rejected_N = torch.cartesian_prod(EVERYWHERE, EVERYWHERE).T
+    targets = PairTargets(*(torch.full_like(d_chosen_N, value) for value in values))
+    return with_defaults(name)(d_chosen_N, d_rejected_N, targets).tolist()
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_a_variant_says_which_targets_its_loss_reads(name: str) -> None:
+    """Found by moving one target at a time: the chosen response's win rate, the rejected one's, the pair's."""
+    sure = losses_of(name, 0.9, 0.2, 0.8)
+    moves = (0.6, 0.2, 0.8), (0.9, 0.4, 0.8), (0.9, 0.2, 0.55)
+    read = tuple(losses_of(name, *targets) != sure for targets in moves)
+    known = {(True, True, False): "win rates", (False, False, True): "pair", (False, False, False): "choice"}
+    assert VARIANTS[name].reads == known[read]

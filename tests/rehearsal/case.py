@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.schema import PAIRS, REFERENCE
+from nemo_sspo.config.binding import bind
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import Bf16Precision, Precision
+from nemo_sspo.config.variants import Bf16Precision, DpoLoss, Precision, SppoLoss
 
 STEPS = 2
 """Adam's state exists from the second step on."""
@@ -95,11 +96,10 @@ def job_of(case: Case, directory: Path) -> Any:
     from nemo_sspo.megatron.batches.pairs import PairTable
     from nemo_sspo.megatron.loss.loss import PreferenceObjective
     from nemo_sspo.megatron.nemo.training import TrainingJob
-    from nemo_sspo.objective import losses
+    from nemo_sspo.objective.losses import LOSSES
     from nemo_sspo.objective.repulsion import euclidean, repulsion_weight
-    from nemo_sspo.objective.separable import SEPARABLE
 
-    arguments = {"sppo": {"eta": 1000.0}, "dpo": {"beta": 0.1}}[case.loss]
+    loss = {"sppo": SppoLoss(), "dpo": DpoLoss()}[case.loss]
     hf = directory / "hf"
     hf.mkdir(parents=True, exist_ok=True)
     (hf / "config.json").write_text(json.dumps(dict(case.model)))
@@ -115,9 +115,7 @@ def job_of(case: Case, directory: Path) -> Any:
         train=case.train,
         parallel=case.parallel,
         precision=case.precision,
-        objective=PreferenceObjective(
-            partial(losses.LOSSES[case.loss], **arguments), euclidean, "last", separable=case.loss in SEPARABLE
-        ),
+        objective=PreferenceObjective(bind(loss, LOSSES), euclidean, "last", separable=loss.separable),
         repulsion_weight=partial(repulsion_weight, weight=1.0, schedule="constant"),
         seed=1,
         progress=Progress(None),

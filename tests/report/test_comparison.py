@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.config.variants import PairRMOracle, PowerGate, Repulsion
+from nemo_sspo.config.variants import EuclideanRepulsion, PairRMOracle, PowerGate
 from nemo_sspo.errors import UserError
 from nemo_sspo.report.compare_page import compare_page
 from nemo_sspo.report.facts.budget import Budget
@@ -96,10 +96,10 @@ def republish(settings, stage, shard=None, **counts):
 
 def test_a_sweep_of_one_number(tmp_path):
     runs = [
-        record(half_finished_run(tmp_path, f"lambda-{weight}", repulsion=Repulsion(weight=weight)))
+        record(half_finished_run(tmp_path, f"lambda-{weight}", repulsion=EuclideanRepulsion(weight=weight)))
         for weight in (10.0, 0.1, 1.0)
     ]
     assert sweep(compare(runs)) == ("repulsion.weight", [(w, WinRate(0.7, 0.65, 0.75)) for w in (0.1, 1.0, 10.0)])
     assert sweep(compare(runs[:2])) is None
-    other = record(half_finished_run(tmp_path, "other", repulsion=Repulsion(weight=3.0), seed=1))
+    other = record(half_finished_run(tmp_path, "other", repulsion=EuclideanRepulsion(weight=3.0), seed=1))
     assert sweep(compare([*runs, other])) is None

@@ -5,7 +5,7 @@ from typing import Literal
 
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.oracles import FunctionOracle
-from nemo_sspo.config.variants import CustomGate, CustomLoss
+from nemo_sspo.config.variants import CustomFunction
 
 
 def check_functions(experiment: Experiment) -> Iterator[str]:
@@ -17,18 +17,17 @@ def check_functions(experiment: Experiment) -> Iterator[str]:
 
 def packages(experiment: Experiment, environment: Literal["train", "rollout"]) -> list[str]:
     """Packages from which the stages of an environment import functions of the user's."""
-    used = {"train": ("loss.function",), "rollout": ("gate.function", "oracle.function")}[environment]
+    sections = {"train": ("loss", "repulsion"), "rollout": ("gate", "oracle")}[environment]
     functions = _functions(experiment)
-    paths = [functions[key] for key in used if key in functions]
+    paths = [functions[key] for section in sections if (key := f"{section}.function") in functions]
     return [path.partition(":")[0].partition(".")[0] for path in paths if _is_import_path(path)]
 
 
 def _functions(experiment: Experiment) -> dict[str, str]:
-    parts = {"gate": experiment.gate, "loss": experiment.loss, "oracle": experiment.oracle}
     return {
         f"{name}.function": part.function
-        for name, part in parts.items()
-        if isinstance(part, CustomGate | CustomLoss | FunctionOracle)
+        for name, part in experiment
+        if isinstance(part, CustomFunction | FunctionOracle)
     }
 
 

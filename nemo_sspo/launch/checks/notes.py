@@ -18,7 +18,6 @@ from nemo_sspo.launch.checks.mounts import hub_id_of
 from nemo_sspo.launch.checks.prompts import planned_prompts
 from nemo_sspo.megatron.batches.batch_plan import steps_per_epoch
 from nemo_sspo.megatron.optimizer.learning_rate import highest_factor
-from nemo_sspo.objective.target_blind import TARGET_BLIND
 from nemo_sspo.tokens.policy_files import model_rows, read_policy_tokens
 from nemo_sspo.tokens.vocabulary import Vocabulary, read_vocabulary
 from nemo_sspo.visible_gpus import visible_gpus
@@ -50,19 +49,19 @@ def notes(experiment: Experiment) -> list[str]:
 
 
 def _gate_without_effect(experiment: Experiment) -> Iterator[str]:
-    loss, gate = experiment.loss.kind, experiment.gate.kind
-    if loss in TARGET_BLIND and gate != "none":
+    loss, gate = experiment.loss, experiment.gate.kind
+    if loss.reads == "choice" and gate != "none":
         yield (
-            f"loss={loss} does not read win-rate targets: gate={gate} has no effect on what is trained, only on the "
-            "margins that are reported; loss=sppo reads them, gate=none says that none is meant"
+            f"loss={loss.kind} does not read win-rate targets: gate={gate} has no effect on what is trained, only on "
+            "the margins that are reported; loss=sppo reads them, gate=none says that none is meant"
         )
 
 
 def _form_without_effect(experiment: Experiment) -> Iterator[str]:
-    loss, gate = experiment.loss.kind, experiment.gate
-    if loss == "sppo_single" and gate.kind != "none" and gate.form != "pair":
+    loss, gate = experiment.loss, experiment.gate
+    if loss.reads == "pair" and gate.form != "pair":
         yield (
-            f"loss={loss} reads the one probability of the pair, whose weight is the pair's similarity: "
+            f"loss={loss.kind} reads the one probability of the pair, whose weight is the pair's similarity: "
             f"gate.form={gate.form} has no effect on what is trained; loss=sppo reads a target of each response"
         )
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from nemo_sspo.artifacts.diagnostics import Diagnostics, GateTable, read_diagnostics
 from nemo_sspo.artifacts.layout import COMPARISONS, DIAGNOSTICS, PAIRS
 from nemo_sspo.config.binding import bind
+from nemo_sspo.config.variants import GATES
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.gates import GATE_WEIGHTS
 from nemo_sspo.report.facts.record import RunRecord
-from nemo_sspo.stages.pairs.diagnose import GATES
 
 Array = NDArray[np.float64]
 
@@ -85,7 +85,7 @@ def gate_view(run: RunRecord, iteration: int, found: Diagnostics | None) -> Gate
     if not table.num_rows:
         return None
     similarity, before, after = (table.column(name).to_numpy().astype(np.float64) for name in _COLUMNS)
-    weights: dict[str, Callable] = {gate.kind: bind("gate", gate, GATE_WEIGHTS, exclude={"form"}) for gate in GATES}
+    weights: dict[str, Callable] = {gate.kind: bind(gate, GATE_WEIGHTS) for gate in GATES}
     taken = _spread(len(similarity))
     if found:
         tables = {each.gate: _bins_of(each) for each in found.similarity_margin}

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from nemo_sspo.artifacts.layout import RunLayout, no_run
 from nemo_sspo.artifacts.published import PublishedStep, published_steps
 from nemo_sspo.artifacts.selection import EarlyStop, early_stop
+from nemo_sspo.config.earlier import tree_of_today
 from nemo_sspo.errors import UserError
 
 _BATCH_ROWS = 2048
@@ -131,7 +132,7 @@ def read_run(layout: RunLayout, plan: Sequence[PlannedStep] = (), failed: Mappin
         raise UserError(f"{layout.experiment}: not JSON ({error}); start the run again to write it") from None
     if not isinstance(settings, dict):
         raise UserError(f"{layout.experiment}: not a configuration; start the run again to write it")
-    return RunRecord(layout, settings, published_steps(layout), plan, failed or {})
+    return RunRecord(layout, tree_of_today(settings), published_steps(layout), plan, failed or {})
 
 
 def _json_object(line: str) -> dict[str, Any] | None:

@@ -130,6 +130,6 @@ def _method(run: RunRecord) -> dict[str, str]:
         "oracle": " ".join(str((tree.get("oracle") or {}).get(name, "")) for name in ("kind", "path")).strip(),
         "loss": str(loss.get("kind", "?")),
         "gate": str(gate.get("kind", "?")),
-        "repulsion": f"{repulsion.get('form')}, λ = {weight:g}" if weight else "none",
+        "repulsion": f"{repulsion.get('kind')}, λ = {weight:g}" if weight else "none",
         "samples per prompt": str((tree.get("rollout") or {}).get("samples_per_prompt", "?")),
     }

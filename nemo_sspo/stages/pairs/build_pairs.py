@@ -113,7 +113,7 @@ def _write_shard(
     """
     settings, gate = context.experiment.pairs, context.experiment.gate
     shard = join_shard(*artifacts, context.experiment.judging)
-    supervision = supervise(shard, settings, gate, bind("gate", gate, GATE_WEIGHTS, exclude={"form"}))
+    supervision = supervise(shard, settings, gate, bind(gate, GATE_WEIGHTS))
     reasons = drop_reasons(shard, supervision, settings)
     tally.add(supervision, reasons)
     pairs.write_table(pair_table(shard, supervision, np.flatnonzero(reasons == "")))

@@ -28,7 +28,7 @@ from nemo_sspo.artifacts.layout import DIAGNOSTICS, PAIRS
 from nemo_sspo.artifacts.layout import LABELLED as LABELLED_FILE
 from nemo_sspo.artifacts.store import write_table
 from nemo_sspo.config.binding import bind
-from nemo_sspo.config.variants import Gate, KernelGate, LinearGate, NoGate, PowerGate, SigmoidGate, ThresholdGate
+from nemo_sspo.config.variants import GATES, Gate
 from nemo_sspo.objective.diversity import effective_rank, singular_values_of_gram
 from nemo_sspo.objective.gates import GATE_WEIGHTS
 from nemo_sspo.objective.oracle_bias import Intransitivity, LengthBias, OrderBias
@@ -41,8 +41,6 @@ from nemo_sspo.stages.pairs.score_labelled import calibration_of
 from nemo_sspo.stages.pairs.text_diversity import LengthCounts, TextDiversity
 from nemo_sspo.stages.runner.context import StageContext
 
-GATES: tuple[Gate, ...] = (NoGate(), LinearGate(), PowerGate(), SigmoidGate(), ThresholdGate(), KernelGate())
-"""Every kind at its defaults."""
 NEAR_DUPLICATE = 0.95
 _SIMILARITY_BINS, _TARGET_BINS = 20, 20
 _SAMPLED_PAIRS = 5000
@@ -138,8 +136,7 @@ class Tally:
         """`prompts` is how many will be added: what is measured on a sample depends on it."""
         named = [(kind, kind.kind) for kind in GATES]
         self.gates = [
-            _GateSums(variant, label, bind("gate", variant, GATE_WEIGHTS, exclude={"form"}))
-            for variant, label in (*named, (gate, "configured"))
+            _GateSums(variant, label, bind(variant, GATE_WEIGHTS)) for variant, label in (*named, (gate, "configured"))
         ]
         self.seed, self.prompts, self.k, self.pairs = seed, 0, 0, 0
         self.order, self.cycles, self.length_bias = OrderBias(), Intransitivity(), LengthBias()

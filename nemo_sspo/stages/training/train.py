@@ -18,7 +18,7 @@ from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.store import link_tree
 from nemo_sspo.config.binding import bind
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.variants import Loss, Repulsion, SppoHardLoss, SppoLoss, SppoSingleLoss
+from nemo_sspo.config.variants import Repulsion
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.batch_plan import candidate_problems
 from nemo_sspo.megatron.batches.fit import require_fit
@@ -36,7 +36,6 @@ from nemo_sspo.megatron.nemo.training import TrainingJob, train_rank
 from nemo_sspo.megatron.runtime.ranks import on_every_rank
 from nemo_sspo.objective.losses import LOSSES, PairTargets, loss_at_start
 from nemo_sspo.objective.repulsion import REPULSIONS, repulsion_weight
-from nemo_sspo.objective.separable import SEPARABLE
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.runner.registry import stage_knobs, stage_settings
 from nemo_sspo.stages.runner.slurm_task import is_leader
@@ -160,22 +159,13 @@ def note_changes(context: StageContext, scratch: Path) -> None:
 
 def objective_of(experiment: Experiment) -> PreferenceObjective:
     """The loss and the repulsion of an experiment, as functions with their parameters bound."""
-    repulsion = experiment.repulsion
-    arguments = {"hinge": {"margin": repulsion.margin}, "kernel": {"temperature": repulsion.temperature}}
+    loss, repulsion = experiment.loss, experiment.repulsion
     return PreferenceObjective(
-        loss=_scaled_loss(experiment.loss),
-        repulsion=partial(REPULSIONS[repulsion.form], **arguments.get(repulsion.form, {})),
+        loss=partial(_times, bind(loss, LOSSES), loss.factor),
+        repulsion=bind(repulsion, REPULSIONS),
         pooling=repulsion.pooling,
-        separable=experiment.loss.kind in SEPARABLE,
+        separable=loss.separable,
     )
-
-
-def _scaled_loss(variant: Loss) -> Callable[[Tensor, Tensor, PairTargets], Tensor]:
-    loss = bind("loss", variant, LOSSES, exclude={"scale"})
-    if isinstance(variant, SppoLoss | SppoSingleLoss | SppoHardLoss) and variant.scale == "beta":
-        # beta = 1 / eta: the square of (beta d - (p - 1/2)) in place of (d - eta (p - 1/2)).
-        return partial(_times, loss, variant.eta**-2)
-    return loss
 
 
 def _times(loss: Callable[..., Tensor], factor: float, *arguments: Tensor | PairTargets) -> Tensor:

@@ -7,7 +7,12 @@ from tests.launch.ready_run import found
 
 @pytest.mark.parametrize(
     ("key", "kind", "environment"),
-    [("gate", "custom", "rollout"), ("loss", "custom", "train"), ("oracle", "function", "rollout")],
+    [
+        ("gate", "custom", "rollout"),
+        ("loss", "custom", "train"),
+        ("repulsion", "custom", "train"),
+        ("oracle", "function", "rollout"),
+    ],
 )
 def test_a_function_that_cannot_be_there(place, key, kind, environment):
     def given(path):

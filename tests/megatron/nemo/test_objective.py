@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,17 @@ pytest.importorskip("nemo.collections.llm")
 
 import torch
 
-from nemo_sspo.config.variants import DpoLoss, Loss, Repulsion, SppoHardLoss, SppoLoss, SppoSingleLoss
+from nemo_sspo.config.variants import (
+    CustomRepulsion,
+    DpoLoss,
+    EuclideanRepulsion,
+    HingeRepulsion,
+    KernelRepulsion,
+    Loss,
+    SppoHardLoss,
+    SppoLoss,
+    SppoSingleLoss,
+)
 from nemo_sspo.objective.losses import PairTargets
 from nemo_sspo.stages.training.train import _repulsion_weight, objective_of
 from tests.stages import runs
@@ -48,12 +59,17 @@ def test_only_what_regresses_each_side_alone_may_take_the_one_pass_head(tmp_path
 
 def test_a_repulsion_gets_its_own_parameter(tmp_path: Path) -> None:
     states = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])  # cosine 0.6, squared distance 0.8
-    for form, expected in {"euclidean": -0.4, "hinge": 0.6 - 0.1, "kernel": 2.718281828 ** (-0.8 / 4)}.items():
-        repulsion = Repulsion(form=form, margin=0.1, temperature=4.0)
+    path = "nemo_sspo.objective.repulsion:kernel"
+    for repulsion, expected in (
+        (EuclideanRepulsion(), -0.4),
+        (HingeRepulsion(margin=0.1), 0.6 - 0.1),
+        (KernelRepulsion(temperature=4.0), math.exp(-0.8 / 4)),
+        (CustomRepulsion(function=path, arguments={"temperature": 2.0}), math.exp(-0.8 / 2)),
+    ):
         found = objective_of(runs.experiment(tmp_path, repulsion=repulsion)).repulsion(*states)
-        assert found.item() == pytest.approx(expected, rel=1e-6), form
+        assert found.item() == pytest.approx(expected, rel=1e-6), repulsion
 
 
 def test_lambda_falls_from_its_weight_over_the_steps() -> None:
-    weight = _repulsion_weight(Repulsion(weight=3.0, schedule="linear"))
+    weight = _repulsion_weight(EuclideanRepulsion(weight=3.0, schedule="linear"))
     assert [weight(step, 4) for step in (0, 1, 2)] == [3.0, 2.25, 1.5]

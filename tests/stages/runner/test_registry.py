@@ -13,7 +13,7 @@ from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.store import Artifact, Draft, open_artifact, publish, refuse_changes
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import CustomGate, CustomLoss, FunctionOracle
+from nemo_sspo.config.variants import CustomGate, CustomLoss, CustomRepulsion, FunctionOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.launch.stale import freshness_of
@@ -130,12 +130,13 @@ def test_a_state_of_another_layout_is_set_aside_with_a_line(
     [
         ({"gate": CustomGate(function="our_rules.shapes:f")}, {"build_pairs", "diagnose"}),
         ({"loss": CustomLoss(function="our_rules.shapes:f")}, {"train"}),
+        ({"repulsion": CustomRepulsion(function="our_rules.shapes:f")}, {"train"}),
         (
             {"oracle": FunctionOracle(function="our_rules.shapes:f")},
             {"score", "score_labelled", "evaluate", "select_model"},
         ),
     ],
-    ids=["gate", "loss", "oracle"],
+    ids=["gate", "loss", "repulsion", "oracle"],
 )
 def test_edited_code_behind_an_import_path_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: dict[str, object], stages: set[str]

@@ -17,7 +17,7 @@ from nemo_sspo.artifacts.selection import Selection as Selected
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.config.stages import Selection, Train
-from nemo_sspo.config.variants import DpoLoss, NoGate, Repulsion, SppoLoss
+from nemo_sspo.config.variants import DpoLoss, EuclideanRepulsion, NoGate, SppoLoss
 from nemo_sspo.stages.runner.registry import (
     STAGES,
     knob_names,
@@ -95,7 +95,7 @@ def test_what_it_says_is_what_was_done(tmp_path: Path) -> None:
         iterations=3,
         policy="org/base",
         loss=SppoLoss(eta=30.0),
-        repulsion=Repulsion(weight=0.5),
+        repulsion=EuclideanRepulsion(weight=0.5),
         train=Train(learning_rate=1e-3, peft="lora"),
     )
     card = made(settings, step1_closed_form=40.563175)
@@ -142,7 +142,7 @@ def test_what_it_says_is_what_was_done(tmp_path: Path) -> None:
 
 
 def test_without_gate_and_repulsion_it_is_no_s_sppo(tmp_path: Path) -> None:
-    plain = runs.experiment(tmp_path, gate=NoGate(), repulsion=Repulsion(weight=0.0), loss=DpoLoss())
+    plain = runs.experiment(tmp_path, gate=NoGate(), repulsion=EuclideanRepulsion(weight=0.0), loss=DpoLoss())
     card = made(plain)
     assert front_matter(card)["tags"][-1] == "dpo"
     assert "weight: 0.0" in facts(card)["repulsion"]
