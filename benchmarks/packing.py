@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.table import Benchmark, Cell, Goal
-from nemo_sspo.artifacts.schema import PAIRS
+from nemo_sspo.artifacts.tables import PAIRS
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.megatron.batches.batch_plan import shuffled
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
@@ -77,15 +77,15 @@ def table(lengths: Lengths) -> PairTable:
     count = len(lengths.of_pair)
     names = ("prompt_token_ids", "chosen_token_ids", "rejected_token_ids")
     columns: dict[str, pa.Array] = {
-        name: pa.array([np.ones(row[side], np.int32) for row in lengths.of_pair], PAIRS.field(name).type)
+        name: pa.array([np.ones(row[side], np.int32) for row in lengths.of_pair], PAIRS.schema.field(name).type)
         for side, name in enumerate(names)
     }
-    for column in PAIRS:
+    for column in PAIRS.schema:
         if column.name not in columns:
             is_text = pa.types.is_string(column.type)
             values = [str(number) for number in range(count)] if is_text else np.full(count, 0.5)
             columns[column.name] = pa.array(values, column.type)
-    return PairTable(pa.table(columns, schema=PAIRS), None)
+    return PairTable(PAIRS.of(columns), None)
 
 
 def padded_slots(lengths: Lengths, *, batch: int = PADDED_PAIRS, seed: int = 0) -> int:

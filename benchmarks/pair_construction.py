@@ -12,12 +12,10 @@ import pyarrow as pa
 import nemo_sspo.stages.pairs.build_pairs  # noqa: F401 - loaded before memory is counted
 from benchmarks.resident import Usage, in_fresh_process, measured
 from benchmarks.table import Benchmark, Cell, Goal
-from nemo_sspo.artifacts.layout import EMBEDDING_INDEX as INDEX_FILE
-from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
+from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.schema import EMBEDDING_INDEX, ROLLOUTS, SCORES, content_id
-from nemo_sspo.artifacts.store import publish, write_table
+from nemo_sspo.artifacts.store import publish
+from nemo_sspo.artifacts.tables import EMBEDDING_INDEX, ROLLOUTS, SCORES
 from nemo_sspo.artifacts.vectors import write_vectors
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
@@ -36,14 +34,14 @@ def publish_shard(layout: RunLayout, shard: int, prompts: int) -> None:
         draw.integers(0, 30_000, size=(prompts * K, TOKENS), dtype=np.int32).tolist(), pa.list_(pa.int32())
     )
     offsets = pa.array(np.arange(0, prompts * K + 1, K, dtype=np.int32))
-    fields = ROLLOUTS.field("responses").type.value_type
+    fields = ROLLOUTS.schema.field("responses").type.value_type
     nulls = pa.nulls(prompts * K, pa.list_(pa.float32()))
     texts, reasons = pa.array([f"text {r}" for r in response_ids]), pa.array(["stop"] * len(response_ids))
     struct = pa.StructArray.from_arrays([pa.array(response_ids), texts, tokens, nulls, reasons], fields=list(fields))
     rollouts = {
         "prompt_id": ids,
         "prompt": ids,
-        "messages": pa.nulls(prompts, ROLLOUTS.field("messages").type),
+        "messages": [[{"role": "user", "content": prompt_id}] for prompt_id in ids],
         "prompt_token_ids": [[1] * TOKENS] * prompts,
         "responses": pa.ListArray.from_arrays(offsets, struct),
     }
@@ -53,13 +51,13 @@ def publish_shard(layout: RunLayout, shard: int, prompts: int) -> None:
     vectors = draw.normal(size=(len(response_ids), D)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     with _artifact(layout, "rollout", shard) as draft:
-        write_table(draft.path / ROLLOUTS_FILE, pa.table(rollouts, schema=ROLLOUTS))
+        ROLLOUTS.write(draft.path, rollouts)
     with _artifact(layout, "score", shard) as draft:
-        write_table(draft.path / SCORES_FILE, pa.table(scores, schema=SCORES))
+        SCORES.write(draft.path, scores)
     with _artifact(layout, "embed", shard) as draft:
         write_vectors(draft.path, vectors)
         index = {"response_id": response_ids, "row": np.arange(len(response_ids), dtype=np.int32)}
-        write_table(draft.path / INDEX_FILE, pa.table(index, schema=EMBEDDING_INDEX))
+        EMBEDDING_INDEX.write(draft.path, index)
 
 
 def _artifact(layout: RunLayout, stage: str, shard: int):

@@ -25,7 +25,7 @@ import torch
 from benchmarks.gpu import place as places
 from benchmarks.gpu.place import Place
 from benchmarks.packing import drawn
-from nemo_sspo.artifacts.schema import PAIRS, REFERENCE
+from nemo_sspo.artifacts.tables import PAIRS, REFERENCE
 from nemo_sspo.config.stages import Train
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.checkpoints.weights import one_rank, save_weights
@@ -145,11 +145,11 @@ def random_pairs(world: World) -> PairTable:
             for name, length in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected))
         }
         targets = {"target_chosen": 0.8, "target_rejected": 0.3, "target_pair": 0.7}
-        rest = {column.name: "" if pa.types.is_string(column.type) else 0.5 for column in PAIRS}
+        rest = {column.name: "" if pa.types.is_string(column.type) else 0.5 for column in PAIRS.schema}
         rows.append(rest | {"pair_id": f"{number}"} | ids | targets)
         logps = {"chosen_logp": -chosen * math.log(world.vocab), "rejected_logp": -rejected * math.log(world.vocab)}
         reference.append({"pair_id": f"{number}", "chosen_tokens": chosen, "rejected_tokens": rejected} | logps)
-    return PairTable(pa.Table.from_pylist(rows, PAIRS), pa.Table.from_pylist(reference, REFERENCE))
+    return PairTable(PAIRS.of(rows), REFERENCE.of(reference))
 
 
 def objective() -> PreferenceObjective:

@@ -5,27 +5,11 @@ A share is of the whole in [0, 1]; None means that there was nothing to measure.
 
 from pathlib import Path
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nemo_sspo.errors import UserError
 
 SCHEMA_VERSION = 1
-
-COMPARISONS = pa.schema(
-    [
-        ("prompt_id", pa.string()),
-        ("first", pa.int32()),
-        ("second", pa.int32()),
-        ("similarity", pa.float64()),
-        ("p_before", pa.float64()),
-        ("margin_before", pa.float64()),
-        ("margin_after", pa.float64()),
-        ("is_selected_pair", pa.bool_()),
-    ]
-)
-"""A seeded sample of response pairs i < j: positions among the prompt's responses, P_ij, margins around the run's gate,
-and whether it is the prompt's training pair."""
 
 
 class _Facts(BaseModel):

@@ -17,9 +17,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.changes import changes
 from nemo_sspo.artifacts.layout import VOLATILE
@@ -192,26 +189,6 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(source, target)
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write one Parquet file, deterministic for equal content."""
-    pq.write_table(table, path, compression="zstd")
-
-
-def read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read one Parquet file, or some columns of it (``responses.list.element.text``), and insist on its schema."""
-    try:
-        with pq.ParquetFile(path) as file:
-            found = file.schema_arrow
-            if not found.equals(schema, check_metadata=False):
-                raise UserError(
-                    f"{path}: columns {found.names} with types other than this version writes; make it again"
-                )
-            # Threads gain nothing on a shard, and each keeps memory of its own.
-            return file.read(columns, use_threads=False)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({error})") from None
 
 
 def _disk_is_full(error: BaseException, path: Path) -> bool:

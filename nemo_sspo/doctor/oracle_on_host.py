@@ -9,11 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.schema import ROLLOUTS, SCORES
-from nemo_sspo.artifacts.store import read_table
+from nemo_sspo.artifacts.tables import ROLLOUTS, SCORES
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.runner.variables import set_defaults
@@ -28,8 +25,8 @@ def main(run: Path) -> None:
     layout = RunLayout(run)
     experiment = Experiment.model_validate_json(layout.experiment.read_bytes())
     settings = experiment.oracle.model_copy(update={"precision": "float32", "batch_tokens": BATCH_TOKENS})
-    prompts = read_table(layout.artifact("rollout", 1, 0) / ROLLOUTS_FILE, ROLLOUTS).to_pylist()
-    scored = read_table(layout.artifact("score", 1, 0) / SCORES_FILE, SCORES)
+    prompts = ROLLOUTS.read(layout.artifact("rollout", 1, 0)).to_pylist()
+    scored = SCORES.read(layout.artifact("score", 1, 0))
     again = score_window(prompts, load_oracle(settings), Tally())
     first, second = (np.array(table.column("logits").to_pylist()) for table in (scored, again))
     apart = np.abs(_win(first) - _win(second))[:, ~np.eye(first.shape[1], dtype=bool)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from nemo_sspo.artifacts.schema import content_id
+from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.public_benchmarks.files import as_jsonl, read_row, read_rows, refuse_repeated
 from nemo_sspo.public_benchmarks.formats import (
     ArenaHardMessage,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from nemo_sspo.artifacts.schema import content_id
+from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.public_benchmarks.files import as_jsonl, read_row, read_rows, refuse_repeated
 from nemo_sspo.public_benchmarks.formats import MtBenchAnswer, MtBenchChoice, MtBenchQuestion
 from nemo_sspo.public_benchmarks.protocol import Answer, Judge, Question, Writing

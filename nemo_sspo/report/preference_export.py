@@ -11,11 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nemo_sspo.artifacts.layout import PAIRS, RunLayout
-from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
-from nemo_sspo.artifacts.schema import MESSAGES
+from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import is_published, open_artifact
+from nemo_sspo.artifacts.tables import MESSAGES, PAIRS, ROLLOUTS, SCORES
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import mean_scores, symmetrize
 
@@ -123,13 +121,13 @@ def _joined(layout: RunLayout, iteration: int) -> Iterator[list[dict[str, Any]]]
     """Rows of each shard in turn: the prompt, its responses, their scores and its pair."""
     built = open_artifact(layout.artifact("build_pairs", iteration))
     how = str(built.manifest.config["pairs.symmetrize"])
-    pairs = {row["prompt_id"]: row for row in pq.read_table(built.file(PAIRS), columns=_PAIR_COLUMNS).to_pylist()}
+    pairs = {row["prompt_id"]: row for row in pq.read_table(built.file(PAIRS.file), columns=_PAIR_COLUMNS).to_pylist()}
     for shard in range(len(built.manifest.inputs["rollout"])):
         rollout, score = (open_artifact(layout.artifact(stage, iteration, shard)) for stage in ("rollout", "score"))
         columns = ["prompt_id", "prompt", "messages", "responses.list.element.response_id"]
         columns += ["responses.list.element.text", "responses.list.element.finish_reason"]
-        prompts = pq.ParquetFile(rollout.file(ROLLOUTS_FILE)).read(columns=columns).to_pylist()
-        logits = pq.read_table(score.file(SCORES_FILE), columns=["prompt_id", "logits"]).to_pylist()
+        prompts = pq.ParquetFile(rollout.file(ROLLOUTS.file)).read(columns=columns).to_pylist()
+        logits = pq.read_table(score.file(SCORES.file), columns=["prompt_id", "logits"]).to_pylist()
         scores = {
             row["prompt_id"]: mean_scores(symmetrize(np.array(row["logits"], dtype=np.float64), how)).tolist()
             for row in logits
@@ -152,7 +150,7 @@ def _row(row: dict[str, Any], form: Format) -> dict[str, Any]:
     texts = [response["text"] for response in row["responses"]]
     sides = _places(row)
     ends = dict(zip((name for name, _ in _ENDS), _finish_reasons(row), strict=True))
-    messages = row["messages"] or [{"role": "user", "content": row["prompt"]}]
+    messages = row["messages"]
     before = [] if form == "trl" else messages
     answers = {side: [*before, {"role": "assistant", "content": texts[place]}] for side, place in sides.items()}
     if form == "sppo":

@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from nemo_sspo.artifacts.layout import ROLLOUTS, RunLayout
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.tables import ROLLOUTS
 from nemo_sspo.stages.evaluation.bootstrap import Interval, bootstrap_mean
 from scripts.toy.quality import true_preference
 
 
 def answers(layout: RunLayout, policy: int) -> dict[str, list[str]]:
     """A policy's answers to the held-out prompts."""
-    table = pq.read_table(layout.artifact("rollout_held_out", policy, 0) / ROLLOUTS, columns=["prompt", "responses"])
+    table = ROLLOUTS.read(layout.artifact("rollout_held_out", policy, 0), ["prompt", "responses"])
     return {row["prompt"]: [response["text"] for response in row["responses"]] for row in table.to_pylist()}
 
 

@@ -8,20 +8,11 @@ import shutil
 import signal
 import time
 
-import pyarrow as pa
 import pytest
 
 from nemo_sspo.artifacts.layout import VOLATILE
 from nemo_sspo.artifacts.manifest import MANIFEST_NAME
-from nemo_sspo.artifacts.store import (
-    discard_drafts,
-    is_published,
-    link_tree,
-    open_artifact,
-    publish,
-    read_table,
-    write_table,
-)
+from nemo_sspo.artifacts.store import discard_drafts, is_published, link_tree, open_artifact, publish
 from nemo_sspo.errors import UserError
 
 
@@ -142,20 +133,6 @@ def test_a_missing_or_foreign_artifact_is_refused(tmp_path):
     (artifact.path / MANIFEST_NAME).write_text(json.dumps(manifest | {"surprise": 1}))
     with pytest.raises(UserError, match="not a manifest of this version"):
         open_artifact(tmp_path / "a")
-
-
-def test_tables_are_deterministic_and_keep_their_schema(tmp_path):
-    schema = pa.schema([("x", pa.int32())])
-    table = pa.table({"x": pa.array([1, 2], pa.int32())})
-    write_table(tmp_path / "a", table)
-    write_table(tmp_path / "b", table)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert read_table(tmp_path / "a", schema) == table
-    with pytest.raises(UserError, match="columns"):
-        read_table(tmp_path / "a", pa.schema([("x", pa.int64())]))
-    (tmp_path / "c").write_bytes(b"no parquet")
-    with pytest.raises(UserError, match="not a readable Parquet file"):
-        read_table(tmp_path / "c", schema)
 
 
 def test_a_tree_is_copied_where_files_cannot_be_shared(tmp_path, monkeypatch):

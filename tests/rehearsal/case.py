@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from nemo_sspo.artifacts.progress import Progress
-from nemo_sspo.artifacts.schema import PAIRS, REFERENCE
+from nemo_sspo.artifacts.tables import PAIRS, REFERENCE
 from nemo_sspo.config.binding import bind
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import Bf16Precision, DpoLoss, Precision, SppoLoss
@@ -161,4 +161,4 @@ def tables(case: Case) -> tuple[pa.Table, pa.Table]:
         }
         for number in numbers
     ]
-    return pa.Table.from_pylist(pairs, schema=PAIRS), pa.Table.from_pylist(reference, schema=REFERENCE)
+    return PAIRS.of(pairs), REFERENCE.of(reference)

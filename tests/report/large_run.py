@@ -5,12 +5,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from nemo_sspo.artifacts.layout import DROPPED as DROPPED_FILE
-from nemo_sspo.artifacts.layout import PAIRS as PAIRS_FILE
-from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
+from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.schema import DROPPED, PAIRS, RESPONSE, ROLLOUTS, SCORES, content_id
+from nemo_sspo.artifacts.tables import DROPPED, PAIRS, RESPONSE, ROLLOUTS, SCORES
 from nemo_sspo.config.experiment import Experiment
 from tests.report.made_run import put
 from tests.stages.runs import experiment
@@ -29,11 +26,11 @@ def large_run(runs: Path, prompts: int, words: int = 400, shards: int = 4) -> Ex
     ids = np.array(sorted(content_id(str(n)) for n in range(prompts)))
     for shard, own in enumerate(np.array_split(ids, shards)):
         counts = {"prompts": len(own), "responses": K * len(own), "tokens": 500 * K * len(own)}
-        put(layout, "rollout", 1, shard, files={ROLLOUTS_FILE: _rollouts(own, words)}, **counts)
-        put(layout, "score", 1, shard, files={SCORES_FILE: _scores(own, generator)}, rows=len(own), order_bias=0.5)
+        put(layout, "rollout", 1, shard, tables={ROLLOUTS: _rollouts(own, words)}, **counts)
+        put(layout, "score", 1, shard, tables={SCORES: _scores(own, generator)}, rows=len(own), order_bias=0.5)
     paired = np.arange(prompts) % 1000 != 0
-    dropped = pa.table({"prompt_id": ids[~paired], "reason": ["tie"] * int((~paired).sum())}, schema=DROPPED)
-    put(layout, "build_pairs", 1, files={PAIRS_FILE: _pairs(ids[paired], generator), DROPPED_FILE: dropped})
+    dropped = DROPPED.of({"prompt_id": ids[~paired], "reason": ["tie"] * int((~paired).sum())})
+    put(layout, "build_pairs", 1, tables={PAIRS: _pairs(ids[paired], generator), DROPPED: dropped})
     return settings
 
 
@@ -60,7 +57,7 @@ def _rollouts(ids: np.ndarray, words: int) -> pa.Table:
         "prompt_token_ids": empty.slice(0, len(ids)),
         "responses": pa.ListArray.from_arrays(np.arange(0, total + 1, K, dtype=np.int32), responses),
     }
-    return pa.table(columns, schema=ROLLOUTS)
+    return ROLLOUTS.of(columns)
 
 
 def _scores(ids: np.ndarray, generator: np.random.Generator) -> pa.Table:
@@ -71,7 +68,7 @@ def _scores(ids: np.ndarray, generator: np.random.Generator) -> pa.Table:
         "logits": logits.tolist(),
         "truncated_rows": np.zeros(len(ids), np.int32),
     }
-    return pa.table(columns, schema=SCORES)
+    return SCORES.of(columns)
 
 
 def _pairs(ids: np.ndarray, generator: np.random.Generator) -> pa.Table:
@@ -96,4 +93,4 @@ def _pairs(ids: np.ndarray, generator: np.random.Generator) -> pa.Table:
         "margin_before": p_chosen - p_rejected,
         "margin_after": 2 * targets - 1,
     }
-    return pa.table(columns, schema=PAIRS)
+    return PAIRS.of(columns)

@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from nemo_sspo.artifacts.layout import EVALUATION as EVALUATION_FILE
 from nemo_sspo.artifacts.layout import METRICS, VOLATILE, RunLayout
-from nemo_sspo.artifacts.layout import REFERENCE as REFERENCE_FILE
-from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.schema import EVALUATION, REFERENCE, ROLLOUTS
-from nemo_sspo.artifacts.store import publish, write_table
+from nemo_sspo.artifacts.store import publish
+from nemo_sspo.artifacts.tables import EVALUATION, REFERENCE, ROLLOUTS, Table
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.report.blocks import Page, Plot, PlotGrid
@@ -64,7 +60,8 @@ def put(
     iteration: int,
     shard: int | None = None,
     *,
-    files: Mapping[str, pa.Table | str] | None = None,
+    files: Mapping[str, str] | None = None,
+    tables: Mapping[Table, Any] | None = None,
     timings: Mapping[str, float] | None = None,
     config: Mapping[str, Any] | None = None,
     **counts: Any,
@@ -76,10 +73,9 @@ def put(
     with publish(final, **place, config=config or {}, inputs={}) as draft:
         for name, content in (files or {}).items():
             (draft.path / name).parent.mkdir(exist_ok=True)
-            if isinstance(content, str):
-                (draft.path / name).write_text(content)
-            else:
-                write_table(draft.path / name, content)
+            (draft.path / name).write_text(content)
+        for table, rows in (tables or {}).items():
+            table.write(draft.path, rows)
         draft.counts |= counts
         draft.timings |= timings or {"seconds": 1.0}
 
@@ -130,12 +126,10 @@ def half_finished_run(
         run_stage(settings, "diagnose")
     _train(layout, 1, kept=PROMPTS - 1)
     prompts = {"prompt_id": list("abcd"), "win_vs_previous": wins, "win_vs_base": wins}
-    files = {EVALUATION_FILE: pa.table(prompts, schema=EVALUATION)}
-    put(layout, "evaluate", 1, files=files, config=stage_settings(settings, "evaluate"), **EVALUATED)
+    put(layout, "evaluate", 1, tables={EVALUATION: prompts}, config=stage_settings(settings, "evaluate"), **EVALUATED)
     later = rollout_rows([["one", "two", "three"]] * 12, name="later")
     responses = {"prompts": 12, "responses": 36, "tokens": 900, "unfinished": 6, "empty": 0, "duplicates": 3}
-    files = {ROLLOUTS_FILE: pa.Table.from_pylist(later, schema=ROLLOUTS)}
-    put(layout, "rollout", 2, 0, files=files, **responses)
+    put(layout, "rollout", 2, 0, tables={ROLLOUTS: later}, **responses)
     return settings
 
 
@@ -157,7 +151,7 @@ def _train(layout: RunLayout, iteration: int, kept: int) -> None:
         "chosen_tokens": [10] * kept,
         "rejected_tokens": [20] * kept,
     }
-    put(layout, "reference_logps", iteration, files={REFERENCE_FILE: pa.table(reference, schema=REFERENCE)})
+    put(layout, "reference_logps", iteration, tables={REFERENCE: reference})
     steps = [{"step": s, "seconds": 1.0, "tokens_per_second": 100.0 * s, "peak_memory_gib": 1.0 + s} for s in (1, 2, 3)]
     put(
         layout,

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nemo_sspo.artifacts.layout import METRICS, PAIRS, RunLayout
+from nemo_sspo.artifacts.layout import METRICS, RunLayout
 from nemo_sspo.artifacts.progress import Progress
+from nemo_sspo.artifacts.tables import PAIRS
 from nemo_sspo.config.cluster import Environment, LocalCluster
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.errors import UserError
@@ -230,9 +231,9 @@ def test_progress_of_the_steps_under_way(settings, tmp_path):
 def test_a_damaged_table_is_named_and_the_rest_is_read(tmp_path):
     settings = half_finished_run(tmp_path)
     layout = RunLayout(settings.run_dir)
-    (layout.artifact("build_pairs", 1) / PAIRS).write_bytes(b"not parquet")
+    (layout.artifact("build_pairs", 1) / PAIRS.file).write_bytes(b"not parquet")
     facts = gather(record(settings))
-    assert any(PAIRS in name for name in facts.unreadable)
+    assert any(PAIRS.file in name for name in facts.unreadable)
     assert facts.supervisions == []
     assert facts.evaluations
 

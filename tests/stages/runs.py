@@ -6,14 +6,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-import pyarrow as pa
 
-from nemo_sspo.artifacts.layout import EMBEDDING_INDEX as INDEX_FILE
-from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
+from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.schema import EMBEDDING_INDEX, ROLLOUTS, SCORES, content_id
-from nemo_sspo.artifacts.store import Artifact, is_published, open_artifact, publish, write_table
+from nemo_sspo.artifacts.store import Artifact, is_published, open_artifact, publish
+from nemo_sspo.artifacts.tables import EMBEDDING_INDEX, ROLLOUTS, SCORES
 from nemo_sspo.artifacts.vectors import write_vectors
 from nemo_sspo.config.cluster import Environment, LocalCluster
 from nemo_sspo.config.experiment import Experiment
@@ -77,7 +74,7 @@ def rollout_rows(
             {
                 "prompt_id": prompt_id,
                 "prompt": f"{name}{number}",
-                "messages": None,
+                "messages": [{"role": "user", "content": f"{name}{number}"}],
                 "prompt_token_ids": [1] * prompt_tokens,
                 "responses": [
                     {
@@ -99,7 +96,7 @@ def publish_rollout(
 ) -> None:
     """Put rows in the place of a rollout artifact."""
     with _publish(settings, stage, iteration, shard) as draft:
-        write_table(draft.path / ROLLOUTS_FILE, pa.Table.from_pylist(rows, schema=ROLLOUTS))
+        ROLLOUTS.write(draft.path, rows)
 
 
 def score_rows(rows: list[dict], logits_NKK: np.ndarray) -> list[dict]:
@@ -118,7 +115,7 @@ def score_rows(rows: list[dict], logits_NKK: np.ndarray) -> list[dict]:
 def publish_scores(settings: Experiment, rows: list[dict], shard: int = 0) -> None:
     """Put rows in the place of a score artifact."""
     with _publish(settings, "score", 1, shard) as draft:
-        write_table(draft.path / SCORES_FILE, pa.Table.from_pylist(rows, schema=SCORES))
+        SCORES.write(draft.path, rows)
 
 
 def publish_vectors(settings: Experiment, vectors: dict[str, np.ndarray], shard: int = 0) -> None:
@@ -126,7 +123,7 @@ def publish_vectors(settings: Experiment, vectors: dict[str, np.ndarray], shard:
     with _publish(settings, "embed", 1, shard) as draft:
         write_vectors(draft.path, np.stack(list(vectors.values())).astype(np.float32))
         index = {"response_id": list(vectors), "row": np.arange(len(vectors), dtype=np.int32)}
-        write_table(draft.path / INDEX_FILE, pa.table(index, schema=EMBEDDING_INDEX))
+        EMBEDDING_INDEX.write(draft.path, index)
 
 
 def _publish(settings: Experiment, stage: str, iteration: int, shard: int | None):

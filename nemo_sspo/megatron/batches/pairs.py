@@ -11,10 +11,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from nemo_sspo.artifacts.layout import PAIRS, REFERENCE
-from nemo_sspo.artifacts.schema import PAIRS as PAIRS_SCHEMA
-from nemo_sspo.artifacts.schema import REFERENCE as REFERENCE_SCHEMA
-from nemo_sspo.artifacts.store import read_table
+from nemo_sspo.artifacts.tables import PAIRS, REFERENCE
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.microbatch import PreferencePair
 from nemo_sspo.objective.losses import PairTargets
@@ -35,10 +32,10 @@ class PairTable(Sequence[PreferencePair]):
     @classmethod
     def read(cls, pairs_dir: Path, reference_dir: Path | None = None) -> PairTable:
         """Read the tables of a build_pairs and of a reference_logps artifact."""
-        pairs = read_table(pairs_dir / PAIRS, PAIRS_SCHEMA)
+        pairs = PAIRS.read(pairs_dir)
         if pairs.num_rows == 0:
-            raise UserError(f"{pairs_dir / PAIRS}: no pairs to train on; see dropped.parquet for the reasons")
-        reference = None if reference_dir is None else read_table(reference_dir / REFERENCE, REFERENCE_SCHEMA)
+            raise UserError(f"{pairs_dir / PAIRS.file}: no pairs to train on; see dropped.parquet for the reasons")
+        reference = None if reference_dir is None else REFERENCE.read(reference_dir)
         return cls(pairs, reference)
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nemo_sspo.artifacts.layout import EVALUATION
+from nemo_sspo.artifacts.tables import EVALUATION
 from nemo_sspo.errors import UserError
 from nemo_sspo.report.facts.budget import PAIRS_TOLERANCE, Budget, budget
 from nemo_sspo.report.facts.evaluation import WinRate
@@ -169,7 +169,7 @@ def _wins(record: RunRecord, iteration: int) -> dict[str, float]:
     evaluated = record.of("evaluate", iteration)
     if not evaluated:
         return {}
-    table = record.column(evaluated[0].path / EVALUATION, "prompt_id", "win_vs_base")
+    table = record.column(evaluated[0].path / EVALUATION.file, "prompt_id", "win_vs_base")
     return dict(zip(table.column("prompt_id").to_pylist(), table.column("win_vs_base").to_pylist(), strict=True))
 
 

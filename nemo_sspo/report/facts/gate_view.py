@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_sspo.artifacts.diagnostics import Diagnostics, GateTable, read_diagnostics
-from nemo_sspo.artifacts.layout import COMPARISONS, DIAGNOSTICS, PAIRS
+from nemo_sspo.artifacts.layout import DIAGNOSTICS
+from nemo_sspo.artifacts.tables import COMPARISONS, PAIRS
 from nemo_sspo.config.binding import bind
 from nemo_sspo.config.variants import GATES
 from nemo_sspo.errors import UserError
@@ -77,7 +78,7 @@ def diagnostics(run: RunRecord, iteration: int) -> Diagnostics | None:
 
 def gate_view(run: RunRecord, iteration: int, found: Diagnostics | None) -> GateView | None:
     """The view of an iteration; None before its pairs are built, or when they cannot be read."""
-    stage, file = ("diagnose", COMPARISONS) if found else ("build_pairs", PAIRS)
+    stage, file = ("diagnose", COMPARISONS.file) if found else ("build_pairs", PAIRS.file)
     published = run.of(stage, iteration)
     if not published:
         return None

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nemo_sspo.artifacts.layout import DROPPED, PAIRS, ROLLOUTS, SCORES
+from nemo_sspo.artifacts.tables import DROPPED, PAIRS, ROLLOUTS, SCORES
 from nemo_sspo.objective.win_rates import mean_scores, symmetrize, win_probabilities, win_rates
 from nemo_sspo.report.facts.record import RunRecord
 
@@ -82,13 +82,15 @@ def sample_prompts(run: RunRecord, iteration: int, count: int) -> list[SamplePro
     if not ids:
         return []
     wanted = pa.array(ids)
-    scores = {row["prompt_id"]: row for row in _rows(run, "score", iteration, SCORES, ("prompt_id", "logits"), wanted)}
-    pairs = {row["prompt_id"]: row for row in _rows(run, "build_pairs", iteration, PAIRS, _PAIR_COLUMNS, wanted)}
-    dropped = _rows(run, "build_pairs", iteration, DROPPED, ("prompt_id", "reason"), wanted)
+    scores = {
+        row["prompt_id"]: row for row in _rows(run, "score", iteration, SCORES.file, ("prompt_id", "logits"), wanted)
+    }
+    pairs = {row["prompt_id"]: row for row in _rows(run, "build_pairs", iteration, PAIRS.file, _PAIR_COLUMNS, wanted)}
+    dropped = _rows(run, "build_pairs", iteration, DROPPED.file, ("prompt_id", "reason"), wanted)
     reasons = {row["prompt_id"]: row["reason"] for row in dropped}
     settings = run.settings.get("pairs", {})
     prompts = []
-    for row in _rows(run, "rollout", iteration, ROLLOUTS, _ROLLOUT_COLUMNS, wanted):
+    for row in _rows(run, "rollout", iteration, ROLLOUTS.file, _ROLLOUT_COLUMNS, wanted):
         prompt_id = row["prompt_id"]
         logits = scores[prompt_id]["logits"] if prompt_id in scores else None
         prompts.append(_prompt(iteration, row, logits, pairs.get(prompt_id, {}), reasons.get(prompt_id, ""), settings))
@@ -100,7 +102,7 @@ def _sampled_ids(run: RunRecord, iteration: int, count: int) -> list[str]:
     ids = (
         prompt_id
         for step in run.of("rollout", iteration)
-        for batch in run.batches(step.path / ROLLOUTS, ["prompt_id"])
+        for batch in run.batches(step.path / ROLLOUTS.file, ["prompt_id"])
         for prompt_id in batch.column(0).to_pylist()
     )
     return heapq.nsmallest(count, ids)

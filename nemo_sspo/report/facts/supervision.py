@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_sspo.artifacts.layout import DROPPED, PAIRS, REFERENCE
+from nemo_sspo.artifacts.tables import DROPPED, PAIRS, REFERENCE
 from nemo_sspo.report.facts.record import RunRecord
 
 TARGET_BINS = 20
@@ -47,7 +47,7 @@ def supervision(run: RunRecord, iteration: int) -> Supervision | None:
     built = run.of("build_pairs", iteration)
     if not built:
         return None
-    table = run.column(built[0].path / PAIRS, *_MEANS, *_HISTOGRAMS)
+    table = run.column(built[0].path / PAIRS.file, *_MEANS, *_HISTOGRAMS)
     if not table.num_rows:
         return None
     columns = {name: table.column(name).to_numpy().astype(np.float64) for name in table.column_names}
@@ -71,7 +71,7 @@ def dropped_reasons(run: RunRecord, iteration: int) -> dict[str, int] | None:
     built = run.of("build_pairs", iteration)
     if not built:
         return None
-    return dict(Counter(run.column(built[0].path / DROPPED, "reason").column("reason").to_pylist()))
+    return dict(Counter(run.column(built[0].path / DROPPED.file, "reason").column("reason").to_pylist()))
 
 
 def _histograms(columns: dict[str, NDArray[np.float64]]) -> Histograms:
@@ -84,7 +84,7 @@ def _mean_tokens(run: RunRecord, iteration: int) -> tuple[float | None, float | 
     reference = run.of("reference_logps", iteration)
     if not reference:
         return None, None
-    table = run.column(reference[0].path / REFERENCE, "chosen_tokens", "rejected_tokens")
+    table = run.column(reference[0].path / REFERENCE.file, "chosen_tokens", "rejected_tokens")
     if not table.num_rows:
         return None, None
     chosen, rejected = (float(table.column(name).to_numpy().mean()) for name in table.column_names)

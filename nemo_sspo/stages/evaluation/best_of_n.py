@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.schema import ROLLOUTS
-from nemo_sspo.artifacts.store import Artifact, read_table
+from nemo_sspo.artifacts.store import Artifact
+from nemo_sspo.artifacts.tables import ROLLOUTS
 from nemo_sspo.config.stages import Judging
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import sigmoid, win_probabilities, win_rates
@@ -99,7 +98,7 @@ def read_samples(artifact: Artifact, n: int, judging: Judging) -> dict[str, list
     Raises:
         UserError: a prompt has fewer.
     """
-    table = read_table(artifact.file(ROLLOUTS_FILE), ROLLOUTS)
+    table = ROLLOUTS.read(artifact.path)
     samples, read = {}, reader(judging, artifact)
     for row in sorted(table.select(["prompt_id", "responses"]).to_pylist(), key=lambda row: row["prompt_id"]):
         if (found := len(row["responses"])) < n:

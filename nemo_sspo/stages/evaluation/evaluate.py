@@ -13,12 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nemo_sspo.artifacts.layout import BEST_OF_N as BEST_OF_N_FILE
-from nemo_sspo.artifacts.layout import EVALUATION as EVALUATION_FILE
-from nemo_sspo.artifacts.layout import MATCHUPS as MATCHUPS_FILE
 from nemo_sspo.artifacts.matchups import opponents
-from nemo_sspo.artifacts.schema import BEST_OF_N, EVALUATION, MATCHUPS
-from nemo_sspo.artifacts.store import write_table
+from nemo_sspo.artifacts.tables import BEST_OF_N, EVALUATION, MATCHUPS
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.protocol import PreferenceOracle
 from nemo_sspo.oracle.registry import load_oracle
@@ -65,8 +61,8 @@ def run(context: StageContext) -> None:
             f"{name}_unfinished": facts.unfinished,
         }
     columns = {"prompt_id": prompt_ids, **{f"win_vs_{name}": wins[named[name]] for name in ("previous", "base")}}
-    write_table(context.output.path / EVALUATION_FILE, pa.table(columns, schema=EVALUATION))
-    write_table(context.output.path / MATCHUPS_FILE, _matchups(prompt_ids, new, earlier, wins))
+    EVALUATION.write(context.output.path, columns)
+    MATCHUPS.write(context.output.path, _matchups(prompt_ids, new, earlier, wins))
     context.output.rows = counts["prompts"] = len(prompt_ids)
     if (n := context.experiment.evaluation.best_of_n) is not None:
         _evaluate_best_of_n(context, oracle, earlier[0], n)
@@ -93,7 +89,7 @@ def _matchups(
             "win": wins_N,
             "length_difference": longer(new, opponent, prompt_ids),
         }
-        tables.append(pa.table(columns, schema=MATCHUPS))
+        tables.append(MATCHUPS.of(columns))
     return pa.concat_tables(tables)
 
 
@@ -119,4 +115,4 @@ def _evaluate_best_of_n(context: StageContext, oracle: PreferenceOracle, base: H
         "response_id": [sample.response_id for sample in found.picked],
         "win_vs_base": found.wins_N,
     }
-    write_table(context.output.path / BEST_OF_N_FILE, pa.table(columns, schema=BEST_OF_N))
+    BEST_OF_N.write(context.output.path, columns)

@@ -12,9 +12,8 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.schema import ROLLOUTS
-from nemo_sspo.artifacts.store import Artifact, read_table
+from nemo_sspo.artifacts.store import Artifact
+from nemo_sspo.artifacts.tables import ROLLOUTS
 from nemo_sspo.config.stages import Judging
 from nemo_sspo.objective.length_control import bounded_difference, win_at_equal_length
 from nemo_sspo.objective.win_rates import sigmoid
@@ -55,7 +54,7 @@ Match = tuple[HeldOut, HeldOut]
 
 def read_held_out(artifact: Artifact, samples: int, judging: Judging) -> HeldOut:
     """Read the first `samples` responses to each prompt of a held-out rollouts artifact."""
-    table = read_table(artifact.file(ROLLOUTS_FILE), ROLLOUTS)
+    table = ROLLOUTS.read(artifact.path)
     rows = table.select(["prompt_id", "prompt", "messages", "responses"]).to_pylist()
     rows = [row | {"responses": row["responses"][:samples]} for row in rows]
     responses = [response for row in rows for response in row["responses"]]

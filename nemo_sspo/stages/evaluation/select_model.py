@@ -9,11 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from nemo_sspo.artifacts.layout import CANDIDATES as CANDIDATES_FILE
 from nemo_sspo.artifacts.layout import SELECTION as SELECTION_FILE
-from nemo_sspo.artifacts.schema import CANDIDATES
 from nemo_sspo.artifacts.selection import Selection, policy_name
-from nemo_sspo.artifacts.store import write_table
+from nemo_sspo.artifacts.tables import CANDIDATES
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.batch_plan import candidate_steps
 from nemo_sspo.oracle.registry import load_oracle
@@ -49,7 +47,7 @@ def run(context: StageContext) -> None:
     ]
     selection = _selection(context, contenders, before)
     (context.output.path / SELECTION_FILE).write_text(selection.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    write_table(context.output.path / CANDIDATES_FILE, _table(prompt_ids, contenders))
+    CANDIDATES.write(context.output.path, _table(prompt_ids, contenders))
     context.output.rows = len(prompt_ids)
     context.output.counts |= asked
     context.output.counts |= _facts(selection)
@@ -91,7 +89,7 @@ def _table(prompt_ids: Sequence[str], contenders: Sequence[Contender]) -> pa.Tab
         "win": np.concatenate([contender.wins_N for contender in contenders]),
         "length_difference": np.concatenate([contender.longer_N for contender in contenders]),
     }
-    return pa.table(columns, schema=CANDIDATES)
+    return CANDIDATES.of(columns)
 
 
 def _facts(selection: Selection) -> dict[str, int | float | str | None]:

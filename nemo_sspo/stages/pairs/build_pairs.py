@@ -13,10 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from nemo_sspo.artifacts.layout import DROPPED as DROPPED_FILE
-from nemo_sspo.artifacts.layout import PAIRS as PAIRS_FILE
-from nemo_sspo.artifacts.schema import DROPPED, PAIRS, content_id
+from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.artifacts.store import Artifact
+from nemo_sspo.artifacts.tables import DROPPED, PAIRS
 from nemo_sspo.config.binding import bind
 from nemo_sspo.config.stages import Pairs
 from nemo_sspo.config.variants import Gate
@@ -80,8 +79,8 @@ def run(context: StageContext) -> None:
     shards = list(zip(context.inputs["rollout"], context.inputs["score"], context.inputs["embed"], strict=True))
     tally, path, prompt_ids = Tally(), context.output.path, []
     with (
-        pq.ParquetWriter(path / PAIRS_FILE, PAIRS, compression="zstd") as pairs,
-        pq.ParquetWriter(path / DROPPED_FILE, DROPPED, compression="zstd") as dropped,
+        PAIRS.writer(path) as pairs,
+        DROPPED.writer(path) as dropped,
     ):
         for done, shard in enumerate(shards):
             context.progress.update(done, len(shards), unit="shards")
@@ -168,7 +167,11 @@ def pair_table(shard: JoinedShard, supervision: PairSupervision, kept: NDArray[n
     ids, tokens = shard.responses.field("response_id"), shard.responses.field("token_ids")
     prompt_ids, chosen_ids, rejected_ids = shard.prompt_ids.take(kept), ids.take(chosen), ids.take(rejected)
     triples = zip(prompt_ids.to_pylist(), chosen_ids.to_pylist(), rejected_ids.to_pylist(), strict=True)
-    numbers = {name: getattr(supervision, name)[kept] for name in PAIRS.names if PAIRS.field(name).type == pa.float64()}
+    numbers = {
+        name: getattr(supervision, name)[kept]
+        for name in PAIRS.schema.names
+        if PAIRS.schema.field(name).type == pa.float64()
+    }
     columns = {
         "pair_id": [content_id(*triple) for triple in triples],
         "prompt_id": prompt_ids,
@@ -179,13 +182,13 @@ def pair_table(shard: JoinedShard, supervision: PairSupervision, kept: NDArray[n
         "rejected_token_ids": tokens.take(rejected),
         **numbers,
     }
-    return pa.table(columns, schema=PAIRS)
+    return PAIRS.of(columns)
 
 
 def dropped_table(shard: JoinedShard, reasons: NDArray[np.str_]) -> pa.Table:
     """Prompts without a pair."""
     positions = np.flatnonzero(reasons != "")
-    return pa.table({"prompt_id": shard.prompt_ids.take(positions), "reason": reasons[positions]}, schema=DROPPED)
+    return DROPPED.of({"prompt_id": shard.prompt_ids.take(positions), "reason": reasons[positions]})
 
 
 def _sides(shard: JoinedShard, supervision: PairSupervision) -> tuple[pa.Array, pa.Array]:

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nemo_sspo.artifacts.diagnostics import (
-    COMPARISONS,
     Collapse,
     Diagnostics,
     Duplicates,
@@ -23,10 +22,8 @@ from nemo_sspo.artifacts.diagnostics import (
     SimilarityBin,
     TargetHistograms,
 )
-from nemo_sspo.artifacts.layout import COMPARISONS as COMPARISONS_FILE
-from nemo_sspo.artifacts.layout import DIAGNOSTICS, PAIRS
-from nemo_sspo.artifacts.layout import LABELLED as LABELLED_FILE
-from nemo_sspo.artifacts.store import write_table
+from nemo_sspo.artifacts.layout import DIAGNOSTICS
+from nemo_sspo.artifacts.tables import COMPARISONS, LABELLED, PAIRS
 from nemo_sspo.config.binding import bind
 from nemo_sspo.config.variants import GATES, Gate
 from nemo_sspo.objective.diversity import effective_rank, singular_values_of_gram
@@ -70,12 +67,12 @@ def run(context: StageContext) -> None:
         similarity_margin=tally.gate_tables(),
         oracle=tally.oracle_bias(),
         duplicates=tally.duplicates(),
-        targets=target_histograms(pq.ParquetFile(context.input("build_pairs").file(PAIRS))),
-        calibration=calibration_of(labelled[0].file(LABELLED_FILE)) if labelled else None,
+        targets=target_histograms(PAIRS.open(context.input("build_pairs").path)),
+        calibration=calibration_of(LABELLED.read(labelled[0].path)) if labelled else None,
         collapse=tally.collapse(),
     )
     (context.output.path / DIAGNOSTICS).write_text(facts.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    write_table(context.output.path / COMPARISONS_FILE, tally.sample.table(COMPARISONS))
+    COMPARISONS.write(context.output.path, tally.sample.columns)
     context.output.rows = tally.prompts
     context.output.counts |= {
         "response_pairs": tally.pairs,

@@ -13,12 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nemo_sspo.artifacts.layout import EMBEDDING_INDEX as INDEX_FILE
-from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
 from nemo_sspo.artifacts.layout import SPELLED
-from nemo_sspo.artifacts.schema import EMBEDDING_INDEX, ROLLOUTS, SCORES
-from nemo_sspo.artifacts.store import Artifact, read_table
+from nemo_sspo.artifacts.store import Artifact
+from nemo_sspo.artifacts.tables import EMBEDDING_INDEX, ROLLOUTS, SCORES
 from nemo_sspo.artifacts.vectors import open_vectors
 from nemo_sspo.config.stages import Judging
 from nemo_sspo.errors import UserError
@@ -78,8 +75,8 @@ def join_shard(rollout: Artifact, score: Artifact, embed: Artifact, judging: Jud
         UserError: prompts or responses are missing, repeated or differ between the artifacts, K varies, or a logit is
             not finite; the prompt is named.
     """
-    rollouts = read_table(rollout.file(ROLLOUTS_FILE), ROLLOUTS, _ROLLOUT_COLUMNS).combine_chunks()
-    scores = read_table(score.file(SCORES_FILE), SCORES).combine_chunks()
+    rollouts = ROLLOUTS.read(rollout.path, _ROLLOUT_COLUMNS).combine_chunks()
+    scores = SCORES.read(score.path).combine_chunks()
     prompt_ids = _array(rollouts, "prompt_id")
     k = _uniform_k(prompt_ids, _array(rollouts, "responses"), rollout)
     responses = _judged(_array(rollouts, "responses").flatten(), judging, rollout)
@@ -89,7 +86,7 @@ def join_shard(rollout: Artifact, score: Artifact, embed: Artifact, judging: Jud
     _same_responses(prompt_ids, response_ids, _array(scored, "response_ids"), k, score)
     logits_NKK = _logits(prompt_ids, _array(scored, "logits"), k, score)
 
-    index = read_table(embed.file(INDEX_FILE), EMBEDDING_INDEX).combine_chunks()
+    index = EMBEDDING_INDEX.read(embed.path).combine_chunks()
     stored = open_vectors(embed.path)
     rows_NK = _vector_rows(prompt_ids, response_ids, index, stored.shape[0], k, embed)
     return JoinedShard(

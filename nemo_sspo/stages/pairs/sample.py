@@ -44,6 +44,7 @@ class SmallestKeys:
         held = self._columns or {name: values[:0] for name, values in columns.items()}
         self._columns = {name: np.concatenate([held[name], columns[name][near]])[kept] for name in columns}
 
-    def table(self, schema: pa.Schema) -> pa.Table:
-        """The sample."""
-        return pa.table(dict(self._columns), schema=schema)
+    @property
+    def columns(self) -> Mapping[str, NDArray]:
+        """The sample, column by column."""
+        return self._columns

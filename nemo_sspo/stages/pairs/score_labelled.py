@@ -1,15 +1,12 @@
 """The oracle on comparisons with known outcomes, once a run: what its calibration is measured on."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 
+from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.artifacts.diagnostics import Calibration, ReliabilityBin
-from nemo_sspo.artifacts.layout import LABELLED as LABELLED_FILE
-from nemo_sspo.artifacts.schema import LABELLED, content_id
 from nemo_sspo.artifacts.sources.labelled import read_labelled
-from nemo_sspo.artifacts.store import read_table, write_table
+from nemo_sspo.artifacts.tables import LABELLED
 from nemo_sspo.objective.oracle_bias import reliability
 from nemo_sspo.objective.win_rates import sigmoid
 from nemo_sspo.oracle.registry import load_oracle
@@ -42,15 +39,14 @@ def run(context: StageContext) -> None:
         "label": [pair.label for pair in pairs],
         "truncated": judged.truncated_R.reshape(-1, 2).any(axis=1),
     }
-    write_table(context.output.path / LABELLED_FILE, pa.table(columns, schema=LABELLED))
+    LABELLED.write(context.output.path, columns)
     context.output.rows = len(pairs)
     context.output.counts |= {"pairs": len(pairs), **judged.facts}
 
 
-def calibration_of(path: Path) -> Calibration:
-    """Expected calibration error and reliability bins of a labelled.parquet."""
-    table = read_table(path, LABELLED)
-    p, label = (table.column(name).to_numpy() for name in ("p_first", "label"))
+def calibration_of(labelled: pa.Table) -> Calibration:
+    """Expected calibration error and reliability bins of labelled comparisons."""
+    p, label = (labelled.column(name).to_numpy() for name in ("p_first", "label"))
     found, edges = reliability(p, label, _BINS), np.linspace(0.5, 1.0, _BINS + 1)
     counts = found.count_B
     bins = [

@@ -3,12 +3,8 @@
 import time
 
 import numpy as np
-import pyarrow as pa
 
-from nemo_sspo.artifacts.layout import EMBEDDING_INDEX as INDEX_FILE
-from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.schema import EMBEDDING_INDEX, ROLLOUTS
-from nemo_sspo.artifacts.store import read_table, write_table
+from nemo_sspo.artifacts.tables import EMBEDDING_INDEX, ROLLOUTS
 from nemo_sspo.artifacts.vectors import write_vectors
 from nemo_sspo.encoder.registry import load_encoder
 from nemo_sspo.stages.runner.context import StageContext
@@ -17,7 +13,7 @@ from nemo_sspo.stages.sampling.judged_text import reader
 
 def run(context: StageContext) -> None:
     """Publish vectors.zarr (array ``vectors`` [N, D], unit rows) and index.parquet (a row per response id)."""
-    table = read_table(context.input("rollout").file(ROLLOUTS_FILE), ROLLOUTS)
+    table = ROLLOUTS.read(context.input("rollout").path)
     responses = table.column("responses").combine_chunks().flatten()
     ids, texts = responses.field("response_id").to_pylist(), responses.field("text").to_pylist()
     read = reader(context.experiment.judging, context.input("rollout"))
@@ -34,7 +30,7 @@ def run(context: StageContext) -> None:
     vectors_ND = embeddings.vectors_ND.astype(context.experiment.encoder.storage)
     write_vectors(context.output.path, vectors_ND)
     index = {"response_id": list(by_id), "row": np.arange(len(by_id), dtype=np.int32)}
-    write_table(context.output.path / INDEX_FILE, pa.table(index, schema=EMBEDDING_INDEX))
+    EMBEDDING_INDEX.write(context.output.path, index)
     context.output.rows = len(by_id)
     context.output.counts |= {
         "responses": len(by_id),

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.schema import ROLLOUTS, content_id
+from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.artifacts.sources.responses import ResponseRead, read_responses
-from nemo_sspo.artifacts.store import write_table
+from nemo_sspo.artifacts.tables import ROLLOUTS
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.sampling.control_tokens import responses_without_control_tokens
@@ -49,8 +48,8 @@ def take_given(context: StageContext, prompts: pa.Table, source: str) -> None:
         context.progress.update(done + 1, prompts.num_rows, unit="prompts")
     if not rows:
         raise UserError(f"{source}: no prompt of this shard is left: each has a response that spells a control token")
-    table = pa.Table.from_pylist(rows, schema=ROLLOUTS)
-    write_table(context.output.path / ROLLOUTS_FILE, table)
+    table = ROLLOUTS.of(rows)
+    ROLLOUTS.write(context.output.path, table)
     context.output.counts |= rollout_counts(table) | {
         "given": table.num_rows * read.k,
         "dropped_control_tokens": dropped,

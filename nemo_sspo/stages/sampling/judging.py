@@ -42,9 +42,9 @@ def resources(context: StageContext) -> OracleResources:
     return OracleResources(journal, open_policy)
 
 
-def turns(messages: Sequence[Mapping[str, Any]] | None) -> tuple[Turn, ...]:
-    """The messages of a rollouts row; none where it has only the text."""
-    return tuple(Turn(message["role"], message["content"]) for message in messages or ())
+def turns(messages: Sequence[Mapping[str, Any]]) -> tuple[Turn, ...]:
+    """The messages of a rollouts row."""
+    return tuple(Turn(message["role"], message["content"]) for message in messages)
 
 
 def both_orders(prompt: Mapping[str, Any], first: str, second: str) -> list[Row]:

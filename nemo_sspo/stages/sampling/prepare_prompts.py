@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS, TOKENS
-from nemo_sspo.artifacts.schema import PROMPTS, content_id
+from nemo_sspo.artifacts.content_id import content_id
+from nemo_sspo.artifacts.layout import TOKENS
 from nemo_sspo.artifacts.sources.models import SIDE_FILES, local_model
 from nemo_sspo.artifacts.sources.prompts import Message, PromptRead, read_prompts
-from nemo_sspo.artifacts.store import write_table
+from nemo_sspo.artifacts.tables import HELD_OUT, SELECTION_PROMPTS, portion_prompts
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Data
 from nemo_sspo.errors import UserError
@@ -70,7 +68,7 @@ def run(context: StageContext) -> None:
     portions = divide(rest, experiment.iterations, data.prompts_per_iteration)
     _refuse_empty(experiment, held_out, portions, len(prompts), int(counts["dropped_too_long"] or 0))
 
-    write_table(context.output.path / HELD_OUT, _table(held_out))
+    HELD_OUT.write(context.output.path, _rows(held_out))
     first_texts = _first_texts(tokenizer, held_out)
     require_same(
         tokenizer, local_model(experiment.policy, "policy", SIDE_FILES), f"policy={experiment.policy}", first_texts
@@ -78,10 +76,10 @@ def run(context: StageContext) -> None:
     record = token_record(tokenizer, data.template_arguments, first_texts)
     (context.output.path / TOKENS).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if selecting:
-        write_table(context.output.path / SELECTION_PROMPTS, _table(to_select_by))
+        SELECTION_PROMPTS.write(context.output.path, _rows(to_select_by))
         counts["selection"] = len(to_select_by)
     for iteration, portion in enumerate(portions, start=1):
-        write_table(context.output.path / PORTION.format(iteration=iteration), _table(portion))
+        portion_prompts(iteration).write(context.output.path, _rows(portion))
     used = sum(map(len, portions))
     counts |= {
         "prompts": used,
@@ -169,8 +167,7 @@ def too_few_prompts(experiment: Experiment, total: int, too_long: int = 0) -> st
     )
 
 
-def _table(prompts: Sequence[Prompt]) -> pa.Table:
+def _rows(prompts: Sequence[Prompt]) -> list[dict]:
     """Sorted by id, so that equal sets make equal files."""
     ordered = sorted(prompts, key=lambda prompt: prompt.prompt_id)
-    rows = [{"prompt_id": p.prompt_id, "messages": list(p.messages), "prompt_token_ids": p.token_ids} for p in ordered]
-    return pa.Table.from_pylist(rows, schema=PROMPTS)
+    return [{"prompt_id": p.prompt_id, "messages": list(p.messages), "prompt_token_ids": p.token_ids} for p in ordered]

@@ -13,10 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS, SPELLED
-from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.schema import PROMPTS
-from nemo_sspo.artifacts.store import read_table, write_table
+from nemo_sspo.artifacts.layout import SPELLED
+from nemo_sspo.artifacts.tables import HELD_OUT, ROLLOUTS, SELECTION_PROMPTS, portion_prompts
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.protocol import RolloutEngine, Sampling
 from nemo_sspo.stages.runner.context import StageContext
@@ -57,7 +55,7 @@ def run(context: StageContext) -> None:
     seconds = time.monotonic() - started
 
     table = rollout_table(prompts, completions, tokenizer)
-    write_table(context.output.path / ROLLOUTS_FILE, table)
+    ROLLOUTS.write(context.output.path, table)
     counts = rollout_counts(table)
     context.output.counts |= counts | token_facts(context, table, tokenizer)
     context.output.rows = table.num_rows
@@ -101,8 +99,8 @@ def _samples(context: StageContext) -> int:
 
 def _portion(context: StageContext) -> pa.Table:
     """The prompts that all shards together sample, sorted by id; each candidate answers all of them."""
-    name = _WHOLE.get(context.stage, PORTION.format(iteration=context.iteration))
-    return read_table(context.input("prompts").file(name), PROMPTS).sort_by("prompt_id")
+    table = _WHOLE.get(context.stage, portion_prompts(context.iteration))
+    return table.read(context.input("prompts").path).sort_by("prompt_id")
 
 
 def _shard_of(context: StageContext, portion: pa.Table) -> pa.Table:
@@ -114,7 +112,7 @@ def _shard_of(context: StageContext, portion: pa.Table) -> pa.Table:
     if start == stop:
         raise UserError(
             f"rollout.shards={shards} is more than the {portion.num_rows} prompts of "
-            f"{PORTION.format(iteration=context.iteration)}; lower it"
+            f"{portion_prompts(context.iteration).file}; lower it"
         )
     return portion.slice(start, stop - start)
 

@@ -7,9 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.schema import ROLLOUTS
-from nemo_sspo.artifacts.store import Artifact, read_table
+from nemo_sspo.artifacts.store import Artifact
+from nemo_sspo.artifacts.tables import ROLLOUTS
 from nemo_sspo.errors import UserError
 
 
@@ -32,7 +31,7 @@ def rollout_logps(response_ids: Sequence[pa.Array], rollouts: Sequence[Artifact]
 
 def _sums(rollout: Artifact) -> tuple[pa.Array, NDArray[np.float64]]:
     """Ids of a shard's responses and the sums of their tokens' log-probs."""
-    column = read_table(rollout.file(ROLLOUTS_FILE), ROLLOUTS).combine_chunks().column("responses")
+    column = ROLLOUTS.read(rollout.path).combine_chunks().column("responses")
     responses = pa.concat_arrays(column.chunks).flatten()
     logprobs = responses.field("logprobs")
     parents = pc.list_parent_indices(logprobs).to_numpy()

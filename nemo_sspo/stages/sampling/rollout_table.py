@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from nemo_sspo.artifacts.schema import ROLLOUTS, content_id
+from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.artifacts.sources.prompts import Message
+from nemo_sspo.artifacts.tables import ROLLOUTS
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.protocol import Completion
 
@@ -37,7 +38,7 @@ def rollout_table(
                 "responses": [_response(prompt["prompt_id"], completion, tokenizer) for completion in responses],
             }
         )
-    return pa.Table.from_pylist(rows, schema=ROLLOUTS)
+    return ROLLOUTS.of(rows)
 
 
 def _response(prompt_id: str, completion: Completion, tokenizer: "PreTrainedTokenizerBase") -> dict:

@@ -13,9 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nemo_sspo.artifacts.layout import ROLLOUTS as ROLLOUTS_FILE
-from nemo_sspo.artifacts.layout import SCORES as SCORES_FILE
-from nemo_sspo.artifacts.schema import SCORES
+from nemo_sspo.artifacts.tables import ROLLOUTS, SCORES
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.protocol import PreferenceOracle, Row
 from nemo_sspo.stages.runner.context import StageContext
@@ -28,7 +26,7 @@ _RESPONSE_ID = "responses.list.element.response_id"
 
 def run(context: StageContext) -> None:
     """Publish scores.parquet, one row per prompt of the rollout shard, in its order."""
-    rollouts = pq.ParquetFile(context.input("rollout").file(ROLLOUTS_FILE))
+    rollouts = ROLLOUTS.open(context.input("rollout").path)
     total = rollouts.metadata.num_rows
     context.progress.update(0, total, unit="prompts", note="loading the oracle")
     oracle = oracle_of(context, rows=_rows(rollouts.metadata))
@@ -36,7 +34,7 @@ def run(context: StageContext) -> None:
     tally, read = Tally(), reader(context.experiment.judging, context.input("rollout"))
     started = time.monotonic()
     columns = ["prompt_id", "prompt", "messages", _RESPONSE_ID, "responses.list.element.text"]
-    with pq.ParquetWriter(context.output.path / SCORES_FILE, SCORES, compression="zstd") as writer:
+    with SCORES.writer(context.output.path) as writer:
         for batch in rollouts.iter_batches(batch_size=_WINDOW_PROMPTS, columns=columns):
             scored = context.output.rows
 
@@ -115,14 +113,13 @@ def score_window(
     tally.facts.update(preferences.facts)
     tally.truncated_rows += int(truncated_N.sum())
     tally.order_gap += float(np.abs(logits_NKK + logits_NKK.swapaxes(1, 2))[:, first, second].sum(dtype=np.float64))
-    return pa.table(
+    return SCORES.of(
         {
             "prompt_id": [prompt["prompt_id"] for prompt in prompts],
             "response_ids": [[response["response_id"] for response in prompt["responses"]] for prompt in prompts],
             "logits": logits_NKK.tolist(),
             "truncated_rows": truncated_N,
-        },
-        schema=SCORES,
+        }
     )
 
 

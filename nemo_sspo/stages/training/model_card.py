@@ -16,9 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.changes import CONTENT
 from nemo_sspo.artifacts.knobs import KnobChange
-from nemo_sspo.artifacts.layout import PORTION
 from nemo_sspo.artifacts.manifest import Manifest, digest_of
 from nemo_sspo.artifacts.selection import Candidate, Selection
+from nemo_sspo.artifacts.tables import portion_prompts
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Train
 from nemo_sspo.megatron.optimizer.learning_rate import highest_factor
@@ -116,7 +116,7 @@ def _data(experiment: Experiment, iteration: int, prompts: Manifest, pairs: Mani
         ("held-out prompts", prompts.counts["held_out"]),
     ]
     # Of iterations 1..t alone: the others' portions have not been seen by this policy.
-    names = {number: PORTION.format(iteration=number) for number in range(1, iteration + 1)}
+    names = {number: portion_prompts(number).file for number in range(1, iteration + 1)}
     facts += [(f"SHA-256 of {name}, iteration {i}", prompts.files[name].sha256) for i, name in names.items()]
     facts += [(f"pairs of iteration {iteration}", pairs.counts["pairs"])]
     facts += [(f"digest of the pairs of iteration {iteration}", pairs.digest)]

@@ -3,10 +3,8 @@
 import pyarrow as pa
 import torch
 
-from nemo_sspo.artifacts.layout import HF_MODEL, PAIRS, REFERENCE
-from nemo_sspo.artifacts.schema import PAIRS as PAIRS_SCHEMA
-from nemo_sspo.artifacts.schema import REFERENCE as REFERENCE_SCHEMA
-from nemo_sspo.artifacts.store import read_table, write_table
+from nemo_sspo.artifacts.layout import HF_MODEL
+from nemo_sspo.artifacts.tables import PAIRS, REFERENCE
 from nemo_sspo.megatron.batches.fit import require_fit
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.nemo.checked_reference import RolloutLogps, reference_logps, sampled_rows
@@ -38,7 +36,7 @@ def run(context: StageContext) -> None:
     chosen, rejected = found.logps_N2.T.tolist()
     chosen_tokens, rejected_tokens = zip(*pairs.response_tokens(), strict=True)
     columns = [pairs.pair_ids, chosen, rejected, chosen_tokens, rejected_tokens]
-    write_table(context.output.path / REFERENCE, pa.table(columns, schema=REFERENCE_SCHEMA))
+    REFERENCE.write(context.output.path, columns)
     context.output.rows = len(pairs)
     context.output.counts |= {
         "pairs": len(pairs),
@@ -53,7 +51,7 @@ def run(context: StageContext) -> None:
 def _rollout(context: StageContext, pairs: int) -> RolloutLogps:
     """What the engine that sampled the pairs' responses found for them."""
     train = context.experiment.train
-    table = read_table(context.input("build_pairs").file(PAIRS), PAIRS_SCHEMA).combine_chunks()
+    table = PAIRS.read(context.input("build_pairs").path).combine_chunks()
     ids = [pa.concat_arrays(table.column(side).chunks) for side in ("chosen_id", "rejected_id")]
     return RolloutLogps(
         torch.from_numpy(rollout_logps(ids, context.inputs["rollout"])),

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("nemo.collections.llm")
 
-from nemo_sspo.artifacts.schema import PAIRS
+from nemo_sspo.artifacts.tables import PAIRS
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.fit import require_fit
 from nemo_sspo.megatron.batches.pairs import PairTable
@@ -18,10 +18,10 @@ def table(*pairs: tuple[list[int], list[int], list[int]]) -> PairTable:
     rows = []
     for number, (prompt, chosen, rejected) in enumerate(pairs):
         ids = {"prompt_token_ids": prompt, "chosen_token_ids": chosen, "rejected_token_ids": rejected}
-        zeros = {name: 0.0 for name in PAIRS.names if PAIRS.field(name).type == pa.float64()}
-        names = {name: f"p{number}" for name in PAIRS.names if PAIRS.field(name).type == pa.string()}
+        zeros = {name: 0.0 for name in PAIRS.schema.names if PAIRS.schema.field(name).type == pa.float64()}
+        names = {name: f"p{number}" for name in PAIRS.schema.names if PAIRS.schema.field(name).type == pa.string()}
         rows.append(names | zeros | ids)
-    return PairTable(pa.Table.from_pylist(rows, schema=PAIRS), None)
+    return PairTable(PAIRS.of(rows), None)
 
 
 @pytest.fixture

@@ -13,15 +13,9 @@ pytest.importorskip("nemo.collections.llm")
 import torch
 from safetensors.torch import save_file
 
-from nemo_sspo.artifacts.layout import (
-    HF_MODEL,
-    NEMO_CHECKPOINT,
-    PORTION,
-    SELECTION,
-    RunLayout,
-    candidate_checkpoint,
-)
+from nemo_sspo.artifacts.layout import HF_MODEL, NEMO_CHECKPOINT, SELECTION, RunLayout, candidate_checkpoint
 from nemo_sspo.artifacts.store import publish
+from nemo_sspo.artifacts.tables import portion_prompts
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Parallel, Selection
 from nemo_sspo.errors import UserError
@@ -66,7 +60,7 @@ def test_the_chosen_candidate_is_the_iterations_policy(imported: Path, other: Pa
     trained = {first: imported / "nemo", last: other / "nemo", HF_MODEL: imported / "hf"}
     put(settings, "train", trained, steps=20)
     put(settings, "build_pairs", {}, pairs=4)
-    put(settings, "prepare_prompts", {PORTION.format(iteration=1): "p"}, prompts=9, held_out=3)
+    put(settings, "prepare_prompts", {portion_prompts(1).file: "p"}, prompts=9, held_out=3)
     put(settings, "select_model", {SELECTION: CHOSEN_FIRST.model_dump_json()})
 
     exported = [runs.run_stage(settings, "export_candidate", 1, shard) for shard in (0, 1)]

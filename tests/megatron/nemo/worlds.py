@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from nemo_sspo.artifacts.progress import Progress
-from nemo_sspo.artifacts.schema import PAIRS, REFERENCE
+from nemo_sspo.artifacts.tables import PAIRS, REFERENCE
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import Fp32Precision
 from nemo_sspo.megatron.batches.pairs import PairTable
@@ -80,7 +80,7 @@ def make_pairs(count: int, *, seed: int = 0) -> pa.Table:
         }
         for number in range(count)
     ]
-    return pa.Table.from_pylist(rows, schema=PAIRS)
+    return PAIRS.of(rows)
 
 
 def make_reference(logps_N2: torch.Tensor) -> pa.Table:
@@ -95,7 +95,7 @@ def make_reference(logps_N2: torch.Tensor) -> pa.Table:
         }
         for number, (chosen, rejected) in enumerate(logps_N2.tolist())
     ]
-    return pa.Table.from_pylist(rows, schema=REFERENCE)
+    return REFERENCE.of(rows)
 
 
 def reference_job(pairs: pa.Table, imported: Path, parallel: Parallel) -> ReferenceJob:

@@ -4,12 +4,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_sspo.artifacts.layout import BEST_OF_N
+from nemo_sspo.artifacts.tables import BEST_OF_N
 from nemo_sspo.config.stages import Evaluation, Rollout, Selection
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.checks.oracle import planned_comparisons
@@ -39,7 +38,7 @@ def test_the_longest_of_n_meets_the_base(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(evaluate, "load_oracle", lambda *_: FormulaOracle(longer))
     texts = [["a", "bb", "cccc", "d", "eeeeee"]]
     artifact = evaluated(tmp_path, texts, [["x", "yyy"]], best_of_n=4)
-    (row,) = pq.read_table(artifact.file(BEST_OF_N)).to_pylist()
+    (row,) = BEST_OF_N.read(artifact.path).to_pylist()
     assert row["response_id"] == runs.rollout_rows(texts)[0]["responses"][2]["response_id"]
     assert row["win_vs_base"] == pytest.approx(np.mean(sigmoid(np.array([3.0, 1.0]))))
     counts = artifact.manifest.counts
@@ -71,7 +70,7 @@ def test_without_the_setting_nothing_of_it_is_published(tmp_path: Path, monkeypa
     oracle = FormulaOracle(longer)
     monkeypatch.setattr(evaluate, "load_oracle", lambda *_: oracle)
     artifact = evaluated(tmp_path, [["a", "bb"]], [["x"]])
-    assert not (artifact.path / BEST_OF_N).exists()
+    assert not (artifact.path / BEST_OF_N.file).exists()
     assert not any(name.startswith("best_of_n") for name in artifact.manifest.counts)
     assert len(oracle.asked) == 2 * 1 * 2  # new x base, two orders
 
@@ -113,7 +112,7 @@ def test_facts_of_both_rounds_are_summed_and_progress_reaches_the_end() -> None:
     seen = []
     found = best_of_n(
         Paying(longer),
-        {"p": {"prompt": "p", "messages": None}},
+        {"p": {"prompt": "p", "messages": []}},
         samples,
         {"p": ["x", "y"]},
         lambda *at: seen.append(at),

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
-from nemo_sspo.artifacts.layout import EVALUATION, MATCHUPS
+from nemo_sspo.artifacts.tables import EVALUATION, MATCHUPS
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Rollout
 from nemo_sspo.errors import UserError
@@ -32,7 +31,7 @@ def test_win_rates_by_hand_and_blind_to_order(tmp_path: Path, monkeypatch: pytes
     base, first, second = [["a", "bb"]], [["aa", "bb"]], [["aaa", "a"]]
     publish_policies(settings, base, first, second)
     artifact = runs.run_stage(settings, "evaluate", iteration=2)
-    (row,) = pq.read_table(artifact.file(EVALUATION)).to_pylist()
+    (row,) = EVALUATION.read(artifact.path).to_pylist()
     assert row["win_vs_previous"] == pytest.approx(np.mean(sigmoid(np.array([1, 1, -1, -1]))))
     assert row["win_vs_base"] == pytest.approx(np.mean(sigmoid(np.array([2, 1, 0, -1]))))
     counts = artifact.manifest.counts
@@ -83,7 +82,7 @@ def test_every_earlier_policy_is_met(tmp_path: Path, monkeypatch: pytest.MonkeyP
         for policy, pair in enumerate(lengths[:4])
         for row, ours, theirs in zip(rows, lengths[4], pair, strict=True)
     }
-    found = pq.read_table(artifact.file(MATCHUPS)).to_pylist()
+    found = MATCHUPS.read(artifact.path).to_pylist()
     assert {(row["opponent"], row["prompt_id"]) for row in found} == expected.keys()
     for row in found:
         win, longer = expected[row["opponent"], row["prompt_id"]]

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
-from nemo_sspo.artifacts.layout import CANDIDATES, SELECTION, RunLayout
+from nemo_sspo.artifacts.layout import SELECTION, RunLayout
 from nemo_sspo.artifacts.selection import early_stop, read_selection
 from nemo_sspo.artifacts.store import is_published, publish
+from nemo_sspo.artifacts.tables import CANDIDATES
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Selection
 from nemo_sspo.errors import UserError
@@ -59,7 +59,7 @@ def test_the_best_is_chosen_and_both_iterations_meet_their_own_opponent(tmp_path
     assert first.opponent_mean_tokens == 3.5
 
     by_text = {row["prompt_id"]: number for number, row in enumerate(runs.rollout_rows([["x"], ["x"]]))}
-    rows = pq.read_table(artifact.file(CANDIDATES)).to_pylist()
+    rows = CANDIDATES.read(artifact.path).to_pylist()
     assert len(rows) == 4
     for row in rows:
         assert row["win"] == pytest.approx(wins[row["candidate"]][by_text[row["prompt_id"]]])

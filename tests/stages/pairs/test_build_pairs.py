@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("zarr")
@@ -17,8 +16,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from nemo_sspo.artifacts.layout import DROPPED, PAIRS, SPELLED
+from nemo_sspo.artifacts.layout import SPELLED
 from nemo_sspo.artifacts.store import Artifact, Draft
+from nemo_sspo.artifacts.tables import DROPPED, PAIRS
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Judging, Pairs, Rollout
 from nemo_sspo.config.variants import CustomGate, NoGate
@@ -58,7 +58,7 @@ def test_the_pair_and_its_targets_by_hand(tmp_path: Path) -> None:
     rows = runs.rollout_rows(TEXTS)
     vectors = publish_all(settings, rows, logits_for([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]]))
     artifact = runs.run_stage(settings, "build_pairs")
-    pairs = pq.read_table(artifact.file(PAIRS)).to_pylist()
+    pairs = PAIRS.read(artifact.path).to_pylist()
     assert len(pairs) == artifact.manifest.rows == 2
 
     pair, row = pairs[0], rows[0]
@@ -105,7 +105,7 @@ def test_row_order_in_the_inputs_is_of_no_consequence(
         runs.publish_scores(settings, scored)
         runs.publish_vectors(settings, vectors)
         path = runs.run_stage(settings, "build_pairs").path
-        tables.append((pq.read_table(path / PAIRS), pq.read_table(path / DROPPED)))
+        tables.append((PAIRS.read(path), DROPPED.read(path)))
     assert tables[0] == tables[1]
 
 
@@ -122,7 +122,7 @@ def test_shards_together_equal_one(tmp_path: Path) -> None:
         ids = {response["response_id"] for row in rows[part] for response in row["responses"]}
         runs.publish_vectors(cut, {key: vectors[key] for key in sorted(ids)}, shard)
     one, two = (runs.run_stage(settings, "build_pairs") for settings in (whole, cut))
-    assert pq.read_table(one.file(PAIRS)).equals(pq.read_table(two.file(PAIRS)))
+    assert PAIRS.read(one.path).equals(PAIRS.read(two.path))
     assert one.manifest.counts == two.manifest.counts
 
 
@@ -152,7 +152,7 @@ def test_every_reason_to_drop_and_their_order(tmp_path: Path) -> None:
     settings = runs.experiment(tmp_path, pairs=Pairs(unfinished="drop", max_tokens=20))
     publish_all(settings, rows, logits)
     artifact = runs.run_stage(settings, "build_pairs")
-    dropped = {row["prompt_id"]: row["reason"] for row in pq.read_table(artifact.file(DROPPED)).to_pylist()}
+    dropped = {row["prompt_id"]: row["reason"] for row in DROPPED.read(artifact.path).to_pylist()}
     expected = ["identical_texts", "tie", "empty", "too_long", "unfinished"]
     assert dropped == {row["prompt_id"]: reason for row, reason in zip(rows[1:], expected, strict=True)}
     counts = artifact.manifest.counts
@@ -181,7 +181,7 @@ def test_no_gate_leaves_the_win_rates_and_a_custom_gate_is_called(tmp_path: Path
     tables = []
     for settings in (plain, custom):
         publish_all(settings, rows, logits)
-        tables.append(pq.read_table(runs.run_stage(settings, "build_pairs").file(PAIRS)).to_pylist())
+        tables.append(PAIRS.read(runs.run_stage(settings, "build_pairs").path).to_pylist())
     for before, after in zip(*tables, strict=True):
         assert before["target_chosen"] == before["p_chosen"]
         weight = (1 - after["similarity"]) ** 3
@@ -303,9 +303,7 @@ def test_a_pair_with_a_spelled_control_token_is_dropped_and_counted(tmp_path: Pa
     (rollout / SPELLED).write_text(json.dumps({spelled: "<|user|>"}))
     artifact = runs.run_stage(settings, "build_pairs")
     assert artifact.manifest.counts["dropped_control_tokens"] == 1
-    assert pq.read_table(artifact.file(DROPPED)).to_pylist() == [
-        {"prompt_id": rows[0]["prompt_id"], "reason": "control_tokens"}
-    ]
+    assert DROPPED.read(artifact.path).to_pylist() == [{"prompt_id": rows[0]["prompt_id"], "reason": "control_tokens"}]
 
 
 def test_a_response_without_an_answer_is_empty_where_reasoning_is_left_out(tmp_path: Path) -> None:

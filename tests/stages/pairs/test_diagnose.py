@@ -8,10 +8,10 @@ import pytest
 
 pytest.importorskip("zarr")
 
-from nemo_sspo.artifacts.diagnostics import COMPARISONS, Diagnostics, read_diagnostics
-from nemo_sspo.artifacts.layout import COMPARISONS as COMPARISONS_FILE
-from nemo_sspo.artifacts.layout import DIAGNOSTICS, PAIRS
-from nemo_sspo.artifacts.store import Artifact, read_table
+from nemo_sspo.artifacts.diagnostics import Diagnostics, read_diagnostics
+from nemo_sspo.artifacts.layout import DIAGNOSTICS
+from nemo_sspo.artifacts.store import Artifact
+from nemo_sspo.artifacts.tables import COMPARISONS, PAIRS
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Rollout
 from nemo_sspo.config.variants import PowerGate
@@ -89,7 +89,7 @@ def test_one_prompt_by_hand(tmp_path: Path) -> None:
     assert facts.collapse.unfinished_share == 0.0
     assert facts.calibration is None
 
-    sample = read_table(artifact.file(COMPARISONS_FILE), COMPARISONS).to_pylist()
+    sample = COMPARISONS.read(artifact.path).to_pylist()
     assert len(sample) == 3
     (selected,) = [row for row in sample if row["is_selected_pair"]]
     assert (selected["first"], selected["second"], selected["similarity"]) == (0, 2, pytest.approx(0.6))
@@ -110,7 +110,7 @@ def test_shards_and_blocks_and_order_are_of_no_consequence(tmp_path: Path, monke
         publish(cut, rows[part], logits[part], vectors, shard)
     two, in_parts = diagnosed(cut)
     close(in_parts.model_dump(), facts.model_dump())
-    samples = [read_table(artifact.file(COMPARISONS_FILE), COMPARISONS) for artifact in (one, two)]
+    samples = [COMPARISONS.read(artifact.path) for artifact in (one, two)]
     keys = ["prompt_id", "first", "second", "is_selected_pair"]
     assert samples[0].num_rows == 50
     assert samples[0].select(keys).equals(samples[1].select(keys))
@@ -133,9 +133,9 @@ def test_the_sample_is_an_even_one_and_the_selected_pairs_are_those_of_build_pai
     settings = runs.experiment(tmp_path)
     publish(settings, rows, logits, vectors)
     artifact, facts = diagnosed(settings)
-    sample = read_table(artifact.file(COMPARISONS_FILE), COMPARISONS).to_pylist()
+    sample = COMPARISONS.read(artifact.path).to_pylist()
     assert len(sample) == facts.response_pairs == 300 * 6
-    pairs = pq.read_table(artifact.path.parent / "build_pairs" / PAIRS).to_pylist()
+    pairs = pq.read_table(artifact.path.parent / "build_pairs" / PAIRS.file).to_pylist()
     responses = {row["prompt_id"]: [response["response_id"] for response in row["responses"]] for row in rows}
     selected = {
         (row["prompt_id"], *sorted(responses[row["prompt_id"]][row[side]] for side in ("first", "second")))

@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
-from nemo_sspo.artifacts.layout import LABELLED
+from nemo_sspo.artifacts.tables import LABELLED
 from nemo_sspo.config.stages import Evaluation
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.plan import plan
@@ -36,11 +35,11 @@ def test_probabilities_are_blind_to_order_and_calibration_is_by_hand(
     source = write(tmp_path / "l.jsonl", record("abc", "a", 1), record("a", "abc", 1), record("ab", "a", 0.25))
     settings = runs.experiment(tmp_path, evaluation=Evaluation(labelled_pairs=source))
     artifact = runs.run_stage(settings, "score_labelled", 0)
-    path = artifact.file(LABELLED)
+    labelled = LABELLED.read(artifact.path)
     two, one = sigmoid(np.array(2.0)), sigmoid(np.array(1.0))
-    assert pq.read_table(path)["p_first"].to_pylist() == pytest.approx([two, 1 - two, one])
+    assert labelled["p_first"].to_pylist() == pytest.approx([two, 1 - two, one])
 
-    found = calibration_of(path)
+    found = calibration_of(labelled)
     assert found.accuracy == pytest.approx((1 + 0 + 0.25) / 3)
     assert found.brier_score == pytest.approx(((1 - two) ** 2 + two**2 + (one - 0.25) ** 2) / 3)
     assert [part.count for part in found.bins if part.count] == [1, 2]

@@ -4,14 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("vllm")
 pytest.importorskip("sentence_transformers")
 
-from nemo_sspo.artifacts.layout import HF_MODEL, PAIRS, ROLLOUTS, RunLayout
+from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
 from nemo_sspo.artifacts.store import publish
+from nemo_sspo.artifacts.tables import PAIRS, ROLLOUTS
 from nemo_sspo.config.stages import Data, Rollout
 from nemo_sspo.config.variants import PairRMOracle, VllmEngine
 from tests.oracle.tiny_pairrm import make_checkpoints
@@ -49,10 +49,10 @@ def test_prompts_become_pairs_and_policies_are_compared(settings) -> None:
     sampled = {
         response["response_id"]: response["token_ids"]
         for shard in range(2)
-        for row in pq.read_table(layout.artifact("rollout", 1, shard) / ROLLOUTS).to_pylist()
+        for row in ROLLOUTS.read(layout.artifact("rollout", 1, shard)).to_pylist()
         for response in row["responses"]
     }
-    for pair in pq.read_table(pairs.file(PAIRS)).to_pylist():
+    for pair in PAIRS.read(pairs.path).to_pylist():
         assert pair["chosen_token_ids"] == sampled[pair["chosen_id"]]
         assert pair["rejected_token_ids"] == sampled[pair["rejected_id"]]
         assert pair["margin_before"] > 0

@@ -11,9 +11,10 @@ import pytest
 pytest.importorskip("transformers")
 
 from nemo_sspo import cli
-from nemo_sspo.artifacts.layout import HF_MODEL, PAIRS, ROLLOUTS, RunLayout
+from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
 from nemo_sspo.artifacts.sources.responses import read_responses
 from nemo_sspo.artifacts.store import publish
+from nemo_sspo.artifacts.tables import PAIRS, ROLLOUTS
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Data, Pairs, Rollout
 from nemo_sspo.config.variants import NoGate
@@ -41,7 +42,7 @@ def settings_of(root: Path, policy: Path, records: list[dict] = RECORDS, **chang
 def rollouts(settings: Experiment) -> list[dict]:
     runs.run_stage(settings, "prepare_prompts", 0)
     artifacts = [runs.run_stage(settings, "rollout", shard=shard) for shard in range(settings.rollout.shards)]
-    return [row for artifact in artifacts for row in pq.read_table(artifact.file(ROLLOUTS)).to_pylist()]
+    return [row for artifact in artifacts for row in ROLLOUTS.read(artifact.path).to_pylist()]
 
 
 def test_texts_become_tokens_with_the_end_of_turn(tmp_path: Path, policy: Path) -> None:
@@ -250,7 +251,7 @@ def test_export_is_whole_or_absent(tmp_path: Path, policy: Path, monkeypatch: py
 def test_pairs_of_given_responses_are_what_training_reads(tmp_path: Path, policy: Path) -> None:
     settings = settings_of(tmp_path, policy)
     rows = {row["prompt_id"]: row for row in judged(settings)}
-    pairs = pq.read_table(RunLayout(settings.run_dir).artifact("build_pairs", 1) / PAIRS).to_pylist()
+    pairs = PAIRS.read(RunLayout(settings.run_dir).artifact("build_pairs", 1)).to_pylist()
     assert len(pairs) == len(rows)
     for pair in pairs:
         row = rows[pair["prompt_id"]]

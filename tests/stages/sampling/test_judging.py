@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
-from nemo_sspo.artifacts.layout import SCORES, RunLayout
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.tables import SCORES
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.oracles import LlmJudgeOracle, Oracle, PolicyJudgeOracle
 from nemo_sspo.config.stages import Rollout
@@ -65,7 +65,7 @@ def test_a_killed_step_asks_nothing_twice(server: JudgeServer, tmp_path: Path, m
     artifact = runs.run_stage(settings, "score")
     # of the second prompt (d, e) and (e, d): its two equal responses are no question
     assert len(server.asked) == len(set(server.asked)) == 6 + 2 + 6
-    logits = pq.read_table(artifact.file(SCORES)).column("logits").to_pylist()
+    logits = SCORES.read(artifact.path).column("logits").to_pylist()
     assert logits[0][0][1] == pytest.approx(-1 + 1 / 2)
     assert logits[1][1][2] == logits[1][2][1] == 0
     assert artifact.manifest.counts["judge_answers"] == 14

@@ -4,13 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("transformers")
 
-from nemo_sspo.artifacts.layout import HELD_OUT, PORTION, SELECTION_PROMPTS, TOKENS
+from nemo_sspo.artifacts.layout import TOKENS
 from nemo_sspo.artifacts.store import Artifact
+from nemo_sspo.artifacts.tables import HELD_OUT, SELECTION_PROMPTS, Table, portion_prompts
 from nemo_sspo.artifacts.token_record import read_token_record
 from nemo_sspo.config.oracles import RewardModelOracle
 from nemo_sspo.config.stages import Data, Rollout, Selection
@@ -32,8 +32,8 @@ def prepare(root: Path, policy: Path, prompts: str, data: Data, **changes: objec
     return runs.run_stage(settings, "prepare_prompts", 0)
 
 
-def texts(artifact: Artifact, name: str) -> set[str]:
-    return {row["messages"][0]["content"] for row in pq.read_table(artifact.file(name)).to_pylist()}
+def texts(artifact: Artifact, table: Table) -> set[str]:
+    return {row["messages"][0]["content"] for row in table.read(artifact.path).to_pylist()}
 
 
 QUESTIONS = [f"question {n}" for n in range(47)]
@@ -42,7 +42,7 @@ QUESTIONS = [f"question {n}" for n in range(47)]
 def test_portions_and_held_out_are_a_partition(tmp_path: Path, policy: Path) -> None:
     source = write(tmp_path / "p.jsonl", QUESTIONS)
     artifact = prepare(tmp_path, policy, source, Data(held_out_count=10), iterations=3)
-    parts = [texts(artifact, HELD_OUT), *(texts(artifact, PORTION.format(iteration=t)) for t in (1, 2, 3))]
+    parts = [texts(artifact, HELD_OUT), *(texts(artifact, portion_prompts(t)) for t in (1, 2, 3))]
     assert [len(part) for part in parts] == [10, 13, 12, 12]
     assert set().union(*parts) == set(QUESTIONS)
     assert artifact.manifest.rows == 47
@@ -55,12 +55,12 @@ def test_prompts_to_choose_by_are_a_part_of_their_own_and_leave_the_held_out_one
     plain = prepare(tmp_path / "plain", policy, source, Data(held_out_count=10), iterations=3)
     chosen_by = Selection(candidates=2, prompts=7)
     artifact = prepare(tmp_path, policy, source, Data(held_out_count=10), iterations=3, selection=chosen_by)
-    names = (HELD_OUT, SELECTION_PROMPTS, *(PORTION.format(iteration=t) for t in (1, 2, 3)))
-    parts = [texts(artifact, name) for name in names]
+    names = (HELD_OUT, SELECTION_PROMPTS, *map(portion_prompts, (1, 2, 3)))
+    parts = [texts(artifact, table) for table in names]
     assert [len(part) for part in parts] == [10, 7, 10, 10, 10]
     assert set().union(*parts) == set(QUESTIONS)
     assert parts[0] == texts(plain, HELD_OUT)
-    assert not (plain.path / SELECTION_PROMPTS).exists()
+    assert not (plain.path / SELECTION_PROMPTS.file).exists()
     assert "selection.prompts" not in plain.manifest.config
     given = write(tmp_path / "held.jsonl", QUESTIONS[:5])
     other = prepare(tmp_path / "given", policy, source, Data(held_out_prompts=given), selection=chosen_by)
@@ -79,7 +79,7 @@ def test_order_of_the_file_is_of_no_consequence_but_the_seed_is(tmp_path: Path, 
 
 def test_ids_are_those_of_the_templated_conversation(tmp_path: Path, policy: Path) -> None:
     artifact = prepare(tmp_path, policy, write(tmp_path / "p.jsonl", QUESTIONS), Data(held_out_count=46))
-    (row,) = pq.read_table(artifact.file(PORTION.format(iteration=1))).to_pylist()
+    (row,) = portion_prompts(1).read(artifact.path).to_pylist()
     tokenizer = load_policy_tokenizer(str(policy))
     text = f"<s><|user|>{row['messages'][0]['content']}<|end|><|assistant|>"
     assert row["prompt_token_ids"] == tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -90,7 +90,7 @@ def test_held_out_file_is_never_trained_on(tmp_path: Path, policy: Path) -> None
     held = write(tmp_path / "held.jsonl", [*QUESTIONS[:5], "only held out"])
     data = Data(held_out_prompts=held, prompts_per_iteration=20)
     artifact = prepare(tmp_path, policy, write(tmp_path / "p.jsonl", QUESTIONS), data, iterations=2)
-    portions = texts(artifact, "portion_1.parquet") | texts(artifact, "portion_2.parquet")
+    portions = texts(artifact, portion_prompts(1)) | texts(artifact, portion_prompts(2))
     assert texts(artifact, HELD_OUT) == {*QUESTIONS[:5], "only held out"}
     assert len(portions) == 40
     assert not portions & set(QUESTIONS[:5])
@@ -153,7 +153,7 @@ def test_the_ids_of_probes_and_first_prompts_are_recorded(tmp_path: Path, policy
     record = read_token_record(artifact.file(TOKENS))
     texts = {known.text: known.token_ids for known in record.texts}
     assert set(PROBES) <= set(texts)
-    for row in pq.read_table(artifact.file(HELD_OUT)).to_pylist():
+    for row in HELD_OUT.read(artifact.path).to_pylist():
         content = row["messages"][0]["content"]
         assert texts[f"<s><|user|>{content}<|end|><|assistant|>"] == row["prompt_token_ids"]
 
@@ -168,7 +168,7 @@ def test_arguments_of_the_chat_template(tmp_path: Path, policy: Path) -> None:
     for value in (True, False):
         data = Data(held_out_count=46, template_arguments={"enable_thinking": value})
         artifact = prepare(tmp_path / str(value), other, source, data)
-        (row,) = pq.read_table(artifact.file(PORTION.format(iteration=1))).to_pylist()
+        (row,) = portion_prompts(1).read(artifact.path).to_pylist()
         ending = "<|end|><|assistant|>" + ("" if value else "<think>\n\n</think>")
         assert tokenizer.decode(row["prompt_token_ids"]).endswith(ending)
         assert artifact.manifest.config["data.template_arguments.enable_thinking"] is value

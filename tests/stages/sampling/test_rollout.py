@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("transformers")
 
-from nemo_sspo.artifacts.layout import HF_MODEL, PORTION, ROLLOUTS, SELECTION_PROMPTS, TOKENS, RunLayout
-from nemo_sspo.artifacts.schema import PROMPTS, content_id
-from nemo_sspo.artifacts.store import open_artifact, publish, write_table
+from nemo_sspo.artifacts.content_id import content_id
+from nemo_sspo.artifacts.layout import HF_MODEL, TOKENS, RunLayout
+from nemo_sspo.artifacts.store import open_artifact, publish
+from nemo_sspo.artifacts.tables import ROLLOUTS, SELECTION_PROMPTS, portion_prompts
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Rollout, Selection
 from nemo_sspo.errors import UserError
@@ -79,7 +78,7 @@ def settings_with_prompts(root: Path, policy: Path, count: int, **rollout: int) 
     final.parent.mkdir(parents=True)
     with publish(final, stage="prepare_prompts", config=made_with(settings), inputs={}) as draft:
         (draft.path / TOKENS).write_text(token_record(tokenizer, {}, []).model_dump_json())
-        write_table(draft.path / PORTION.format(iteration=1), pa.Table.from_pylist(rows, schema=PROMPTS))
+        portion_prompts(1).write(draft.path, rows)
     return settings
 
 
@@ -87,7 +86,7 @@ def test_rows_and_counts(tmp_path: Path, policy: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(vllm_engine, "VllmEngine", EchoEngine)
     settings = settings_with_prompts(tmp_path, policy, 3, samples_per_prompt=4)
     artifact = runs.run_stage(settings, "rollout")
-    rows = pq.read_table(artifact.file(ROLLOUTS)).to_pylist()
+    rows = ROLLOUTS.read(artifact.path).to_pylist()
     assert [row["prompt_id"] for row in rows] == sorted(row["prompt_id"] for row in rows)
     for row in rows:
         stopped, cut, empty, again = row["responses"]
@@ -129,7 +128,7 @@ def test_what_tokens_and_texts_do_not_agree_in_is_recorded(
     counts = artifact.manifest.counts
     assert (counts["control_tokens"], counts["control_ids"], counts["ids_without_token"]) == (2, 2, 1)
     assert "1 sampled token ids are no tokens of the tokenizer" in capsys.readouterr().out
-    rows = pq.read_table(artifact.file(ROLLOUTS)).to_pylist()
+    rows = ROLLOUTS.read(artifact.path).to_pylist()
     assert read_spelled(artifact) == {row["responses"][0]["response_id"] for row in rows}
 
 
@@ -151,7 +150,7 @@ def test_a_log_prob_that_is_not_finite_names_its_prompt(
     with pytest.raises(UserError, match="a log-prob of a response is not finite") as refusal:
         runs.run_stage(settings, "rollout")
     layout = RunLayout(settings.run_dir)
-    portion = pq.read_table(layout.artifact("prepare_prompts") / PORTION.format(iteration=1)).to_pylist()
+    portion = portion_prompts(1).read(layout.artifact("prepare_prompts")).to_pylist()
     (named,) = (row["prompt_id"] for row in portion if row["prompt_token_ids"] == asked[0])
     assert str(refusal.value).startswith(f"prompt {named}:")
     assert not layout.artifact("rollout", 1, 0).exists()
@@ -161,8 +160,7 @@ def test_shards_are_a_partition(tmp_path: Path, policy: Path, monkeypatch: pytes
     monkeypatch.setattr(vllm_engine, "VllmEngine", EchoEngine)
     settings = settings_with_prompts(tmp_path, policy, 8, shards=3)
     shards = [
-        pq.read_table(runs.run_stage(settings, "rollout", shard=shard).file(ROLLOUTS))["prompt"].to_pylist()
-        for shard in range(3)
+        ROLLOUTS.read(runs.run_stage(settings, "rollout", shard=shard).path)["prompt"].to_pylist() for shard in range(3)
     ]
     assert [len(shard) for shard in shards] == [2, 3, 3]
     assert sorted(itertools.chain(*shards)) == [f"question {letter}" for letter in "ABCDEFGH"]
@@ -184,12 +182,12 @@ def test_a_candidate_answers_all_selection_prompts(
     settings = settings.model_copy(update={"selection": Selection(candidates=2)})
     layout = RunLayout(settings.run_dir)
     prompts = layout.artifact("prepare_prompts")
-    shutil.move(prompts / PORTION.format(iteration=1), tmp_path / "kept")
+    shutil.move(prompts / portion_prompts(1).file, tmp_path / "kept")
     shutil.move(prompts / TOKENS, tmp_path / TOKENS)
     shutil.rmtree(prompts)
     with publish(prompts, stage="prepare_prompts", config=made_with(settings), inputs={}) as draft:
         shutil.move(tmp_path / TOKENS, draft.path / TOKENS)
-        shutil.move(tmp_path / "kept", draft.path / SELECTION_PROMPTS)
+        shutil.move(tmp_path / "kept", draft.path / SELECTION_PROMPTS.file)
     exported = layout.artifact("export_candidate", 1, 1)
     exported.parent.mkdir(parents=True)
     config = made_with(settings, "export_candidate")

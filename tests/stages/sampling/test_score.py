@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
-from nemo_sspo.artifacts.layout import SCORES
+from nemo_sspo.artifacts.tables import SCORES
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.sampling import judging, score
 from tests.stages import runs
@@ -26,7 +25,7 @@ def test_logits_lie_at_first_and_second(tmp_path: Path, monkeypatch: pytest.Monk
     settings, rows = runs.experiment(tmp_path), runs.rollout_rows(TEXTS)
     runs.publish_rollout(settings, rows)
     artifact = runs.run_stage(settings, "score")
-    scored = pq.read_table(artifact.file(SCORES)).to_pylist()
+    scored = SCORES.read(artifact.path).to_pylist()
 
     assert [row["prompt_id"] for row in scored] == [row["prompt_id"] for row in rows]
     for row, texts in zip(scored, TEXTS, strict=True):

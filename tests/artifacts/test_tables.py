@@ -1,0 +1,44 @@
+"""A table is written whole, holds its schema alone, and is read as nothing else."""
+
+import pyarrow as pa
+import pytest
+
+from nemo_sspo.artifacts.tables import Table
+from nemo_sspo.errors import UserError
+
+NUMBERS = Table("numbers.parquet", pa.schema([("x", pa.int32()), ("y", pa.string())]))
+COLUMNS = {"x": [1, 2], "y": ["a", "b"]}
+
+
+def test_equal_content_makes_equal_files(tmp_path):
+    """Whichever way it is given."""
+    ways = (COLUMNS, [{"x": 1, "y": "a"}, {"x": 2, "y": "b"}], pa.table(COLUMNS, schema=NUMBERS.schema))
+    files = []
+    for number, rows in enumerate(ways):
+        (tmp_path / str(number)).mkdir()
+        NUMBERS.write(tmp_path / str(number), rows)
+        files.append((tmp_path / str(number) / NUMBERS.file).read_bytes())
+    assert files[0] == files[1] == files[2]
+    assert NUMBERS.read(tmp_path / "0").to_pydict() == COLUMNS
+    assert NUMBERS.read(tmp_path / "0", ["y"]).to_pydict() == {"y": ["a", "b"]}
+
+
+def test_nothing_of_another_schema_is_written(tmp_path):
+    NUMBERS.write(tmp_path, COLUMNS)
+    with pytest.raises(ValueError, match=r"numbers\.parquet cannot hold"):
+        NUMBERS.write(tmp_path, pa.table({"x": [1.5], "y": ["c"]}))
+    with pytest.raises(pa.ArrowInvalid):
+        NUMBERS.write(tmp_path, {"x": ["no number"], "y": ["c"]})
+    assert NUMBERS.read(tmp_path).to_pydict() == COLUMNS
+    assert [path.name for path in tmp_path.iterdir()] == [NUMBERS.file]
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no numbers\.parquet in this artifact"):
+        NUMBERS.read(tmp_path)
+    NUMBERS.write(tmp_path, COLUMNS)
+    with pytest.raises(UserError, match=r"numbers\.parquet: columns \['x', 'y'\] with types other than"):
+        Table(NUMBERS.file, pa.schema([("x", pa.int64())])).read(tmp_path)
+    (tmp_path / NUMBERS.file).write_bytes(b"no parquet")
+    with pytest.raises(UserError, match=r"numbers\.parquet: not a readable Parquet file"):
+        NUMBERS.read(tmp_path)
