@@ -10,7 +10,9 @@ import pytest
 from nemo_sspo import cli
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.manifest import Manifest
+from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.published import PublishedStep, published_steps
+from nemo_sspo.artifacts.store import Draft, open_artifact
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
@@ -23,7 +25,8 @@ from nemo_sspo.report.facts.run_facts import gather
 from nemo_sspo.report.run_page import run_page
 from nemo_sspo.report.summary import summarize
 from nemo_sspo.stages.__main__ import run_step
-from nemo_sspo.stages.runner.registry import knob_names
+from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.runner.registry import knob_names, stage_inputs
 from tests.launch import fake_stages
 from tests.launch.fake_run import drive, tiny_experiment
 from tests.launch.published import publish_steps
@@ -179,3 +182,22 @@ def test_a_run_of_the_earlier_layout_goes_on(earlier: RunLayout, remedy: tuple[s
     changed = {line.partition(":")[0] for line in summarize(earlier)["changed"]}
     expected = {"train.micro_batch_size", "engine.max_num_seqs", "parallel.pipeline", "parallel.sequence"}
     assert changed == (expected if remedy else set())
+
+
+def test_the_model_card_is_made_from_every_step_that_the_policy_depends_on(tmp_path: Path) -> None:
+    pytest.importorskip("nemo.collections.llm")
+    from nemo_sspo.stages.training.export import made_by
+
+    experiment = tiny_experiment(tmp_path, "run", "iterations=2", "rollout.shards=2")
+    publish_steps(experiment, "iter_2.export")
+    layout, steps = RunLayout(experiment.run_dir), {step.step_id: step for step in plan(experiment)}
+    paths = stage_inputs("export", experiment, layout, 2, 0)
+    inputs = {name: [open_artifact(path) for path in group] for name, group in paths.items()}
+    context = StageContext(
+        "export", 2, 0, experiment, layout, inputs, Draft(tmp_path), Progress(None), layout.scratch("iter_2.export")
+    )
+    ancestors, waiting = set(), ["iter_2.export"]
+    while waiting:
+        ancestors |= {*(parents := steps[waiting.pop()].depends_on)}
+        waiting += parents
+    assert sorted(manifest.stage for manifest in made_by(context)) == sorted(steps[name].stage for name in ancestors)

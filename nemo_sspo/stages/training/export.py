@@ -41,13 +41,13 @@ def run(context: StageContext) -> None:
             pairs=context.input("build_pairs").manifest,
             train=trained.manifest,
             selection=policy_selection(context),
-            changed=knob_changes(_made_by(context)),
+            changed=knob_changes(made_by(context)),
         )
         (directory / MODEL_CARD).write_text(card, encoding="utf-8")
     context.progress.update(1, 1, unit="models")
 
 
-def _made_by(context: StageContext) -> Iterator[Manifest]:
+def made_by(context: StageContext) -> Iterator[Manifest]:
     """Manifests of all steps that the policy was made by."""
     waiting = [artifact.path for group in context.inputs.values() for artifact in group]
     seen: set[Path] = set()
