@@ -1,4 +1,4 @@
-"""The preference oracles of oracle/, told apart by ``kind``."""
+"""The preference oracles of oracle/; ``kind`` names the variant."""
 
 from typing import Annotated, Any, Literal
 
@@ -70,7 +70,7 @@ class LlmJudgeOracle(Frozen):
     timeout_seconds: Annotated[PositiveFloat, WithoutEffect()] = 60.0
     """Longest wait for one answer in seconds."""
     max_requests: Annotated[PositiveInt, WithoutEffect()] = 10_000
-    """Cap of the whole run: comparisons that are paid for, by all steps together. A step whose plan is over it does not
+    """Cap of the whole run: comparisons that are paid for, by all steps together. A step that plans more does not
     start."""
     max_tokens: Annotated[PositiveInt | None, WithoutEffect()] = None
     """Cap of the whole run: input and output tokens; of a question under way they are estimated."""

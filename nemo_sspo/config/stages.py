@@ -137,10 +137,10 @@ class Train(Frozen):
     clip_grad: NonNegativeFloat = 1.0
     """Largest global gradient norm; 0 does not clip."""
     reference: Literal["previous", "base"] = "previous"
-    """Whose log-probs the log-ratios are taken against: the iteration's starting policy, or the first one."""
+    """The policy that log-ratios are taken against: the one that the iteration starts from, or the run's first one."""
     reference_source: Literal["recompute", "rollout_checked"] = "recompute"
-    """Who computes the reference log-probs: Megatron, or the engine that sampled the responses, as long as Megatron
-    finds the same for a sample of the pairs and for want of that Megatron after all."""
+    """What computes the reference log-probs. ``recompute``: Megatron. ``rollout_checked``: the engine that sampled the
+    responses, if Megatron finds the same for a sample of the pairs; otherwise Megatron computes them all."""
     reference_check_share: float = Field(default=0.02, gt=0.0, le=1.0)
     """Share of the pairs in that sample, and in the one (at least 64) whose stored log-probs are computed again before
     a training's first step."""
@@ -163,8 +163,8 @@ class Train(Frozen):
     keep_states: Annotated[PositiveInt, WithoutEffect()] = 2
     """Checkpoints to resume from that are kept: where the newest is found damaged, the one before it is taken."""
     head_chunk_tokens: Annotated[PositiveInt | None, Knob()] = None
-    """Response tokens whose logits exist at once; None: 4096 on a GPU, 1024 on a CPU. Each tile adds the output
-    weight's gradient up once, traffic that large tiles hide behind their products."""
+    """Response tokens whose logits exist at once; None: 4096 on a GPU, 1024 on a CPU. Smaller tiles
+    use less memory and accumulate the output weight's gradient more often."""
     head: Annotated[Literal["auto", "recompute"], Knob()] = "auto"
     """``auto``: gradients are computed while the logits exist, where the loss allows it (the forms of SPPO), and from
     logits computed again elsewhere; ``recompute``: always the latter."""

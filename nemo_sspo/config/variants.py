@@ -1,6 +1,6 @@
 """Parts of a run that come in kinds: the loss, the gate's weight, the repulsion, the encoder, the engine.
 
-Each union is told apart by ``kind``; a kind is the name of a function or class in the code and of a YAML file in
+``kind`` names the variant; a kind is the name of a function or class in the code and of a YAML file in
 ``conf/``. A kind of ``custom`` names an import path instead (``my_package.my_module:function``).
 """
 
@@ -152,7 +152,7 @@ class _Gate(FunctionVariant):
     signature = ("similarity",)
     not_arguments = frozenset({"form"})
     form: GateForm = "pair"
-    """Whose overlap anneals a target: the selected pair's, each response's mean, or every P_ij by its own S_ij."""
+    """The overlap that anneals a target: the selected pair's, each response's mean, or every P_ij by its own S_ij."""
 
 
 class LinearGate(_Gate):

@@ -23,6 +23,7 @@ from nemo_sspo.launch.slurm.jobs import cluster_problems
 from nemo_sspo.launch.stale import refuse_damaged, refuse_stale
 from nemo_sspo.megatron.batches.batch_plan import candidate_problems, steps_per_epoch
 from nemo_sspo.megatron.models.layout import setting_problems
+from nemo_sspo.stages.runner.registry import STAGES
 
 Check = Callable[[Experiment], Iterator[str]]
 
@@ -82,7 +83,7 @@ def check_gpus(experiment: Experiment) -> Iterator[str]:
             f"cluster.gpus={widest.gpus} plans for a machine that has as many"
         )
     elif widest.gpus > gpus:
-        setting = "engine.tensor_parallel" if widest.stage.startswith("rollout") else "parallel.*"
+        setting = "parallel.*" if STAGES[widest.stage].ranks else "engine.tensor_parallel"
         yield f"{widest.stage} takes {widest.gpus} GPUs and {gpus} are visible; lower {setting}, or use more GPUs"
 
 
