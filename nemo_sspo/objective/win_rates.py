@@ -70,6 +70,15 @@ def win_probabilities(logits_NKK: Array, *, symmetrization: str = "half", estima
     return p_NKK
 
 
+def win_of_first(logits_X2: Array) -> Array:
+    """P(first beats second) of pairs of responses [...], combined as ``half``.
+
+    ``logits_X2[..., 0]`` is the logit with the first response shown first, ``[..., 1]`` with the second shown first.
+    """
+    logits_X2 = np.asarray(logits_X2, dtype=np.float64)
+    return sigmoid((logits_X2[..., 0] - logits_X2[..., 1]) / 2)
+
+
 def win_rates(p_NKK: Array, *, include_self: bool = True) -> Array:
     """Estimated win rate of each response against the others, the row mean of P. Returns [N, K].
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nemo_sspo.objective.win_rates import mean_scores, sigmoid, symmetrize, win_probabilities, win_rates
+from nemo_sspo.objective.win_rates import mean_scores, sigmoid, symmetrize, win_of_first, win_probabilities, win_rates
 
 K = 4
 logits = arrays(np.float64, (3, K, K), elements=st.floats(-30, 30))
@@ -19,6 +19,12 @@ def test_two_responses_by_hand():
     assert p[0, 0, 1] == pytest.approx(1 / (1 + np.exp(-2.0)), rel=1e-15)
     assert win_rates(p)[0, 0] == pytest.approx((0.5 + 1 / (1 + np.exp(-2.0))) / 2, rel=1e-15)
     assert win_rates(p, include_self=False)[0, 0] == pytest.approx(1 / (1 + np.exp(-2.0)), rel=1e-15)
+
+
+@given(logits)
+def test_a_pair_alone_has_the_win_rate_that_it_has_among_all(raw):
+    both_orders = np.stack([raw[:, 0, 1], raw[:, 1, 0]], axis=-1)
+    assert win_of_first(both_orders).tolist() == win_probabilities(raw)[:, 0, 1].tolist()
 
 
 def test_sum_doubles_half_and_none_keeps_the_presentation_order():

@@ -20,8 +20,9 @@ from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.artifacts.tables import ROLLOUTS
 from nemo_sspo.config.stages import Judging
 from nemo_sspo.errors import UserError
-from nemo_sspo.objective.win_rates import sigmoid, win_probabilities, win_rates
+from nemo_sspo.objective.win_rates import win_probabilities, win_rates
 from nemo_sspo.oracle.protocol import PreferenceOracle, Row
+from nemo_sspo.stages.evaluation.matches import match_win_rates
 from nemo_sspo.stages.sampling.judged_text import reader
 from nemo_sspo.stages.sampling.judging import both_orders, turns
 from nemo_sspo.stages.sampling.score import refuse_not_finite
@@ -77,9 +78,7 @@ def best_of_n(
     ]
     second = oracle.compare(finals, lambda done: on_progress(len(contests) + done, total))
     logits_NM2 = second.logits_R.astype(np.float64).reshape(len(prompt_ids), -1, 2)
-    refuse_not_finite(logits_NM2, prompt_ids)
-    wins_N = sigmoid((logits_NM2[..., 0] - logits_NM2[..., 1]) / 2).mean(axis=1)
-    return BestOfN(picked, wins_N, Counter(first.facts) + Counter(second.facts))
+    return BestOfN(picked, match_win_rates(logits_NM2, prompt_ids), Counter(first.facts) + Counter(second.facts))
 
 
 def pick(logits_NR: NDArray[np.float32], prompt_ids: Sequence[str]) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.artifacts.tables import ROLLOUTS
 from nemo_sspo.config.stages import Judging
 from nemo_sspo.objective.length_control import bounded_difference, win_at_equal_length
-from nemo_sspo.objective.win_rates import sigmoid
+from nemo_sspo.objective.win_rates import win_of_first
 from nemo_sspo.oracle.protocol import PreferenceOracle, Row
 from nemo_sspo.stages.evaluation.bootstrap import Interval, Statistic, bootstrap
 from nemo_sspo.stages.runner.context import StageContext
@@ -95,14 +95,14 @@ def judged(
     """
     preferences = oracle.compare(rows, lambda done: context.progress.update(done, len(rows), unit="comparisons"))
     logits = preferences.logits_R.astype(np.float64)
-    wins = [win_rates(logits[span].reshape(len(prompt_ids), -1, 2), prompt_ids) for span in spans]
+    wins = [match_win_rates(logits[span].reshape(len(prompt_ids), -1, 2), prompt_ids) for span in spans]
     return wins, preferences.facts
 
 
-def win_rates(logits_NM2: NDArray[np.float64], prompt_ids: Sequence[str]) -> NDArray[np.float64]:
+def match_win_rates(logits_NM2: NDArray[np.float64], prompt_ids: Sequence[str]) -> NDArray[np.float64]:
     """Win rate [N] of each prompt; ``logits[n, m]`` is one pair of responses, new shown first and new shown second."""
     refuse_not_finite(logits_NM2, prompt_ids)
-    return sigmoid((logits_NM2[..., 0] - logits_NM2[..., 1]) / 2).mean(axis=1)
+    return win_of_first(logits_NM2).mean(axis=1)
 
 
 def longer(new: HeldOut, opponent: HeldOut, prompt_ids: Sequence[str]) -> NDArray[np.float64]:

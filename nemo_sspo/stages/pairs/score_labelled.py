@@ -8,7 +8,7 @@ from nemo_sspo.artifacts.diagnostics import Calibration, ReliabilityBin
 from nemo_sspo.artifacts.sources.labelled import read_labelled
 from nemo_sspo.artifacts.tables import LABELLED
 from nemo_sspo.objective.oracle_bias import reliability
-from nemo_sspo.objective.win_rates import sigmoid
+from nemo_sspo.objective.win_rates import win_of_first
 from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.sampling.judging import both_orders, resources
@@ -35,7 +35,7 @@ def run(context: StageContext) -> None:
     logits_N2 = judged.logits_R.astype(np.float64).reshape(-1, 2)
     refuse_not_finite(logits_N2, [content_id(list(messages)) for messages in prompts])
     columns = {
-        "p_first": sigmoid((logits_N2[:, 0] - logits_N2[:, 1]) / 2),
+        "p_first": win_of_first(logits_N2),
         "label": [pair.label for pair in pairs],
         "truncated": judged.truncated_R.reshape(-1, 2).any(axis=1),
     }
