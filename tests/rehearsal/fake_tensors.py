@@ -58,14 +58,17 @@ class FakeGpu(TorchDispatchMode):
         FakeTensor.tolist = lambda tensor: self.to_list(tensor)
         self._higher_order = higher_order
         self._values = WeakIdKeyDictionary()
+        self._lifted: list[bool] = []
 
     def __enter__(self) -> FakeGpu:
         # Else `torch.tensor(..., device="cuda")` makes a real one without asking the mode.
+        self._lifted.append(torch._C._only_lift_cpu_tensors())
         torch._C._set_only_lift_cpu_tensors(True)
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        torch._C._set_only_lift_cpu_tensors(False)
+        # What it was before: the mode enters itself once more for operators that it takes apart.
+        torch._C._set_only_lift_cpu_tensors(self._lifted.pop())
         super().__exit__(*error)
 
     # --- values ------------------------------------------------------------------------------------------------------
@@ -154,6 +157,8 @@ class FakeGpu(TorchDispatchMode):
                 return None
             with _disable_current_modes():
                 return args[0].copy_(self.on_host(args[1]))
+        if func is _aten.split.Tensor and args[0].shape[args[2] if len(args) > 2 else 0] == 0:
+            return [args[0].view_as(args[0])]  # `FakeTensorMode` fails where there is nothing to split
         if name in ("_pin_memory", "is_pinned"):
             return args[0] if name == "_pin_memory" else True
         return None

@@ -10,6 +10,7 @@ import torch
 from megatron.core.dist_checkpointing import state_dict_utils, validation
 from megatron.core.dist_checkpointing.strategies import fully_parallel
 from torch import nn
+from torch.distributed.checkpoint import default_planner
 from torch.utils._python_dispatch import _disable_current_modes
 
 from nemo_sspo.megatron.batches import microbatch_plan
@@ -35,9 +36,20 @@ def pretend(case: Case) -> None:
     if case.checkpoint is None:
         strategy.load_policy = _adapt_only
         training.save_weights = _save_nothing
-    # One rank cannot know which parts of a tensor the others save: `tests/distributed` has all of them.
+    _save_and_load_alone()
+
+
+def _save_and_load_alone() -> None:
+    """One rank cannot know which parts of a tensor the others save: `tests/distributed` has all of them."""
     for module in (state_dict_utils, fully_parallel, validation):
         module.validate_sharding_integrity = lambda *_, **__: None
+    # Of one plan torch checks all but this: that the parts make up the whole.
+    validate = default_planner._validate_global_plan
+    default_planner._validate_global_plan = lambda plans, metadata: validate(plans[:1], metadata)
+    # Replicas would save a share each of what they all hold. Here the first one, which resumes, saves all of it.
+    fully_parallel.FullyParallelSaveStrategyWrapper.apply_saving_parallelization = lambda *_: None
+    # They do load a share each; of objects the first replica loads all, and the others have none to add.
+    fully_parallel.exchange_loaded_objects_gather_object = lambda loaded: loaded
 
 
 def _leave_parameters(module: nn.Module, function: Callable[..., Any], recurse: bool = True) -> nn.Module:
