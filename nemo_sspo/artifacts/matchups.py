@@ -1,4 +1,4 @@
-"""Whom the policy of an iteration meets, and by which names an evaluation counts it."""
+"""Opponents of each iteration's policy, by the names that an evaluation gives them."""
 
 
 def opponents(iteration: int) -> dict[str, int]:

@@ -14,7 +14,7 @@ from nemo_sspo.artifacts.tables import ROLLOUTS, SCORES
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.runner.variables import set_defaults
-from nemo_sspo.stages.sampling.score import Tally, score_window
+from nemo_sspo.stages.sampling.score import ScoreSums, score_window
 
 BATCH_TOKENS = 1024
 
@@ -27,7 +27,7 @@ def main(run: Path) -> None:
     settings = experiment.oracle.model_copy(update={"precision": "float32", "batch_tokens": BATCH_TOKENS})
     prompts = ROLLOUTS.read(layout.artifact("rollout", 1, 0)).to_pylist()
     scored = SCORES.read(layout.artifact("score", 1, 0))
-    again = score_window(prompts, load_oracle(settings), Tally())
+    again = score_window(prompts, load_oracle(settings), ScoreSums())
     first, second = (np.array(table.column("logits").to_pylist()) for table in (scored, again))
     apart = np.abs(_win(first) - _win(second))[:, ~np.eye(first.shape[1], dtype=bool)]
     print(json.dumps({"largest": float(apart.max()), "mean": float(apart.mean()), "rows": apart.size}))

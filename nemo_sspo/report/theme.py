@@ -53,11 +53,6 @@ SERIES = tuple(LIGHT[f"series{number}"] for number in range(1, 7))
 """Line colours; told apart by lightness as well as by hue."""
 DIVERGING = [[0.0, LIGHT["low"]], [0.5, LIGHT["middle"]], [1.0, LIGHT["high"]]]
 """Colour scale around 1/2; the ink is readable on all of it."""
-TEXT_PAIRS = (
-    *((text, ground) for text in ("ink", "muted", "accent", "good", "warn", "bad") for ground in ("page", "paper")),
-    *(("ink", ground) for ground in ("low", "middle", "high")),
-)
-"""Which colours stand on which: each pair needs a contrast of 4.5 (WCAG 2.2, 1.4.3)."""
 
 
 def series(number: int) -> str:

@@ -24,7 +24,7 @@ from nemo_sspo.config.oracles import (
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.protocol import OracleResources, PreferenceOracle, Row
 from nemo_sspo.oracle.registry import ORACLES, load_oracle
-from nemo_sspo.stages.sampling.score import Tally, score_window
+from nemo_sspo.stages.sampling.score import ScoreSums, score_window
 from tests.oracle.judge_server import TEMPLATE, JudgeServer, with_logprobs
 from tests.oracle.tiny_pairrm import CANDIDATE_MAX, SOURCE_MAX
 from tests.oracle.tiny_reward_model import make_chat_model
@@ -210,4 +210,4 @@ def test_a_model_that_is_broken_is_refused_with_the_prompt(case: Case, monkeypat
 
         monkeypatch.setattr(oracle, "compare", plant)
         with pytest.raises(UserError, match=f"prompt {rows[1]['prompt_id']}: the oracle's logits are not finite"):
-            score_window(rows, oracle, Tally())
+            score_window(rows, oracle, ScoreSums())

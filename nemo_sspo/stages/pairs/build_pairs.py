@@ -36,13 +36,13 @@ _UNIT = 2.0**-40
 
 
 @dataclass
-class Tally:
+class PairSums:
     """Facts of the pairs over all shards, as sums: they take no memory of a run's size."""
 
     prompts: int = 0
     pairs: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    sums: Counter[str] = field(default_factory=Counter)
+    totals: Counter[str] = field(default_factory=Counter)
     """Over the pairs, of what is told as a mean, in units of `_UNIT`: whole numbers sum to the same in any order."""
 
     def add(self, supervision: PairSupervision, reasons: NDArray[np.str_]) -> None:
@@ -62,7 +62,7 @@ class Tally:
             "gate_moved_share": moved > MOVED,
         }
         for name, values in facts.items():
-            self.sums[name] += int(np.rint(values[keep] / _UNIT).astype(np.int64).sum())
+            self.totals[name] += int(np.rint(values[keep] / _UNIT).astype(np.int64).sum())
 
     def counts(self) -> dict[str, int | float | str | None]:
         """Counts and means for the summary; means are None without pairs."""
@@ -70,27 +70,27 @@ class Tally:
             "prompts": self.prompts,
             "pairs": self.pairs,
             **{f"dropped_{reason}": self.dropped[reason] for reason in REASONS},
-            **{name: total * _UNIT / self.pairs if self.pairs else None for name, total in self.sums.items()},
+            **{name: total * _UNIT / self.pairs if self.pairs else None for name, total in self.totals.items()},
         }
 
 
 def run(context: StageContext) -> None:
     """Publish pairs.parquet and dropped.parquet of all shards."""
     shards = list(zip(context.inputs["rollout"], context.inputs["score"], context.inputs["embed"], strict=True))
-    tally, path, prompt_ids = Tally(), context.output.path, []
+    sums, path, prompt_ids = PairSums(), context.output.path, []
     with (
         PAIRS.writer(path) as pairs,
         DROPPED.writer(path) as dropped,
     ):
         for done, shard in enumerate(shards):
             context.progress.update(done, len(shards), unit="shards")
-            prompt_ids.append(_write_shard(context, shard, pairs, dropped, tally))
+            prompt_ids.append(_write_shard(context, shard, pairs, dropped, sums))
     _refuse_repeated(prompt_ids)
     context.progress.update(len(shards), len(shards), unit="shards")
-    context.output.rows = tally.pairs
-    context.output.counts |= tally.counts() | _judged_by(context)
-    if not tally.pairs:
-        raise UserError(f"build_pairs: no pair is left of {tally.prompts} prompts ({dict(tally.dropped)})")
+    context.output.rows = sums.pairs
+    context.output.counts |= sums.counts() | _judged_by(context)
+    if not sums.pairs:
+        raise UserError(f"build_pairs: no pair is left of {sums.prompts} prompts ({dict(sums.dropped)})")
 
 
 def _judged_by(context: StageContext) -> dict[str, str]:
@@ -104,7 +104,7 @@ def _write_shard(
     artifacts: tuple[Artifact, Artifact, Artifact],
     pairs: pq.ParquetWriter,
     dropped: pq.ParquetWriter,
-    tally: Tally,
+    sums: PairSums,
 ) -> NDArray[np.bytes_]:
     """Append a shard's pairs and dropped prompts, and return its prompt ids.
 
@@ -114,7 +114,7 @@ def _write_shard(
     shard = join_shard(*artifacts, context.experiment.judging)
     supervision = supervise(shard, settings, gate, bind(gate, GATE_WEIGHTS))
     reasons = drop_reasons(shard, supervision, settings)
-    tally.add(supervision, reasons)
+    sums.add(supervision, reasons)
     pairs.write_table(pair_table(shard, supervision, np.flatnonzero(reasons == "")))
     dropped.write_table(dropped_table(shard, reasons))
     return shard.prompt_ids.to_numpy(zero_copy_only=False).astype(np.bytes_)

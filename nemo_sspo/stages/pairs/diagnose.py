@@ -52,30 +52,30 @@ def run(context: StageContext) -> None:
     experiment = context.experiment
     shards = list(zip(context.inputs["rollout"], context.inputs["score"], context.inputs["embed"], strict=True))
     prompts = sum(score.manifest.rows for _, score, _ in shards)
-    tally = Tally(experiment.gate, experiment.seed, prompts)
+    sums = DiagnosticSums(experiment.gate, experiment.seed, prompts)
     for done, (rollout, score, embed) in enumerate(shards):
         context.progress.update(done, len(shards), unit="shards")
-        tally.add(join_shard(rollout, score, embed, experiment.judging), context)
+        sums.add(join_shard(rollout, score, embed, experiment.judging), context)
     context.progress.update(len(shards), len(shards), unit="shards")
 
     labelled = context.inputs.get("score_labelled")
     facts = Diagnostics(
         iteration=context.iteration,
-        prompts=tally.prompts,
-        responses_per_prompt=tally.k,
-        response_pairs=tally.pairs,
-        similarity_margin=tally.gate_tables(),
-        oracle=tally.oracle_bias(),
-        duplicates=tally.duplicates(),
+        prompts=sums.prompts,
+        responses_per_prompt=sums.k,
+        response_pairs=sums.pairs,
+        similarity_margin=sums.gate_tables(),
+        oracle=sums.oracle_bias(),
+        duplicates=sums.duplicates(),
         targets=target_histograms(PAIRS.open(context.input("build_pairs").path)),
         calibration=calibration_of(LABELLED.read(labelled[0].path)) if labelled else None,
-        collapse=tally.collapse(),
+        collapse=sums.collapse(),
     )
     (context.output.path / DIAGNOSTICS).write_text(facts.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    COMPARISONS.write(context.output.path, tally.sample.columns)
-    context.output.rows = tally.prompts
+    COMPARISONS.write(context.output.path, sums.sample.columns)
+    context.output.rows = sums.prompts
     context.output.counts |= {
-        "response_pairs": tally.pairs,
+        "response_pairs": sums.pairs,
         "order_flip_share": facts.oracle.order_flip_share,
         "intransitive_share": facts.oracle.intransitive_share,
         "near_duplicate_share": facts.collapse.near_duplicate_share,
@@ -126,7 +126,7 @@ class _GateSums:
         )
 
 
-class Tally:
+class DiagnosticSums:
     """Sums over the shards of an iteration."""
 
     def __init__(self, gate: Gate, seed: int, prompts: int) -> None:

@@ -31,7 +31,7 @@ def run(context: StageContext) -> None:
     context.progress.update(0, total, unit="prompts", note="loading the oracle")
     oracle = oracle_of(context, rows=_rows(rollouts.metadata))
 
-    tally, read = Tally(), reader(context.experiment.judging, context.input("rollout"))
+    sums, read = ScoreSums(), reader(context.experiment.judging, context.input("rollout"))
     started = time.monotonic()
     columns = ["prompt_id", "prompt", "messages", _RESPONSE_ID, "responses.list.element.text"]
     with SCORES.writer(context.output.path) as writer:
@@ -41,11 +41,11 @@ def run(context: StageContext) -> None:
             def report(done: int, scored: int = scored) -> None:
                 context.progress.update(min(scored + done, total), total, unit="prompts")
 
-            writer.write_table(score_window(_judged(batch.to_pylist(), read), oracle, tally, report))
+            writer.write_table(score_window(_judged(batch.to_pylist(), read), oracle, sums, report))
             context.output.rows += batch.num_rows
     seconds = time.monotonic() - started
-    context.output.counts |= tally.counts(prompts=total)
-    context.output.timings |= {"scoring_seconds": seconds, "pairs_per_second": tally.rows / seconds}
+    context.output.counts |= sums.counts(prompts=total)
+    context.output.timings |= {"scoring_seconds": seconds, "pairs_per_second": sums.rows / seconds}
 
 
 def _judged(prompts: list[dict], read: Callable[[str], str]) -> list[dict]:
@@ -64,7 +64,7 @@ def _rows(metadata: pq.FileMetaData) -> int:
     return responses * (responses - metadata.num_rows) // max(1, metadata.num_rows)
 
 
-class Tally:
+class ScoreSums:
     """Sums over the windows of a shard."""
 
     def __init__(self) -> None:
@@ -85,7 +85,10 @@ class Tally:
 
 
 def score_window(
-    prompts: Sequence[dict], oracle: PreferenceOracle, tally: Tally, report: Callable[[int], None] = lambda done: None
+    prompts: Sequence[dict],
+    oracle: PreferenceOracle,
+    sums: ScoreSums,
+    report: Callable[[int], None] = lambda done: None,
 ) -> pa.Table:
     """Score prompts (rows of a rollouts table) in one call of the oracle.
 
@@ -108,11 +111,11 @@ def score_window(
     logits_NKK = np.zeros((len(prompts), k, k), dtype=np.float32)
     logits_NKK[:, first, second] = logits
     truncated_N = preferences.truncated_R.reshape(logits.shape).sum(axis=1, dtype=np.int32)
-    tally.rows += len(rows)
-    tally.unique_rows += preferences.unique_rows
-    tally.facts.update(preferences.facts)
-    tally.truncated_rows += int(truncated_N.sum())
-    tally.order_gap += float(np.abs(logits_NKK + logits_NKK.swapaxes(1, 2))[:, first, second].sum(dtype=np.float64))
+    sums.rows += len(rows)
+    sums.unique_rows += preferences.unique_rows
+    sums.facts.update(preferences.facts)
+    sums.truncated_rows += int(truncated_N.sum())
+    sums.order_gap += float(np.abs(logits_NKK + logits_NKK.swapaxes(1, 2))[:, first, second].sum(dtype=np.float64))
     return SCORES.of(
         {
             "prompt_id": [prompt["prompt_id"] for prompt in prompts],
