@@ -67,7 +67,8 @@ quickstart: environments assets
 doctor: environments assets
 	$(TRAIN)/bin/nemo-sspo doctor --run
 
-test: lint test-train test-loggers test-next-megatron test-kernels test-rollout test-report test-e2e test-slurm
+test: lint test-train test-loggers test-next-megatron test-kernels test-rehearsal test-rollout test-report test-e2e \
+	test-slurm
 
 # Transformer Engine's Python is for the rehearsal alone: without its compiled module no other process could import it.
 $(REHEARSAL)/.ready: requirements/rehearsal.txt
@@ -77,11 +78,12 @@ $(REHEARSAL)/.ready: requirements/rehearsal.txt
 	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -e .
 	touch $@
 
-# What passes on one rank of pretended H100s: planted faults, and quickstart-gpu in its layouts.
+# One rank at a time on pretended H100s: every pair of settings in tiny layouts, planted faults, quickstart-gpu.
 test-rehearsal: $(REHEARSAL)/.ready
-	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest $(addprefix tests/rehearsal/test_,faults.py quickstart_gpu.py)
+	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest \
+		$(addprefix tests/rehearsal/test_,covering.py tiny.py faults.py quickstart_gpu.py)
 
-# The covering set of layouts and the presets too, of which not every one passes yet.
+# The ranks of the presets too, against the figures that are committed.
 test-rehearsal-all: $(REHEARSAL)/.ready
 	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest tests/rehearsal
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tests.rehearsal.counters import Counters
@@ -48,6 +48,8 @@ class Ledger:
     before: dict[str, int]
     """Bytes by kind before the first step."""
     steps: list[Step]
+    resumed: list[Step] = field(default_factory=list)
+    """Steps of a second attempt, which began with a state that this one saved."""
 
     @property
     def peak_bytes(self) -> int:
@@ -58,7 +60,8 @@ class Ledger:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Ledger:
-        return cls(**{**values, "steps": [Step(**step) for step in values["steps"]]})
+        steps = {name: [Step(**step) for step in values.get(name, [])] for name in ("steps", "resumed")}
+        return cls(**values | steps)
 
 
 def by_kind(counts: Counter[Any]) -> dict[str, int]:

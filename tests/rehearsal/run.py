@@ -8,6 +8,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def rehearse(case: Case, plant: Callable[[], None] | None = None) -> Ledger:
         in_fork(lambda: _reference(case, Path(directory)))
         ledger = in_fork(lambda: _train(case, Path(directory), plant))
         if case.rank == 0:
-            in_fork(lambda: _resume(case, Path(directory)))
+            ledger = replace(ledger, resumed=in_fork(lambda: _resume(case, Path(directory))).steps)
         return ledger
 
 
@@ -150,15 +151,13 @@ def _reference(case: Case, directory: Path) -> None:
             raise
 
 
-def _resume(case: Case, directory: Path) -> None:
+def _resume(case: Case, directory: Path) -> Ledger:
     """A second attempt, with the state that the first one saved."""
     from nemo_sspo.megatron.nemo import resume
-    from nemo_sspo.megatron.nemo.training import train_rank
 
-    job = job_of(case, directory)
-    if resume.latest_state(job.scratch) is None:
+    if resume.latest_state(job_of(case, directory).scratch) is None:
         raise RuntimeError("no state was saved to resume from")
-    on_fake_gpu(case, lambda: train_rank(job))
+    return _train(case, directory, None)
 
 
 def on_fake_gpu(case: Case, function: Callable[[], Any]) -> None:

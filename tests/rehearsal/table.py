@@ -92,13 +92,12 @@ Calls of a process group by operation and group, and what the rank hands over, i
 {sent}
 ## Reached, and not reached
 Two steps of training were executed on ranks of PP, VPP, TP with SP, CP, DP overlapped, packed rows, shared prompts,
-FP8 by tensor and by block, recomputation, LoRA and both heads. Loading an imported policy, reference log-probs, a
-state saved in the background, the final checkpoint and resuming from the state: in 8 layouts of 18 (below).
+FP8 by tensor and by block, recomputation, LoRA and both heads: every pair of these settings stands in one of a few tiny
+layouts. Each of these also loads an imported policy, computes reference log-probs, saves a state in the background and
+the final checkpoint; a rank that is the first one resumes from the state, and its step takes what it took before.
 
-`make test-rehearsal` runs what passes: the planted faults, and `experiment=quickstart-gpu` on one GPU and on the first
-and last of four, in bf16 and FP8. `make test-rehearsal-all` adds the presets' ranks against the figures above, and a
-pairwise-covering set of 18 layouts that save and resume, of which 8 pass. Neither is part of
-`make test`.
+`make test` has them, the planted faults, and `experiment=quickstart-gpu` on one GPU and on the first and last of four,
+in bf16 and FP8 (`make test-rehearsal`). `make test-rehearsal-all` adds the presets' ranks against the figures above.
 
 Not reached: the insides of kernels (Transformer Engine's compiled module, cuDNN, Triton, flex-attention's, NCCL, Apex)
 and what float tensors hold: a float that the host reads is 1. One rank runs at a time, so what ranks say to each other

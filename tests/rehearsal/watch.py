@@ -20,6 +20,7 @@ class Watch(pl.Callback):
 
     def __init__(self, key: str) -> None:
         self._key = key
+        self._first_step = 0
         self._microbatches = 0
         self._before: dict[str, int] = {}
         self._steps: list[Step] = []
@@ -35,6 +36,7 @@ class Watch(pl.Callback):
         # What lies in reference cycles is freed between steps, at the same place in every process, whatever ran before.
         gc.disable()
         gc.collect()
+        self._first_step = trainer.global_step
         self._classify(trainer)
         self._before = by_kind(counters.memory.live)
 
@@ -56,7 +58,7 @@ class Watch(pl.Callback):
 
     def _end_step(self, trainer: pl.Trainer) -> None:
         """After all callbacks of the step before."""
-        if trainer.global_step > len(self._steps):
+        if trainer.global_step > self._first_step + len(self._steps):
             gc.collect()
             self._classify(trainer)
             counters.memory.settle()

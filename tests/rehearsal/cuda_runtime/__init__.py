@@ -7,6 +7,7 @@ those of a GPU. Nothing is computed: whoever launches a kernel here gets garbage
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -22,6 +23,8 @@ def build() -> None:
     for source, library in ((_HERE / "cudart.c", _RUNTIME), (_HERE / "driver.c", _DRIVER)):
         if library.exists() and library.stat().st_mtime >= source.stat().st_mtime:
             continue
+        if shutil.which("gcc") is None:
+            raise SystemExit("gcc: not here; install it, the rehearsal compiles its stand-in for the CUDA runtime")
         _BUILD.mkdir(exist_ok=True)
         draft = library.with_suffix(f".{os.getpid()}")
         flags = ["-shared", "-fPIC", "-O1", *(f"-I{folder}" for folder in _headers())]
