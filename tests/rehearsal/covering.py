@@ -29,11 +29,13 @@ def coverable(rows: Iterable[Row]) -> set[Pair]:
 
 def covering_rows(rows: Sequence[Row]) -> list[Row]:
     """Valid combinations that have every pair that any has: each time the one with most that are still missing."""
-    with_pairs = [(row, pairs_in(row)) for row in rows]
-    missing = coverable(rows)
+    bits: dict[Pair, int] = {}
+    # A row's pairs as the bits of a number, which are soon counted.
+    masks = [sum(1 << bits.setdefault(pair, len(bits)) for pair in pairs_in(row)) for row in rows]
+    missing = (1 << len(bits)) - 1
     chosen: list[Row] = []
     while missing:
-        best, found = max(with_pairs, key=lambda item: len(item[1] & missing))
-        chosen.append(best)
-        missing -= found
+        best = max(range(len(rows)), key=lambda index: (masks[index] & missing).bit_count())
+        chosen.append(rows[best])
+        missing &= ~masks[best]
     return chosen
