@@ -28,7 +28,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: environments assets quickstart test test-train test-loggers test-next-megatron test-kernels test-rollout \
 	test-312 test-312-megatron test-rehearsal test-rehearsal-all rehearse rehearse-all test-report test-e2e test-slurm \
 	test-gpu doctor doctor-gpu ledger-gpu check-gpu lint format pins check-pins \
-	check-image parity bench bench-pairrm bench-gates bench-gpu clean
+	check-image parity bench bench-pairrm bench-gates bench-gpu clean test-rehearsal-figures
 
 # These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
 quickstart doctor test test-train test-loggers test-next-megatron test-rollout test-312 test-e2e bench: \
@@ -94,6 +94,11 @@ rehearse: $(REHEARSAL)/.ready
 # Whole batches of the presets and all combinations of the tiny cases, for hours; goes on where it was stopped.
 rehearse-all: $(REHEARSAL)/.ready
 	$(REHEARSAL)/bin/python -m tests.rehearsal -m tests.rehearsal.table --all
+
+# One rank of each preset against its committed figures, what a step sends against its formula, names of weights.
+test-rehearsal: test-rehearsal-figures
+test-rehearsal-figures: $(REHEARSAL)/.ready
+	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest $(addprefix tests/rehearsal/test_,presets.py traffic.py checkpoint_keys.py)
 
 # On the Python that NGC's images have, without a GPU in sight.
 test-312-megatron: $(REHEARSAL)/.ready
