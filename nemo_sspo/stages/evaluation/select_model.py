@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from nemo_sspo.artifacts.layout import SELECTION as SELECTION_FILE
+from nemo_sspo.artifacts.layout import SELECTION
 from nemo_sspo.artifacts.selection import Selection, policy_name
 from nemo_sspo.artifacts.tables import CANDIDATES
 from nemo_sspo.errors import UserError
@@ -46,7 +46,7 @@ def run(context: StageContext) -> None:
         for step, candidate, wins_N in zip(steps, candidates, wins, strict=True)
     ]
     selection = _selection(context, contenders, before)
-    (context.output.path / SELECTION_FILE).write_text(selection.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (context.output.path / SELECTION).write_text(selection.model_dump_json(indent=1) + "\n", encoding="utf-8")
     CANDIDATES.write(context.output.path, _table(prompt_ids, contenders))
     context.output.rows = len(prompt_ids)
     context.output.counts |= asked
