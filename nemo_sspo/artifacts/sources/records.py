@@ -45,7 +45,7 @@ def read_records(source: str, columns: Sequence[str], *, setting: str) -> Iterat
     """Read a source record by record.
 
     Args:
-        source: a file, a directory (`source_files` tells what is read of it), or a data set ``owner/name`` or
+        source: a file, a directory (`source_files` chooses what is read of it), or a data set ``owner/name`` or
             ``owner/name:split``.
         columns: fields that the caller understands; others of a Parquet file are not read.
         setting: the configuration key it came from, for the messages.

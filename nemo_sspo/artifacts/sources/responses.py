@@ -1,6 +1,6 @@
 """Read prompts with responses that were made elsewhere, and say which line is wrong.
 
-A record holds a prompt as `prompt_source` reads it and either ``responses`` (a list) or ``chosen`` and ``rejected``. A
+A record holds a prompt as `prompts.py` reads it and either ``responses`` (a list) or ``chosen`` and ``rejected``. A
 response is text, or messages that end with the assistant's, the conversation before it included or not. It is finished
 unless ``finish_reasons`` (a list), or ``finish_reason_chosen`` and ``finish_reason_rejected``, say ``length`` of it.
 """

@@ -54,7 +54,7 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class RowShape:
-    """What a layout asks of lengths: context parallelism cuts each sequence into 2 x CP equal chunks, and sequence
+    """What a layout requires of lengths: context parallelism cuts each sequence into 2 x CP equal chunks, and sequence
     parallelism cuts each rank's part of the row into TP equal ones."""
 
     sequence_multiple: int = 1
@@ -111,7 +111,7 @@ class Microbatch:
     weight_P: Tensor  # float32: 1 / pairs of the global batch, 0 for a filler pair
     cu_seqlens: Tensor | None = None  # int32 [sequences + 1], packed only; of the whole row also under CP
     max_seqlen: int | None = None
-    part_bounds: Tensor | None = None  # int64 [3P + 1], shared prompts only, of the whole row: see `prompt_sharing.py`
+    part_bounds: Tensor | None = None  # int64 [3P + 1], only with shared prompts, of the whole row: `prompt_sharing.py`
 
     @property
     def num_responses(self) -> int:
@@ -149,7 +149,7 @@ def packed_microbatch(pairs: Sequence[PreferencePair], weights: Sequence[float],
 
 
 def shared_prompt_microbatch(pairs: Sequence[PreferencePair], weights: Sequence[float], shape: RowShape) -> Microbatch:
-    """All pairs in one row, each one's prompt once; see `prompt_sharing.py`. The row is one sequence to Megatron."""
+    """All pairs in one row, each one's prompt once; see `layers/prompt_sharing.py`. Megatron sees one sequence."""
     parts: list[_Sequence] = []
     for number, pair in enumerate(pairs):
         before_last = len(pair.prompt_ids) - 1

@@ -49,7 +49,7 @@ class MicrobatchPlan:
     train: Train
     parallel: Parallel
     token_multiple: int = 1
-    """Tokens of a row that a rank holds are a multiple of this; see `precision.token_multiple`."""
+    """Tokens of a row that a rank holds are a multiple of this; see `nemo/precision.py`."""
 
     @property
     def rows_per_microbatch(self) -> int:

@@ -47,7 +47,7 @@ def response_tokens(
     tp_group: ProcessGroup,
     sequence_parallel: bool,
 ) -> ResponseTokens:
-    """The positions whose response index is not negative; for the arguments see `head.response_logps`.
+    """The positions whose response index is not negative; for the arguments see `recompute.response_logps`.
 
     Backward, the gradient of `hidden_NH` is this rank's share, which is summed over TP (with sequence parallelism,
     reduce-scattered).

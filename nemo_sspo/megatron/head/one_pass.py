@@ -3,9 +3,9 @@
 Legend: S sequence, B rows, H hidden, V this rank's rows of the output weight, N response tokens of this rank ordered by
 response, C tokens of a tile, R responses of the microbatch.
 
-`head.py` computes a chunk's logits forward and again backward, because the loss's gradient is not known before every
-log-prob is. For a separable loss (`objective/separable.py`) it is known as soon as a response's own sum is. So whole
-responses are taken at a time, as many as fit into a tile of C tokens:
+`recompute.py` computes a chunk's logits forward and again backward, because the loss's gradient needs
+every log-prob. For a separable loss (`objective/separable.py`) a response's gradient needs only that response's sum. So
+this head takes whole responses, as many as fit into a tile of C tokens:
 
     logits_CV = h w^T  ->  sums  ->  slopes  ->  d logits_CV, in place  ->  d h = d logits w,  d w += d logits^T h
 
@@ -54,7 +54,7 @@ def one_pass_logps(
     softcap: float | None = None,
     slopes: Slopes | None = None,
 ) -> Tensor:
-    """`head.response_logps`, by tiles of whole responses: the same values and, for a loss with these slopes, gradients.
+    """`recompute.response_logps`, by tiles of whole responses: equal values and, given these slopes, equal gradients.
 
     Args:
         slopes: the gradient of the loss for each sum, up to one factor for all of them (Megatron scales losses);
@@ -230,7 +230,7 @@ def _factor(grad_R: Tensor, slope_R: Tensor) -> Tensor:
     slope, grad = (values_R.gather(0, leading).squeeze(0) for values_R in (slope_R, grad_R))
     factor = torch.where(slope == 0, 0.0, grad / slope)
     is_multiple = (grad_R - factor * slope_R).abs().amax() <= _SLOPE_TOLERANCE * grad_R.abs().amax()
-    # What is not a number passes: the step's own check of the gradients tells it better.
+    # NaN and Inf pass here: the step's own check of the gradients reports them more precisely.
     torch._assert_async(
         is_multiple | ~grad_R.isfinite().all(),
         "the one-pass head got a gradient that its slopes did not foretell: the loss couples the two responses of a "

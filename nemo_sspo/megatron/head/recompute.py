@@ -3,7 +3,7 @@
 Legend: S sequence, B rows, H hidden, V this rank's rows of the output weight, N selected (response) tokens of this
 rank, C tokens of a chunk, R responses of the microbatch.
 
-Only response tokens are scored, in chunks of C, whose logits are there one chunk at a time (`softmax_tile.py`).
+Only response tokens are scored, in chunks of C, whose logits exist one chunk at a time (`tile.py`).
 Backward computes them again (4 GEMMs in all) rather than keep them. The weight's gradient is summed over chunks in fp32
 and handed to autograd in the weight's dtype, from where Megatron's data-parallel hook adds it to `main_grad`.
 """
@@ -45,7 +45,7 @@ def response_logps(
         response_index_BS: which response in [0, R) the *label* belongs to; -1 for prompt and padding.
         vocab_size: rows with a global index >= vocab_size are padding and take no part in the softmax, as in HF.
         chunk_tokens: tokens whose logits exist at once, C.
-        softcap: logits are held between -softcap and softcap (`softmax_tile.py`); None leaves them as they are.
+        softcap: logits are held between -softcap and softcap (`tile.py`); None leaves them as they are.
 
     Gradients, as Megatron's schedules and DDP want them:
         TP: the hidden state's gradient is complete on every rank (summed over the group); with sequence parallelism it

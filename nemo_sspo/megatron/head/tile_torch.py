@@ -1,4 +1,4 @@
-"""`softmax_tile.TileMath` in plain torch, some rows of the tile at a time: fp32 of all of it would be a second tile.
+"""`tile.TileMath` in plain torch, a few rows at a time: the whole tile in fp32 would take a second tile of memory.
 
 Legend: P tokens of a part.
 """

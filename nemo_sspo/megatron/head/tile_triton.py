@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""`softmax_tile.TileMath` as two Triton kernels, both bound by memory: a tile is read once forward, once backward.
+"""`tile.TileMath` as two Triton kernels, both bound by memory: a tile is read once forward, once backward.
 
 Forward a program walks along one row in blocks, with a running maximum; a sum that it has outgrown is scaled down, so
 that no second read is needed. There are many times more rows than a GPU has multiprocessors: none is cut, and nothing
@@ -7,7 +7,7 @@ is added atomically. Backward every block of every row is a program of its own.
 
 A row's address is computed in 64 bits: a tile may have more than 2^31 elements. Loads and stores end at a multiple of
 16 columns, so that they stay 16 bytes wide at any vocabulary; what lies there beyond the last column is the tile's own
-alignment (`head_parts.logits_tile`): left out of the sums, set to 0 by the gradient, and read by nobody.
+alignment (`common.logits_tile`): the sums leave it out, the gradient sets it to 0, and nothing reads it.
 """
 
 from __future__ import annotations

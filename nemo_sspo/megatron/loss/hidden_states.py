@@ -73,7 +73,7 @@ def output_weight(model: nn.Module) -> Tensor:
 
 
 def model_inputs(microbatch: Microbatch) -> dict[str, Any]:
-    """Arguments of `GPTModel.forward`. There is no attention mask: see `microbatch.py` and `attention_mask.py`."""
+    """Arguments of `GPTModel.forward`. No attention mask: see `batches/microbatch.py`, `layers/attention_mask.py`."""
     inputs: dict[str, Any] = {
         "input_ids": microbatch.tokens_BS,
         "position_ids": microbatch.position_ids_BS,
@@ -84,7 +84,7 @@ def model_inputs(microbatch: Microbatch) -> dict[str, Any]:
             qkv_format="thd",
             cu_seqlens_q=microbatch.cu_seqlens,
             cu_seqlens_kv=microbatch.cu_seqlens,
-            # The true maximum: the rope table's length, from which Megatron also tells how to index it.
+            # The true maximum: it sets the rope table's length, and Megatron derives from it how to index it.
             max_seqlen_q=microbatch.max_seqlen,
             max_seqlen_kv=microbatch.max_seqlen,
             part_bounds=microbatch.part_bounds,

@@ -9,7 +9,7 @@ the pairs of the global batch, whatever the microbatch size, packing or an uneve
 Megatron then changes what the loss function returns: a (loss, metrics) 2-tuple is multiplied by CP and divided by the
 number of microbatches of the rank (pipeline_parallel/schedules.py), and data parallelism averages gradients over
 DP x CP ranks. `schedule_loss` undoes the two divisions that are too many; x CP and the average over CP cancel, because
-each CP rank's gradients are its own tokens' part (see `head.py`), so the gradient is exactly that of the mean.
+each CP rank's gradients are its own tokens' part (see `head/recompute.py`): the gradient is exactly that of the mean.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ class HeadLayout:
     tp_group: ProcessGroup
     cp_group: ProcessGroup | None
     one_pass: bool = False
-    """Compute gradients while the logits exist (`one_pass_head.py`): for separable losses only."""
+    """Compute gradients while the logits exist (`head/one_pass.py`): for separable losses only."""
     softcap: float | None = None
-    """Bound of the logits (see `softmax_tile.py`)."""
+    """Bound of the logits (see `head/tile.py`)."""
 
     @property
     def sequence_groups(self) -> tuple[ProcessGroup, ...]:

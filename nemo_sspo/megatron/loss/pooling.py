@@ -27,9 +27,9 @@ def pool_responses(
 
     Args:
         hidden_SBH: input of the output layer; under sequence parallelism this rank's [S / TP, B, H].
-        pooled_index_BS: token coordinates (see `microbatch.py`): which response the token *at* a position is pooled
-            into, or -1. `Microbatch.last_token_index_BS` pools the last token, `token_response_index_BS` the mean.
-            Under context parallelism the local slice; under sequence parallelism still the whole of it.
+        pooled_index_BS: token coordinates (see `batches/microbatch.py`): the response into which the token *at* a
+            position is pooled, or -1. `Microbatch.last_token_index_BS` pools the last token, `token_response_index_BS`
+            the mean. Under context parallelism the local slice; under sequence parallelism still the whole of it.
 
     A token's state is read on the rank that owns the token and nowhere else. Sums over ranks (TP under sequence
     parallelism, and CP) all-reduce forward and pass the gradient on unchanged, because every rank of the group goes on

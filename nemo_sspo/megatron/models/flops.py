@@ -89,7 +89,8 @@ class ModelFlops:
     def of_step(self, pairs: Iterable[tuple[int, int, int]], *, shares_prompts: bool) -> StepWork:
         """The work of a global batch, given each pair's tokens of prompt, chosen and rejected response.
 
-        A shared prompt is computed once but for its last token, which each response begins with (`prompt_sharing.py`).
+        A shared prompt is computed once, except its last token: each response begins with it
+        (`layers/prompt_sharing.py`).
         """
         tokens = flops = 0
         for prompt, chosen, rejected in pairs:

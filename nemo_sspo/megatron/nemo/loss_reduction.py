@@ -1,6 +1,6 @@
 """NeMo's two hooks behind the forward pass: what becomes of a microbatch's output, and of a step's.
 
-Only the last pipeline stage runs them. The mathematics is in `preference_loss.py` and, below that, in `objective/`.
+Only the last pipeline stage runs them. The mathematics is in `loss/loss.py` and, below that, in `objective/`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class PreferenceLossReduction(_HeadReduction):
         layout: HeadLayout,
         numbers: StepNumbers,
     ) -> None:
-        """`repulsion_weight` gives lambda at a 0-based optimizer step; `numbers` is told which pairs have none."""
+        """`repulsion_weight` gives lambda at a 0-based optimizer step; `numbers` records pairs with NaN or Inf."""
         super().__init__(layout)
         self.numbers = numbers
         self.objective = objective

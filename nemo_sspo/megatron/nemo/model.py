@@ -49,15 +49,15 @@ class SSPOModel(GPTModel):
         """
         Args:
             config: architecture, layer spec and precision.
-            weights: checkpoint (see `checkpoint.py`) that the model starts from; `PolicyStrategy` loads it.
+            weights: checkpoint (see `checkpoints/weights.py`) that the model starts from; `PolicyStrategy` loads it.
             vocab_size: tokens of the vocabulary, without padding.
             head_chunk_tokens: response tokens whose logits exist at once.
-            head: when the gradient of the log-probs is computed; see `head_choice.py`.
+            head: when the gradient of the log-probs is computed; see `head/choice.py`.
             objective: what to optimize; only training needs it, as the next two.
             repulsion_weight: lambda at a 0-based optimizer step.
             optim: optimizer and learning-rate schedule.
             adapters: what to train in place of the weights, which are frozen then.
-            numbers: who keeps which pairs have values that are no numbers.
+            numbers: records which pairs have NaN or Inf.
         """
         super().__init__(config, optim=optim)
         self.weights = weights
@@ -71,7 +71,7 @@ class SSPOModel(GPTModel):
 
     @property
     def vp_stage(self) -> int | None:
-        """Which of its rank's chunks this is. NeMo asks before a pass that only evaluates, and dies without it."""
+        """Which of its rank's chunks this is. NeMo reads it before evaluation and crashes without it."""
         return getattr(self.module, "vp_stage", None)
 
     @override

@@ -94,8 +94,8 @@ def trainer(
         num_nodes=parallel.world_size // local,
         max_steps=-1 if max_steps is None else max_steps,
         strategy=strategy(parallel, precision, trains=max_steps is not None),
-        # A rank's place by the names that torchrun gives it, and `ranks.py` where another starts it. Lightning would
-        # read Slurm's or MPI's wherever it finds a trace of them.
+        # A rank's place by the names that torchrun gives it, or by `runtime/ranks.py` otherwise. Lightning would
+        # read Slurm's or MPI's variables wherever it finds any of them.
         plugins=[precision_plugin(precision), TorchElasticEnvironment()],
         limit_val_batches=0,
         num_sanity_val_steps=0,

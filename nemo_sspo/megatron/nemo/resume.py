@@ -1,7 +1,7 @@
 """State to resume a killed training step from: weights, optimizer, schedule and position, in the step's scratch.
 
-Every file of a state has a digest (`state_files.py`). All are verified before one is loaded, each rank a share; a state
-that is damaged is set aside, and the one before it is taken.
+Every file of a state has a digest (`checkpoints/state_files.py`). All files are verified before one is loaded, a
+share on each rank. A damaged state is set aside, and training resumes from the one before it.
 
 NeMo's strategy writes and reads it (``torch_dist``); the pickled parts of it are this run's own, never a user's file.
 
