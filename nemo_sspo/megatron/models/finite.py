@@ -52,7 +52,7 @@ class StepNumbers:
         behind = [row for rows, _, squares in self._sound if not squares.isfinite().all() for row in rows]
         if behind:
             return f"the gradient of a microbatch of {self._ids(behind)} is not a number"
-        return f"this rank's pairs of the step: {self._ids(list(self._rows))}"
+        return f"no pair of this rank can be named as the cause; its pairs of the step: {self._ids(list(self._rows))}"
 
     def _ids(self, rows: Sequence[int]) -> str:
         names = [self._pair_ids[row] if row < len(self._pair_ids) else f"row {row}" for row in rows[:_NAMED]]

@@ -88,7 +88,8 @@ class StepLog(pl.Callback):
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        memory, is_sound = _over_ranks(_peak_memory(), all_finite(_trained(trainer)))
+        grad_norm = trainer.callback_metrics["grad_norm"].to(torch.cuda.current_device())
+        memory, is_sound = _over_ranks(_peak_memory(), all_finite([*_trained(trainer), grad_norm]))
         self._stop_at_what_is_no_number(trainer, is_sound)
         if not trainer.is_global_zero:
             return
@@ -106,13 +107,24 @@ class StepLog(pl.Callback):
         self._progress.update(step, trainer.max_steps, unit="steps", note=f"loss {record['loss']:.4g}")
 
     def _stop_at_what_is_no_number(self, trainer: pl.Trainer, is_sound: bool) -> None:
-        """Raise FloatingPointError on every rank before anything of the step is saved: its metrics and its weights."""
+        """Raise FloatingPointError on every rank before anything of the step is saved: its metrics, weights, gradients.
+
+        A gradient that is not finite may leave finite weights: clipping by an infinite norm multiplies all others by
+        zero, and an infinite second moment stops Adam's updates of a parameter for ever.
+        """
         where = f"train, step {trainer.global_step}, rank {dist.get_rank()}"
         if wrong := [name for name in MEANS if not math.isfinite(self._metrics[name])]:
             raise FloatingPointError(f"{where}: {wrong[0]} is {self._metrics[wrong[0]]}; {self._numbers}")
         if not is_sound:
-            found = first_not_finite((name, value.data) for name, value in _named(trainer) if value.requires_grad)
-            what = f"after the step the weights are no numbers: {found or 'those of another rank'}"
+            trained = [(name, value) for name, value in _named(trainer) if value.requires_grad]
+            norm = float(trainer.callback_metrics["grad_norm"])
+            if found := first_not_finite((name, value.data) for name, value in trained):
+                what = f"after the step the weights are no numbers: {found}"
+            elif math.isfinite(norm):
+                what = "after the step the weights are no numbers: those of another rank"
+            else:
+                found = first_not_finite((name, cast(Any, value).main_grad) for name, value in trained)
+                what = f"the gradient norm is {norm}: {found or 'no gradient of this rank is infinite by itself'}"
             raise FloatingPointError(f"{where}: {what}; {self._numbers}")
 
     @override

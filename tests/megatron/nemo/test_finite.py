@@ -30,8 +30,8 @@ _optimizer_step = MegatronStrategy.optimizer_step
 _forward = PreferenceLossReduction.forward
 
 
-def plant_after_megatrons_check(monkeypatch: pytest.MonkeyPatch, at_step: int) -> None:
-    """The gradients of one step become NaN on the last rank, behind Megatron's check of them."""
+def plant_after_megatrons_check(monkeypatch: pytest.MonkeyPatch, at_step: int, value: float = torch.nan) -> None:
+    """The gradients of one step become `value` on the last rank, behind Megatron's check of them."""
 
     def optimizer_step(self: MegatronStrategy, optimizer: Any, closure: Any, *args: Any, **kwargs: Any) -> Any:
         def closed() -> Any:
@@ -39,7 +39,7 @@ def plant_after_megatrons_check(monkeypatch: pytest.MonkeyPatch, at_step: int) -
             if self.trainer.global_step + 1 == at_step and self.trainer.global_rank == self.trainer.world_size - 1:
                 for chunk in self.megatron_parallel:
                     for buffer in chunk.buffers:
-                        buffer.grad_data.fill_(torch.nan)
+                        buffer.grad_data.fill_(value)
             return result
 
         return _optimizer_step(self, optimizer, closed, *args, **kwargs)
@@ -70,6 +70,25 @@ def test_gradients_that_turn_bad_behind_megatrons_check_are_not_kept(
     assert len(training.metrics_file.read_text().splitlines()) == at_step - 1
     expected = train(job(supervised, imported, tmp_path / "whole", parallel))
     assert train(training) == expected
+
+
+@LAYOUTS
+@pytest.mark.parametrize("clip_grad", [0.0, 1.0])
+def test_a_gradient_norm_that_overflows_ends_the_training_although_the_weights_stay_finite(
+    supervised: PairTable,
+    imported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    parallel: Parallel,
+    clip_grad: float,
+) -> None:
+    """Finite gradients whose squares are no fp32: Adam's second moment is infinite and its update zero, for ever."""
+    plant_after_megatrons_check(monkeypatch, 3, value=1e30)
+    training = job(supervised, imported, tmp_path, parallel, checkpoint_every_steps=1, clip_grad=clip_grad)
+    with pytest.raises(ForkedRanksError, match=r"(?s)train, step 3, rank .: the gradient norm is inf"):
+        train(training)
+    assert latest_state(training.scratch).name == "step_2"
+    assert not training.output.exists()
 
 
 @pytest.mark.parametrize(
