@@ -1,4 +1,4 @@
-"""Pairs against the policy that is to read them: every token has a row, every sequence is within the positions."""
+"""Check pairs against the policy: every token has an embedding row, every sequence is within the positions."""
 
 from __future__ import annotations
 

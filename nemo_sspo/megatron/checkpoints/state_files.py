@@ -25,7 +25,7 @@ _BESIDE = ".sha256"
 
 
 class _Hashed:
-    """A file that is written from its begin to its end, and hashed on the way."""
+    """A file that is written sequentially and hashed while it is written."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -86,7 +86,7 @@ def seal(folder: Path) -> None:
 
 
 def damage(folder: Path, *, share: int = 0, shares: int = 1) -> str | None:
-    """The first thing found wrong with one of `shares` parts of a folder's files; None where there is nothing.
+    """The first fault in one of `shares` parts of a folder's files; None if there is none.
 
     The index itself and the names and sizes of all files are looked at for every share. Parts are even in bytes.
     """
@@ -126,7 +126,7 @@ def _index_text(files: dict[str, dict[str, Any]]) -> str:
 
 
 def _share(sizes: dict[str, int], shares: int) -> list[list[str]]:
-    """Names in parts of about equal bytes: the largest first, each to the part that has least."""
+    """Names in parts of about equal bytes: the largest first, each to the smallest part so far."""
     parts: list[list[str]] = [[] for _ in range(shares)]
     loads = [0] * shares
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
@@ -153,7 +153,7 @@ def _write_durably(path: Path, text: str) -> None:
 
 
 def fsync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on disk."""
+    """Flush a file's content, or a folder's names, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

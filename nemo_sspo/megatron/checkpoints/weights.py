@@ -73,7 +73,7 @@ def forget_groups() -> None:
 
 def _sharded_state(module: MegatronModule) -> dict:
     state = module.sharded_state_dict(prefix=KEY_PREFIX, metadata=LAYOUT_METADATA)
-    # Transformer Engine's extra state (FP8 scales) is no weight: it is made anew, and other specs do not have it.
+    # Transformer Engine's extra state (FP8 scales) is not a weight: it is recreated, and other specs lack it.
     return {name: value for name, value in state.items() if not name.endswith("_extra_state")}
 
 
@@ -98,7 +98,7 @@ def save_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
 def make_index_canonical(index: Path) -> None:
     """Rewrite the index so that equal weights give equal bytes, whatever wrote them and when.
 
-    Raises RuntimeError when the writers answered for other tensors than were saved.
+    Raises RuntimeError when the writers reported other tensors than were saved.
     """
     metadata = pickle.loads(index.read_bytes())  # written by this process a moment ago
     _require_its_own_places(index, metadata)

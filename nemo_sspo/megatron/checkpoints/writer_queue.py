@@ -28,7 +28,7 @@ class WriterQueue:
         self._queue = manager.Queue()  # keeps the manager
 
     def put(self, answer: Any) -> None:
-        """Send an answer of any size; nobody has to be reading."""
+        """Send an answer of any size; no reader needs to wait for it."""
         self._queue.put(pickle.dumps(answer))
 
     def get_nowait(self) -> Any:

@@ -1,4 +1,4 @@
-"""Who sees whom in a row: every token has a part and a position, and every attention here takes its mask from them.
+"""Which tokens attend to which: every token of a row has a part and a position, and all masks are made from these.
 
 Legend: S this rank's queries, T tokens of the whole row; Q and K blocks of queries and of keys.
 
@@ -7,8 +7,8 @@ Legend: S this rank's queries, T tokens of the whole row; Q and K blocks of quer
     shared   pair p is three: its prompt 3 p, its responses 3 p + 1 and 3 p + 2; see `prompt_sharing.py`
 
 A query sees the keys of its own part, and of its pair's prompt, that are no later than itself and no further back than
-the window. Positions are compared, never places in the row: so it does not matter which tokens a context-parallel rank
-holds, nor in which order they were gathered. Nothing here is of size S x T, but for `dense`.
+the window. Masks compare positions, never places in the row: so it does not matter which tokens a context-parallel rank
+holds, nor in which order they were gathered. Only `dense` has size S x T.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class AttentionMask:
 
     @cached_property
     def block_mask(self) -> BlockMask:
-        """For flex-attention, over `padded_length`s of queries and keys; what is padded sees nothing and is not seen.
+        """For flex-attention, over `padded_length`s of queries and keys; padding neither attends nor is attended to.
 
         Blocks are compared token by token, a few rows of them at a time: that is exact for any parts and windows, and
         holds no [S, T] in memory.
@@ -119,9 +119,9 @@ class AttentionMask:
 def padded_length(length: int) -> int:
     """The next of few lengths, four an octave, each a multiple of BLOCK: at most a quarter longer beyond 4 blocks.
 
-    The rows of every step have another length, and flex-attention is compiled for each anew. Dynamic lengths are not
-    relied on: versions of torch have fixed them in their checks of a mask (pytorch/pytorch#189952). Other lengths than
-    multiples of 128 gave gradients that are not numbers where scores were changed too (pytorch/pytorch#153799).
+    Row lengths differ between steps, and flex-attention is compiled for each length. Dynamic lengths are not
+    reliable: some versions of torch turn them into constants when they check a mask (pytorch/pytorch#189952). Lengths
+    that are not multiples of 128 gave NaN gradients with modified scores (pytorch/pytorch#153799).
     """
     blocks = -(-length // BLOCK)
     step = 1 << max(0, (blocks - 1).bit_length() - 3)
@@ -136,10 +136,10 @@ def _blocks_in_front(is_chosen_QK: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(eq=False)
 class PackedRow(PackedSeqParams):
-    """Megatron's description of a packed row, from which the attention of this package also learns who sees whom.
+    """Megatron's description of a packed row, from which this package's attention also derives its mask.
 
-    Megatron hands the same object to every layer, and again to those that are computed a second time: what is worked
-    out from it is kept in it, once a microbatch.
+    Megatron hands the same object to every layer, and again to recomputed layers, so it caches what is derived from
+    it: once a microbatch.
     """
 
     part_bounds: Tensor | None = None

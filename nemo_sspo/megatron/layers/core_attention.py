@@ -1,4 +1,4 @@
-"""Core attention for what Megatron's and Transformer Engine's have no kernel: any mask of parts, and capped logits.
+"""Core attention where Megatron and Transformer Engine have no kernel: any mask of parts, and capped logits.
 
 Legend: S this rank's positions of a row, T positions of the whole row, B rows, N heads, G key-value heads, D head size.
 """
@@ -71,8 +71,8 @@ class CoreAttention(MegatronModule):
     ) -> Tensor:
         """query [S, B, N, D], key and value [S, B, G, D] -> [S, B, N * D]; packed: all without B.
 
-        There is no `attention_mask`: who sees whom is the packed row's to say. Padding of padded rows stands behind the
-        tokens, where causal queries do not look.
+        There is no `attention_mask`: the packed row determines the mask. In padded rows the padding comes after the
+        tokens, where causal queries do not attend.
         """
         mask = self._mask(packed_seq_params, query.shape[0], query.device)
         if packed_seq_params is not None:

@@ -1,7 +1,7 @@
 """Core attention of GPUs for shared prompts and capped logits: torch's flex-attention.
 
-One fused kernel computes a block of scores at a time, caps and masks it and goes on, forward and backward: neither a
-score nor a mask of S x T is ever in memory, and blocks that nobody sees are left out.
+One fused kernel computes, caps and masks one block of scores at a time, forward and backward: neither scores nor a mask
+of size S x T are ever in memory, and fully masked blocks are skipped.
 
 Legend: S this rank's positions of a row, T positions of the whole row, B rows, N heads, G key-value heads, D head size.
 """

@@ -43,7 +43,7 @@ def takes_transformer_engine(layers: Layers) -> bool:
     """Whether a model is built of Transformer Engine's layers, under a ``train.layers`` setting.
 
     Raises:
-        UserError: there is a GPU and no Transformer Engine, and nobody has asked for local layers there.
+        UserError: there is a GPU but no Transformer Engine, and the setting does not ask for local layers.
     """
     if layers == "local":
         return False

@@ -1,4 +1,4 @@
-"""What a step tells about its pairs: means over the global batch, which term leads, how collapsed the states are.
+"""Metrics of a step: means over the pairs of the global batch, which loss term dominates, how collapsed the states are.
 
 Legend: P pairs and R = 2P responses of a microbatch, H hidden, N responses of the global batch.
 """
@@ -21,7 +21,7 @@ METRICS = (*MEANS, "pairs", "gradient_ratio", "effective_rank")
 """Names of a step's metrics.
 
 gradient_ratio: norm of the gradient of (repulsion weight x repulsion) over the norm of the preference loss's gradient,
-    both with respect to the hidden states; 0 where the latter is 0. Which of the two terms leads.
+    both with respect to the hidden states; 0 where the latter is 0. It shows which term dominates.
 effective_rank: exp of the entropy of the normalized singular values of the pooled unit states of all responses
     (Roy and Vetterli, 2007); 1 when they all point the same way, at most the number of responses.
 """

@@ -61,8 +61,8 @@ def pool_responses(
 class _SumOfResponses(torch.autograd.Function):
     """Sums of the rows of each response, which follow one another, in their order: [N, H] -> [R, H].
 
-    On a GPU index_add sums in another order at every call: ranks that compute the same loss would have other gradients
-    of weights that they must hold alike, the norms'. Autograd's own segment_reduce would keep all rows for backward.
+    On a GPU index_add sums in another order at every call: ranks that compute the same loss would get different
+    gradients of replicated weights (the norms). Autograd's own segment_reduce would keep all rows for backward.
     """
 
     @staticmethod

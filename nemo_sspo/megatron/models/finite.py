@@ -1,7 +1,7 @@
-"""Numbers that are not numbers (NaN, Inf) are found on the device, told with the step's metrics, and end the training.
+"""Find NaN and Inf on the device, report them with the step's metrics, and end the training.
 
-Nothing here waits for the GPU but what is asked once something is wrong: a flag is all that a step adds to the transfer
-of its metrics.
+A step only adds one flag to the transfer of its metrics. Only the search for the culprit, once something is wrong,
+waits for the GPU.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NAMED = 8
 
 
 class StepNumbers:
-    """The pairs that this rank works on in a step, and on the device which of them have values that are no numbers."""
+    """The pairs that this rank works on in a step, and, on the device, which of them have NaN or Inf."""
 
     def __init__(self, pair_ids: Sequence[str] = ()) -> None:
         self._pair_ids = pair_ids
@@ -32,7 +32,7 @@ class StepNumbers:
         return self
 
     def begin(self, step: int, rows: Sequence[int]) -> None:
-        """A microbatch of `step` begins, with these rows of the pairs table. What is known of earlier steps goes."""
+        """A microbatch of `step` begins, with these rows of the pairs table. Records of earlier steps are dropped."""
         if step != self._step:
             self._step, self._rows, self._sound = step, {}, []
         self._rows |= dict.fromkeys(rows)

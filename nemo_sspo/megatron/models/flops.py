@@ -3,8 +3,8 @@
 A multiply-add counts as two FLOPs, and only products that the model itself needs are counted: no padding, no
 recomputed activations, no second pass over the head's logits, no norms or softmax. Attention counts the keys that a
 query may see, and the head the response tokens, because nothing else is computed there. Where a pair's responses share
-their prompt it is counted once, as it is computed: sharing shows as fewer seconds, not as more tokens a second or as a
-larger share of the peak.
+their prompt it is counted once, as it is computed: sharing reduces the seconds and does not raise tokens per second or
+the share of the peak.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class StepWork:
 
 @dataclass(frozen=True)
 class ModelFlops:
-    """FLOPs of a dense GPT's forward pass, and how many such passes a training step is worth."""
+    """FLOPs of a dense GPT's forward pass, and how many such passes a training step costs."""
 
     per_token: int
     """Products with the weights of all layers."""

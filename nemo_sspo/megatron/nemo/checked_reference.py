@@ -1,8 +1,8 @@
-"""Reference log-probs for the price of a sample: the rollout engine's own, where Megatron finds the same.
+"""Reference log-probs at the cost of a sample: the rollout engine's, if Megatron confirms them on a sample.
 
 The engine that sampled a response has already computed log pi_t of each of its tokens, and pi_t is the reference. But
-other kernels, another precision or quantized weights round otherwise, and a wrong build would differ by more. So
-Megatron computes the log-probs of a few pairs, and of all of them where one of those differs too much.
+other kernels, another precision or quantized weights round differently, and a wrong build would differ by more. So
+Megatron computes the log-probs of a few pairs, and of all pairs if one of the few differs too much.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def refuse_other_reference(job: ReferenceJob, seed: int) -> None:
 def reference_logps(job: ReferenceJob, rollout: RolloutLogps | None) -> ReferenceLogps:
     """The rollout's log-probs if they pass the check, else Megatron's of all pairs. Every rank calls it.
 
-    Log-probs that are not there (of responses made elsewhere) are no match; `rollout` is None where none are wanted.
+    Missing log-probs (of responses made elsewhere) do not match; `rollout` is None when Megatron's are wanted.
     """
     if rollout is None or bool(rollout.logps_N2.isnan().any()):
         return ReferenceLogps(reference_rank(job), "recompute")

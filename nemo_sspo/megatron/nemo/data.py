@@ -52,7 +52,7 @@ class _From(Sampler[int]):
 
 
 class PairSampler(DataSampler):
-    """Tells the schedule, at the start of every step, how many microbatches come and how large they are."""
+    """Gives the schedule, at the start of every step, the number and size of the microbatches."""
 
     dataloader_type = "single"  # NeMo asks: one microbatch at a time, not a global batch to be cut
 

@@ -21,7 +21,7 @@ def build_loggers(names: Sequence[str], directory: Path, run_name: str) -> list[
 
 
 def close_loggers(loggers: Sequence[Logger], status: Literal["success", "failed"]) -> None:
-    """Write what they still hold, and how the training ended; on rank 0, which alone writes."""
+    """Flush the loggers and record how the training ended; on rank 0, the only one that writes."""
     for logger in loggers:
         logger.finalize(status)
         if isinstance(logger, WandbLogger):

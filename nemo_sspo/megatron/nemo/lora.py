@@ -1,4 +1,4 @@
-"""Low-rank adapters on the layers' matrices: NeMo's, put on before training and merged into what is published.
+"""Low-rank adapters on the layers' matrices: NeMo's, added before training and merged into the published weights.
 
     y = W x + alpha / rank  B A x,    A [rank, in] random, B [out, rank] zero at the start (arXiv:2106.09685, 4.1)
 
@@ -83,8 +83,8 @@ def add_adapters(model: GPTModel, adapters: Adapters) -> None:
 def merged_adapters(model: GPTModel) -> Iterator[None]:
     """Inside the block each adapter is added to its matrix, W + alpha / rank B A in fp32, and taken off.
 
-    Afterwards the model is what it was, bit for bit: W waits on the host. Collective over TP. Without adapters there is
-    nothing to do.
+    Afterwards the model is restored bit for bit: the host keeps a copy of W. Collective over TP. No-op without
+    adapters.
     """
     places = [(parent, name, getattr(parent, name)) for parent, name, _ in _targets(model)]
     adapted = [place for place in places if isinstance(place[-1], AdaptedLinear)]

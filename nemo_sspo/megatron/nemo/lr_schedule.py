@@ -1,4 +1,4 @@
-"""The NeMo module that hands the learning rate's schedule to Lightning."""
+"""The NeMo module that gives Lightning the learning-rate schedule."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def strategy(parallel: Parallel, precision: Precision, *, trains: bool) -> nl.Me
         save_ckpt_format="torch_dist",
         ckpt_async_save=saves_in_background(),
         # Optimizer state by parameter, which torch's Adam can load too. The first replica gathers it over gloo, bucket
-        # by bucket; all replicas would over NCCL, each of them the whole state into its host's memory.
+        # by bucket; over NCCL every replica would gather the whole state into its host's memory.
         ckpt_optim_fully_reshardable=parallel.distributed_optimizer,
         distrib_optim_fully_reshardable_mem_efficient=parallel.distributed_optimizer,
         replace_progress_bar=False,
@@ -86,7 +86,7 @@ def trainer(
 ) -> nl.Trainer:
     """NeMo's trainer over the ranks that torchrun, Slurm or `run_forked` started; `max_steps` None only evaluates."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
-    # NeMo tells every process group of every rank.
+    # NeMo logs every process group of every rank.
     nemo_logging.set_verbosity(nemo_logging.WARNING)
     built = nl.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",

@@ -62,7 +62,7 @@ class _Collect(pl.Callback):
         self._step += 1
         if dist.get_rank() == 0:
             self._progress.update(self._step, self._steps, unit="batches")
-        # Every rank of TP x CP has equal values: one of them speaks.
+        # All ranks of TP x CP have equal values: one of them reports.
         speaks = parallel_state.get_tensor_model_parallel_rank() + parallel_state.get_context_parallel_rank() == 0
         if isinstance(reduced, dict) and speaks:
             for rows, logps_P2 in reduced["logps"]:
@@ -82,7 +82,7 @@ class _Collect(pl.Callback):
 
 def reference_rank(job: ReferenceJob) -> Tensor:
     """Summed log-probs [pairs, 2] (chosen, rejected), fp32, on every rank. Every rank of the layout calls it."""
-    # Recomputation is for a backward pass, and there is none.
+    # There is no backward pass, so there is nothing to recompute for.
     train = job.train.model_copy(update={"recompute": "none"})
     require_fit(job.pairs, job.hf_dir)
     batches = by_length(job.pairs.row_tokens(), global_batch_size=train.global_batch_size)

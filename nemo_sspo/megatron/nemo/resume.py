@@ -6,8 +6,8 @@ share on each rank. A damaged state is set aside, and training resumes from the 
 NeMo's strategy writes and reads it (``torch_dist``); the pickled parts of it are this run's own, never a user's file.
 
 Where there are GPUs a state is written in the background: each rank copies its part to the host and forks a process
-that writes it, while training goes on. The state gets its name when all ranks' writers have ended well (NeMo asks them
-after every step), so that also a half-written state is never seen under it.
+that writes it, while training goes on. The state gets its name when all ranks' writers have ended well (NeMo polls them
+after every step), so a half-written state never has that name.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def latest_state(scratch: Path) -> Path | None:
 
 
 class VerifiedResume(_CheckpointConnector):
-    """Lightning's restoring from a checkpoint, given the scratch in its place: takes the newest state that is whole.
+    """Lightning's checkpoint restore, given the scratch directory instead: takes the newest complete state.
 
-    Lightning asks once the ranks are connected and the model stands.
+    Lightning calls it once the ranks are connected and the model is built.
     """
 
     @override
@@ -60,7 +60,7 @@ class VerifiedResume(_CheckpointConnector):
 def newest_whole_state(scratch: Path) -> Path | None:
     """The newest state of which every file is as it was written, or None. Collective.
 
-    Damaged ones that are newer are renamed, told in the log and in the scratch's notes.
+    Newer, damaged states are renamed and reported in the log and in the scratch's notes.
     """
     rank, ranks = dist.get_rank(), dist.get_world_size()
     found = [states(scratch)]  # as the first rank sees them: a shared file system may show another one fewer
@@ -92,7 +92,7 @@ def _set_aside(state: Path, problem: str) -> None:
 
 
 def notes_file(scratch: Path) -> Path:
-    """What a training's attempts have to tell, a line each."""
+    """Notes of a training's attempts, one per line."""
     return scratch / "notes.txt"
 
 
@@ -102,7 +102,7 @@ def saves_in_background() -> bool:
 
 
 class HoldScratch(pl.Callback):
-    """Ends an attempt that another one has replaced: a node that was given up may still be at work.
+    """Ends an attempt that another one has replaced: an abandoned node may still be running.
 
     It comes before every callback that writes below `scratch`.
     """
@@ -124,8 +124,8 @@ class HoldScratch(pl.Callback):
 
 
 class SaveState(pl.Callback):
-    """Saves the whole training state every `every` optimizer steps, and at the end of the step in which a rank is told
-    to stop (SIGUSR1 or SIGTERM). Keeps the newest `keep` states; at most one is being written."""
+    """Saves the whole training state every `every` optimizer steps, and at the end of the step in which a rank gets a
+    stop signal (SIGUSR1 or SIGTERM). Keeps the newest `keep` states; at most one is being written."""
 
     def __init__(self, scratch: Path, every: int | None, keep: int, attempt: str) -> None:
         self._scratch = scratch
@@ -140,7 +140,7 @@ class SaveState(pl.Callback):
         if trainer.is_global_zero:
             for draft in self._scratch.glob(f".{_PREFIX}*.partial"):
                 shutil.rmtree(draft, ignore_errors=True)
-        # Lightning's own handler of SIGTERM would end the run without a state. It puts back what was there before.
+        # Lightning's own SIGTERM handler would end the run without a state. It restores the handler it found.
         self._before = {number: signal.signal(number, self._tell) for number in _STOP_SIGNALS}
 
     def _tell(self, _signal: int, _frame: FrameType | None) -> None:
@@ -148,7 +148,7 @@ class SaveState(pl.Callback):
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        """Raises Interrupted on every rank when any of them was told to stop; the state is on disk by then."""
+        """Raises Interrupted on every rank when any of them got a stop signal; the state is on disk by then."""
         step, stop = trainer.global_step, self._any_rank_told()
         if step >= trainer.max_steps:
             return  # what is left to do is what a state would be saved for

@@ -34,7 +34,8 @@ _GIB = 2**30
 class StepLog(pl.Callback):
     """Collects each step's metrics on rank 0, whichever rank computed them.
 
-    ``metrics.jsonl`` holds what equal runs share; seconds, rates and memory go to ``steps.jsonl`` beside the logs.
+    ``metrics.jsonl`` holds values that equal runs reproduce; seconds, rates and memory go to ``steps.jsonl``, beside
+    the logs.
     """
 
     def __init__(
@@ -49,8 +50,8 @@ class StepLog(pl.Callback):
     ) -> None:
         """`peak_flops`: FLOP/s that one rank's GPU reaches at best; None leaves the utilization out.
 
-        `loggers` are not the trainer's: what Lightning and NeMo log besides has fractional steps, which MLflow's
-        store cannot read back.
+        `loggers` are not the trainer's: Lightning and NeMo also log values with fractional steps, which
+        MLflow's store cannot read back.
         """
         self._metrics_file = metrics_file
         self._timings_file = timings_file

@@ -1,4 +1,4 @@
-"""NeMo's strategy, giving the model its weights once all of this rank's chunks stand.
+"""NeMo's strategy, which loads the model's weights once all of this rank's chunks are built.
 
 Not chunk by chunk as they are built: where stages share the embedding, building the last stage's last chunk waits for
 the first stage's first one (they all-reduce the embedding), and loading waits for all ranks. With interleaved stages
@@ -27,7 +27,7 @@ class PolicyStrategy(MegatronStrategy):
 
     @override
     def training_step(self, dataloader_iter: Any, *args: Any, **kwargs: Any) -> Any:
-        """As NeMo's. Megatron finds gradients that are no numbers before it adds the ranks' up; the pairs are named."""
+        """As NeMo's. Megatron finds NaN and Inf in gradients before it sums over ranks; the error here names pairs."""
         try:
             return super().training_step(dataloader_iter, *args, **kwargs)
         except RuntimeError as error:

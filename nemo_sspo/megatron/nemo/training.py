@@ -97,7 +97,7 @@ class TrainingJob:
 
     @property
     def notes(self) -> list[str]:
-        """What the attempts had to tell, as of states that were damaged."""
+        """Notes of the attempts, for example on damaged states."""
         file = notes_file(self.scratch)
         return file.read_text().splitlines() if file.exists() else []
 
@@ -133,12 +133,12 @@ class _SaveWeights(pl.Callback):
         self._save(trainer, self._directory)
 
     def _save(self, trainer: pl.Trainer, directory: Path) -> None:
-        # One writer at a time: all of a rank's answer through one queue, and a state's answer would index the weights.
+        # Drain the state's writes first: both saves share one queue, and the state's results would index the weights.
         finish_saving(trainer)
         strategy = cast(MegatronStrategy, trainer.strategy)
         chunks = strategy.megatron_parallel
         if strategy.ddp_config.overlap_param_gather:
-            # What other data-parallel ranks learnt in the last step arrives with the next forward pass only.
+            # Other data-parallel ranks' updates of the last step otherwise arrive only with the next forward pass.
             chunks.force_param_sync()
         modules = [unwrap(chunk) for chunk in chunks]
         with ExitStack() as stack:
@@ -150,7 +150,7 @@ class _SaveWeights(pl.Callback):
 def train_rank(job: TrainingJob) -> list[dict[str, Any]]:
     """Train on this rank; every rank of the layout calls it. Rank 0 writes the logs, all of them the checkpoint.
 
-    Continues from the newest state in `job.scratch` that is whole, if there is one. Returns the metrics of every step.
+    Continues from the newest complete state in `job.scratch`, if there is one. Returns the metrics of every step.
     """
     train, batches = job.train, job.batches
     require_fit(job.pairs, job.hf_dir)

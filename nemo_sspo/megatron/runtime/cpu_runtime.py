@@ -3,7 +3,7 @@
 megatron-core takes a CUDA device for granted in a handful of places. `cpu_runtime()` serves exactly those places
 while it is entered, and restores everything when it is left. Where CUDA is available it does nothing at all.
 
-What is served, and who asks for it (paths inside megatron/core):
+What is replaced, and its callers (paths inside megatron/core):
 
     torch.cuda.current_device      device of every communication buffer (tensor_parallel/mappings.py, pipeline_parallel/
                                    p2p_communication.py, distributed/param_and_grad_buffer.py) -> torch.device("cpu")

@@ -34,10 +34,10 @@ from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.megatron.runtime.parent_death import die_with
 from nemo_sspo.megatron.runtime.rendezvous import THIS_MACHINE, Node, meet
 
-# A rank that fails leaves the others blocked in a collective: they get this long to fail by themselves and so tell
-# their own story, then they are killed.
+# A rank that fails leaves the others blocked in a collective: they get this long to fail by themselves and
+# report their own errors, then they are killed.
 _GRACE_SECONDS = 2.0
-# A rank that has answered gets this long to leave: to join processes of its own, to flush.
+# A rank that has answered gets this long to exit: it may join its own processes or flush.
 _EXIT_SECONDS = 10.0
 _POLL_SECONDS = 0.5
 
@@ -104,7 +104,7 @@ def run_forked(
 
 @contextmanager
 def _signals_passed_on(ranks: list[_Rank]) -> Iterator[None]:
-    """What asks this process to stop asks its ranks. A signal handler is the main thread's alone."""
+    """Pass stop signals of this process on to its ranks. Only the main thread may set a signal handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -231,5 +231,5 @@ def _kill(ranks: list[_Rank]) -> None:
 
 
 def _failures(ranks: list[_Rank]) -> list[str]:
-    """One text per failed rank. Ranks that were killed because another failed first are not worth a word."""
+    """One text per failed rank. Ranks that were killed because another failed first are left out."""
     return [f"--- {rank.process.name} {rank.failure}" for rank in ranks if rank.failure is not None]

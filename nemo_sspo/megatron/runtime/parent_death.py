@@ -1,4 +1,4 @@
-"""A process that does not outlive the one that started it. Imports nothing heavy: small helpers run it first."""
+"""A process that does not outlive its parent. Imports nothing heavy: small helpers run it first."""
 
 import ctypes
 import os
@@ -17,8 +17,8 @@ def die_with(parent: int) -> None:
 
 
 def serve_to_the_end_of(rank: int) -> None:
-    """The same for a process through which `rank` saves a state after it was told to stop: what asks the rank's whole
-    process group (torchrun, Slurm) does not end this one."""
+    """The same for a process through which `rank` saves a state after a stop signal: signals to the rank's whole
+    process group (torchrun, Slurm) do not end this one."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     die_with(rank)

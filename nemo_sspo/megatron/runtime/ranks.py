@@ -1,4 +1,4 @@
-"""Run a function on every rank of a training layout, however the ranks come to be."""
+"""Run a function on every rank of a training layout, whatever starts the ranks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def on_every_rank(fn: Callable[[], T], world_size: int) -> T | None:
 
 
 def _meet_at(node: Node) -> TCPStore | None:
-    """Tell torch where the ranks meet. The store is served as long as the first node keeps it."""
+    """Set the rendezvous address for torch. The first node serves the store until it leaves."""
     store, host, port = meet(node)
     # The last name is torch's for "the store is already served": rank 0 must not try to listen there.
     os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}

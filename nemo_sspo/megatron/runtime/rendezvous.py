@@ -1,7 +1,7 @@
 """How the ranks of several machines find each other: the first one serves a store and writes down where.
 
-The kernel chooses the store's port, so that it cannot be taken; the place is a file of the run, which every node sees.
-Its name belongs to one attempt of one step: nobody meets at the store of an attempt that is over.
+The kernel chooses the store's port, so that it cannot be taken; its address is in a file of the run, which every
+node can read. The file's name belongs to one attempt of one step, so no node connects to the store of an earlier attempt.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Node:
     rank: int
     count: int
     rendezvous: Path | None
-    """File that tells where the store is; None where there is one machine."""
+    """File with the store's address; None where there is one machine."""
 
 
 THIS_MACHINE = Node(0, 1, None)
@@ -39,7 +39,8 @@ def meet(node: Node) -> tuple[TCPStore | None, str, int]:
     """The store that this node serves (the first node alone does), and its host and port.
 
     Raises:
-        TimeoutError: the first node did not come up in time. It may have been slow (an image to fetch): a try counts.
+        TimeoutError: the first node did not come up in time. It may have been slow (an image to fetch), so this
+            counts as a failed attempt.
         UserError: this is the first node, and its own name has no address.
     """
     if node.rank:

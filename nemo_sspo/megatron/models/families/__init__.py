@@ -1,4 +1,4 @@
-"""The model families: one module each, which defines `FAMILY`. A new module here is found by being here."""
+"""The model families: one module each, which defines `FAMILY`. A new module in this folder is discovered."""
 
 from __future__ import annotations
 
