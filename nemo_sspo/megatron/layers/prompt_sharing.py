@@ -34,7 +34,7 @@ PARTS = 3
 def shared_places(part_bounds: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """Part and position of each of the `length` tokens of a row, [T] int32 each.
 
-    `part_bounds` as in `Microbatch`. What follows the last part is padding: a separate part; no other token attends to it.
+    `part_bounds` as in `Microbatch`. Padding follows the last part: a separate part to which no other token attends.
     """
     token_T = torch.arange(length, device=part_bounds.device)
     part_T = torch.bucketize(token_T, part_bounds[1:], right=True)

@@ -1,7 +1,7 @@
 """How the ranks of several machines find each other: the first one serves a store and writes down where.
 
 The kernel chooses the store's port, so that it cannot be taken; its address is in a file of the run, which every
-node can read. The file's name belongs to one attempt of one step, so no node connects to the store of an earlier attempt.
+node can read. The file's name belongs to one attempt of one step: no node connects to an earlier attempt's store.
 """
 
 from __future__ import annotations
