@@ -1,4 +1,4 @@
-"""A benchmark as a process of the rollout environment: checked here, where nothing heavy is loaded, and run there."""
+"""A benchmark as a process of the rollout environment: checked here without heavy imports, and run there."""
 
 import subprocess
 from collections.abc import Callable, Mapping
@@ -83,7 +83,7 @@ def is_answered(request: BenchmarkRequest, experiment: Experiment) -> bool:
     """Whether the answers are published already, with these settings.
 
     Raises:
-        UserError: they were made with others, or something else lies there.
+        UserError: they were made with other settings, or the path holds something else.
     """
     output = Path(request.output)
     if not is_published(output):

@@ -1,6 +1,6 @@
 """Why a step of this machine failed, written down where `status`, `report` and `summary` find it.
 
-A step's log alone does not tell a failure from a runner that was stopped. A step that begins again is forgotten.
+A step's log alone does not distinguish a failure from a stopped runner. A step that starts again drops its record.
 """
 
 import json
@@ -18,7 +18,7 @@ def write_failure(layout: RunLayout, step_id: str, reason: str) -> None:
 
 
 def forget_failure(layout: RunLayout, step_id: str) -> None:
-    """The step begins again."""
+    """Forget the failure: the step starts again."""
     layout.failure(step_id).unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""What the machine offers a run: its GPUs."""
+"""The GPUs of this machine."""
 
 from nemo_sspo.config.cluster import LocalCluster
 from nemo_sspo.config.experiment import Experiment

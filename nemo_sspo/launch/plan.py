@@ -44,7 +44,7 @@ def plan(experiment: Experiment) -> tuple[Step, ...]:
 
 
 def chain_lengths(steps: Sequence[Step]) -> dict[str, int]:
-    """Steps on the longest chain from each step to the end of the run: what a scheduler should start first."""
+    """Steps on the longest chain from each step to the end of the run: a scheduler should start the longest first."""
     lengths = {step.step_id: 1 for step in steps}
     for step in reversed(steps):
         for parent in step.depends_on:

@@ -32,12 +32,12 @@ _GIB = 2**30
 
 
 def problems(experiment: Experiment, checks: Sequence[Check] | None = None) -> list[str]:
-    """Everything that is wrong, most basic first; empty when the run may start. `checks` are all unless given."""
+    """All problems, most basic first; empty when the run may start. `checks` defaults to all checks."""
     return [problem for check in checks or CHECKS for problem in _collected(check, experiment)]
 
 
 def _collected(check: Check, experiment: Experiment) -> Iterator[str]:
-    """A check may yield problems, or raise the one that keeps it from looking further."""
+    """A check yields problems, or raises one that prevents further checking."""
     try:
         yield from check(experiment)
     except UserError as error:
@@ -120,7 +120,7 @@ def check_candidates(experiment: Experiment) -> Iterator[str]:
 
 
 def check_stored_experiment(experiment: Experiment) -> Iterator[str]:
-    """What is published already is whole, and what these settings and today's inputs would make."""
+    """Published artifacts are complete and match these settings and the current inputs."""
     if RunLayout(experiment.run_dir).experiment.exists():
         refuse_stale(experiment)
         refuse_damaged(experiment)

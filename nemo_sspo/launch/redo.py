@@ -1,7 +1,7 @@
-"""Take out of a run what is to be made anew: what is out of date, what is named, and all that was made from either.
+"""Move artifacts that must be remade out of a run: stale ones, named ones, and everything made from either.
 
-Nothing is deleted: a directory is renamed into the run's `set_aside`. What was made from others goes before these, so
-that a command that is killed half-way leaves no artifact without its inputs.
+Nothing is deleted: a directory is renamed into the run's `set_aside`. Dependants are moved before their inputs, so a
+command that is killed half-way leaves no artifact without its inputs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from nemo_sspo.launch.stale import freshness_of, stale_steps
 
 @dataclass(frozen=True)
 class Invalid:
-    """Something of a run that is to be made anew."""
+    """A directory of a run that must be remade."""
 
     name: str
     path: Path
@@ -36,7 +36,7 @@ class Invalid:
 
 
 def invalidated(experiment: Experiment, names: Sequence[str]) -> list[Invalid]:
-    """What is to be made anew, what was made from others first.
+    """Everything that must be remade, dependants first.
 
     Args:
         experiment: with the settings that shall hold from now on.
@@ -73,7 +73,7 @@ def _named(steps: Sequence[Step], names: Sequence[str]) -> Iterator[Step]:
 
 
 def _benchmarks(layout: RunLayout, reasons: dict[str, str]) -> Iterator[Invalid]:
-    """Answers of policies that are to be made anew."""
+    """Benchmark answers of policies that must be remade."""
     for path in sorted(layout.root.glob("benchmarks/iter_[0-9]*/*")):
         iteration = path.parent.name
         if f"{iteration}.export" in reasons and is_published(path):
@@ -81,7 +81,7 @@ def _benchmarks(layout: RunLayout, reasons: dict[str, str]) -> Iterator[Invalid]
 
 
 def _no_steps(layout: RunLayout, steps: Sequence[Step]) -> Iterator[Invalid]:
-    """Artifacts of other settings that no step of the run stands for any more, as of shards that it had."""
+    """Artifacts that no longer belong to a step of the run, for example of shards that it once had."""
     outputs = {step.output for step in steps}
     for published in published_steps(layout):
         if published.path not in outputs:

@@ -26,7 +26,7 @@ def hold(layout: RunLayout) -> Iterator[int]:
     """Be the only runner of a run. Yields the lock's file descriptor: a process that inherits it holds the run too.
 
     The kernel releases the lock once every holder has ended, however it ended. Steps of a killed runner need a moment
-    for that; it is waited for.
+    to end; this function waits for them.
 
     Raises:
         UserError: another runner works on it, or the directory cannot be made.
@@ -54,7 +54,7 @@ def hold(layout: RunLayout) -> Iterator[int]:
 
 
 def held_since(layout: RunLayout) -> float | None:
-    """When the runner that works on a run took hold of it, in seconds since the epoch; None where there is none."""
+    """When the run's current runner took the lock, in seconds since the epoch; None if there is none."""
     try:
         lock = layout.lock.open()
     except FileNotFoundError:
@@ -89,7 +89,7 @@ def _holder(pid: int) -> str:
 
 
 def _is_alive(holder: str) -> bool:
-    """Whether the runner that a lock names still lives; one on another machine is taken to."""
+    """Whether the runner that a lock names is still alive; assumed of one on another machine."""
     words = holder.split()
     if len(words) != 4 or not words[1].isdigit() or holder != _holder(int(words[1])):
         return bool(holder)

@@ -35,7 +35,7 @@ def _one_model(step: Step) -> bool:
 
 
 def fair_size(unfinished: int, processes: int) -> int:
-    """Shards of a shard batch, when so many processes share what is unfinished.
+    """Shards of a shard batch, when that many processes share the unfinished shards.
 
     Toward the end batches get shorter, so that no process is left with many shards while others idle.
     """

@@ -1,4 +1,4 @@
-"""Which published steps of a run are out of date, and the refusal to go on beside them."""
+"""Which published steps of a run are stale, and the error that refuses to continue with them."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ def freshness_of(experiment: Experiment) -> Freshness:
 
 
 def stale_steps(steps: Sequence[Step], freshness: Freshness) -> dict[str, tuple[str, ...]]:
-    """Why each published step that is out of date is so, by its name, in the order of the plan."""
+    """Why each stale published step is stale, by step name, in plan order."""
     return {step.step_id: reasons for step in steps if (reasons := freshness.reasons(step.output))}
 
 

@@ -1,4 +1,4 @@
-"""One line of `nemo-sspo status`, wherever the run's steps are run."""
+"""One line of `nemo-sspo status`, for local runs and Slurm runs alike."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +38,7 @@ class StepStatus:
 
 
 def left_out(step: Step, stop: EarlyStop) -> StepStatus:
-    """A step behind an early stop."""
+    """A step after an early stop."""
     return StepStatus(step.step_id, "left out", detail=str(stop))
 
 

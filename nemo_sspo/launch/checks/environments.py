@@ -13,7 +13,7 @@ from nemo_sspo.launch.checks.functions import packages
 from nemo_sspo.stages.runner.variables import of_process
 from nemo_sspo.visible_gpus import visible_gpus
 
-# Looks packages up without importing them; of torch also whether it is a processor's build (None: it is not there).
+# Looks packages up without importing them; for torch also whether it is a CPU build (None: torch is missing).
 _PROBE = """
 import importlib.util, json, pathlib, runpy, sys
 missing = [name for name in sys.argv[1:] if not importlib.util.find_spec(name)]
@@ -29,9 +29,9 @@ STAGE_PACKAGES = {
 }
 """What every run needs of an environment."""
 LAYERS_PACKAGE = "transformer_engine"
-"""What a training on GPUs needs besides, unless it takes local layers."""
+"""Additional packages for training on GPUs, unless it uses local layers."""
 JUDGE_PACKAGE = "openai"
-"""What oracle=llm_judge needs besides."""
+"""Additional package for oracle=llm_judge."""
 DATA_SET_PACKAGE = "datasets"
 """What reads a data set id; the environments for the CPU come without it."""
 
@@ -58,7 +58,7 @@ def check_environments(experiment: Experiment) -> Iterator[str]:
 
 
 def _runs_on_gpus(experiment: Experiment) -> bool:
-    """Whether the interpreters must be a GPU's: not where a plan is made away from the GPUs that it is for."""
+    """Whether the interpreters need CUDA; not for a local cluster when this machine shows no GPU."""
     cluster = experiment.cluster
     return cluster.has_gpus and (isinstance(cluster, SlurmCluster) or bool(visible_gpus()))
 
@@ -80,7 +80,7 @@ def record_sources(experiment: Experiment) -> list[str]:
 
 
 def _starts_here(environment: Environment) -> bool:
-    """Whether this machine has what the stages will have: not the inside of an image, nor what a module brings."""
+    """Whether the stages will see this machine's packages: not with an image or environment modules."""
     return not isinstance(environment, SlurmEnvironment) or not (
         environment.image or environment.modules or environment.setup_file
     )
@@ -113,7 +113,7 @@ def _problem(name: str, environment: Environment, packages: Sequence[str], *, on
         return None
     if not set(missing) & set(
         STAGE_PACKAGES[name]
-    ):  # an environment of this project, and something of this run's besides
+    ):  # an environment of this project, but it lacks something that this run needs
         install = f"{environment.python} -m pip install {' '.join(missing)}"
         advice = f"{install}, or PYTHONPATH for code of your own"
     if missing == [LAYERS_PACKAGE]:

@@ -39,7 +39,7 @@ def check_policy(experiment: Experiment) -> Iterator[str]:
 
 
 def _architecture_problems(config: HFConfig, parallel: Parallel) -> Iterator[str]:
-    """What the import and the training would refuse of the model."""
+    """Problems for which the import or the training would refuse the model."""
     try:
         transformer_fields(config)
         yield from layout_problems(config, parallel)

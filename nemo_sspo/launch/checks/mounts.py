@@ -1,4 +1,4 @@
-"""Checks that what an experiment names is seen, or kept, from inside the images that its stages run in."""
+"""Checks that paths of an experiment are visible, and downloads persist, inside the images of its stages."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -63,7 +63,7 @@ def hub_id_of(key: str, value: str) -> str | None:
     try:
         backbone = inspect_pairrm(value).backbone
     except UserError:
-        return None  # another kind of oracle, or a broken one, which its own check tells
+        return None  # another kind of oracle, or a broken one, which its own check reports
     return None if Path(backbone).is_dir() else backbone
 
 
@@ -81,7 +81,7 @@ def _in_images(experiment: Experiment) -> Iterator[tuple[str, Literal["train", "
 def _hub_cache(environment: SlurmEnvironment) -> Path | None:
     """Where the hub's client keeps what it downloads; jobs inherit the variables of the shell that submits.
 
-    None: in the home directory, which pyxis is told not to mount.
+    None: in the home directory, which the jobs' options keep pyxis from mounting.
     """
     variables = {**os.environ, **environment.variables}
     if named := variables.get("HF_HUB_CACHE") or variables.get("HF_HOME"):
@@ -99,7 +99,7 @@ def _mounted(experiment: Experiment, environment: SlurmEnvironment) -> list[Path
 
 
 def _outside(named: Path, seen: Sequence[Path]) -> Path | None:
-    """The path, or where it leads, if the image has it not."""
+    """The path, or its link target, that is missing in the image."""
     if not named.exists():
         return None
     for path in (named.absolute(), named.resolve()):

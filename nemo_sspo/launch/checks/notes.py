@@ -1,4 +1,4 @@
-"""What is not wrong with an experiment, but may not be what its user means."""
+"""Remarks on settings that are valid but may not be what the user means."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,7 +111,7 @@ def _encoder_by_default(experiment: Experiment) -> Iterator[str]:
     try:
         prompt = default_prompt(directory)
     except UserError:
-        return  # a file that cannot be read, which its own check says
+        return  # a file that cannot be read, which its own check reports
     if prompt and encoder.prefix is None and encoder.prompt_name is None:
         yield (
             f"encoder.path={encoder.path}: puts its default prompt {prompt!r} before every text; encoder.prefix='' is "
@@ -120,7 +120,7 @@ def _encoder_by_default(experiment: Experiment) -> Iterator[str]:
 
 
 def _files_left_out(experiment: Experiment) -> Iterator[str]:
-    """What lies in a directory of records and is not read."""
+    """Files in a directory of records that are not read."""
     sources = {
         "prompts": experiment.prompts,
         "data.held_out_prompts": experiment.data.held_out_prompts,
@@ -133,21 +133,21 @@ def _files_left_out(experiment: Experiment) -> Iterator[str]:
         try:
             files = source_files(Path(source))
         except UserError:
-            continue  # which the check of the records says
+            continue  # which the check of the records reports
         if names := files.left_out:
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             yield f"{setting}={source}: not read of this directory: {', '.join(names[:_NAMED])}{more}"
 
 
 def _fields_not_read(experiment: Experiment) -> Iterator[str]:
-    """Fields beside the prompt: one that was meant to change it is left out otherwise without a word."""
+    """Unused fields beside the prompt: without a note, a field that should change the prompt is ignored silently."""
     source = experiment.prompts
     if not is_on_disk(source):
         return
     try:
         unread = [name for name in first_fields(source) if name not in {*PROMPT_COLUMNS, *RESPONSE_COLUMNS}]
     except (UserError, OSError, pa.ArrowException):
-        return  # which the check of the prompts says
+        return  # which the check of the prompts reports
     if unread:
         more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
         yield f"prompts={source}: fields that are not read: {', '.join(unread[:_NAMED])}{more}"

@@ -34,7 +34,7 @@ def oracle_paths(experiment: Experiment) -> tuple[str, ...]:
 
 
 def planned_comparisons(experiment: Experiment) -> int | None:
-    """At most how many comparisons a run asks its oracle for, both orders counted; None where that is not known."""
+    """Upper bound of the comparisons in a run, both orders counted; None if unknown."""
     prompts = planned_prompts(experiment)
     if prompts is None:
         return None
@@ -77,7 +77,7 @@ def _reward_model(experiment: Experiment, oracle: RewardModelOracle) -> Iterator
 
 
 def _too_large(directory: Path, oracle: RewardModelOracle) -> Iterator[str]:
-    """A model has one GPU; a tenth of it is for activations."""
+    """A model must fit on one GPU, of which a tenth is reserved for activations."""
     numbers = sum(prod(tensor.shape) for tensor in model_headers(weight_files(directory)).values())
     needed = numbers * (4 if oracle.precision == "float32" else 2) / 2**30
     if needed > 0.9 * oracle.gpu_memory_gib:

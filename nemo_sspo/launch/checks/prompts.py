@@ -1,4 +1,4 @@
-"""Checks of the prompt files: every line is read, no model is."""
+"""Checks of the prompt files: every line is read, no model is loaded."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ def check_prompts(experiment: Experiment) -> Iterator[str]:
 
 
 class PlannedPrompts(NamedTuple):
-    """At most how many prompts a run takes."""
+    """Upper bounds of the prompts that a run uses."""
 
     trained: int
     """In all iterations together."""

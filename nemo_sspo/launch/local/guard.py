@@ -1,8 +1,8 @@
 """Run a command so that none of its processes outlives the caller: ``python -m nemo_sspo.launch.local.guard``.
 
 A stage starts ranks, engine processes and data loaders, some in sessions of their own, which no process group
-reaches. The guard adopts orphans (PR_SET_CHILD_SUBREAPER), is told by the kernel when its parent dies
-(PR_SET_PDEATHSIG), and leaves only when no descendant is left. Linux; elsewhere it only passes signals on.
+reaches. The guard adopts orphans (PR_SET_CHILD_SUBREAPER), gets a signal from the kernel when its parent dies
+(PR_SET_PDEATHSIG), and exits only when no descendant is left. Linux; elsewhere it only passes signals on.
 Imports nothing but the standard library: one guard starts per step.
 """
 
@@ -32,8 +32,8 @@ def guarded(command: list[str], save_seconds: float = 0.0) -> list[str]:
     """The command line that runs `command` under a guard of this process.
 
     Args:
-        save_seconds: how long what listens to SIGUSR1 below the guard may take to save its state and end, once the
-            guard is told to stop. 0: the command gets SIGTERM at once.
+        save_seconds: how long processes below the guard that handle SIGUSR1 may take to save their state and end, once
+            the guard gets a stop signal. 0: the command gets SIGTERM at once.
     """
     return [sys.executable, "-m", "nemo_sspo.launch.local.guard", str(os.getpid()), str(save_seconds), *command]
 
@@ -89,11 +89,11 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _end(process: subprocess.Popen[bytes] | None, parent: int, save_seconds: float) -> int:
-    """Ask the command to end, then insist. A runner that was killed may start again at once: no grace then."""
+    """Ask the command to save, then SIGTERM, then SIGKILL. A killed runner may restart at once: no grace then."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if process is None:
         return 128 + signal.SIGTERM
-    # Not through the command: torchrun would kill its ranks 30 s later (torch < 2.12 whatever it is told).
+    # Not through the command: torchrun would kill its ranks 30 s later (torch < 2.12 has no working setting for it).
     if save_seconds and _tell_to_save() and (code := _wait(process, parent, save_seconds)) is not None:
         return code
     process.terminate()

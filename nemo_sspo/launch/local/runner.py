@@ -1,7 +1,7 @@
-"""The local runner: the steps of a run as processes of this machine, as many at once as it can carry.
+"""The local runner: the steps of a run as processes of this machine, as many at once as its resources allow.
 
-The disk is the queue: a step is done when its artifact is published, and what waits for it starts then, whatever else
-its process has to do. Whatever dies can be started again.
+The disk is the queue: a step is done when its artifact is published. Steps that depend on it start then, even if its
+process still has other steps to run. Any process that dies can be started again.
 """
 
 import subprocess
@@ -37,7 +37,7 @@ Command = Callable[[Experiment, ShardBatch, str], list[str]]
 
 
 class Display(Protocol):
-    """Where the runner tells what happens."""
+    """Receives the events of the runner."""
 
     def skipped(self, step: Step) -> None:
         """The step's artifact is there already."""
@@ -55,7 +55,7 @@ class Display(Protocol):
         """The step's artifact is published."""
 
     def stopping(self, step: Step, seconds: float) -> None:
-        """The run ends, once the step has saved its state; it is given so many seconds."""
+        """The run ends once the step has saved its state; it has this many seconds."""
 
 
 class StepFailed(Exception):
@@ -158,7 +158,7 @@ class LocalRunner:
     def _start_what_fits(self) -> None:
         """Start ready steps, the longest remaining chain first; skip what is published.
 
-        A step that has to wait for GPUs keeps later ones from taking them: training on all of them would starve.
+        A step that waits for GPUs blocks later steps from taking them; otherwise training on all GPUs would starve.
         """
         self._leave_out()
         while skipped := [step for step in self._ready() if is_published(step.output)]:
@@ -175,7 +175,7 @@ class LocalRunner:
                 break
 
     def _leave_out(self) -> None:
-        """What comes after an early stop is done with."""
+        """Steps after an early stop count as done."""
         if (stop := early_stop(self._layout)) is None:
             return
         for step in self._steps:
@@ -198,15 +198,15 @@ class LocalRunner:
         return without_gpus < self._cluster.parallel_steps
 
     def _shard_batch_size(self, step: Step) -> int:
-        """Shards of a batch like `step`'s: there is one batch per engine that the GPUs hold. Without GPUs half of the
-        processes take one each, since the others score what is sampled already."""
+        """Shards per batch for `step`: one batch per engine that fits on the GPUs. Without GPUs half of the
+        processes take one each, because the others score finished samples."""
         alike = [other for other in self._steps if (other.stage, other.iteration) == (step.stage, step.iteration)]
         unfinished = sum(other.step_id not in self._done for other in alike)
         processes = self._all_gpus // step.gpus if step.gpus else self._cluster.parallel_steps // 2
         return fair_size(unfinished, processes)
 
     def _check_published(self, step: Step, freshness: Freshness) -> None:
-        """A published step must be whole, and what this experiment would make of today's inputs."""
+        """A published step must be complete and match this experiment and the current inputs."""
         open_artifact(step.output)
         if reasons := freshness.reasons(step.output):
             raise UserError(
@@ -243,8 +243,8 @@ class LocalRunner:
         return str(1 + max((int(name) for name in names if name.isdigit()), default=0))
 
     def _environment(self, step: Step, gpus: Sequence[str]) -> dict[str, str]:
-        # None for a step that was dealt none: it would take memory of one that another step was dealt, and conversion,
-        # which is the host's, would find CUDA there.
+        # No GPU for a step that was assigned none: it would use memory of another step's GPU, and conversion, which
+        # runs on the host, would find CUDA.
         return of_process(getattr(self._experiment.cluster, step.environment).variables, gpus)
 
     def _save_seconds(self, step: Step) -> float:
@@ -253,7 +253,7 @@ class LocalRunner:
     def _collect(self) -> None:
         """Report progress; take in what is published and what has ended."""
         for item in list(self._running):
-            code = item.process.poll()  # before the look at the disk: what ended has published all that it will
+            code = item.process.poll()  # before the disk is read: an ended process has published everything it will
             self._take_in(item)
             if code is None:
                 if item.step and (state := read_progress(self._layout.progress(item.step.step_id))):
@@ -291,7 +291,7 @@ class LocalRunner:
 
 
 def stage_command(experiment: Experiment, batch: ShardBatch, attempt: str) -> list[str]:
-    """The real command line of a shard batch; a list, so that no shell ever reads it."""
+    """The real command line of a shard batch; a list, so that no shell parses it."""
     step, shards = batch[0], shard_ranges([step.shard for step in batch])
     python = getattr(experiment.cluster, step.environment).python
     stage = ["-m", "nemo_sspo.stages", step.stage, f"--run={experiment.run_dir}"]

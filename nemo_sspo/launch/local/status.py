@@ -1,4 +1,4 @@
-"""How a run of this machine stands, step by step: from its manifests, its steps' own reports and its lock."""
+"""The state of each step of a run on this machine: from its manifests, its steps' own reports and its lock."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Slurm's commands, called with argument lists: no shell ever reads a value of ours."""
+"""Slurm's commands, called with argument lists: no shell parses any of our values."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ _SECONDS = 60.0
 _SEPARATOR = "|"
 _FIELDS = ("%i", "%F", "%K", "%T", "%r", "%k", "%j")
 """Of squeue: id, array's id, array index, state, reason, and the free texts: comment and name."""
-# Inside another job these would become options of ours; SLURM_CONF tells where the cluster is.
+# Inside another job these variables would become options of our commands; SLURM_CONF names the cluster's configuration.
 _OUTER = re.compile(r"(SLURM|SBATCH|SRUN|SQUEUE|SCANCEL)_(?!CONF$)")
 
 
@@ -43,7 +43,7 @@ def mark(run: Path) -> str:
 
 
 def name_in_queue(run: Path, job: str) -> str:
-    """The name of a run's job for Slurm. It tells the run too: some sites write comments of their own over ours."""
+    """The name of a run's job for Slurm. It identifies the run too, because some sites overwrite job comments."""
     return f"{run.name}.{job}{_name_end(run)}"
 
 

@@ -1,7 +1,7 @@
 """What is written down about a run's jobs: which were submitted, and what happened to each attempt at a step.
 
 Both are JSON lines that are only ever appended to, keyed by the run and its steps; job ids are values in them. Slurm
-forgets a job minutes after its end, and accounting is not everywhere: this is enough to tell what became of a step.
+forgets a job minutes after its end, and accounting is not everywhere: this record is enough to know how a step ended.
 """
 
 import json
@@ -41,7 +41,7 @@ class Event:
 
 
 def append_submission(place: RunPaths, submission: Submission) -> None:
-    """Write it down durably: what was submitted must not be forgotten when the submitter is killed."""
+    """Record it durably: a submission must survive the death of the submitter."""
     with place.submissions.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(submission)) + "\n")
         file.flush()

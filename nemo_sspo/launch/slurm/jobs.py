@@ -1,8 +1,7 @@
 """The steps of a run as jobs of a Slurm cluster: what each asks for and what it waits for. Pure.
 
-The shards of a stage are one job array, whose tasks are shard batches. What a task has sampled is scored as soon as the
-task is over: where two arrays belong together task by task the dependency is ``aftercorr``, everywhere else
-``afterok``.
+The shards of a stage are one job array, whose tasks are shard batches. A task's samples are scored as soon as the task
+ends: where two arrays correspond task by task the dependency is ``aftercorr``, otherwise ``afterok``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -87,7 +86,7 @@ def jobs(experiment: Experiment) -> tuple[Job, ...]:
 
 
 def slurm_cluster(experiment: Experiment) -> SlurmCluster:
-    """The experiment's cluster, which must be one of kind slurm."""
+    """The experiment's cluster, which must be of kind slurm."""
     if not isinstance(experiment.cluster, SlurmCluster):
         raise UserError(
             f"cluster.kind={experiment.cluster.kind}: no Slurm cluster; give cluster=<site> (slurm/README.md), or use "
@@ -156,7 +155,7 @@ def _dependencies(steps: Sequence[Step], grouped: dict[str, list[Step]], cluster
 
 
 def cluster_problems(experiment: Experiment, seconds_per_step: float | None = None) -> Iterator[str]:
-    """What keeps this experiment from running on its Slurm cluster.
+    """Reasons why this experiment cannot run on its Slurm cluster.
 
     Args:
         seconds_per_step: measured seconds of an optimizer step; without it, the cluster's estimate.
@@ -189,7 +188,7 @@ def _time_problems(experiment: Experiment, cluster: SlurmCluster, seconds_per_st
     limit = cluster.resources_of("train").seconds
     if limit is None or seconds_per_step is None:
         return
-    # A job that is told to stop saves at the end of its step, so that one step is the shortest interval.
+    # A job saves at the end of its step after a stop signal, so one step is the shortest interval.
     interval = experiment.train.checkpoint_every_steps or 1
     needed = cluster.startup_seconds + interval * seconds_per_step + cluster.signal_seconds
     if limit < needed:

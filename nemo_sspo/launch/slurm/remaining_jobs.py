@@ -1,4 +1,4 @@
-"""The jobs of a run that are still a matter of Slurm's: all, but for those that an early stop leaves out."""
+"""The jobs of a run that Slurm still has to handle: all except those that an early stop leaves out."""
 
 from collections.abc import Sequence
 from dataclasses import replace

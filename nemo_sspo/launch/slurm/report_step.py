@@ -1,4 +1,4 @@
-"""The page that a run on Slurm ends with: a step beside those of the plan, since what it draws is no artifact."""
+"""The page that a run on Slurm ends with: a step outside of the plan, because the page is no artifact."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from nemo_sspo.stages.runner.registry import Stage
 
 REPORT = "report"
 REPORT_SPEC = Stage("report", "rollout", "conversion and preparation")
-"""One process without a GPU; ``nemo-sspo report`` needs nothing that only one environment has."""
+"""One process without a GPU; ``nemo-sspo report`` works in either environment."""
 
 
 def report_step(layout: RunLayout, steps: Sequence[Step]) -> Step:
-    """Draws the page once the steps have ended that no other one waits for, whichever way they ended."""
+    """Draws the page once the last steps (on which no other step depends) have ended, successfully or not."""
     awaited = {step_id for step in steps for step_id in step.depends_on}
     last = [step for step in steps if step.step_id not in awaited]
     return Step(

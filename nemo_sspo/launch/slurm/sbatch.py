@@ -1,7 +1,7 @@
 """A job as the text of an sbatch script. Pure: the same job and places give the same text.
 
-The script is bash and srun alone, so that it runs where no Python of ours does: outside of the images. What a value
-holds never matters: in shell lines it is quoted, in ``#SBATCH`` lines it has to be a plain word.
+The script is bash and srun alone, so it runs outside of the images, where this package's Python is missing. Any
+value is safe: shell lines quote it, ``#SBATCH`` lines accept plain words only.
 """
 
 import re
@@ -134,7 +134,7 @@ def _gpu_option(job: Job, cluster: SlurmCluster) -> str:
 def launch(job: Job, place: RunPaths) -> list[str]:
     """Arguments of srun up to and including the interpreter."""
     words = [f"--nodes={job.nodes}", f"--ntasks={job.nodes * job.tasks_per_node}", "--kill-on-bad-exit=1"]
-    # Rank 0 hashes and publishes long after the others have ended: a site's WaitTime would end it by then.
+    # Rank 0 hashes and publishes long after the others have ended; a site's WaitTime would kill it.
     words += ["--wait=0", f"--ntasks-per-node={job.tasks_per_node}"]
     if job.cpus_per_task:  # srun does not take it from the job
         words.append(f"--cpus-per-task={job.cpus_per_task}")
@@ -162,7 +162,7 @@ def _last_shard(job: Job) -> str:
 
 
 def _limit_seconds(job: Job) -> int:
-    """The time limit in whole minutes, as Slurm takes it; where the partition decides, more than any."""
+    """The time limit in whole minutes, as Slurm takes it; a very large number where the partition decides."""
     seconds = job.resources.seconds
     return _NO_LIMIT if seconds is None else -(-seconds // 60) * 60
 
@@ -174,12 +174,12 @@ def _does_not_fit(job: Job) -> str:
 
 
 def _image(image: str, place: RunPaths) -> str:
-    """A file by its whole path: pyxis takes a relative one for a name in a registry."""
+    """An absolute path: pyxis reads a relative one as a name in a registry."""
     return str(place.workdir / image) if image.endswith((".sqsh", ".sif")) else image
 
 
 def _in_image(job: Job, place: RunPaths) -> list[str]:
-    """The interpreter, with the environment's variables set once more: over those of the image, which had won."""
+    """The interpreter, with the environment's variables set again: the image's variables override the first."""
     return [
         "sh",
         "-c",
@@ -221,7 +221,7 @@ def quote(value: object) -> str:
 
 
 def directive(value: str) -> str:
-    """An option as the rest of an ``#SBATCH`` line, which no shell reads and whose own quoting is not relied on."""
+    """An option as the rest of an ``#SBATCH`` line, which no shell parses; Slurm's own quoting is not used."""
     if not _DIRECTIVE.fullmatch(value):
         raise UserError(f"{value!r}: no option that can be written into a script as it is")
     return value

@@ -1,4 +1,4 @@
-"""How a run on Slurm stands, step by step: from its manifests, its jobs' own records and squeue."""
+"""The state of each step of a run on Slurm: from its manifests, its jobs' own records and squeue."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,7 +16,7 @@ from nemo_sspo.launch.step_status import State, StepStatus, last_log_line, left_
 from nemo_sspo.stages.runner.freshness import Freshness
 
 _WRITTEN_ENDS = ("gave_up", "crashed", "stopped")
-"""Events with which a job tells that it will not go on."""
+"""Events after which a job does not continue."""
 
 
 def slurm_status(
@@ -29,10 +29,10 @@ def slurm_status(
     """The state of every step, in the order of the plan.
 
     Args:
-        live: its jobs that wait or run; None where Slurm cannot be asked, and only a job that wrote down its end has
-            failed.
-        final_state: what Slurm still knows of a job that is over, by its id; it is asked only about jobs that did not
-            live to write down their end.
+        live: its waiting and running jobs; None if Slurm cannot be reached: then only a job that recorded its own end
+            counts as failed.
+        final_state: Slurm's record of an ended job, by its id; called only for jobs that died before they recorded
+            their end.
     """
     submitted: dict[tuple[str, int], Submission] = {}
     for item in submissions(place):

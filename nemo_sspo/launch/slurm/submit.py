@@ -39,15 +39,15 @@ class ArraySubmission:
 
 
 def run_paths(experiment: Experiment) -> RunPaths:
-    """Where the jobs of an experiment find things: this directory and the run's, as absolute paths."""
+    """Paths for the jobs of an experiment: this directory and the run's, absolute."""
     return RunPaths(experiment.run_dir.absolute(), Path.cwd())
 
 
 def missing_parts(graph: Sequence[Job], freshness: Freshness) -> Iterator[ArraySubmission]:
     """What has to be submitted, in order; steps that are published and current are left out.
 
-    A task of an array can only wait for a task that is submitted too. So the tasks of an array fall into those whose
-    counterparts are done already, and those that wait for theirs.
+    A task of an array can only wait for a task that is submitted too. So an array's tasks are split: those whose
+    counterparts are done, and those that wait for theirs.
     """
     missing: dict[str, frozenset[int]] = {}
     for job in graph:
@@ -87,7 +87,7 @@ def refuse_live_jobs(run: Path) -> None:
 
 
 def refuse_beside_jobs(run: Path) -> None:
-    """Raise a UserError when a run that this machine is to drive may have live Slurm jobs."""
+    """Raise a UserError when a run that this machine should drive may have live Slurm jobs."""
     record = RunPaths(run.absolute(), Path.cwd()).submissions
     if not record.exists():
         return
@@ -127,7 +127,7 @@ def submit(experiment: Experiment, *, begin: str | None = None) -> list[Submissi
 
 
 def _take_back(run: Path, done: Sequence[Submission], error: BaseException) -> None:
-    """Cancel what was submitted, also what a call of sbatch submitted that did not live to tell its id."""
+    """Cancel what was submitted, including a job whose sbatch call died before it returned the id."""
     ids = [item.id for item in done]
     try:
         ids = list(dict.fromkeys([*ids, *(job.submission for job in live_jobs(run))]))
