@@ -1,4 +1,4 @@
-"""How an artifact differs from what today's settings and inputs would make."""
+"""How an artifact's settings and inputs differ from the current ones."""
 
 from collections.abc import Mapping, Sequence, Set
 from typing import Any

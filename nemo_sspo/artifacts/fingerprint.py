@@ -1,4 +1,4 @@
-"""Whether files outside the run are still those it began with."""
+"""Whether files outside the run have changed since it began."""
 
 import hashlib
 from pathlib import Path
@@ -16,12 +16,12 @@ def differ(before: object, after: object) -> bool:
 def fingerprint(path: Path) -> str:
     """32 hex digits over a file, or over every file of a directory that is not hidden: names, sizes, and content.
 
-    Of a file above 2 MiB only the first and the last MiB are read: a 70B policy is looked at before every step.
+    Of a file above 2 MiB only the first and the last MiB are read: a 70B policy is checked before every step.
     """
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         name = file.relative_to(path).as_posix() if path.is_dir() else ""
-        if not file.is_file() or f"/{name}".count("/."):  # nobody reads a hidden file
+        if not file.is_file() or f"/{name}".count("/."):  # hidden files are never read
             continue
         size = file.stat().st_size
         digest.update(f"{name}\0{size}\0".encode())

@@ -1,4 +1,4 @@
-"""JSON that others wrote: whatever is wrong with it is one line that names the file and the line in it."""
+"""JSON written by other programs: every error is one line that names the file and the line in it."""
 
 import codecs
 import json
@@ -9,12 +9,12 @@ from typing import Any
 from nemo_sspo.errors import UserError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_MOST_DIGITS = 4300  # what Python converts without being told to
+_MOST_DIGITS = 4300  # Python's default limit for converting digits
 _WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class _RepeatedKeyError(ValueError):
-    """An object has a key twice, and which of the two is meant is unknown."""
+    """An object has a key twice: it is ambiguous."""
 
 
 def parse_json(raw: bytes, path: Path, line: int = 1, advice: str = "") -> Any:

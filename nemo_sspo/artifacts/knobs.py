@@ -13,7 +13,7 @@ class KnobChange:
     """A setting that had another value in earlier steps of the same stages."""
 
     iteration: int
-    """The first that ran with it."""
+    """The first step that ran with it."""
     setting: str
     before: Any
     after: Any

@@ -40,7 +40,7 @@ class RunLayout:
         return directory if shard is None else directory / f"shard_{shard:05d}"
 
     def benchmark(self, name: str, iteration: int) -> Path:
-        """What the policy of an iteration (0: the base's) made of a public benchmark; no step of the loop."""
+        """Answers of an iteration's policy (0: the base) to a public benchmark; not a step of the loop."""
         return self.root / "benchmarks" / f"iter_{iteration}" / name
 
     def log(self, step_id: str, attempt: str) -> Path:
@@ -104,5 +104,5 @@ def candidate_checkpoint(candidate: int, candidates: int) -> str:
 
 
 def no_run(layout: RunLayout) -> UserError:
-    """What a command says that was given a directory without a run."""
+    """The error message for a directory without a run."""
     return UserError(f"{layout.root}: no run lies there; give the directory of one, as in runs/<name>")

@@ -1,4 +1,4 @@
-"""A folder of this node and this user alone, for what is faster or safer to have beside the process than in the run."""
+"""A folder of this node and this user alone, for files that are faster or safer on the node than in the run."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ def make_node_folder() -> Path:
     """The folder, made where it is not there.
 
     Raises:
-        UserError: another user has made it, who could put things there that are then loaded.
+        UserError: another user made it and could place files there that would then be loaded.
     """
     folder = node_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 class Progress:
     """Writes ``{"done", "total", "unit", "note", "updated", "first", "started"}``, atomically, at most twice a second.
 
-    ``first`` is what was done at the first report, at the time ``started``: a rate can be told from one look.
+    ``first`` is what was done at the first report, at the time ``started``: one reading is enough for a rate.
     """
 
     def __init__(self, path: Path | None, *, min_interval: float = 0.5) -> None:

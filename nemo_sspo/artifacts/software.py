@@ -17,7 +17,7 @@ PACKAGES = (
     "numpy",
     "pyarrow",
 )
-"""What changes numbers, among all that may be installed."""
+"""Packages whose version can change numerical results."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Publish whole or not at all: an artifact's directory has its final name only once it is complete.
+"""Publish atomically: an artifact's directory gets its final name only once it is complete.
 
 Small files are verified by hash whenever an artifact is opened. Files above `HASH_ON_OPEN_BYTES` (weights) are verified
 by size then, and by hash when asked for: a 70B checkpoint is opened by hundreds of ranks.
@@ -60,7 +60,7 @@ class Artifact:
 @dataclass
 class Draft:
     """An artifact in the making: write files below `path`, facts into `counts`, seconds and rates into `timings`, and
-    what a reader of the manifest should know besides into `notes`."""
+    remarks for readers of the manifest into `notes`."""
 
     path: Path
     rows: int = 0

@@ -1,4 +1,4 @@
-"""llm-blender's own scoring of a PairRM checkpoint: the oracle that tests and benchmarks hold ours against."""
+"""llm-blender's own scoring of a PairRM checkpoint: the reference that tests and benchmarks compare ours with."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -9,7 +9,7 @@ differs is how much is computed and held:
   that the places of all pairs are a view of 2S - 1 numbers and not S x S of them.
 - A few queries of one head are finished at a time, so that their scores stay in cache.
 - The last layer computes the wanted tokens alone.
-Written for processors; a GPU has the memory to do without.
+Written for CPUs; a GPU has enough memory without it.
 """
 
 from __future__ import annotations

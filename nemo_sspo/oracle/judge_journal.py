@@ -1,4 +1,4 @@
-"""What a paid judge has answered: no answer is asked for or paid for twice.
+"""Journal of a paid judge's answers: no question is asked or paid for twice.
 
 One file of JSON lines per step, appended to as answers arrive; it holds digests and numbers, never a text or a key. A
 step that was killed reads its own file back.
@@ -56,7 +56,7 @@ class Spending:
         return self + Spending(-other.requests, -other.input_tokens, -other.output_tokens)
 
     def over(self, settings: LlmJudgeOracle) -> str | None:
-        """The first cap that this is over, in words."""
+        """The first cap that this exceeds, in words."""
         tokens = self.input_tokens + self.output_tokens
         if self.requests > settings.max_requests:
             return f"{self.requests} requests, over oracle.max_requests={settings.max_requests}"
@@ -104,7 +104,7 @@ class Journal:
         return self._answers[key]
 
     def append(self, key: str, judgement: Judgement) -> None:
-        """Keep an answer. It is with the operating system when this returns: a kill does not lose it."""
+        """Keep an answer. It is handed to the operating system before this returns: a kill does not lose it."""
         if self._file is not None:
             self._file.write(json.dumps({"key": key, **asdict(judgement)}).encode() + b"\n")
             self._file.flush()

@@ -1,9 +1,9 @@
-"""What the steps of a run have paid a judge together, so that a cap holds while several ask side by side.
+"""Total cost of the judge over all steps of a run, so that a cap also holds while several steps ask concurrently.
 
-One small file beside the journals has an entry per step: what its answers have cost, and what its questions under way
-are likely to. A question is asked after it was entered, under a lock, and its answer corrects the entry: a cap on
-requests is exact, one on tokens or dollars can be passed by what answers under way cost beyond their estimate. A killed
-step's questions stay entered until it runs again, since they may have been paid for.
+One small file beside the journals has an entry per step: the cost of its answers and the likely cost of its pending
+questions. A question is entered under a lock before it is asked, and its answer corrects the entry: a cap on
+requests is exact; one on tokens or dollars can be exceeded by what pending answers cost above their estimate. A
+killed step's questions stay entered until it runs again, since they may have been paid for.
 """
 
 import fcntl
@@ -79,7 +79,7 @@ class Ledger:
                 self._write(self._folder, entries)
 
     def _read(self, folder: Path) -> Entries:
-        """The ledger; where there is none yet, what the journals come to."""
+        """The ledger; if there is none yet, the sum of the journals."""
         path = folder / _LEDGER
         try:
             kept = json.loads(path.read_bytes())

@@ -63,7 +63,7 @@ class LlmJudge:
             self._rows_to_come = max(0, self._rows_to_come - len(rows))
             if pending:
                 self._refuse_plan([row for _, row in pending], self._rows_to_come * len(unique) / len(rows))
-                self._rows_to_come = 0  # what was begun goes on to the cap: what it has paid for is kept
+                self._rows_to_come = 0  # pending questions continue up to the cap: their paid answers are kept
                 progress = partial(_report, on_progress, len(rows), len(unique))
                 asyncio.run(self._ask_all(pending, lambda done: progress(len(unique) - len(pending) + done)))
             judgements = [journal[key] for key in keys]
@@ -81,9 +81,9 @@ class LlmJudge:
         return key in self._journal and not (strict and self._journal[key].unparsed)
 
     def _refuse_plan(self, pending: Sequence[Row], to_come: float) -> None:
-        """Refuse before the first request what would pass a cap; tokens are estimated from the texts.
+        """Refuse work that would exceed a cap before the first request; tokens are estimated from the texts.
 
-        So many questions `to_come` in the step's later calls are taken to be like the pending ones.
+        The `to_come` questions of the step's later calls are assumed to be like the pending ones.
         """
         factor = 1 + to_come / len(pending)
         cost = sum((self._estimate(row) for row in pending), start=Spending()).times(factor)
@@ -94,11 +94,11 @@ class LlmJudge:
             )
 
     def _estimate(self, row: Row) -> Spending:
-        """Likely cost of a question: a letter for an answer."""
+        """Likely cost of a question, whose answer is one letter."""
         return Spending(1, len(question(self._template, row).encode()) // _BYTES_PER_TOKEN, 1)
 
     async def _ask_all(self, pending: Sequence[tuple[str, Row]], on_answer: OnProgress) -> None:
-        """Ask with bounded concurrency. After a failure what is under way is waited for and kept; no more is asked."""
+        """Ask with bounded concurrency. After a failure pending answers are awaited and kept; nothing more is asked."""
         failures: list[UserError] = []
         questions, answers = iter(pending), count(1)
 

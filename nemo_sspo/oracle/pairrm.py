@@ -73,7 +73,7 @@ class PairRMModel(nn.Module):
         return h_RSH[torch.arange(len(h_RSH), device=h_RSH.device)[:, None], markers_R3]
 
     def compute_on_cpu(self) -> None:
-        """From now on compute the markers' states alone, in little memory: the same numbers, made for a processor."""
+        """From now on compute only the markers' states, in little memory: equal numbers, optimized for CPUs."""
         self.on_cpu = WantedStates(cast("DebertaV2Model", self.pretrained_model))
 
 

@@ -41,7 +41,7 @@ _LIMIT_KEYS = ("source_maxlength", "candidate_maxlength")
 
 @dataclass(frozen=True)
 class PairRMCheckpoint:
-    """Where the parts of a checkpoint are, and what its configuration says."""
+    """The paths of a checkpoint's parts, and its configuration."""
 
     path: Path
     layout: Literal["hf", "llm-blender"]
@@ -52,7 +52,7 @@ class PairRMCheckpoint:
 
     @property
     def limits(self) -> tuple[int, int]:
-        """Longest prompt and longest response in tokens, those that it was trained with where it tells."""
+        """Longest prompt and longest response in tokens: the training limits where the checkpoint records them."""
         source, candidate = (self.config.get(key) for key in _LIMIT_KEYS)
         return source or SOURCE_MAX, candidate or CANDIDATE_MAX
 

@@ -1,4 +1,4 @@
-"""What a preference oracle offers to the stages, and what the stages offer to an oracle.
+"""The interface between preference oracles and stages.
 
 Legend: R rows. A row is (prompt, first response, second response), in the order in which the oracle is shown them.
 """
@@ -59,12 +59,12 @@ class Preferences:
 class PreferenceOracle(Protocol):
     """Judges rows independently of each other: a row's logit does not depend on its neighbours.
 
-    A call is synchronous; an oracle that waits for a network runs its own event loop inside. What is expensive to ask
-    twice goes to the resources' journal, so that a killed step asks again only what was not answered.
+    A call is synchronous; an oracle that waits for a network runs its own event loop inside. Expensive answers
+    go to the resources' journal, so that a restarted step asks only the unanswered questions.
     """
 
     def compare(self, rows: Sequence[Row], on_progress: OnProgress = ...) -> Preferences:
-        """Judge `rows`; `on_progress` is told how many are done."""
+        """Judge `rows`; `on_progress` gets the number of finished rows."""
         ...
 
 
@@ -82,7 +82,7 @@ class ChoiceModel(Protocol):
 
 @dataclass(frozen=True)
 class OracleResources:
-    """Where an oracle works: what a step lends it beyond its own settings."""
+    """Resources that a step gives its oracle, beyond the oracle's own settings."""
 
     journal: Path | None = None
     """File to which a paying oracle appends every answer; the other files of its folder are those of the run's other

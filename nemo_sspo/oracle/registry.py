@@ -15,6 +15,6 @@ ORACLES = {
 
 
 def load_oracle(settings: Oracle, resources: OracleResources | None = None) -> PreferenceOracle:
-    """Load the oracle that the settings describe; `resources` is what a step lends it."""
+    """Load the oracle that the settings describe; `resources` come from the step."""
     module, _, name = ORACLES[settings.kind].partition(":")
     return getattr(import_module(module), name)(settings, resources=resources or OracleResources())

@@ -93,7 +93,7 @@ class RewardModel:
         rewards_U = np.empty(len(unique), dtype=np.float32)
         lengths_U = np.fromiter((text.length for text in encoded), dtype=np.int64, count=len(encoded))
         done = 0
-        # Without a padding token the model could not tell where a padded row ends: one row at a time.
+        # Without a padding token the model cannot find the end of a padded row: one row at a time.
         for batch in pack(lengths_U, self._settings.batch_tokens if self._pad is not None else 1):
             rewards_U[batch] = self._forward([encoded[index] for index in batch])
             done += len(batch)
@@ -160,7 +160,7 @@ def _apply_template(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[st
 
 
 def _load_model(directory: Path, settings: RewardModelOracle, dtype: torch.dtype) -> "PreTrainedModel":
-    """Weights in `dtype` from safetensors, each of which has its place, as each place has its weight.
+    """Weights in `dtype` from safetensors; missing and surplus tensors are refused.
 
     Not in float32 first: of a 27B that would be 108 GB of host memory.
     """

@@ -18,7 +18,7 @@ _HEAD = re.compile(r"(^|\.)(score|classif|logits_proj|(?!lm_)\w*head)")
 
 
 def reward_model_problems(directory: Path, config: Mapping[str, Any]) -> Iterator[str]:
-    """What keeps a directory whose config.json is `config` from giving rewards; it may lack its weights."""
+    """Reasons why a directory with this config.json cannot give rewards; the weights may be missing."""
     if adapter := unmerged_adapter(directory):
         yield f"oracle.path={directory}: {adapter} asks for an adapter that is not merged; merge it first"
         return

@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
             run_step(options.run, options.stage, options.iteration, shard, attempt, alone=options.alone, kept=kept)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        # Of several tasks srun tells the highest exit code alone, that of one that was killed: this one is not lost.
+        # srun reports only the highest exit code, which can hide a user error: this one is recorded.
         if verdict := os.environ.get("NEMO_SSPO_VERDICT"):
             Path(verdict).touch()
         return UserError.EXIT_CODE

@@ -29,11 +29,11 @@ SIDE_FILES = (
     "NOTICE*",
     "USE_POLICY*",
 )
-"""What belongs to a policy besides its weights: how it is built and sampled from, its tokenizer, its terms of use."""
+"""A policy's files other than weights: configuration, generation settings, tokenizer, terms of use."""
 MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.safetensors")
 """What loaders of any model may read, code left out."""
 CODE = "*.py"
-"""For models whose own code was consented to."""
+"""For models whose own code the user allows."""
 _PICKLES = "pytorch_model*.bin"
 """Weights of repositories without safetensors, for loaders that take them."""
 _OTHER_COPIES = ("original/*", "consolidated*", "onnx/*", "openvino/*")

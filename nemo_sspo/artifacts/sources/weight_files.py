@@ -1,6 +1,6 @@
 """Whether a model directory holds one whole set of plain weights. No tensor is read.
 
-The dry run and the import ask the same functions, so that what one refuses the other does.
+The dry run and the import call the same functions, so both refuse the same directories.
 """
 
 import json
@@ -19,7 +19,7 @@ _OTHER_FORMATS = ("*.safetensors", "pytorch_model*.bin", "consolidated*.pth")
 """Files that some loader takes for the model's weights."""
 _QUANTIZATION_KEYS = ("quantization_config", "compression_config")
 _QUANTIZATION_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json", "quantization_config.json")
-"""How ModelOpt, GPTQ and AWQ tell of what they did to the weights."""
+"""Keys and files by which ModelOpt, GPTQ and AWQ mark quantized weights."""
 _PLAIN = ("F64", "F32", "F16", "BF16")
 _GIVE_PLAIN = "give the bf16, fp16 or fp32 model it was made from"
 _MAX_HEADER_BYTES = 128 * 2**20

@@ -1,4 +1,4 @@
-"""What the headers of safetensors files tell of a model: its tensors' names, depth and types. No tensor is read."""
+"""Read a model's tensor names, depth and types from the headers of its safetensors files. No tensor is read."""
 
 import json
 import re

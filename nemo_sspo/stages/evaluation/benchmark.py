@@ -1,7 +1,7 @@
 """Answer a public benchmark with a run's policy: ``python -m nemo_sspo.stages.evaluation.benchmark REQUEST``.
 
-No step of the loop: it reads a policy that is there and publishes beside the run, whole or not at all, skipped when it
-is there, refused when it was made with other settings. REQUEST is a `BenchmarkRequest` as JSON.
+Not a step of the loop: it reads an existing policy and publishes atomically beside the run. It skips published
+answers and refuses those made with other settings. REQUEST is a `BenchmarkRequest` as JSON.
 """
 
 import hashlib

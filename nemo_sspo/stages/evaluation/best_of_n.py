@@ -1,8 +1,8 @@
 """Best-of-n: of n held-out samples of the new policy the oracle keeps one, which meets the base's responses.
 
 A sample's rank is its mean win rate over all n (its own 1/2 included), both orders of presentation combined (`half`);
-of equal ones the first wins. The oracle that picks is the one that judges: the result says what n samples and this
-oracle are worth together, and is no independent measurement.
+ties go to the first. The oracle that picks also judges: the result measures n samples and this oracle together and is
+not an independent measurement.
 
 Legend: N prompts, K = n samples, R ordered pairs of samples.
 """
@@ -42,7 +42,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class BestOfN:
-    """What was picked for each prompt, and how it fared."""
+    """The pick for each prompt and its win rate."""
 
     picked: list[Sample]
     wins_N: NDArray[np.float64]

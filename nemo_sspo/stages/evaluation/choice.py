@@ -1,12 +1,12 @@
-"""Which of an iteration's checkpoints becomes the next policy, and in which words.
+"""Choose which of an iteration's checkpoints becomes the next policy, and describe the choice.
 
-Every candidate has met one opponent, the policy that the iteration started from, on the same prompts. The choice is by
-the mean; how sure it is, a paired bootstrap over the prompts says: candidates of one training are alike, so that their
-difference is known better than either win rate. Of equal ones the first is taken, which moved least.
+Every candidate has met one opponent, the policy that the iteration started from, on the same prompts. The mean
+decides. A paired bootstrap over the prompts measures the certainty: candidates of one training are similar, so their
+difference is more precise than either win rate. Ties go to the first candidate, which moved least.
 
-The win rate of the chosen one is that of the best of several on the prompts it was chosen by, so it leans upwards: what
-it is worth, `evaluate` says on others. At t > 1 the opponent's responses are those by which it was chosen itself, which
-leans the other way, against all candidates alike.
+The chosen candidate's win rate is biased upwards: it is the best of several on the prompts that chose it. `evaluate`
+measures it on other prompts. At t > 1 the opponent was itself chosen by its responses to these prompts, which biases
+the win rates of all candidates downwards alike.
 
 Legend: N prompts, S resamples of them.
 """
@@ -41,7 +41,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Choice:
-    """The best contender and the one after it, by position."""
+    """The best candidate and the runner-up, by position."""
 
     candidates: list[Candidate]
     chosen: int
@@ -51,7 +51,7 @@ class Choice:
 
 
 def choose(contenders: Sequence[Contender], criterion: str, how: Resampling) -> Choice:
-    """The contender with the highest criterion; of equal ones the first."""
+    """The candidate with the highest criterion; ties go to the first."""
     candidates = [_described(contender, how) for contender in contenders]
     ranking = sorted(range(len(candidates)), key=lambda index: -getattr(candidates[index], criterion).mean)
     best, *others = ranking
@@ -63,7 +63,7 @@ def choose(contenders: Sequence[Contender], criterion: str, how: Resampling) -> 
 
 
 def reason(choice: Choice, criterion: str, opponent: str) -> str:
-    """The choice as one sentence, with how far the runner-up is behind and whether that can be told."""
+    """The choice as one sentence, with the runner-up's distance and whether that is distinguishable."""
     best = choice.candidates[choice.chosen]
     figure = getattr(best, criterion)
     if choice.runner_up is None or choice.difference is None:

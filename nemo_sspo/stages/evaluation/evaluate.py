@@ -1,6 +1,6 @@
 """Oracle win rate of an iteration's policy against every earlier one, on held-out prompts.
 
-The evaluations of all iterations together are the matrix of who beats whom (SPPO Fig. 3).
+The evaluations of all iterations together form the matrix of win rates between policies (SPPO Fig. 3).
 
 A prompt's win rate is the mean over pairs (new response, other's response) of P(new beats other), with both orders of
 presentation combined (`half`). Prompts are independent, the responses to one prompt are not: the interval resamples

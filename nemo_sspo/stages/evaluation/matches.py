@@ -1,5 +1,5 @@
 """Policies against each other on prompts that neither was trained on: their responses, the rows that an oracle judges,
-win rates and intervals. What an evaluation and a selection have in common.
+win rates and intervals. Shared by evaluation and selection.
 
 Legend: N prompts, M pairs of responses to a prompt, R rows, S resamples of the prompts.
 """
@@ -49,7 +49,7 @@ class HeldOut:
 
 
 Match = tuple[HeldOut, HeldOut]
-"""The policy whose win rate is asked for, and its opponent; both have answered the same prompts."""
+"""The policy whose win rate is measured, and its opponent; both have answered the same prompts."""
 
 
 def read_held_out(artifact: Artifact, samples: int, judging: Judging) -> HeldOut:

@@ -93,7 +93,7 @@ def _table(prompt_ids: Sequence[str], contenders: Sequence[Contender]) -> pa.Tab
 
 
 def _facts(selection: Selection) -> dict[str, int | float | str | None]:
-    """What a run's summary and its runner look at, without opening the file."""
+    """Facts that a run's summary and its runner read without opening the file."""
     chosen, win = selection.candidates[selection.chosen], selection.by_criterion(selection.chosen)
     return {
         "prompts": selection.prompts,

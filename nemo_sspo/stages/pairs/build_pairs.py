@@ -43,7 +43,7 @@ class PairSums:
     pairs: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     totals: Counter[str] = field(default_factory=Counter)
-    """Over the pairs, of what is told as a mean, in units of `_UNIT`: whole numbers sum to the same in any order."""
+    """Sums over the pairs of the values reported as means, in units of `_UNIT`: integer sums ignore order."""
 
     def add(self, supervision: PairSupervision, reasons: NDArray[np.str_]) -> None:
         """Count a shard."""
@@ -108,7 +108,7 @@ def _write_shard(
 ) -> NDArray[np.bytes_]:
     """Append a shard's pairs and dropped prompts, and return its prompt ids.
 
-    A function of its own: what it read is let go before the next shard is read.
+    A separate function, so that its data is freed before the next shard is read.
     """
     settings, gate = context.experiment.pairs, context.experiment.gate
     shard = join_shard(*artifacts, context.experiment.judging)
@@ -216,7 +216,7 @@ def _lengths(lists: pa.Array) -> NDArray[np.int64]:
 
 
 def _refuse_repeated(prompt_ids: list[NDArray[np.bytes_]]) -> None:
-    """Sorted in place: the ids are all that is held of every shard, and an index of them would be the peak."""
+    """Sorted in place: only the ids of every shard stay in memory, and an index of them would set the peak."""
     ids = np.concatenate(prompt_ids)
     ids.sort()
     if (repeated := ids[1:][ids[1:] == ids[:-1]]).size:

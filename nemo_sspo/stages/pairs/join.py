@@ -1,4 +1,4 @@
-"""Join a shard's rollouts, scores and embeddings by content ids, and refuse what does not belong together.
+"""Join a shard's rollouts, scores and embeddings by content ids, and refuse artifacts that do not match.
 
 Legend: N prompts, K responses, M vectors, D embedding size, B prompts of a block. Columns stay Arrow arrays: nothing
 here loops over responses.
@@ -35,7 +35,7 @@ _ROLLOUT_COLUMNS = (
 
 @dataclass(frozen=True)
 class JoinedShard:
-    """A shard's prompts with everything known of their responses."""
+    """A shard's prompts with their responses, scores and embeddings."""
 
     prompt_ids: pa.Array
     """[N]"""
@@ -69,7 +69,7 @@ class JoinedShard:
 
 
 def join_shard(rollout: Artifact, score: Artifact, embed: Artifact, judging: Judging) -> JoinedShard:
-    """Read and join one shard; a response's text is what was judged of it.
+    """Read and join one shard; a response's text is the part that was judged.
 
     Raises:
         UserError: prompts or responses are missing, repeated or differ between the artifacts, K varies, or a logit is
@@ -95,7 +95,7 @@ def join_shard(rollout: Artifact, score: Artifact, embed: Artifact, judging: Jud
 
 
 def similarities(shard: JoinedShard, block: int = 256) -> NDArray[np.float64]:
-    """S_ij = max(0, cosine) of a shard's responses, [N, K, K], in blocks of prompts, so that no more is held.
+    """S_ij = max(0, cosine) of a shard's responses, [N, K, K], in blocks of prompts to bound memory.
 
     Raises:
         UserError: a vector is not finite; the prompt is named.
@@ -119,7 +119,7 @@ def read_spelled(rollout: Artifact) -> frozenset[str]:
 
 
 def _judged(responses: pa.StructArray, judging: Judging, rollout: Artifact) -> pa.StructArray:
-    """Responses with what was judged of them as their text."""
+    """Responses whose text is the part that was judged."""
     if judging.reasoning == "judged":
         return responses
     read, names = reader(judging, rollout), [field.name for field in responses.type]

@@ -1,4 +1,4 @@
-"""The oracle on comparisons with known outcomes, once a run: what its calibration is measured on."""
+"""The oracle on comparisons with known outcomes, once per run, to measure the oracle's calibration."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""What a stage is given to run."""
+"""The context of a step: its settings, inputs and draft."""
 
 import gc
 import hashlib
@@ -18,7 +18,7 @@ Model = TypeVar("Model")
 
 @dataclass
 class ModelCache:
-    """What outlives a step in its process: the model that the steps of a shard batch have in common."""
+    """What a process keeps between steps: the model that the steps of a shard batch share."""
 
     model: Any = None
 
@@ -52,13 +52,13 @@ class StageContext:
         return str(exported[0].file(HF_MODEL)) if exported else self.experiment.policy
 
     def load_once(self, load: Callable[[], Model]) -> Model:
-        """What `load` returned to the first step of this process that came here.
+        """The result of `load` in the first step of this process that called this.
 
-        The steps of a process are shards of one stage and iteration: what they load is the same. The step that loads
-        tells how long it took.
+        The steps of a process are shards of one stage and iteration, so they load the same thing. The step that loads
+        records the duration.
         """
         if self.kept.model is None:
-            # A model that an earlier step of this process let go: vLLM's takes the next one's global state with it.
+            # Collect an earlier step's released model now: vLLM's destructor would destroy the next one's global state.
             gc.collect()
             started = time.monotonic()
             self.kept.model = load()

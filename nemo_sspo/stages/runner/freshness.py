@@ -1,7 +1,7 @@
-"""Whether what a run has published is what today's settings and inputs would make. The one rule of every runner.
+"""Whether a run's published artifacts match the current settings and inputs. Every runner uses this one rule.
 
 An artifact is *current* when it was made with the settings that its step has today, from inputs that are published,
-current and of the same content. Else it is *stale*: no step reads it, and none that it stands for counts as done.
+current and of the same content. Otherwise it is *stale*: no step reads it, and its own step does not count as done.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Standing = Literal["missing", "current", "stale"]
 
 
 class Freshness:
-    """Asks of the artifacts of one run. Manifests are read, and each once; no other file of an artifact is."""
+    """Checks the artifacts of one run. Reads each manifest once, and no other file of an artifact."""
 
     def __init__(self, experiment: Experiment, layout: RunLayout) -> None:
         self._experiment = experiment
@@ -31,7 +31,7 @@ class Freshness:
         self._found: dict[Path, tuple[Manifest | None, tuple[str, ...]]] = {}
 
     def standing(self, path: Path) -> Standing:
-        """How an artifact of the run stands."""
+        """The state of an artifact of the run."""
         manifest, reasons = self._look(path)
         return "missing" if manifest is None else "stale" if reasons else "current"
 
@@ -85,7 +85,7 @@ def path_name(layout: RunLayout, path: Path) -> str:
 
 
 def refuse_stale_inputs(experiment: Experiment, layout: RunLayout, paths: Inputs) -> None:
-    """Raise a UserError that names the first of a step's inputs that is not what would be made today."""
+    """Raise a UserError that names the first stale input of a step."""
     freshness = Freshness(experiment, layout)
     for group in paths.values():
         for path in group:
@@ -99,7 +99,7 @@ def refuse_stale_inputs(experiment: Experiment, layout: RunLayout, paths: Inputs
 def refuse_changed_since(
     experiment: Experiment, layout: RunLayout, stage: str, began_with: dict[str, Any], inputs: dict[str, list[Artifact]]
 ) -> None:
-    """Raise a UserError when a step's settings or inputs are others now than when it began: it is not published.
+    """Raise a UserError when a step's settings or inputs have changed since it began: it is not published.
 
     Args:
         experiment: as it is stored now.

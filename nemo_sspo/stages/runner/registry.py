@@ -39,7 +39,7 @@ class Stage:
     gpu: bool = False
     """Needs an accelerator where there is one."""
     one_model: bool = True
-    """Its shards load the same model, so that one process may take several of them with it loaded once."""
+    """Its shards load the same model, so one process may run several shards and load it once."""
     saves_state: bool = False
     """Saves its state when a runner stops it. The others end at once: their step is run again."""
     rate: tuple[str, str] = ("", "")
@@ -354,7 +354,7 @@ def _values(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _judging_settings(experiment: Experiment, stage: str) -> tuple[str, ...]:
-    """What a judgement depends on besides the oracle's own settings."""
+    """Settings that a judgement depends on, apart from the oracle's own."""
     judges = "oracle" in STAGES[stage].settings and experiment.oracle.kind == "policy_judge"
     return ("policy", "engine", "data.template_arguments") if judges else ()
 

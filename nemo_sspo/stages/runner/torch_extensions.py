@@ -1,6 +1,6 @@
-"""Where torch compiles extensions on this node, and locks in there that a killed process has left.
+"""Where torch compiles extensions on this node, and stale locks that a killed process has left there.
 
-torch waits for the lock of an extension without a word and for as long as its file exists.
+torch waits for an extension's lock silently, for as long as the lock file exists.
 """
 
 import os
@@ -21,7 +21,7 @@ UNUSED = "managed_alloc_runtime"
 
 
 def node_local_folder() -> Path:
-    """A folder of this node, this user and this torch: what one compiles no other loads."""
+    """A folder for this node, user and torch version: compiled extensions are never shared between these."""
     try:
         torch = version("torch")
     except PackageNotFoundError:
@@ -41,7 +41,7 @@ def skip_unused(folder: Path) -> None:
 
 
 def prepare(folder: Path) -> None:
-    """Make this node's folder, and tell of locks in the one for extensions; those that nobody holds are removed.
+    """Make this node's folder and report locks in the extensions' folder; locks that no process holds are removed.
 
     Raises:
         UserError: this node's folder is another user's, whose code would be loaded, or a lock cannot be removed.

@@ -48,7 +48,7 @@ def defaults(kind: Literal["train", "rollout"]) -> dict[str, str]:
         # Importing megatron-core compiles an extension where nvcc is on the PATH. Without a GPU in sight torch does not
         # know for what: A100, H100 and, as PTX, whatever comes later.
         "TORCH_CUDA_ARCH_LIST": "8.0;9.0+PTX",
-        # By default it is compiled in the home directory, where one node's lock has all others wait.
+        # By default it is compiled in the home directory, where one node's lock blocks all others.
         "TORCH_EXTENSIONS_DIR": str(node_local_folder()),
     }
     train = {

@@ -1,4 +1,4 @@
-"""What a prompt file's texts must not do: spell control tokens. One rule for the dry run and the stages."""
+"""Texts of a prompt file must not spell control tokens. One rule for the dry run and the stages."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -59,7 +59,7 @@ def _first(control: ControlTokens, texts: Iterable[str]) -> list[tuple[int, str]
 
 
 def _tell(read: PromptRead, found: Found, rule: Rule) -> None:
-    """Refuse what was found, or say what is left out."""
+    """Refuse the texts that were found, or report that they are left out."""
     if not found:
         return
     conversation, where, token = found[0]

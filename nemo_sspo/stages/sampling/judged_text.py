@@ -1,4 +1,4 @@
-"""What oracle and encoder read of a response: all of its text, or what stands behind its reasoning."""
+"""The part of a response that oracle and encoder read: all of its text, or only the text after its reasoning."""
 
 from collections.abc import Callable
 

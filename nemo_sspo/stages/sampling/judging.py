@@ -1,4 +1,4 @@
-"""What the stages that judge have in common: the oracle's resources, and rows from a rollouts table."""
+"""Shared by the stages that judge: the oracle's resources, and rows from a rollouts table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from nemo_sspo.stages.runner.registry import STAGES
 
 
 def oracle_of(context: StageContext, rows: int = 0) -> PreferenceOracle:
-    """The oracle of a step: loaded once for all steps of a process, unless it keeps a journal, which is one step's.
+    """The oracle of a step: loaded once for all steps of a process, unless it keeps a journal (one per step).
 
     `rows`: see `OracleResources`.
     """
@@ -23,7 +23,7 @@ def oracle_of(context: StageContext, rows: int = 0) -> PreferenceOracle:
 
 
 def resources(context: StageContext) -> OracleResources:
-    """What a step lends its oracle: a journal of its own, and the policy that judges where one does."""
+    """The resources of a step's oracle: the step's journal, and the policy that judges, if one does."""
 
     def open_policy(answers: Sequence[str], longest: int) -> ChoiceModel:
         from nemo_sspo.rollout.choices import PolicyChoices

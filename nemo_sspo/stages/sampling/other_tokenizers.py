@@ -1,6 +1,6 @@
-"""The tokenizers of oracle and encoder, looked at before the first response is sampled.
+"""The tokenizers of oracle and encoder, checked before the first response is sampled.
 
-They are loaded in the environment in which scores and embeddings are made: what would be refused there is refused now.
+They are loaded in the environment that makes scores and embeddings, so an error there shows up now.
 """
 
 from pathlib import Path

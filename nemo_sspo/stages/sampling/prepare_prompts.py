@@ -156,7 +156,7 @@ def _refuse_empty(
 
 
 def too_few_prompts(experiment: Experiment, total: int, too_long: int = 0) -> str:
-    """What is said when not every set would have a prompt; `too_long` are dropped already."""
+    """The message when a set would have no prompt; `too_long` prompts are dropped already."""
     data, selection = experiment.data, experiment.selection
     asked = [] if data.held_out_prompts else [f"data.held_out_count={data.held_out_count}"]
     asked += [f"selection.prompts={selection.prompts}"] if selection.is_on else []

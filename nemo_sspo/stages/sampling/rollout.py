@@ -43,7 +43,7 @@ def run(context: StageContext) -> None:
     context.progress.update(0, len(prompts), unit="prompts", note="loading the policy")
 
     tokenizer = same_tokenizer(context)
-    # The longest prompt of all shards: an engine that serves several is not made for one of them.
+    # The longest prompt of all shards: one engine serves several of them.
     longest = pc.max(pc.list_value_length(portion.column("prompt_token_ids"))).as_py() + sampling.max_tokens
     engine = context.load_once(lambda: _engine(context, tokenizer, longest))
     engine.begin(context.seed)
@@ -87,7 +87,7 @@ def _sampling(context: StageContext) -> Sampling:
 
 
 def _samples(context: StageContext) -> int:
-    """Responses per prompt. Only of a new policy an evaluation looks for the best of n."""
+    """Responses per prompt. Evaluation looks for the best of n only among a new policy's responses."""
     settings = context.experiment.rollout
     if context.stage == "rollout":
         return settings.samples_per_prompt
@@ -118,7 +118,7 @@ def _shard_of(context: StageContext, portion: pa.Table) -> pa.Table:
 
 
 def token_facts(context: StageContext, table: pa.Table, tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | float]:
-    """What the responses' tokens and texts do not agree in; the responses that spell control tokens go to a file."""
+    """Counts of mismatches between tokens and texts; responses that spell control tokens go to a file."""
     from nemo_sspo.rollout.tokenizer import control_tokens, policy_turn
 
     control = control_tokens(tokenizer)

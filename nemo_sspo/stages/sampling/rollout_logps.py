@@ -13,7 +13,7 @@ from nemo_sspo.errors import UserError
 
 
 def rollout_logps(response_ids: Sequence[pa.Array], rollouts: Sequence[Artifact]) -> NDArray[np.float64]:
-    """log pi(y|x) of responses under the policy that sampled them, in nats; not a number where it was not kept.
+    """log pi(y|x) of responses under the policy that sampled them, in nats; NaN where it was not kept.
 
     Args:
         response_ids: the columns whose responses are wanted, each [N].

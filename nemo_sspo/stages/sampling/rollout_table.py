@@ -1,4 +1,4 @@
-"""The rows of a rollouts table, and what they count."""
+"""The rows of a rollouts table, and their counts."""
 
 import math
 from collections.abc import Sequence

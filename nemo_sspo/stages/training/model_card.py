@@ -1,7 +1,7 @@
 """The model card of an exported policy: what it was made of and how, from settings and manifests alone.
 
 It is a part of the export's identity, so that equal runs have equal cards: no date, no path of the run. Values of the
-user's stand in YAML strings or in Markdown code spans, where they cannot mean anything.
+user's stand in YAML strings or in Markdown code spans, where they cannot act as markup.
 """
 
 import re
@@ -125,7 +125,7 @@ def _data(experiment: Experiment, iteration: int, prompts: Manifest, pairs: Mani
 
 
 def _training(settings: Train, train: Manifest) -> Facts:
-    """The learning rate's peak, the step-1 identity and the loss's way, as far as they were measured."""
+    """The peak learning rate, the step-1 identity and the course of the loss, as far as they were measured."""
     names = {
         "optimizer steps": "steps",
         "loss of the first step": "loss_first",
@@ -145,7 +145,7 @@ def _training(settings: Train, train: Manifest) -> Facts:
 
 
 def _selection(selection: Selection) -> Facts:
-    """Every candidate's figures, and why this one was taken."""
+    """Every candidate's figures, and the reason for the choice."""
     facts: Facts = [("prompts to choose by, held out from training and evaluation", selection.prompts)]
     facts += [(f"candidate after step {each.step}", _candidate(each)) for each in selection.candidates]
     facts += [("chosen", f"step {selection.candidates[selection.chosen].step}"), ("reason", selection.reason)]

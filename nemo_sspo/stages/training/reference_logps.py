@@ -1,4 +1,4 @@
-"""Log-probs of the reference policy for every pair: what training measures the policy's change against."""
+"""Log-probs of the reference policy for every pair: training measures the policy's change against them."""
 
 import pyarrow as pa
 import torch
@@ -49,7 +49,7 @@ def run(context: StageContext) -> None:
 
 
 def _rollout(context: StageContext, pairs: int) -> RolloutLogps:
-    """What the engine that sampled the pairs' responses found for them."""
+    """The log-probs of the pairs' responses from the engine that sampled them."""
     train = context.experiment.train
     table = PAIRS.read(context.input("build_pairs").path).combine_chunks()
     ids = [pa.concat_arrays(table.column(side).chunks) for side in ("chosen_id", "rejected_id")]

@@ -49,13 +49,13 @@ def run(context: StageContext) -> None:
     """Train on all ranks; rank 0 publishes the checkpoint, the Hugging Face files beside it, and the step metrics."""
     job = _job(context)
     refuse_too_many_candidates(job)
-    # What is wrong with the policy or the layout shall be one line, not every rank's traceback.
+    # Report a wrong policy or layout as one line, not as a traceback of every rank.
     training_config(job.hf_dir, job.parallel, job.precision, job.train)
     require_fit(job.pairs, job.hf_dir)
     if is_leader():
         note_changes(context, job.scratch)
     metrics = on_every_rank(lambda: _train(job, checks=_starts_from_its_reference(context)), job.parallel.world_size)
-    # The weights are on disk: told to stop now, what is left to publish is done in the time that remains.
+    # The weights are on disk: after a stop signal from here on, the step still publishes in the remaining time.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if metrics is None:
         return
@@ -87,7 +87,7 @@ def _starts_from_its_reference(context: StageContext) -> bool:
 
 
 def _take_in(candidate: Path, target: Path) -> None:
-    """Link a candidate's checkpoint, which has lain in the scratch, into the artifact; raises UserError if damaged."""
+    """Link a candidate's checkpoint from the scratch into the artifact; raises UserError if damaged."""
     if problem := damage(candidate):
         raise UserError(f"{problem}: a candidate is damaged; `nemo-sspo redo <run> --from <this step>` trains anew")
     link_tree(candidate, target)
@@ -122,7 +122,7 @@ def refuse_too_many_candidates(job: TrainingJob) -> None:
 
 
 def scratch_of(context: StageContext) -> Path:
-    """Where this very job's state lies: a state of other settings, inputs or ranks is never resumed from.
+    """Directory of this job's state: training never resumes from a state of other settings, inputs or ranks.
 
     Batches, and with them the steps, are the same in every layout and packing. Other ranks have other parts of a state.
     """
@@ -188,7 +188,7 @@ def _facts(metrics: list[dict[str, Any]]) -> dict[str, float | int]:
 
 
 def _timings(steps: list[dict[str, Any]]) -> dict[str, float]:
-    """Means over the steps but the first, which pays for what is allocated and compiled once."""
+    """Means over all steps except the first, which includes one-time allocation and compilation."""
     later = steps[1:] or steps
     timings = {"seconds_per_step": fmean(line["seconds"] for line in later)}
     if "mfu" in steps[0]:
@@ -204,7 +204,7 @@ def _step1_identity(context: StageContext, job: TrainingJob, first: dict[str, An
     Raises RuntimeError when they differ in fp32: then the reference log-probs are not the starting policy's.
     """
     measured = first["preference_loss"]
-    # The engine's log-probs are equal within a tolerance only, of which their own check has told.
+    # The engine's log-probs are equal only within a tolerance, which their own check reports.
     if (
         not _starts_from_its_reference(context)
         or context.input("reference_logps").manifest.counts.get("source") == "rollout"
