@@ -1,7 +1,7 @@
 """Whole optimizer steps of an 8B-shaped Llama, by the code that a run trains with: data, model, loss, AdamW and logs.
 
 Each variant is a training of its own, in a process of its own. What this package refuses on this machine, and what
-does not fit, is told under the table.
+does not fit, is listed under the table.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def table(found: dict[str, Steps]) -> list[tuple[Cell, ...]]:
 
 
 def goals(found: dict[str, Steps], place: Place) -> list[Goal]:
-    """What was to be reached; a variant that did not train tells nothing."""
+    """The bound; a variant that did not train proves nothing."""
 
     def goal(what: str, wanted: str, value: float | None, is_met: Callable[[float], bool]) -> Goal:
         measured_ = "not measured" if value is None else f"{value:.3f}"

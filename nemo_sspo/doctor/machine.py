@@ -38,7 +38,7 @@ def look_at_machine(runs_dir: Path) -> dict[str, Any]:
 
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """What steers NCCL, CUDA and Transformer Engine; private values are only told to be set."""
+    """What steers NCCL, CUDA and Transformer Engine; of private values only that they are set."""
     chosen = {name: value for name, value in sorted(environment.items()) if name.startswith(_PREFIXES)}
     return {name: "(set)" if _PRIVATE.search(name) else value for name, value in chosen.items()}
 
@@ -57,7 +57,7 @@ def _limit(which: int) -> int | str:
 
 
 def _driver_version() -> str | None:
-    """As nvidia-smi tells it; None without it or without a GPU."""
+    """From nvidia-smi; None without it or without a GPU."""
     if shutil.which("nvidia-smi") is None:
         return None
     try:

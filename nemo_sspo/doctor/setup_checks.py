@@ -22,7 +22,7 @@ _HARMFUL = {
 
 
 def setup_checks(machine: Mapping[str, Any], environments: Mapping[str, Facts], precision: Precision) -> list[Check]:
-    """Everything that the facts tell, most basic first."""
+    """All checks of the facts, most basic first."""
     return [
         *(_environment(name, environments[name]) for name in NAMES),
         *_gpus(machine, environments),

@@ -58,7 +58,7 @@ def encoder_problems(directory: Path, settings: SentenceEncoder) -> Iterator[str
 
 
 def default_prompt(directory: Path) -> str:
-    """What a model puts before a text unless it is told otherwise; empty where that is nothing."""
+    """The default prompt that a model puts before a text; empty if there is none."""
     config = _object(directory / "config_sentence_transformers.json")
     return str((config.get("prompts") or {}).get(config.get("default_prompt_name")) or "")
 

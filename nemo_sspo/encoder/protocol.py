@@ -24,5 +24,5 @@ class SentenceEncoder(Protocol):
     """Maps texts to unit vectors, each independently of the others."""
 
     def encode(self, texts: Sequence[str], on_progress: Callable[[int], None] = ...) -> Embeddings:
-        """Embed `texts`; `on_progress` is told how many are done."""
+        """Embed `texts`; `on_progress` gets the number of finished texts."""
         ...

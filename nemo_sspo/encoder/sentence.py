@@ -53,7 +53,7 @@ class Sentence:
         self._prompt = self._chosen_prompt()
         self._windows = Windows(self._model, self._prompt, settings.task)
         self._cuts_as_the_library = False
-        self._encode_whole(["a"])  # what cannot be encoded with is told before any text is
+        self._encode_whole(["a"])  # a model that cannot encode fails here, before any text
 
     def encode(self, texts: Sequence[str], on_progress: Callable[[int], None] = lambda done: None) -> Embeddings:
         """See `SentenceEncoder.encode`. Equal texts are encoded once."""

@@ -22,7 +22,7 @@ def bounded_difference(longer_N: NDArray[np.float64]) -> NDArray[np.float64]:
 def win_at_equal_length(wins_SN: NDArray[np.float64], difference_SN: NDArray[np.float64]) -> NDArray[np.float64]:
     """Intercept [S] of the least-squares line of wins over differences, within [0, 1].
 
-    Where all differences are one, nothing tells the length's part: then it is the mean win.
+    If all differences are equal, the effect of length cannot be estimated: the result is then the mean win.
     """
     mean_S, centre_S = wins_SN.mean(axis=1), difference_SN.mean(axis=1)
     centred_SN = difference_SN - centre_S[:, None]

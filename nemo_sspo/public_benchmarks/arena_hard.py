@@ -40,7 +40,7 @@ class ArenaHard:
     tokenizer: str | None = "o200k_base"
 
     def questions(self, path: Path) -> list[Question]:
-        """See `Benchmark.questions`. The first row tells the format of all."""
+        """See `Benchmark.questions`. The first row determines the format of all."""
         rows = read_rows(path)
         released_first = isinstance(rows[0], dict) and "question_id" in rows[0]
         read = _first_format if released_first else _present_format

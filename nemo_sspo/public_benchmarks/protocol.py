@@ -33,7 +33,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """What is written besides the answers."""
+    """Files written in addition to the answers."""
 
     model_name: str
     time: float

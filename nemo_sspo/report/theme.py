@@ -50,7 +50,7 @@ DARK = {
     "high": "#1d508b",
 }
 SERIES = tuple(LIGHT[f"series{number}"] for number in range(1, 7))
-"""Line colours; told apart by lightness as well as by hue."""
+"""Line colours; they differ in lightness as well as in hue."""
 DIVERGING = [[0.0, LIGHT["low"]], [0.5, LIGHT["middle"]], [1.0, LIGHT["high"]]]
 """Colour scale around 1/2; the ink is readable on all of it."""
 

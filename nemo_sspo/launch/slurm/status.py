@@ -93,8 +93,8 @@ def _status(
 def _state(
     job: LiveJob | None, past: Sequence[Event], submission: Submission | None, *, waits: bool, asked: bool
 ) -> State:
-    """Of a step that is not done; `waits` says that its task has another step to do first, `asked` that Slurm could
-    tell which jobs live."""
+    """Of a step that is not done; `waits`: its task has another step to do first; `asked`: Slurm could list the
+    live jobs."""
     if job is not None:
         return "queued" if waits or job.state == "PENDING" else "running"
     begun = [event for event in past if submission and event.job.partition("_")[0] == submission.id]

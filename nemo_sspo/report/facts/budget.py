@@ -11,7 +11,7 @@ PAIRS_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Budget:
-    """Sums over the iterations so far; None where an iteration does not tell."""
+    """Sums over the iterations so far; None where an iteration does not record it."""
 
     prompts: int | None
     """Prompts that were sampled."""

@@ -19,7 +19,7 @@ class WinRate:
 
     @property
     def includes_half(self) -> bool:
-        """Whether the interval does not tell the policies apart."""
+        """Whether the interval does not separate the policies."""
         return self.low is not None and self.high is not None and self.low <= 0.5 <= self.high
 
     @property
@@ -150,7 +150,7 @@ def _order_bias(run: RunRecord, iteration: int) -> float | None:
 
 @dataclass(frozen=True)
 class WinMatrix:
-    """Who beats whom (SPPO Fig. 3): policy 0 is the base, policy t what iteration t made."""
+    """Win rates between policies (SPPO Fig. 3): policy 0 is the base, policy t the result of iteration t."""
 
     policies: list[int]
     cells: dict[tuple[int, int], WinRate]

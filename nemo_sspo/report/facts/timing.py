@@ -38,7 +38,7 @@ class StageCost:
     """Work of all shards added up, without the start of their processes."""
     gpu_hours: float
     loads: int
-    """Times that a process loaded the model of the stage; 0 where no step tells."""
+    """Times that a process loaded the model of the stage; 0 where no step records it."""
     loading_seconds: float
     """Seconds of these loads, a part of `seconds`."""
     rate: float | None
