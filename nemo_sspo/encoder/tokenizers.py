@@ -14,10 +14,12 @@ def hold_tokenizers(model: Any, directory: Path, setting: str) -> None:
     Raises:
         UserError: a tokenizer cannot be made to give its file's ids, or gives ids that its model has no row for.
     """
+    # A Router, and the model itself, show a tokenizer of a module in them as theirs.
     loaded = [
-        module for module in model.modules() if hasattr(getattr(module, "tokenizer", None), "added_tokens_decoder")
+        module
+        for module in model.modules()
+        if _has_tokenizer(module) and not any(_has_tokenizer(inner) for inner in list(module.modules())[1:])
     ]
-    loaded = [module for module in loaded if module is not model]
     folders = list(backbone_folders(directory))
     if len(folders) != len(loaded):  # modules of the model's own code: what they read lies beside it
         folders = [directory] * len(loaded)
@@ -27,3 +29,8 @@ def hold_tokenizers(model: Any, directory: Path, setting: str) -> None:
         token, id_ = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
         if (known := getattr(rows, "num_embeddings", None)) is not None and id_ >= known:
             raise UserError(f"{setting}: its tokenizer has {token} = {id_}, the model {known} rows; remove the token")
+
+
+def _has_tokenizer(module: Any) -> bool:
+    """Whether it holds one of transformers."""
+    return hasattr(getattr(module, "tokenizer", None), "added_tokens_decoder")

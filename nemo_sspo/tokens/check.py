@@ -13,8 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Compare the tokenizer of a directory as transformers loads it with its own file."""
     (directory,) = sys.argv[1:] if arguments is None else arguments
     try:
-        if (file := own_file(Path(directory))) is None:
-            return 0
+        file = own_file(Path(directory))
         from transformers import AutoTokenizer, __version__
 
         if (difference := first_difference(AutoTokenizer.from_pretrained(directory), file)) is None:

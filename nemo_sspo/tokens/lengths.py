@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.tokens.vocabulary import json_or_empty
+from nemo_sspo.tokens.files import json_or_empty
 
 
 def model_positions(directory: Path) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.tokens.control import ControlTokens
-from nemo_sspo.tokens.own_file import OwnFile, SentencePieceFile, TokenizerJson, own_file
+from nemo_sspo.tokens.own_file import OwnFile, SentencePieceFile, TokenizersFile, own_file
 from nemo_sspo.tokens.probes import PROBES
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
+    directory = Path(directory)
+    file = own_file(directory) if directory.is_dir() else None  # first: it says what a library cannot load, and why
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # a missing or broken tokenizer surfaces as OSError, ValueError, KeyError or TypeError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{setting}: its tokenizer cannot be loaded ({reason})") from None
-    return hold_to_file(tokenizer, Path(directory), setting, framed=framed)
+    return tokenizer if file is None else _held(tokenizer, file, setting, framed)
 
 
 def hold_to_file(
@@ -49,13 +51,20 @@ def hold_to_file(
     Raises:
         UserError: it cannot be made to give the file's ids.
     """
-    file = own_file(directory) if directory.is_dir() else None
-    if file is None or (difference := first_difference(tokenizer, file, framed=framed)) is None:
+    if not directory.is_dir():  # a hub's model
+        return tokenizer
+    return _held(tokenizer, own_file(directory), setting, framed)
+
+
+def _held(
+    tokenizer: "PreTrainedTokenizerBase", file: TokenizersFile | SentencePieceFile, setting: str, framed: bool
+) -> "PreTrainedTokenizerBase":
+    if (difference := first_difference(tokenizer, file, framed=framed)) is None:
         return tokenizer
     if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
-        if isinstance(file, TokenizerJson):
+        if isinstance(file, TokenizersFile):
             # An attribute of both releases, typed in neither; what the class added of its own accord goes with it.
-            setattr(tokenizer, "_tokenizer", TokenizerJson(file.path).tokenizer)  # noqa: B010
+            setattr(tokenizer, "_tokenizer", cast("TokenizersFile", own_file(file.path.parent)).tokenizer)  # noqa: B010
         else:
             behind = _behind_a_token(tokenizer)
             backend.normalizer = _normalizer_of(file.pieces)
@@ -84,7 +93,7 @@ def require_same(tokenizer: "PreTrainedTokenizerBase", directory: Path, setting:
         UserError: it gives other ids for one.
     """
     file = own_file(directory)
-    if file is not None and (difference := first_difference(tokenizer, file, texts)) is not None:
+    if (difference := first_difference(tokenizer, file, texts)) is not None:
         raise UserError(f"{setting}: {_software()} gives other tokens than {file.path}: {difference}")
 
 
@@ -100,7 +109,7 @@ def first_difference(
         found, right = token_ids_of(tokenizer, text), file.encode(text)
         if not file.same([id_ - shift for id_ in found], right):
             return _difference(text, found, [id_ + shift for id_ in right], tokenizer)
-        if isinstance(file, TokenizerJson):
+        if isinstance(file, TokenizersFile):
             if framed and (whole := cast("list[int]", tokenizer(text)["input_ids"])) != (right := file.framed(text)):
                 return _difference(text, whole, right, tokenizer)
             decoded = tokenizer.decode(found, skip_special_tokens=True, clean_up_tokenization_spaces=False)

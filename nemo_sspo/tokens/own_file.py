@@ -1,14 +1,21 @@
 """Token ids as a model's own tokenizer file gives them: the truth that a library's tokenizer is compared with.
 
-tokenizer.json is read by the tokenizers library itself, a SentencePiece model by SentencePiece.
+tokenizer.json is read by the tokenizers library itself, a SentencePiece model by SentencePiece; a plain vocabulary is
+put together with the rules of its class.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nemo_sspo.errors import UserError
-from nemo_sspo.tokens.vocabulary import TOKENIZER_JSON, read_vocabulary, sentencepiece_file
+from nemo_sspo.tokens.files import TOKENIZER_JSON, sentencepiece_file, tokenizer_file
+from nemo_sspo.tokens.plain_rules import added_tokens, tokenizer_of
+from nemo_sspo.tokens.plain_vocabulary import read_plain_vocabulary
+from nemo_sspo.tokens.vocabulary import Vocabulary, read_vocabulary
+
+if TYPE_CHECKING:
+    from tokenizers import AddedToken, Tokenizer
 
 _TIE = 1e-3
 """Largest difference of two scores, which are sums of float32, that is taken for none."""
@@ -32,33 +39,21 @@ class OwnFile(Protocol):
         ...
 
 
-class TokenizerJson:
-    """tokenizer.json, with the tokens that the files beside it add."""
+class TokenizersFile:
+    """A file whose rules the tokenizers library applies, with the tokens that the files beside it add."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises UserError where the file cannot be read, or the files beside it give a token another id."""
-        from tokenizers import AddedToken, Tokenizer
-
+    def __init__(
+        self, path: Path, tokenizer: "Tokenizer", added: Sequence["AddedToken"], ids: Mapping[str, int]
+    ) -> None:
+        """`added`: in the order of their `ids`. Raises UserError where the library gives one another id."""
         self.path = path
-        try:
-            self.tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise UserError(f"{path}: not a tokenizer of the tokenizers library ({error})") from None
-        self.tokenizer.no_truncation()  # a limit that a file has stored is not its rule
-        self.tokenizer.no_padding()
-        vocabulary = read_vocabulary(path.parent)
-        missing = (
-            {}
-            if vocabulary is None
-            else {t: i for t, i in vocabulary.ids.items() if self.tokenizer.token_to_id(t) is None}
-        )
-        for token, id_ in sorted(missing.items(), key=lambda item: item[1]):
-            special = vocabulary is not None and token in vocabulary.control
-            self.tokenizer.add_tokens([AddedToken(token, special=special, normalized=not special)])
-            if (given := self.tokenizer.token_to_id(token)) != id_:
-                raise UserError(
-                    f"{path.parent / 'tokenizer_config.json'}: {token} = {id_}, but the next free id is {given}"
-                )
+        self.tokenizer = tokenizer
+        for token in added:
+            tokenizer.add_tokens([token])
+            given, right = tokenizer.token_to_id(token.content), ids[token.content]
+            if given != right:
+                config = path.parent / "tokenizer_config.json"
+                raise UserError(f"{config}: {token.content} = {right}, but the next free id is {given}")
 
     def encode(self, text: str) -> list[int]:
         """See `OwnFile.encode`."""
@@ -110,9 +105,37 @@ class SentencePieceFile:
         return texts[0] == texts[1] and len(found) == len(right) and abs(scores[0] - scores[1]) < _TIE
 
 
-def own_file(directory: Path) -> TokenizerJson | SentencePieceFile | None:
-    """The tokenizer's own file in a model directory; None where it has none that another program could read."""
-    if (path := directory / TOKENIZER_JSON).is_file():
-        return TokenizerJson(path)
-    pieces = sentencepiece_file(directory)
-    return None if pieces is None else SentencePieceFile(pieces)
+def own_file(directory: Path) -> TokenizersFile | SentencePieceFile:
+    """The tokenizer's own file in a model directory.
+
+    Raises:
+        UserError: it has none, or one of a kind whose ids cannot be known.
+    """
+    if (path := tokenizer_file(directory)) is None:
+        raise UserError(
+            f"{directory}: its tokenizer cannot be loaded (no file of one lies there); copy its tokenizer.json"
+        )
+    if path == sentencepiece_file(directory):
+        return SentencePieceFile(path)
+    if (vocabulary := read_vocabulary(directory)) is None:
+        raise UserError(f"{path}: holds no token; copy it from where the model was trained")
+    if path.name == TOKENIZER_JSON:
+        return _of_tokenizer_json(path, vocabulary)
+    plain = read_plain_vocabulary(path)
+    tokenizer = tokenizer_of(plain, vocabulary.named)
+    return TokenizersFile(path, tokenizer, added_tokens(directory, vocabulary, plain.rules), vocabulary.ids)
+
+
+def _of_tokenizer_json(path: Path, vocabulary: Vocabulary) -> TokenizersFile:
+    from tokenizers import AddedToken, Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"{path}: not a tokenizer of the tokenizers library ({error})") from None
+    tokenizer.no_truncation()  # a limit that a file has stored is not its rule
+    tokenizer.no_padding()
+    missing = [token for _, token in sorted(vocabulary.tokens.items()) if tokenizer.token_to_id(token) is None]
+    special = vocabulary.control
+    added = [AddedToken(token, special=token in special, normalized=token not in special) for token in missing]
+    return TokenizersFile(path, tokenizer, added, vocabulary.ids)

@@ -29,7 +29,7 @@ PROBES = (
     "aaaaaaaaaaaaaaaaaaaaaaaa!!!!!!!!????........",
     "▁underline ▁▁ twice Ġ Ċ <0x0A>",
     "<|im_start|>user\n<|im_end|> <|eot_id|> [INST] x [/INST] <<SYS>>",
-    "<s>struck</s> <unk> <pad> [CLS] [SEP] [MASK] <think>\n\n</think>",
+    "<s>struck</s> <unk> <pad> <mask> [CLS] [SEP] [MASK] <think>\n\n</think>",
 )
 """Quotes, full width, ligatures, spaces that do not break, emoji, spaces at either end, line breaks, digits, code,
 scripts without spaces or from right to left, combining marks, spellings of control tokens."""

@@ -4,7 +4,6 @@ A token of tokenizer_config.json or special_tokens_map.json that the tokenizer's
 is what libraries do that load it.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -12,9 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from nemo_sspo.errors import UserError
+from nemo_sspo.tokens.files import (
+    SENTENCEPIECE_FILES,
+    TOKENIZER_JSON,
+    VOCABULARY_FILES,
+    json_or_empty,
+    sentencepiece_file,
+    tokenizer_file,
+)
+from nemo_sspo.tokens.plain_vocabulary import read_plain_vocabulary, unknown_kind
 
-TOKENIZER_JSON = "tokenizer.json"
-SENTENCEPIECE_FILES = ("spm.model", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+_FILES = (TOKENIZER_JSON, *SENTENCEPIECE_FILES, *VOCABULARY_FILES)
+_SIDE_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _NAMED_LISTS = ("additional_special_tokens", "extra_special_tokens")
 
 
@@ -43,21 +51,21 @@ class Vocabulary:
 
 
 def read_vocabulary(directory: Path) -> Vocabulary | None:
-    """The vocabulary of a model directory; None where its tokenizer is of no kind that can be read here.
+    """The vocabulary of a model directory; None where it has no tokenizer, or one that needs a package to be read.
 
     Raises:
-        UserError: a file is not what its name says.
+        UserError: a file is not what its name says, or of a kind whose ids cannot be known.
     """
-    files = [directory / name for name in (TOKENIZER_JSON, *SENTENCEPIECE_FILES, *_OTHER_FILES, *_SIDE_FILES)]
+    files = [directory / name for name in (*_FILES, *_SIDE_FILES)]
     stamps = tuple((path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None for path in files)
-    return _read(directory, stamps)
+    return _read(directory, (tokenizer_file(directory), *stamps))
 
 
 @lru_cache(maxsize=8)
 def _read(directory: Path, stamps: object) -> Vocabulary | None:
     """Read once for every state of the files."""
     del stamps
-    ids, control, added = _own_tokens(directory)
+    ids, control, added, named = _own_tokens(directory)
     if not ids:
         return None
     config = json_or_empty(directory / "tokenizer_config.json")
@@ -68,7 +76,7 @@ def _read(directory: Path, stamps: object) -> Vocabulary | None:
         added.add(value["content"])
         control |= {value["content"]} if value.get("special") else set()
     ids |= {token: id_ for token, id_ in _entries(json_or_empty(directory / "added_tokens.json")) if token not in ids}
-    named = dict(_named(json_or_empty(directory / "special_tokens_map.json"))) | dict(_named(config))
+    named |= dict(_named(json_or_empty(directory / "special_tokens_map.json"))) | dict(_named(config))
     listed = [token for name in _NAMED_LISTS for token in _listed(config.get(name))]
     free = max(ids.values()) + 1
     for token in dict.fromkeys([*named.values(), *listed]):
@@ -79,39 +87,18 @@ def _read(directory: Path, stamps: object) -> Vocabulary | None:
     return Vocabulary(ids, frozenset(control), named, frozenset(added | control))
 
 
-def _own_tokens(directory: Path) -> tuple[dict[str, int], set[str], set[str]]:
-    """Ids, control tokens and added tokens of the file that the tokenizer is kept in."""
-    if (path := directory / TOKENIZER_JSON).is_file():
-        return _of_tokenizer_json(path)
-    if (pieces := sentencepiece_file(directory)) is not None:
-        return _of_sentencepiece(pieces)
-    if (path := directory / "vocab.json").is_file():
-        return {str(token): int(id_) for token, id_ in json_or_empty(path).items()}, set(), set()
-    if (path := directory / "vocab.txt").is_file():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return {token: id_ for id_, token in enumerate(lines)}, set(), set()
-    return {}, set(), set()
-
-
-_OTHER_FILES = ("vocab.json", "vocab.txt")
-_SIDE_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-
-
-def sentencepiece_file(directory: Path) -> Path | None:
-    """The SentencePiece model of a directory without tokenizer.json, if it has one."""
-    if (directory / TOKENIZER_JSON).is_file():
-        return None
-    files = (directory / name for name in SENTENCEPIECE_FILES)
-    return next((file for file in files if file.is_file() and not _is_tiktoken(file)), None)
-
-
-def _is_tiktoken(path: Path) -> bool:
-    """Llama 3's own tokenizer.model is text: base64 words and their ranks."""
-    with path.open("rb") as file:
-        return all(byte in _PRINTABLE for byte in file.read(64))
-
-
-_PRINTABLE = frozenset(range(0x20, 0x7F)) | {0x0A}
+def _own_tokens(directory: Path) -> tuple[dict[str, int], set[str], set[str], dict[str, str]]:
+    """Ids, control tokens, added tokens and tokens with a name, of the file that the tokenizer is kept in."""
+    if (path := tokenizer_file(directory)) is None:
+        return {}, set(), set(), {}
+    if path.name == TOKENIZER_JSON:
+        return *_of_tokenizer_json(path), {}
+    if path == sentencepiece_file(directory):
+        return *_of_sentencepiece(path), {}
+    if path.name not in VOCABULARY_FILES:
+        raise unknown_kind(path)
+    plain = read_plain_vocabulary(path)
+    return dict(plain.ids), set(), set(), dict(plain.named)
 
 
 def _of_tokenizer_json(path: Path) -> tuple[dict[str, int], set[str], set[str]]:
@@ -160,20 +147,3 @@ def _listed(value: Any) -> Iterator[str]:
 
 def _entries(value: Any) -> list[tuple[str, Any]]:
     return list(value.items()) if isinstance(value, dict) else []
-
-
-def json_or_empty(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is no such file.
-
-    Raises:
-        UserError: the file is no JSON object.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return value

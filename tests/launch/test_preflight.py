@@ -161,6 +161,11 @@ def test_policy_tokenizer_and_chat_template(place):
     assert "tokenizer.json: not valid JSON" in only()
     (policy / "tokenizer.json").unlink()
     assert "no tokenizer" in only()
+    (policy / "tekken.json").write_text("{}")
+    assert "tekken.json: how it splits a text cannot be checked here" in only()
+    (policy / "vocab.json").write_text('{"a": 0}')
+    (policy / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CTRLTokenizer"}))
+    assert "vocab.json: the rules of CTRLTokenizer for it cannot be checked here" in only()
 
 
 @pytest.mark.parametrize(
@@ -195,6 +200,9 @@ def test_encoder_and_environments(place):
     modules = [{"type": f"sentence_transformers.models.{kind}"} for kind in ("Transformer", "Pooling")]
     (place / "encoder" / "modules.json").write_text(json.dumps(modules))
     assert found("encoder.path=encoder") == []
+    (place / "encoder" / "vocab.txt").write_text("[UNK]\n")
+    assert "encoder/vocab.txt: the rules of a class that" in only("encoder.path=encoder")
+    (place / "encoder" / "vocab.txt").unlink()
     assert "prompt_name=sts: the model has no such prompt" in only("encoder.path=encoder", "encoder.prompt_name=sts")
     (place / "encoder" / "modules.json").write_text(json.dumps(modules[:1]))
     assert "modules.json has no Pooling" in only("encoder.path=encoder")

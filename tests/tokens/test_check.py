@@ -12,7 +12,8 @@ from tests.tokens.test_library import edit
 
 
 def test_a_class_that_reads_a_file_otherwise_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path)]) == 0, "nothing to compare"
+    assert main([str(tmp_path)]) == 2
+    assert "its tokenizer cannot be loaded" in capsys.readouterr().err
     policy = make_policy(tmp_path / "policy")
     assert main([str(policy)]) == 0
     edit(policy / "tokenizer_config.json", tokenizer_class="LlamaTokenizerFast")  # no <unk> is in the file

@@ -9,18 +9,19 @@ from nemo_sspo.artifacts.sources.models import is_hub_id
 from nemo_sspo.artifacts.sources.weight_files import policy_weight_problems
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Parallel
-from nemo_sspo.encoder.files import encoder_problems
+from nemo_sspo.encoder.files import backbone_folders, encoder_problems
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.families import read_hf_config
 from nemo_sspo.megatron.models.family import HFConfig
 from nemo_sspo.megatron.models.fields import transformer_fields
 from nemo_sspo.megatron.models.layout import layout_problems
+from nemo_sspo.tokens.files import tokenizer_file
 from nemo_sspo.tokens.lengths import length_problems
 from nemo_sspo.tokens.policy_files import policy_problems
+from nemo_sspo.tokens.vocabulary import read_vocabulary
 
 _ENCODERS_WITH_CODE = ("jinaai/jina-embeddings-v3", "nomic-ai/nomic-embed-text-v1.5")
 """Hub ids of the presets in conf/encoder that do not load without their own code."""
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
 
 
 def check_policy(experiment: Experiment) -> Iterator[str]:
@@ -32,8 +33,8 @@ def check_policy(experiment: Experiment) -> Iterator[str]:
     yield from _architecture_problems(config, experiment.parallel)
     yield from policy_weight_problems(f"policy={directory}", directory, config.raw)
     yield from length_problems(experiment, directory)
-    if not any((directory / name).is_file() for name in TOKENIZER_FILES):
-        yield f"policy={directory}: no tokenizer (none of {', '.join(TOKENIZER_FILES)})"
+    if tokenizer_file(directory) is None:
+        yield f"policy={directory}: no tokenizer beside the weights"
     else:
         yield from policy_problems(directory, experiment.data.template_arguments)
 
@@ -61,7 +62,11 @@ def check_encoder(experiment: Experiment) -> Iterator[str]:
             "encoder.trust_remote_code=true"
         )
     elif directory is not None:
-        yield from encoder_problems(directory, experiment.encoder)
+        problems = list(encoder_problems(directory, experiment.encoder))
+        yield from problems
+        if not problems and not experiment.encoder.trust_remote_code:
+            for folder in backbone_folders(directory):
+                read_vocabulary(folder)  # refuses a tokenizer of a kind whose ids cannot be known
 
 
 def _brings_code(path: str, directory: Path | None) -> bool:

@@ -10,12 +10,13 @@ from nemo_sspo.artifacts.sources.weight_headers import model_headers
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.oracles import FunctionOracle, LlmJudgeOracle, PairRMOracle, PolicyJudgeOracle, RewardModelOracle
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.checks.models import TOKENIZER_FILES, json_object, local_directory
+from nemo_sspo.launch.checks.models import json_object, local_directory
 from nemo_sspo.launch.checks.prompts import planned_prompts
 from nemo_sspo.oracle.judge_endpoint import api_key, check_endpoint
 from nemo_sspo.oracle.judge_question import read_template
 from nemo_sspo.oracle.pairrm_checkpoint import inspect_pairrm
 from nemo_sspo.oracle.reward_model_files import reward_model_problems
+from nemo_sspo.tokens.files import tokenizer_file
 from nemo_sspo.tokens.policy_files import row_problems
 from nemo_sspo.tokens.vocabulary import read_vocabulary
 
@@ -51,7 +52,7 @@ def planned_comparisons(experiment: Experiment) -> int | None:
 def _pairrm(experiment: Experiment, oracle: PairRMOracle) -> Iterator[str]:
     """The directory is a PairRM checkpoint in one of its published layouts."""
     if local_directory("oracle.path", oracle.path) is not None:
-        inspect_pairrm(oracle.path)
+        read_vocabulary(Path(inspect_pairrm(oracle.path).backbone))  # refuses a kind whose ids cannot be known
     yield from ()
 
 
@@ -65,7 +66,7 @@ def _reward_model(experiment: Experiment, oracle: RewardModelOracle) -> Iterator
     yield from damaged or reward_model_problems(directory, config)
     if not damaged and experiment.cluster.has_gpus:
         yield from _too_large(directory, oracle)
-    if not any((directory / name).is_file() for name in (*TOKENIZER_FILES, "spm.model", "vocab.txt")):
+    if tokenizer_file(directory) is None:
         yield f"oracle.path={directory}: no tokenizer beside the weights"
     elif (vocabulary := read_vocabulary(directory)) is not None:
         yield from row_problems(directory, "oracle.path", vocabulary)

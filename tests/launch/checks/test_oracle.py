@@ -57,6 +57,8 @@ def test_reward_model(place):
     assert "not a safetensors file, or cut short" in only(*reward)
     (place / "reward" / "tokenizer.json").unlink()
     assert "no tokenizer beside the weights" in found(*reward)[1]
+    (place / "reward" / "qwen.tiktoken").write_text("IQ== 0\n")
+    assert "qwen.tiktoken: how it splits a text cannot be checked here" in found(*reward)[1]
     assert "no such directory" in only("oracle=reward_model", "oracle.path=./absent")
 
 
