@@ -67,8 +67,14 @@ def test_a_key_of_transformer_engine_that_conversion_does_not_know(checkpoints: 
     def plant() -> None:
         from nemo_sspo.megatron.nemo import model_config
 
-        kernels = model_config._kernels
-        model_config._kernels = lambda train: kernels(train) | {"add_bias_linear": True}
+        right = model_config.nemo_config
+
+        def wrong(*args: Any, **values: Any) -> Any:
+            config = right(*args, **values)
+            config.add_bias_linear = True
+            return config
+
+        model_config.nemo_config = wrong
 
     with pytest.raises(RehearsalError, match=r"UserError: .*tensor '.*bias' is missing"):
         rehearse(plain(checkpoints / "llama" / "nemo"), plant)
