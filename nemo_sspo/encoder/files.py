@@ -17,7 +17,7 @@ from nemo_sspo.errors import UserError
 
 _MODEL_TYPE = "SentenceTransformer"
 _OWN_CODE = "sentence_transformers."
-"""Where modules come from that need no consent."""
+"""Packages whose modules need no consent of the user."""
 _INPUTS = ("Transformer", "CLIPModel")
 _ONE_VECTOR = ("Pooling", "StaticEmbedding", "BoW", "CLIPModel")
 """Modules that make one vector of a text."""
@@ -31,11 +31,11 @@ _POSITIONS = ("position_embeddings.weight", "wpe.weight", "text_model.embeddings
 _PADDED_POSITIONS = ("camembert", "longformer", "mpnet", "roberta", "xlm-roberta")
 """Model types that count positions from the one after the padding token's id."""
 _STATIC_TENSORS = ({"embedding.weight"}, {"embeddings", "mapping", "weights"})
-"""What a StaticEmbedding reads: sentence-transformers' own form, or model2vec's."""
+"""Files that a StaticEmbedding reads: sentence-transformers' own form, or model2vec's."""
 
 
 def encoder_problems(directory: Path, settings: SentenceEncoder) -> Iterator[str]:
-    """What keeps sentence-transformers from encoding with a model, or from encoding as its files say."""
+    """Reasons why sentence-transformers cannot encode with a model, or would not follow the model's files."""
     named = f"encoder.path={settings.path}"
     if adapter := unmerged_adapter(directory):
         yield f"{named}: {adapter} asks for an adapter that is not merged; merge it into the model and save that"
@@ -100,9 +100,9 @@ def _prompt_problems(named: str, config: Mapping[str, Any], settings: SentenceEn
 
 
 def _chain_problems(named: str, chain: list[tuple[str, Path]], task: str | None) -> Iterator[str]:
-    """What is wrong with modules that pass a text on from one to the next."""
+    """Problems of modules that are applied one after another."""
     if any(_is_foreign(kind) for kind, _ in chain):
-        return  # what modules of other code do, they alone know
+        return  # modules of custom code cannot be checked here
     names = [_name(kind) for kind, _ in chain]
     if names[0] in _ROUTERS:
         yield from _router_problems(named, chain, task)
@@ -120,7 +120,7 @@ def _chain_problems(named: str, chain: list[tuple[str, Path]], task: str | None)
 
 
 def _router_problems(named: str, chain: list[tuple[str, Path]], task: str | None) -> Iterator[str]:
-    """One route has to be open to a response, and is then looked at like a model of its own."""
+    """One route must accept a response; it is then checked like a separate model."""
     directory = chain[0][1]
     config = _router_config(directory)
     routes, types = config.get("structure") or {}, config.get("types") or {}

@@ -1,4 +1,4 @@
-"""What a sentence encoder offers to the embed stage. Legend: N texts, D embedding size."""
+"""The interface of a sentence encoder for the embed stage. Legend: N texts, D embedding size."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

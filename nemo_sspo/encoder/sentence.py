@@ -32,7 +32,7 @@ PACKAGE_PREFIX = "package:"
 _LAYERS_BEHIND = "*/pytorch_model.bin"
 """Weights of a folder like 2_Dense, which often are no safetensors where the transformer's are."""
 _POOLED_WITHOUT_PROMPT = ("hkunlp/instructor-base", "hkunlp/instructor-large", "hkunlp/instructor-xl")
-"""What sentence-transformers knows by their hub ids alone."""
+"""Models that sentence-transformers recognizes only by their hub ids."""
 _SAME_COSINE = {torch.float32: 1e-5, torch.float64: 1e-5}
 """How far a first window's vector may be from the library's own, as 1 - cosine; 1e-3 in half precision."""
 

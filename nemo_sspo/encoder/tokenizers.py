@@ -1,4 +1,4 @@
-"""The tokenizers of a sentence-transformers model, held to their own files."""
+"""Make the tokenizers of a sentence-transformers model follow their own files."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from nemo_sspo.tokens.library import hold_to_file
 
 
 def hold_tokenizers(model: Any, directory: Path, setting: str) -> None:
-    """Put the files' rules in the place of the library's where it has others. A StaticEmbedding reads its file itself.
+    """Replace the library's tokenizer rules by the files' where they differ. A StaticEmbedding reads its file itself.
 
     Raises:
         UserError: a tokenizer cannot be made to give its file's ids, or gives ids that its model has no row for.
@@ -21,7 +21,7 @@ def hold_tokenizers(model: Any, directory: Path, setting: str) -> None:
         if _has_tokenizer(module) and not any(_has_tokenizer(inner) for inner in list(module.modules())[1:])
     ]
     folders = list(backbone_folders(directory))
-    if len(folders) != len(loaded):  # modules of the model's own code: what they read lies beside it
+    if len(folders) != len(loaded):  # modules of the model's own code: their files lie beside it
         folders = [directory] * len(loaded)
     for module, folder in zip(loaded, folders, strict=True):
         tokenizer = hold_to_file(module.tokenizer, folder, setting, framed=True)

@@ -1,4 +1,4 @@
-"""A loaded encoder's weights: each from its file, and each of the file's read."""
+"""Check a loaded encoder's weights: each comes from a file, and each tensor of the files is used."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +8,9 @@ from nemo_sspo.encoder.files import backbone_folders
 from nemo_sspo.errors import UserError
 
 _HEADS = ("cls.", "lm_head.", "vocab_", "predictions.", "discriminator_predictions.", "generator_")
-"""Heads of pre-training, which an encoder has no use for."""
+"""Pre-training heads, which an encoder does not use."""
 _UNUSED = ("pooler.",)
-"""What some backbones make of their first state, and no Pooling reads."""
+"""Outputs that some backbones compute from their first state and that no Pooling reads."""
 
 
 def refuse_other_weights(model: Any, directory: Path, named: str) -> None:

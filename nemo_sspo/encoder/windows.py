@@ -66,7 +66,7 @@ class Windows:
             yield Window([*token_ids[:start], *part, *token_ids[end:]], lead + len(part) + trail)
 
     def features(self, windows: Sequence[Window], device: torch.device) -> dict[str, Any]:
-        """What the model is given in place of texts."""
+        """Inputs for the model in place of texts."""
         padded = self._tokenizer.pad({"input_ids": [window.token_ids for window in windows]}, return_tensors="pt")
         tensors: dict[str, Tensor] = {name: padded[name].to(device) for name in ("input_ids", "attention_mask")}
         prompt = {"prompt_length": self._prompt_length()} if self._prompt else {}

@@ -1,4 +1,4 @@
-"""The policy asked to choose between answers of one token, for a judge. Legend: Q questions, C answers, T tokens."""
+"""The policy as a judge that chooses between one-token answers. Legend: Q questions, C answers, T tokens."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,7 +43,7 @@ class PolicyChoices:
 
     def choice_logprobs(self, questions: Sequence[list[int]], on_progress: OnProgress) -> NDArray[np.float64]:
         """Log-probs [Q, C] of each answer as the first token, normalized over the answers; spellings are summed."""
-        self._engine.begin(self._seed)  # an answer does not depend on what was asked before
+        self._engine.begin(self._seed)  # an answer does not depend on earlier questions
         allowed = [token for tokens in self._spellings for token in tokens]
         logprobs_QT = self._engine.first_token_logprobs(questions, allowed, on_progress)
         ends = np.cumsum([len(tokens) for tokens in self._spellings])[:-1]

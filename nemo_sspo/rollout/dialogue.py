@@ -16,7 +16,7 @@ NO_ROOM = "no room"
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """What the user says, turn by turn, and how the answers are drawn."""
+    """The user's turns, and how the answers are sampled."""
 
     turns: tuple[str, ...]
     temperature: float
@@ -76,7 +76,7 @@ def hold_dialogues(
 def longest_dialogue(
     tokenizer: "PreTrainedTokenizerBase", dialogues: Sequence[Dialogue], max_tokens: int
 ) -> tuple[int, list[int]]:
-    """At most how many tokens a dialogue can come to, and the tokens of each first prompt."""
+    """Upper bound of a dialogue's tokens, and the tokens of each first prompt."""
     firsts = [len(prompt_token_ids(tokenizer, _messages(dialogue, []))) for dialogue in dialogues]
     silent = [
         len(prompt_token_ids(tokenizer, _messages(dialogue, [Reply("", 0, "stop")] * (len(dialogue.turns) - 1))))

@@ -1,4 +1,4 @@
-"""A name for the policy that an engine loads which is the same in every iteration.
+"""A path to the policy for the engine that is the same in every iteration.
 
 vLLM keys what it has compiled by the path of the model (`ModelConfig.compute_hash`, 0.32), and every iteration's policy
 has another: each of its engines would compile for a minute or two. Through a link of constant name the second
@@ -34,12 +34,12 @@ def constant_name(policy: Path) -> Path:
 
 
 def _points_at(link: Path, lock: int, target: str) -> bool:
-    """Whether the name is this policy's, having made it so where nobody uses it."""
+    """Whether the name points to this policy; an unused name is first made to."""
     with suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         link.unlink(missing_ok=True)
         link.symlink_to(target)
     with suppress(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # at once where the lock is ours
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # immediately where this process holds the lock
         return link.is_symlink() and os.readlink(link) == target
     return False

@@ -1,4 +1,4 @@
-"""What a generation engine offers to the rollout stage."""
+"""The interface of a generation engine for the rollout stage."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,11 +36,11 @@ class RolloutEngine(Protocol):
     """Samples from one policy.
 
     After `begin`, equal seed, prompts and sampling draw equal random numbers. On a CPU the completions are equal to the
-    last bit; on a GPU they part where two tokens are nearly tied (docs/generation.md).
+    last bit; on a GPU they diverge where two tokens are nearly tied (docs/generation.md).
     """
 
     def begin(self, seed: int) -> None:
-        """Draw from `seed` from now on, as an engine does that has generated nothing yet."""
+        """Draw from `seed` from now on, like a newly started engine."""
         ...
 
     def generate(

@@ -54,7 +54,7 @@ def control_tokens(tokenizer: "PreTrainedTokenizerBase") -> ControlTokens:
 def token_record(
     tokenizer: "PreTrainedTokenizerBase", arguments: Mapping[str, Any], texts: Iterable[str]
 ) -> TokenRecord:
-    """What a tokenizer makes of the probes and of `texts`, for those that load it elsewhere."""
+    """A tokenizer's ids for the probes and `texts`, to compare where it is loaded elsewhere."""
     every = [*PROBES, *texts]
     return TokenRecord(
         vocabulary=_digest(tokenizer.get_vocab()),

@@ -58,7 +58,7 @@ class VllmEngine:
             self._llm = LLM(**engine_arguments(directory, settings, on_cpu, max_model_len), seed=seed)
         except ValueError as error:
             raise UserError(f"policy={policy}: vLLM refuses it ({_first_line(error)})") from error
-        except RuntimeError as error:  # of an engine in its own process, which has written why
+        except RuntimeError as error:  # from an engine in its own process, which has logged the reason
             if "initialization failed" not in str(error):
                 raise
             raise UserError(

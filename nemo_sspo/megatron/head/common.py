@@ -1,4 +1,4 @@
-"""What both heads do alike: find the response tokens, make a tile of logits, add up the output weight's gradient.
+"""Shared by both heads: find the response tokens, make a tile of logits, sum the output weight's gradient.
 
 Legend: S sequence, B rows, H hidden, V this rank's rows of the output weight, N response tokens of this rank ordered by
 response, C tokens of a tile, R responses.

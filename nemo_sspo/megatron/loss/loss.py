@@ -8,7 +8,7 @@ the pairs of the global batch, whatever the microbatch size, packing or an uneve
 
 Megatron then changes what the loss function returns: a (loss, metrics) 2-tuple is multiplied by CP and divided by the
 number of microbatches of the rank (pipeline_parallel/schedules.py), and data parallelism averages gradients over
-DP x CP ranks. `schedule_loss` undoes the two divisions that are too many; x CP and the average over CP cancel, because
+DP x CP ranks. `schedule_loss` undoes the two surplus divisions; x CP and the average over CP cancel, because
 each CP rank's gradients are its own tokens' part (see `head/recompute.py`): the gradient is exactly that of the mean.
 """
 

@@ -44,7 +44,7 @@ class StepNumbers:
 
     def __str__(self) -> str:
         """The pairs in question. Waits for the device."""
-        # What fills a microbatch up stands after its rows.
+        # Filler pairs come after the microbatch's rows.
         verdicts = [zip(rows, sound_P.tolist(), strict=False) for rows, sound_P, _ in self._sound]
         unsound = [row for of_microbatch in verdicts for row, is_sound in of_microbatch if not is_sound]
         if unsound:

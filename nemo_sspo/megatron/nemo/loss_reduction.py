@@ -1,4 +1,4 @@
-"""NeMo's two hooks behind the forward pass: what becomes of a microbatch's output, and of a step's.
+"""NeMo's two hooks behind the forward pass: the processing of a microbatch's output and of a step's.
 
 Only the last pipeline stage runs them. The mathematics is in `loss/loss.py` and, below that, in `objective/`.
 """

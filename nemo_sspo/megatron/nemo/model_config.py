@@ -1,4 +1,4 @@
-"""The NeMo config of a policy for a layout: shape from Hugging Face, layers from what the machine has."""
+"""The NeMo config of a policy for a layout: shape from Hugging Face, layers from the machine's hardware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written down after every optimizer step: metrics on disk, in Lightning's loggers, and as progress."""
+"""Record every optimizer step: metrics on disk and in Lightning's loggers, and progress."""
 
 from __future__ import annotations
 
