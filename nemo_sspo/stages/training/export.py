@@ -10,6 +10,7 @@ from pathlib import Path
 from nemo_sspo.artifacts.knobs import knob_changes
 from nemo_sspo.artifacts.layout import HF_MODEL, candidate_checkpoint
 from nemo_sspo.artifacts.manifest import Manifest, read_manifest_file
+from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.megatron.nemo.convert import export_policy
 from nemo_sspo.megatron.nemo.precision import params_dtype
 from nemo_sspo.stages.runner.context import StageContext
@@ -48,11 +49,11 @@ def run(context: StageContext) -> None:
 
 
 def made_by(context: StageContext) -> Iterator[Manifest]:
-    """Manifests of all steps that the policy was made by."""
+    """Manifests of the steps that the policy was made by, as far as they still lie in the run."""
     waiting = [artifact.path for group in context.inputs.values() for artifact in group]
     seen: set[Path] = set()
     while waiting:
-        if (path := waiting.pop()) not in seen:
+        if (path := waiting.pop()) not in seen and is_published(path):
             seen.add(path)
             yield (manifest := read_manifest_file(path))
             place = (manifest.stage, context.experiment, context.layout, manifest.iteration, manifest.shard)
