@@ -18,7 +18,8 @@ from nemo_sspo.megatron.head import tile as softmax_tile
 from nemo_sspo.megatron.head import tile_torch
 from nemo_sspo.megatron.head.one_pass import one_pass_logps
 from nemo_sspo.megatron.head.recompute import response_logps
-from nemo_sspo.objective.losses import PairTargets, sppo
+from nemo_sspo.objective.losses import sppo
+from nemo_sspo.objective.pair_batch import PairBatch, PairTargets
 
 ETA = 1000.0
 
@@ -80,16 +81,22 @@ class Problem:
         """SPPO of some responses, over all pairs."""
         return self._of_each(logps, numbers).sum()
 
-    def slopes(self, logps: Tensor, numbers: Tensor) -> Tensor:
+    def dloss_dlogp(self, logps: Tensor, numbers: Tensor) -> Tensor:
         with torch.enable_grad():
             logps = logps.detach().requires_grad_()
             return torch.autograd.grad(self.loss(logps, numbers), logps)[0]
 
     def _of_each(self, logps: Tensor, numbers: Tensor) -> Tensor:
-        d, target = logps - self.reference_R[numbers], self.target_R[numbers]
-        other = torch.zeros_like(d)
-        half = torch.full_like(d, 0.5)
-        return sppo(d, other, PairTargets(target, half, half), eta=ETA) / len(self.reference_R) * 2
+        reference, target = self.reference_R[numbers], self.target_R[numbers]
+        half, one = torch.full_like(target, 0.5), torch.ones_like(target)
+        pairs = PairBatch(
+            logps_B2=torch.stack([logps, reference], dim=-1),
+            ref_logps_B2=torch.stack([reference, reference], dim=-1),
+            targets=PairTargets(target, half, half),
+            lengths_B2=torch.stack([one, one], dim=-1),
+            weight_B=one,
+        )
+        return sppo(pairs, eta=ETA) / len(self.reference_R) * 2
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -97,7 +104,7 @@ class Problem:
 
 
 def _ours(problem: Problem, *, one_pass: bool) -> Tensor:
-    head = partial(one_pass_logps, slopes=problem.slopes) if one_pass else response_logps
+    head = partial(one_pass_logps, dloss_dlogp=problem.dloss_dlogp) if one_pass else response_logps
     rows, vocab = len(problem.labels_BS), len(problem.weight_VH)
     logps_R = head(*problem.inputs, rows, vocab_size=vocab, chunk_tokens=problem.chunk, tp_group=dist.group.WORLD)
     return problem.loss(logps_R, torch.arange(rows, device=logps_R.device))
@@ -172,7 +179,7 @@ def run(sizes: Sizes, device: str) -> Benchmark:
         goals=[*_goals(costs, sizes), _rate_goal(share, sizes)],
         notes=[
             "Errors are the largest difference from double precision, relative to the largest element.",
-            "Ours takes response tokens only and needs no logits but a tile's; SPPO's slope of a response is known "
+            "Ours takes response tokens only and needs no logits but a tile's; SPPO's gradient of a response is known "
             "when its sum is, so nothing is computed twice.",
             "An 8B model's head on a GPU: `python -m benchmarks.head --prompt 512 --response 1536 --hidden 4096 "
             "--vocab 128256 --chunk 2048 --dtype bfloat16`.",

@@ -87,10 +87,10 @@ class Step:
     def sppo(self) -> tuple[Tensor, Tensor]:
         """Gradients of SPPO: no pooled states, nothing measured of them."""
 
-        def slopes(logps: Tensor, numbers: Tensor) -> Tensor:
+        def dloss_dlogp(logps: Tensor, numbers: Tensor) -> Tensor:
             return self._residual(logps, numbers) / len(self.microbatch.ref_logps_P2)
 
-        logps_P2 = microbatch_logps(self.hidden_SBH, self.weight_VH, self.microbatch, self.layout, slopes)
+        logps_P2 = microbatch_logps(self.hidden_SBH, self.weight_VH, self.microbatch, self.layout, dloss_dlogp)
         loss = 0.5 * self._residual(logps_P2.flatten(), torch.arange(logps_P2.numel())).square().sum()
         return torch.autograd.grad(loss / len(logps_P2), (self.hidden_SBH, self.weight_VH))
 

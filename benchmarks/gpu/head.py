@@ -93,10 +93,12 @@ def truth_on_a_slice(problem: Problem) -> tuple[Tensor, Tensor]:
         is_response_S = problem.index_BS[row] >= 0
         logps_SV = (hidden_SH @ weight_VH.t()).log_softmax(-1)
         logps_S = logps_SV.gather(-1, problem.labels_BS[row][:, None]).squeeze(-1)
-        slope = problem.slopes((logps_S * is_response_S).sum()[None], torch.tensor([row], device=hidden_SH.device))
+        gradient = problem.dloss_dlogp(
+            (logps_S * is_response_S).sum()[None], torch.tensor([row], device=hidden_SH.device)
+        )
         grad_SV = logps_SV.exp().neg()
         grad_SV[torch.arange(len(grad_SV), device=grad_SV.device), problem.labels_BS[row]] += 1
-        grad_SV *= slope * is_response_S[:, None]
+        grad_SV *= gradient * is_response_S[:, None]
         grad_weight_VH += grad_SV[:, :VOCAB_SLICE].t() @ hidden_SH
         if grad_hidden_SH is None:
             grad_hidden_SH = grad_SV @ weight_VH

@@ -11,7 +11,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from nemo_sspo.config.variants import CustomFunction, FunctionVariant
+from nemo_sspo.config.variants import CustomFunction, CustomLoss, FunctionVariant
 from nemo_sspo.errors import UserError
 
 
@@ -29,9 +29,12 @@ def bind(variant: FunctionVariant, functions: Mapping[str, Callable[..., Any]]) 
 def _custom(variant: CustomFunction) -> Callable:
     setting = f"{variant.section}.function"
     function = import_function(variant.function, setting)
+    signature = inspect.signature(function)
     try:
-        inspect.signature(function).bind(*variant.signature, **variant.arguments)
+        signature.bind(*variant.signature, **variant.arguments)
     except TypeError as error:
+        if isinstance(variant, CustomLoss) and _takes(signature, variant.earlier_signature, variant.arguments):
+            return partial(_of_log_ratios, partial(function, **variant.arguments))
         call = ", ".join([*variant.signature, *(f"{name}=..." for name in variant.arguments)])
         name = variant.function.rpartition(":")[2]
         raise UserError(
@@ -39,6 +42,19 @@ def _custom(variant: CustomFunction) -> Callable:
             f"{variant.section}.arguments"
         ) from None
     return partial(function, **variant.arguments)
+
+
+def _takes(signature: inspect.Signature, positional: tuple[str, ...], arguments: dict[str, float]) -> bool:
+    try:
+        signature.bind(*positional, **arguments)
+    except TypeError:
+        return False
+    return True
+
+
+def _of_log_ratios(loss: Callable, pairs: Any) -> Any:
+    """A loss of the earlier signature on a `PairBatch`."""
+    return loss(pairs.d_chosen_B, pairs.d_rejected_B, pairs.targets)
 
 
 def module_file(path: str) -> Path | None:

@@ -64,7 +64,7 @@ LossScale = Literal["eta", "beta"]
 
 class LossVariant(FunctionVariant):
     section = "loss"
-    signature = ("d_chosen_B", "d_rejected_B", "targets")
+    signature = ("pairs",)
     reads: ClassVar[Literal["win rates", "pair", "choice"]] = "win rates"
     """The targets that it reads: each response's win rate, the pair's probability, or only which response was chosen.
     A semantic gate has no effect on what the last kind trains."""
@@ -128,7 +128,11 @@ class KtoPairLoss(_Contrast):
 
 
 class CustomLoss(LossVariant, CustomFunction):
+    earlier_signature: ClassVar = ("d_chosen_B", "d_rejected_B", "targets")
     kind: Literal["custom"] = "custom"
+    function: Annotated[str, ImportPath()]
+    """Import path ``package.module:function`` of a function with the signature of those in ``objective/``, or with the
+    earlier one, ``(d_chosen_B, d_rejected_B, targets, *, …)``."""
 
 
 Loss = Annotated[

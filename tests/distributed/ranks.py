@@ -161,7 +161,7 @@ class Step:
             softcap=case.architecture.final_cap,
         )
         self.objective = losses.PreferenceObjective(
-            lambda d_w, d_l, targets: case.preference_weight * sppo(d_w, d_l, targets, eta=world.ETA),
+            lambda pairs: case.preference_weight * sppo(pairs, eta=world.ETA),
             euclidean,
             case.pooling,
         )

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from nemo_sspo.errors import UserError
+from nemo_sspo.objective.pair_batch import PairBatch, PairTargets
 
 NO_RESPONSE = -1
 # Any id of the vocabulary serves: no loss is taken at padding and nothing attends to it.
@@ -108,6 +109,7 @@ class Microbatch:
     last_token_index_BS: Tensor  # token coordinates
     ref_logps_P2: Tensor  # float32, (chosen, rejected)
     targets_P3: Tensor  # float32, (chosen, rejected, pair)
+    lengths_P2: Tensor  # int64: tokens of the whole responses, also under context parallelism
     weight_P: Tensor  # float32: 1 / pairs of the global batch, 0 for a filler pair
     cu_seqlens: Tensor | None = None  # int32 [sequences + 1], packed only; of the whole row also under CP
     max_seqlen: int | None = None
@@ -117,6 +119,11 @@ class Microbatch:
     def num_responses(self) -> int:
         return 2 * self.weight_P.numel()
 
+    def pair_batch(self, logps_P2: Tensor) -> PairBatch:
+        """What a loss receives, with these log-probs of the policy."""
+        targets = PairTargets(*self.targets_P3.unbind(dim=1))
+        return PairBatch(logps_P2, self.ref_logps_P2, targets, self.lengths_P2, self.weight_P)
+
     def to(self, device: torch.device | str | int) -> Microbatch:
         """Copy to a device (asynchronously from pinned memory)."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -124,6 +131,19 @@ class Microbatch:
             name: value.to(device, non_blocking=True) for name, value in values.items() if isinstance(value, Tensor)
         }
         return replace(self, **moved)
+
+
+def pairs_at_reference(pairs: Sequence[PreferencePair], weights: Sequence[float]) -> PairBatch:
+    """What a loss receives when the policy equals the reference: every log-ratio is 0."""
+    targets = [[pair.target_chosen, pair.target_rejected, pair.target_pair] for pair in pairs]
+    ref_logps_B2 = torch.tensor([[pair.ref_chosen, pair.ref_rejected] for pair in pairs], dtype=torch.float32)
+    return PairBatch(
+        logps_B2=ref_logps_B2,
+        ref_logps_B2=ref_logps_B2,
+        targets=PairTargets(*torch.tensor(targets, dtype=torch.float32).unbind(dim=1)),
+        lengths_B2=torch.tensor([[len(pair.chosen_ids), len(pair.rejected_ids)] for pair in pairs]),
+        weight_B=torch.tensor(weights, dtype=torch.float32),
+    )
 
 
 def padded_microbatch(pairs: Sequence[PreferencePair], weights: Sequence[float], shape: RowShape) -> Microbatch:
@@ -244,6 +264,7 @@ def _responses(pairs: Sequence[PreferencePair]) -> list[tuple[Sequence[int], Seq
 def _assemble(columns: dict[str, Tensor], pairs: Sequence[PreferencePair], weights: Sequence[float]) -> Microbatch:
     if len(weights) != len(pairs):
         raise ValueError(f"{len(pairs)} pairs, but {len(weights)} weights")
+    at_reference = pairs_at_reference(pairs, weights)
     return Microbatch(
         tokens_BS=columns["tokens_BS"],
         labels_BS=columns["labels_BS"],
@@ -251,11 +272,10 @@ def _assemble(columns: dict[str, Tensor], pairs: Sequence[PreferencePair], weigh
         response_index_BS=columns["response_index_BS"],
         token_response_index_BS=columns["token_response_index_BS"],
         last_token_index_BS=columns["last_token_index_BS"],
-        ref_logps_P2=torch.tensor([[pair.ref_chosen, pair.ref_rejected] for pair in pairs], dtype=torch.float32),
-        targets_P3=torch.tensor(
-            [[pair.target_chosen, pair.target_rejected, pair.target_pair] for pair in pairs], dtype=torch.float32
-        ),
-        weight_P=torch.tensor(weights, dtype=torch.float32),
+        ref_logps_P2=at_reference.ref_logps_B2,
+        targets_P3=torch.stack(at_reference.targets, dim=1),
+        lengths_P2=at_reference.lengths_B2,
+        weight_P=at_reference.weight_B,
     )
 
 

@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from numpy.typing import NDArray
 
 from nemo_sspo.artifacts.tables import PAIRS, REFERENCE
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.microbatch import PreferencePair
-from nemo_sspo.objective.losses import PairTargets
 
 
 class PairTable(Sequence[PreferencePair]):
@@ -92,11 +90,6 @@ class PairTable(Sequence[PreferencePair]):
     def response_tokens(self) -> list[tuple[int, int]]:
         """Tokens of each pair's chosen and rejected response."""
         return list(zip(self._lengths("chosen_token_ids"), self._lengths("rejected_token_ids"), strict=True))
-
-    def targets(self, rows: Sequence[int]) -> PairTargets:
-        """Calibrated targets of some pairs, each [len(rows)] float32."""
-        columns = ("target_chosen", "target_rejected", "target_pair")
-        return PairTargets(*(torch.tensor(self._pairs[name].to_numpy()[list(rows)]).float() for name in columns))
 
     def _lengths(self, column: str) -> list[int]:
         return pc.list_value_length(self._pairs[column]).to_pylist()

@@ -15,7 +15,7 @@ def choose_head(train: Train, *, separable: bool) -> Head:
     """The one-pass head, unless the loss couples a pair's responses or the setting rules it out.
 
     `separable`: see `objective/separable.py`. A coupled loss could use it in two passes: one for the sums (1 product)
-    and one with the slopes that follow from them (3 products). `recompute.py` needs 4 products too,
+    and one with the gradients that follow from them (3 products). `recompute.py` needs 4 products too,
     so there is nothing to gain.
     """
     return "one_pass" if train.head == "auto" and separable else "recompute"

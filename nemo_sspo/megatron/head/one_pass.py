@@ -7,7 +7,7 @@ response, C tokens of a tile, R responses of the microbatch.
 every log-prob. For a separable loss (`objective/separable.py`) a response's gradient needs only that response's sum. So
 this head takes whole responses, as many as fit into a tile of C tokens:
 
-    logits_CV = h w^T  ->  sums  ->  slopes  ->  d logits_CV, in place  ->  d h = d logits w,  d w += d logits^T h
+    logits_CV = h w^T  ->  sums  ->  dL/d sums  ->  d logits_CV, in place  ->  d h = d logits w,  d w += d logits^T h
 
 and backward only scales what forward has found; d w is held in fp32 between the two. A response longer than a tile is
 walked in chunks of C tokens; only the last one's logits are still there when its sum is known, so those before it are
@@ -32,11 +32,11 @@ from nemo_sspo.megatron.head.common import add_weight_gradient, logits_tile, res
 from nemo_sspo.megatron.head.normalizer import Normalizer
 from nemo_sspo.megatron.head.tile import to_gradient_, token_logps
 
-Slopes = Callable[[Tensor, Tensor], Tensor]
+DlossDlogp = Callable[[Tensor, Tensor], Tensor]
 """(sums of log-probs, numbers of their responses in [0, R)) -> dL / d sum of each; all of one shape."""
 
-# Of the largest slope: what rounding may put between the slopes of forward and the gradient that backward gets.
-_SLOPE_TOLERANCE = 1e-4
+# Of the largest gradient: the rounding allowed between forward's dL/d log p and the gradient that backward gets.
+_GRADIENT_TOLERANCE = 1e-4
 
 
 def one_pass_logps(
@@ -52,18 +52,18 @@ def one_pass_logps(
     cp_group: ProcessGroup | None = None,
     sequence_parallel: bool = False,
     softcap: float | None = None,
-    slopes: Slopes | None = None,
+    dloss_dlogp: DlossDlogp | None = None,
 ) -> Tensor:
-    """`recompute.response_logps`, by tiles of whole responses: equal values and, given these slopes, equal gradients.
+    """`recompute.response_logps`, by tiles of whole responses: equal values and, given `dloss_dlogp`, equal gradients.
 
     Args:
-        slopes: the gradient of the loss for each sum, up to one factor for all of them (Megatron scales losses);
+        dloss_dlogp: the gradient of the loss for each sum, up to one factor for all of them (Megatron scales losses);
             without it the result has no gradient.
 
     Where the weight has a `main_grad` (Megatron's data parallelism), its gradient is added to that in fp32.
 
     Raises:
-        RuntimeError: in backward, the gradient is no multiple of the slopes: the loss is not separable.
+        RuntimeError: in backward, the gradient is no multiple of `dloss_dlogp`: the loss is not separable.
     """
     tokens = response_tokens(
         hidden_SBH,
@@ -86,7 +86,7 @@ def one_pass_logps(
         tp_group=tp_group,
         cp_group=cp_group,
     )
-    return _OnePass.apply(tokens.hidden_NH, output_weight_VH, walk, slopes if torch.is_grad_enabled() else None)
+    return _OnePass.apply(tokens.hidden_NH, output_weight_VH, walk, dloss_dlogp if torch.is_grad_enabled() else None)
 
 
 def _most_over(group: ProcessGroup | None, counts_R: Tensor) -> list[int]:
@@ -150,19 +150,21 @@ class _OnePass(torch.autograd.Function):
     """Gradient of h is this rank's share: the caller sums over TP."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, walk: _Walk, slopes: Slopes | None) -> Tensor:
-        gradients = None if slopes is None else _Gradients(hidden_NH, weight_VH, walk, ctx.needs_input_grad[1])
-        logps, slope_of = [], []
+    def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, walk: _Walk, dloss_dlogp: DlossDlogp | None) -> Tensor:
+        gradients = None if dloss_dlogp is None else _Gradients(hidden_NH, weight_VH, walk, ctx.needs_input_grad[1])
+        logps, dloss_dlogps = [], []
         for group, chunks in walk.chunks():
-            sums, slope = _score(hidden_NH, weight_VH[: walk.rows], walk, group, chunks, slopes, gradients)
+            sums, own_dloss_dlogp = _score(
+                hidden_NH, weight_VH[: walk.rows], walk, group, chunks, dloss_dlogp, gradients
+            )
             logps.append(sums)
-            slope_of.append(slope)
+            dloss_dlogps.append(own_dloss_dlogp)
         logps_R = torch.cat(logps)
         if gradients is None:
             ctx.mark_non_differentiable(logps_R)
             return logps_R
         ctx.gradients = gradients.hidden_NH, gradients.weight_VH
-        ctx.slope_R, ctx.weight = torch.cat(slope_of), weight_VH
+        ctx.dloss_dlogp_R, ctx.weight = torch.cat(dloss_dlogps), weight_VH
         return logps_R
 
     @staticmethod
@@ -170,7 +172,7 @@ class _OnePass(torch.autograd.Function):
         if ctx.gradients is None:
             raise RuntimeError("the one-pass head's gradient is used up by the first backward pass")
         (grad_NH, grad_VH), ctx.gradients = ctx.gradients, None
-        factor = _factor(grad_R, ctx.slope_R)
+        factor = _factor(grad_R, ctx.dloss_dlogp_R)
         return grad_NH.mul_(factor.to(grad_NH.dtype)), _handed_over(grad_VH, ctx.weight, factor), None, None
 
 
@@ -180,10 +182,10 @@ def _score(
     walk: _Walk,
     group: range,
     chunks: list[slice],
-    slopes: Slopes | None,
+    dloss_dlogp: DlossDlogp | None,
     gradients: _Gradients | None,
 ) -> tuple[Tensor, Tensor]:
-    """Sums of a group's log-probs and their slopes; adds to the gradients. Its tile is gone when it returns."""
+    """Sums of a group's log-probs and dL/d of each; adds to the gradients. Its tile is gone when it returns."""
     *early, last = chunks
     logp, normalizers = [], []
     for chunk in early:
@@ -193,18 +195,18 @@ def _score(
     tile_CV = logits_tile(hidden_NH[last], rows_VH)
     logp_C, normalizer = walk.token_logps(tile_CV, last)
     sums, numbers = walk.sums(torch.cat([*logp, logp_C]), slice(chunks[0].start, last.stop), group)
-    if slopes is None or gradients is None:
+    if dloss_dlogp is None or gradients is None:
         return sums, torch.zeros_like(sums)
-    slope = slopes(sums, numbers)
-    gradients.add(last, tile_CV, normalizer, slope, group)
+    own_dloss_dlogp = dloss_dlogp(sums, numbers)
+    gradients.add(last, tile_CV, normalizer, own_dloss_dlogp, group)
     del tile_CV
     for chunk, normalizer in zip(early, normalizers, strict=True):
-        gradients.add(chunk, logits_tile(hidden_NH[chunk], rows_VH), normalizer, slope, group)
-    return sums, slope
+        gradients.add(chunk, logits_tile(hidden_NH[chunk], rows_VH), normalizer, own_dloss_dlogp, group)
+    return sums, own_dloss_dlogp
 
 
 class _Gradients:
-    """Gradients of hidden states and weight, for the slopes as they are."""
+    """Gradients of hidden states and weight, for `dloss_dlogp` as it is."""
 
     def __init__(self, hidden_NH: Tensor, weight_VH: Tensor, walk: _Walk, of_weight: bool) -> None:
         self._inputs_NH, self._rows_VH, self._walk = hidden_NH, weight_VH[: walk.rows], walk
@@ -213,28 +215,28 @@ class _Gradients:
         if of_weight:  # not so for adapters on a frozen model
             self.weight_VH = torch.zeros(weight_VH.shape, dtype=torch.float32, device=weight_VH.device)
 
-    def add(self, chunk: slice, tile_CV: Tensor, normalizer: Normalizer, slope: Tensor, group: range) -> None:
-        """`tile_CV`: the chunk's logits, which are overwritten. `slope`: of each response of the group."""
+    def add(self, chunk: slice, tile_CV: Tensor, normalizer: Normalizer, dloss_dlogp: Tensor, group: range) -> None:
+        """`tile_CV`: the chunk's logits, which are overwritten. `dloss_dlogp`: of each response of the group."""
         walk = self._walk
-        slope_C = slope[walk.response_N[chunk] - group.start]
-        to_gradient_(tile_CV, walk.labels_N[chunk], slope_C, normalizer, walk.softcap)
+        dloss_dlogp_C = dloss_dlogp[walk.response_N[chunk] - group.start]
+        to_gradient_(tile_CV, walk.labels_N[chunk], dloss_dlogp_C, normalizer, walk.softcap)
         torch.mm(tile_CV, self._rows_VH, out=self.hidden_NH[chunk])
         if self.weight_VH is not None:
             add_weight_gradient(self.weight_VH, tile_CV, self._inputs_NH[chunk])
 
 
-def _factor(grad_R: Tensor, slope_R: Tensor) -> Tensor:
-    """What the gradient is a multiple of the slopes by; checked."""
-    leading = slope_R.abs().argmax(dim=0, keepdim=True)
+def _factor(grad_R: Tensor, dloss_dlogp_R: Tensor) -> Tensor:
+    """The factor between the gradient and `dloss_dlogp`; checked."""
+    leading = dloss_dlogp_R.abs().argmax(dim=0, keepdim=True)
     # Gathered: to index by a number of the GPU, the host would wait for it.
-    slope, grad = (values_R.gather(0, leading).squeeze(0) for values_R in (slope_R, grad_R))
-    factor = torch.where(slope == 0, 0.0, grad / slope)
-    is_multiple = (grad_R - factor * slope_R).abs().amax() <= _SLOPE_TOLERANCE * grad_R.abs().amax()
+    made, grad = (values_R.gather(0, leading).squeeze(0) for values_R in (dloss_dlogp_R, grad_R))
+    factor = torch.where(made == 0, 0.0, grad / made)
+    is_multiple = (grad_R - factor * dloss_dlogp_R).abs().amax() <= _GRADIENT_TOLERANCE * grad_R.abs().amax()
     # NaN and Inf pass here: the step's own check of the gradients reports them more precisely.
     torch._assert_async(
         is_multiple | ~grad_R.isfinite().all(),
-        "the one-pass head got a gradient that its slopes did not foretell: the loss couples the two responses of a "
-        "pair; set train.head=recompute",
+        "the one-pass head got a gradient that is no multiple of its dloss_dlogp: the loss couples the two responses "
+        "of a pair; set train.head=recompute",
     )
     return factor
 

@@ -101,7 +101,7 @@ class _TokenLogps(torch.autograd.Function):
         return torch.cat(logp)
 
     @staticmethod
-    def backward(ctx: Any, slope_N: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dloss_dlogp_N: Tensor) -> tuple[Tensor | None, ...]:
         hidden_NH, weight_VH, labels_N, maximum_N, total_N = ctx.saved_tensors
         grad_NH = torch.empty_like(hidden_NH)
         grad_VH: Tensor | None = None
@@ -111,7 +111,7 @@ class _TokenLogps(torch.autograd.Function):
             chunk = slice(first, first + ctx.chunk_tokens)
             tile_CV = logits_tile(hidden_NH[chunk], weight_VH[: ctx.rows])
             normalizer = Normalizer(maximum_N[chunk], total_N[chunk])
-            to_gradient_(tile_CV, labels_N[chunk], slope_N[chunk], normalizer, ctx.softcap)
+            to_gradient_(tile_CV, labels_N[chunk], dloss_dlogp_N[chunk], normalizer, ctx.softcap)
             torch.mm(tile_CV, weight_VH[: ctx.rows], out=grad_NH[chunk])
             if grad_VH is not None:
                 add_weight_gradient(grad_VH, tile_CV, hidden_NH[chunk])

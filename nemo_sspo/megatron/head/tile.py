@@ -3,7 +3,7 @@
 Legend: C tokens of the tile, V this rank's columns of the vocabulary, without padding.
 
 A soft cap c (Gemma 2, arXiv:2408.00118, 2) stands between a logit x and the softmax: y = c tanh(x / c), |y| < c, and
-dy/dx = 1 - (y / c)^2. Without one y = x. For a token with label t, slope s = dL / d log p(t) and p = softmax(y):
+dy/dx = 1 - (y / c)^2. Without one y = x. For a token with label t, gradient s = dL / d log p(t) and p = softmax(y):
 
     log p(t) = (y_t - m) - log Z,    m = max y,  Z = sum exp(y - m)      forward; both over all ranks
     dL/dx_j  = s ([j = t] - p_j) dy_j/dx_j                               written over x_j, in its dtype
@@ -38,7 +38,7 @@ class TileMath(Protocol):
         ...
 
     def to_gradient_(
-        self, logits_CV: Tensor, labels_C: Tensor, slope_C: Tensor, of_all: Normalizer, softcap: float | None
+        self, logits_CV: Tensor, labels_C: Tensor, dloss_dlogp_C: Tensor, of_all: Normalizer, softcap: float | None
     ) -> None:
         """Overwrite logits by dL/dx. `of_all`: over all ranks."""
         ...
@@ -62,11 +62,11 @@ def token_logps(
 
 
 def to_gradient_(
-    logits_CV: Tensor, labels_C: Tensor, slope_C: Tensor, normalizer: Normalizer, softcap: float | None
+    logits_CV: Tensor, labels_C: Tensor, dloss_dlogp_C: Tensor, normalizer: Normalizer, softcap: float | None
 ) -> None:
-    """Overwrite logits by dL/dx, for slopes dL / d log p(label), [C] fp32."""
+    """Overwrite logits by dL/dx, for given dL / d log p(label), [C] fp32."""
     if logits_CV.numel():
-        math_on(logits_CV.device.type).to_gradient_(logits_CV, labels_C, slope_C, normalizer, softcap)
+        math_on(logits_CV.device.type).to_gradient_(logits_CV, labels_C, dloss_dlogp_C, normalizer, softcap)
 
 
 @cache

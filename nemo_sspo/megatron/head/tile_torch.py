@@ -30,7 +30,7 @@ def statistics(logits_CV: Tensor, labels_C: Tensor, softcap: float | None) -> tu
 
 
 def to_gradient_(
-    logits_CV: Tensor, labels_C: Tensor, slope_C: Tensor, of_all: Normalizer, softcap: float | None
+    logits_CV: Tensor, labels_C: Tensor, dloss_dlogp_C: Tensor, of_all: Normalizer, softcap: float | None
 ) -> None:
     for rows, y_PV in _parts_in_fp32(logits_CV):
         derivative_PV: Tensor | None = None
@@ -38,10 +38,10 @@ def to_gradient_(
             tanh_PV = y_PV.div_(softcap).tanh_()
             derivative_PV = _softcap_derivative(tanh_PV)
             y_PV.mul_(softcap)
-        slope_P = slope_C[rows]
-        grad_PV = y_PV.sub_(of_all.maximum_C[rows, None]).exp_().mul_((-slope_P / of_all.total_C[rows])[:, None])
+        dloss_dlogp_P = dloss_dlogp_C[rows]
+        grad_PV = y_PV.sub_(of_all.maximum_C[rows, None]).exp_().mul_((-dloss_dlogp_P / of_all.total_C[rows])[:, None])
         is_local_P, column_P1 = _local_column(labels_C[rows], logits_CV.shape[1])
-        grad_PV.scatter_add_(1, column_P1, torch.where(is_local_P, slope_P, 0.0)[:, None])
+        grad_PV.scatter_add_(1, column_P1, torch.where(is_local_P, dloss_dlogp_P, 0.0)[:, None])
         if derivative_PV is not None:
             grad_PV.mul_(derivative_PV)
         logits_CV[rows] = grad_PV

@@ -38,12 +38,12 @@ def statistics(logits_CV: Tensor, labels_C: Tensor, softcap: float | None) -> tu
 
 
 def to_gradient_(
-    logits_CV: Tensor, labels_C: Tensor, slope_C: Tensor, of_all: Normalizer, softcap: float | None
+    logits_CV: Tensor, labels_C: Tensor, dloss_dlogp_C: Tensor, of_all: Normalizer, softcap: float | None
 ) -> None:
     tokens, columns = logits_CV.shape
     _gradient_kernel[(tokens, triton.cdiv(columns, _BLOCK))](
-        logits_CV, labels_C, slope_C.contiguous(), of_all.maximum_C, of_all.total_C, columns, _row_stride(logits_CV),
-        softcap=softcap, block=_BLOCK, num_warps=_WARPS,
+        logits_CV, labels_C, dloss_dlogp_C.contiguous(), of_all.maximum_C, of_all.total_C, columns,
+        _row_stride(logits_CV), softcap=softcap, block=_BLOCK, num_warps=_WARPS,
     )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def _statistics_kernel(
 
 @triton.jit
 def _gradient_kernel(
-    logits, labels, slope, maximum, total, columns, row_stride,
+    logits, labels, dloss_dlogp, maximum, total, columns, row_stride,
     softcap: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0)
@@ -87,7 +87,7 @@ def _gradient_kernel(
     logit, derivative = _capped(row, column, columns, softcap)
     softmax = tl.exp(logit - tl.load(maximum + token)) / tl.load(total + token)
     label = tl.load(labels + token).to(tl.int32)
-    grad = tl.load(slope + token) * (tl.where(column == label, 1.0, 0.0) - softmax) * derivative
+    grad = tl.load(dloss_dlogp + token) * (tl.where(column == label, 1.0, 0.0) - softmax) * derivative
     tl.store(row + column, grad.to(logits.dtype.element_ty), mask=column < _aligned(columns))
 
 

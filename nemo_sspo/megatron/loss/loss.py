@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from nemo_sspo.megatron.batches.microbatch import Microbatch
-from nemo_sspo.megatron.head.one_pass import Slopes, one_pass_logps
+from nemo_sspo.megatron.head.one_pass import DlossDlogp, one_pass_logps
 from nemo_sspo.megatron.head.recompute import response_logps
 from nemo_sspo.megatron.loss.metrics import (
     METRICS,
@@ -35,9 +35,9 @@ from nemo_sspo.megatron.loss.metrics import (
     sum_metrics,
 )
 from nemo_sspo.megatron.loss.pooling import pool_responses
-from nemo_sspo.objective.losses import PairTargets
+from nemo_sspo.objective.pair_batch import PairBatch
 from nemo_sspo.objective.repulsion import cosine, unit
-from nemo_sspo.objective.separable import slopes
+from nemo_sspo.objective.separable import dloss_dlogp
 
 __all__ = [
     "METRICS",
@@ -54,8 +54,8 @@ __all__ = [
 class PreferenceObjective:
     """What is optimized: pure functions of `nemo_sspo.objective` with their parameters bound."""
 
-    loss: Callable[[Tensor, Tensor, PairTargets], Tensor]
-    """(d_chosen_B, d_rejected_B, targets) -> loss of every pair, [B]."""
+    loss: Callable[[PairBatch], Tensor]
+    """Returns the loss of every pair of the microbatch, [B]."""
     repulsion: Callable[[Tensor, Tensor], Tensor]
     """(u_chosen_BH, u_rejected_BH), unit vectors -> repulsion of every pair, [B]."""
     pooling: Literal["last", "mean"]
@@ -92,13 +92,13 @@ def microbatch_logps(
     weight_VH: Tensor,
     microbatch: Microbatch,
     layout: HeadLayout,
-    loss_slopes: Slopes | None = None,
+    loss_gradient: DlossDlogp | None = None,
 ) -> Tensor:
     """Summed log-probs of the microbatch's responses, [P, 2] fp32 (chosen, rejected); the reference too.
 
-    A one-pass head needs `loss_slopes` to give them a gradient.
+    A one-pass head needs `loss_gradient` to give them a gradient.
     """
-    head = partial(one_pass_logps, slopes=loss_slopes) if layout.one_pass else response_logps
+    head = partial(one_pass_logps, dloss_dlogp=loss_gradient) if layout.one_pass else response_logps
     logps_R = head(
         hidden_SBH,
         weight_VH,
@@ -134,17 +134,17 @@ def preference_loss(
     for_logps_SBH = measure_gradient(hidden_SBH, gradient_squares, PREFERENCE)
     for_pooling_SBH = measure_gradient(hidden_SBH, gradient_squares, REPULSION)
 
-    loss_slopes = partial(_slopes, microbatch, objective) if layout.one_pass else None
-    logps_P2 = microbatch_logps(for_logps_SBH, weight_VH, microbatch, layout, loss_slopes)
-    d_P2 = logps_P2 - microbatch.ref_logps_P2
-    d_chosen_P, d_rejected_P = d_P2.unbind(dim=1)
-    preference_P = objective.loss(d_chosen_P, d_rejected_P, PairTargets(*microbatch.targets_P3.unbind(dim=1)))
+    loss_gradient = partial(_dloss_dlogp, microbatch, objective) if layout.one_pass else None
+    logps_P2 = microbatch_logps(for_logps_SBH, weight_VH, microbatch, layout, loss_gradient)
+    pairs = microbatch.pair_batch(logps_P2)
+    preference_P = objective.loss(pairs)
     unit_RH = unit(_pooled_states(for_pooling_SBH, microbatch, objective, layout))
     u_chosen_PH, u_rejected_PH = unit_RH[0::2], unit_RH[1::2]
     repulsion_P = objective.repulsion(u_chosen_PH, u_rejected_PH)
     loss_P = preference_P + repulsion_weight * repulsion_P
 
     with torch.no_grad():
+        d_chosen_P, d_rejected_P = pairs.d_chosen_B, pairs.d_rejected_B
         margin_P = d_chosen_P - d_rejected_P
         cosine_P = cosine(u_chosen_PH, u_rejected_PH)
         is_real_P = microbatch.weight_P > 0
@@ -159,12 +159,11 @@ def preference_loss(
     return (microbatch.weight_P * loss_P).sum(), metrics
 
 
-def _slopes(microbatch: Microbatch, objective: PreferenceObjective, logps: Tensor, numbers: Tensor) -> Tensor:
+def _dloss_dlogp(microbatch: Microbatch, objective: PreferenceObjective, logps: Tensor, numbers: Tensor) -> Tensor:
     """Gradient of the microbatch's loss for single responses' log-probs, given theirs alone."""
     pair, side = numbers // 2, numbers % 2
-    targets = PairTargets(*microbatch.targets_P3[pair].unbind(dim=1))
-    d = logps - microbatch.ref_logps_P2[pair, side]
-    return microbatch.weight_P[pair] * slopes(objective.loss, d, side == 0, targets)
+    pairs = microbatch.pair_batch(microbatch.ref_logps_P2).rows(pair)
+    return pairs.weight_B * dloss_dlogp(objective.loss, logps, side == 0, pairs)
 
 
 def _pooled_states(

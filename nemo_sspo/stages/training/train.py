@@ -22,6 +22,7 @@ from nemo_sspo.config.variants import Repulsion
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.batch_plan import candidate_problems
 from nemo_sspo.megatron.batches.fit import require_fit
+from nemo_sspo.megatron.batches.microbatch import pairs_at_reference
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.checkpoints.state_files import INDEX, damage
 from nemo_sspo.megatron.head.choice import choose_head
@@ -34,7 +35,8 @@ from nemo_sspo.megatron.nemo.resume import notes_file, states
 from nemo_sspo.megatron.nemo.step_log import read_log
 from nemo_sspo.megatron.nemo.training import TrainingJob, train_rank
 from nemo_sspo.megatron.runtime.ranks import on_every_rank
-from nemo_sspo.objective.losses import LOSSES, PairTargets, loss_at_start
+from nemo_sspo.objective.losses import LOSSES, couples_pairs
+from nemo_sspo.objective.pair_batch import PairBatch
 from nemo_sspo.objective.repulsion import REPULSIONS, repulsion_weight
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.runner.registry import stage_knobs, stage_settings
@@ -168,8 +170,8 @@ def objective_of(experiment: Experiment) -> PreferenceObjective:
     )
 
 
-def _times(loss: Callable[..., Tensor], factor: float, *arguments: Tensor | PairTargets) -> Tensor:
-    return factor * loss(*arguments)
+def _times(loss: Callable[[PairBatch], Tensor], factor: float, pairs: PairBatch) -> Tensor:
+    return factor * loss(pairs)
 
 
 def _repulsion_weight(repulsion: Repulsion) -> Callable[[int, int], float]:
@@ -201,6 +203,9 @@ def _timings(steps: list[dict[str, Any]]) -> dict[str, float]:
 def _step1_identity(context: StageContext, job: TrainingJob, first: dict[str, Any]) -> dict[str, float]:
     """The first preference loss and its closed form (every log-ratio 0), where the run starts from its reference.
 
+    For ``sppo`` the closed form is 1/2 eta^2 [(p_w - 1/2)^2 + (p_l - 1/2)^2]. A loss that couples pairs has none here,
+    because its value depends on the packing.
+
     Raises RuntimeError when they differ in fp32: then the reference log-probs are not the starting policy's.
     """
     measured = first["preference_loss"]
@@ -210,7 +215,11 @@ def _step1_identity(context: StageContext, job: TrainingJob, first: dict[str, An
         or context.input("reference_logps").manifest.counts.get("source") == "rollout"
     ):
         return {"step1_loss": measured}
-    expected = loss_at_start(job.objective.loss, job.pairs.targets(job.batches[0].pairs)).mean().item()
+    rows = job.batches[0].pairs
+    pairs = pairs_at_reference([job.pairs[row] for row in rows], [1 / len(rows)] * len(rows))
+    if couples_pairs(job.objective.loss, pairs):
+        return {"step1_loss": measured}
+    expected = job.objective.loss(pairs).mean().item()
     off = abs(measured - expected) > STEP1_TOLERANCE[job.precision.kind] * abs(expected) + STEP1_ROUNDING
     if off and job.precision.kind == "fp32":
         raise RuntimeError(

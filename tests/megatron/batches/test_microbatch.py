@@ -121,6 +121,8 @@ def test_context_parallel_ranks_share_a_row_without_rest(
     whole = build(all_pairs, [1.0] * len(all_pairs), shape)
     slices = [context_parallel_slice(whole, rank, context) for rank in range(context)]
     assert len({part.tokens_BS.shape for part in slices}) == 1
+    for part in slices:
+        assert part.lengths_P2.flatten().tolist() == [len(response) for response in responses_of(all_pairs)]
     for response in range(whole.num_responses):
         found = sorted(
             (position, token)
@@ -149,6 +151,7 @@ def test_supervision_stays_with_its_pair(build: Build) -> None:
     assert m.ref_logps_P2.tolist() == [[-3.0, -4.0], [-1.0, -4.0]]
     torch.testing.assert_close(m.targets_P3, torch.tensor([[0.9, 0.2, 0.8], [0.9, 0.2, 0.5]]))
     assert m.weight_P.tolist() == [0.5, 0.0]
+    assert m.lengths_P2.tolist() == [[len(pair().chosen_ids), len(pair().rejected_ids)]] * 2
 
 
 @BUILDERS

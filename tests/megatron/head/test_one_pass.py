@@ -32,18 +32,18 @@ LENGTHS = [9, 7, 5, 3]
 """Response tokens of each row of the problem."""
 
 
-def fixed_slopes(logps: Tensor, numbers: Tensor) -> Tensor:
+def fixed_gradient(logps: Tensor, numbers: Tensor) -> Tensor:
     """Those of a linear loss, UPSTREAM . logps."""
     return UPSTREAM[numbers]
 
 
-def regression_slopes(logps: Tensor, numbers: Tensor) -> Tensor:
+def regression_gradient(logps: Tensor, numbers: Tensor) -> Tensor:
     """Those of 1/2 (logp - target)^2, which ask for the sum."""
     return logps - 10.0 * UPSTREAM[numbers]
 
 
 def head(hidden: Tensor, weight: Tensor, labels: Tensor, index: Tensor, *, chunk: int = 5, **options: Any) -> Tensor:
-    options = {"slopes": fixed_slopes, "tp_group": dist.group.WORLD, "vocab_size": VOCAB} | options
+    options = {"dloss_dlogp": fixed_gradient, "tp_group": dist.group.WORLD, "vocab_size": VOCAB} | options
     return one_pass_logps(hidden, weight, labels, index, ROWS, chunk_tokens=chunk, **options)
 
 
@@ -72,7 +72,7 @@ def test_values_and_gradients_are_those_of_log_softmax(
     logps, grad_hidden, grad_weight = truth(hidden, weight, labels, index, softcap)
     hidden.requires_grad_()
     weight.requires_grad_()
-    got = head(hidden, weight, labels, index, chunk=chunk, softcap=softcap, slopes=regression_slopes)
+    got = head(hidden, weight, labels, index, chunk=chunk, softcap=softcap, dloss_dlogp=regression_gradient)
     torch.testing.assert_close(got.double(), logps, rtol=1e-6, atol=1e-6)
     scale = 3.0  # what a schedule may multiply the loss by
     (scale * 0.5 * (got - 10.0 * UPSTREAM).square()).sum().backward()
@@ -105,7 +105,9 @@ def test_three_products_over_response_tokens_and_none_over_others(
     product = 2 * VOCAB * HIDDEN
     ours = gemm_flops(lambda: head(hidden, weight, labels, index, chunk=chunk).backward(UPSTREAM))
     assert ours == 3 * product * sum(LENGTHS) + product * twice
-    assert gemm_flops(lambda: head(hidden, weight, labels, index, chunk=chunk, slopes=None)) == product * sum(LENGTHS)
+    assert gemm_flops(lambda: head(hidden, weight, labels, index, chunk=chunk, dloss_dlogp=None)) == product * sum(
+        LENGTHS
+    )
     options = {"vocab_size": VOCAB, "chunk_tokens": chunk, "tp_group": one_rank}
     recomputing = gemm_flops(lambda: response_logps(hidden, weight, labels, index, ROWS, **options).backward(UPSTREAM))
     assert recomputing == 4 * product * sum(LENGTHS)
@@ -193,14 +195,14 @@ def test_what_is_not_a_number_reaches_the_gradients(one_rank: dist.ProcessGroup)
 def test_zero_slopes_give_zero_gradients(one_rank: dist.ProcessGroup) -> None:
     """Of a microbatch that is filler only."""
     hidden, weight, labels, index = problem()
-    logps = head(hidden.requires_grad_(), weight, labels, index, slopes=lambda logps, _: torch.zeros_like(logps))
+    logps = head(hidden.requires_grad_(), weight, labels, index, dloss_dlogp=lambda logps, _: torch.zeros_like(logps))
     logps.backward(torch.zeros(ROWS))
     assert hidden.grad.abs().max() == 0
 
 
 def test_without_slopes_there_is_no_gradient(one_rank: dist.ProcessGroup) -> None:
     hidden, weight, labels, index = problem()
-    assert not head(hidden.requires_grad_(), weight, labels, index, slopes=None).requires_grad
+    assert not head(hidden.requires_grad_(), weight, labels, index, dloss_dlogp=None).requires_grad
 
 
 def test_a_rank_without_response_tokens_gives_zeros(one_rank: dist.ProcessGroup) -> None:
@@ -228,7 +230,7 @@ def test_a_tensor_parallel_rank_that_holds_padding_only() -> None:
             dist.init_process_group("gloo")
             shard = weight.chunk(8)[dist.get_rank()].clone().requires_grad_()
             own = hidden.clone().requires_grad_()
-            logps = head(own, shard, labels, index, slopes=regression_slopes)
+            logps = head(own, shard, labels, index, dloss_dlogp=regression_gradient)
             (0.5 * (logps - 10.0 * UPSTREAM).square()).sum().backward()
             return logps.detach(), own.grad, shard.grad
 

@@ -52,7 +52,7 @@ def tile(x_CV: Tensor) -> Tensor:
 
 
 def problem(columns: int, dtype: torch.dtype = torch.float32, scale: float = 3.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, labels and slopes. The first labels are in the middle, first and last; others are other ranks'."""
+    """Logits, labels and dloss_dlogp. The first labels are in the middle, first and last; others are other ranks'."""
     draw = torch.Generator().manual_seed(columns)
     logits = (scale * torch.randn(TOKENS, columns, generator=draw)).to(DEVICE, dtype)
     labels = torch.tensor([columns // 2, 0, columns - 1, -1, columns, columns // 3], device=DEVICE)
@@ -73,15 +73,15 @@ def statistics_in_double(logits: Tensor, labels: Tensor, softcap: float | None) 
 
 
 def gradient_in_double(
-    logits: Tensor, labels: Tensor, slopes: Tensor, elsewhere: float, softcap: float | None
+    logits: Tensor, labels: Tensor, dloss_dlogp: Tensor, elsewhere: float, softcap: float | None
 ) -> tuple[Tensor, Normalizer]:
-    """By autograd of slopes . log p(label), where other ranks hold one more column each, of logit `elsewhere`."""
+    """By autograd of dloss_dlogp . log p(label), where other ranks hold one more column each, of logit `elsewhere`."""
     x = logits.double().requires_grad_()
     others = torch.full((len(x), 1), elsewhere, dtype=x.dtype, device=x.device)
     y = torch.cat([capped(x, softcap), others], dim=-1)
     is_here = (labels >= 0) & (labels < x.shape[1])
     logps = y.log_softmax(-1).gather(1, torch.where(is_here, labels, x.shape[1])[:, None])[:, 0]
-    (slopes.double() * logps).sum().backward()
+    (dloss_dlogp.double() * logps).sum().backward()
     maximum = y.detach().amax(-1)
     total = (y.detach() - maximum[:, None]).exp().sum(-1)
     return x.grad, Normalizer(maximum.float(), total.float())
@@ -114,10 +114,10 @@ def test_statistics(math: ModuleType, dtype: torch.dtype, columns: int, softcap:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_gradient(math: ModuleType, dtype: torch.dtype, columns: int, softcap: float | None) -> None:
     """fp32 to 1e-6 of a row's largest; bf16 to its own rounding of every single element."""
-    logits, labels, slopes = problem(columns, dtype)
-    expected, normalizer = gradient_in_double(logits, labels, slopes, 1.5, softcap)
+    logits, labels, dloss_dlogp = problem(columns, dtype)
+    expected, normalizer = gradient_in_double(logits, labels, dloss_dlogp, 1.5, softcap)
     made = tile(logits)
-    math.to_gradient_(made, labels, slopes, normalizer, softcap)
+    math.to_gradient_(made, labels, dloss_dlogp, normalizer, softcap)
     assert made.dtype == dtype
     if dtype == torch.float32:
         bound = 1e-6 if softcap is None else 1e-6 + ROUNDING * float(logits.abs().max())
@@ -132,16 +132,16 @@ def test_gradient(math: ModuleType, dtype: torch.dtype, columns: int, softcap: f
 @pytest.mark.parametrize("softcap", [None, 30.0])
 def test_logits_of_ten_thousand(math: ModuleType, softcap: float | None) -> None:
     """One log-normalizer in fp32 would be off by 5e-4 here."""
-    logits, labels, slopes = problem(37, scale=1.0)
+    logits, labels, dloss_dlogp = problem(37, scale=1.0)
     logits += torch.tensor([1e4, -1e4, 1e4, 1e4, -1e4, 9_999.0], device=DEVICE)[:, None]
     logits[0, 3], logits[2, 36] = -1e4, -1e4
     for found, right in zip(
         math.statistics(tile(logits), labels, softcap), statistics_in_double(logits, labels, softcap), strict=True
     ):
         torch.testing.assert_close(found.double(), right, rtol=1e-6, atol=1e-6)
-    expected, normalizer = gradient_in_double(logits, labels, slopes, -1e4, softcap)
+    expected, normalizer = gradient_in_double(logits, labels, dloss_dlogp, -1e4, softcap)
     made = tile(logits)
-    math.to_gradient_(made, labels, slopes, normalizer, softcap)
+    math.to_gradient_(made, labels, dloss_dlogp, normalizer, softcap)
     assert made.isfinite().all()
     assert relative_difference(made, expected) < 1e-6
 
@@ -171,26 +171,26 @@ def test_the_cap_near_nought_and_far_out(math: ModuleType, cap: float) -> None:
 @both
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_what_is_not_finite_is_not_hidden(math: ModuleType, bad: float) -> None:
-    logits, labels, slopes = problem(37)
+    logits, labels, dloss_dlogp = problem(37)
     logits[1, 5] = bad
     maximum, total, _ = math.statistics(tile(logits), labels, None)
     assert total.isfinite().tolist() == [True, False, True, True, True, True]
     made = tile(logits)
-    math.to_gradient_(made, labels, slopes, Normalizer(maximum, total), None)
+    math.to_gradient_(made, labels, dloss_dlogp, Normalizer(maximum, total), None)
     assert made.isfinite().all(dim=-1).tolist() == [True, False, True, True, True, True]
 
 
 def test_plain_torch_takes_a_tile_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of four rows and two: to the last bit as all of them at once."""
-    logits, labels, slopes = problem(37)
-    _, normalizer = gradient_in_double(logits, labels, slopes, 1.5, 2.0)
+    logits, labels, dloss_dlogp = problem(37)
+    _, normalizer = gradient_in_double(logits, labels, dloss_dlogp, 1.5, 2.0)
     statistics, gradients = [], []
     for rows in (TOKENS, 4):
         monkeypatch.setattr(tile_torch, "ELEMENTS_ON_CPU", rows * 37)
         monkeypatch.setattr(tile_torch, "ELEMENTS_ELSEWHERE", rows * 37)
         statistics.append(torch.stack(tile_torch.statistics(logits, labels, 2.0)))
         gradients.append(logits.clone())
-        tile_torch.to_gradient_(gradients[-1], labels, slopes, normalizer, 2.0)
+        tile_torch.to_gradient_(gradients[-1], labels, dloss_dlogp, normalizer, 2.0)
     assert torch.equal(*statistics)
     assert torch.equal(*gradients)
 
@@ -199,10 +199,10 @@ def test_plain_torch_takes_a_tile_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
 def test_slopes_that_autograd_expanded(math: ModuleType) -> None:
     """Of a sum over tokens: one number with stride 0."""
     logits, labels, _ = problem(37)
-    slopes = torch.tensor(-2.0, device=DEVICE).expand(TOKENS)
-    expected, normalizer = gradient_in_double(logits, labels, slopes, 1.5, None)
+    dloss_dlogp = torch.tensor(-2.0, device=DEVICE).expand(TOKENS)
+    expected, normalizer = gradient_in_double(logits, labels, dloss_dlogp, 1.5, None)
     made = tile(logits)
-    math.to_gradient_(made, labels, slopes, normalizer, None)
+    math.to_gradient_(made, labels, dloss_dlogp, normalizer, None)
     assert relative_difference(made, expected) < 1e-6
 
 
@@ -210,32 +210,32 @@ def test_slopes_that_autograd_expanded(math: ModuleType) -> None:
 def test_only_the_tile_is_written(math: ModuleType) -> None:
     """It may be part of a larger one: rows before and after stay, and so does all beyond its alignment."""
     columns = 37
-    logits, labels, slopes = problem(columns)
+    logits, labels, dloss_dlogp = problem(columns)
     around = torch.full((TOKENS + 2, 128), 7.0, device=DEVICE)
     part = around[1:-1, :columns]
     part.copy_(logits)
-    _, normalizer = gradient_in_double(logits, labels, slopes, 1.5, None)
-    math.to_gradient_(part, labels, slopes, normalizer, None)
+    _, normalizer = gradient_in_double(logits, labels, dloss_dlogp, 1.5, None)
+    math.to_gradient_(part, labels, dloss_dlogp, normalizer, None)
     assert (around[0] == 7).all()
     assert (around[-1] == 7).all()
     assert (around[:, 48:] == 7).all()
     alone = tile(logits)
-    math.to_gradient_(alone, labels, slopes, normalizer, None)
+    math.to_gradient_(alone, labels, dloss_dlogp, normalizer, None)
     assert torch.equal(part, alone)
 
 
 @both
 def test_addresses_beyond_32_bits(math: ModuleType) -> None:
     """Rows 2^30 elements apart: the third begins at 2^31. The memory between them is never touched."""
-    logits, labels, slopes = (x[:3] for x in problem(37, torch.bfloat16))
+    logits, labels, dloss_dlogp = (x[:3] for x in problem(37, torch.bfloat16))
     far = torch.empty(2**31 + 64, dtype=torch.bfloat16, device=DEVICE).as_strided((3, 37), (2**30, 1))
     far.copy_(logits)
     near = tile(logits)
     for found, right in zip(math.statistics(far, labels, None), math.statistics(near, labels, None), strict=True):
         assert torch.equal(found, right)
-    _, normalizer = gradient_in_double(logits, labels, slopes, 1.5, None)
+    _, normalizer = gradient_in_double(logits, labels, dloss_dlogp, 1.5, None)
     for made in (far, near):
-        math.to_gradient_(made, labels, slopes, normalizer, None)
+        math.to_gradient_(made, labels, dloss_dlogp, normalizer, None)
     assert torch.equal(far, near)
 
 

@@ -22,8 +22,9 @@ from nemo_sspo.config.variants import (
     SppoLoss,
     SppoSingleLoss,
 )
-from nemo_sspo.objective.losses import PairTargets
+from nemo_sspo.objective.pair_batch import PairTargets
 from nemo_sspo.stages.training.train import _repulsion_weight, objective_of
+from tests.pair_batches import of_log_ratios
 from tests.stages import runs
 
 D_CHOSEN, D_REJECTED = 3.0, -2.0
@@ -33,7 +34,7 @@ CHOSEN, REJECTED, PAIR = 0.9, 0.25, 0.8
 def loss_of(loss: Loss, root: Path) -> float:
     targets = PairTargets(*(torch.tensor([value]) for value in (CHOSEN, REJECTED, PAIR)))
     objective = objective_of(runs.experiment(root, loss=loss))
-    return objective.loss(torch.tensor([D_CHOSEN]), torch.tensor([D_REJECTED]), targets).item()
+    return objective.loss(of_log_ratios(torch.tensor([D_CHOSEN]), torch.tensor([D_REJECTED]), targets)).item()
 
 
 @pytest.mark.parametrize("eta", [20.0, 1000.0])

@@ -17,6 +17,7 @@ from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import Interrupted
+from nemo_sspo.megatron.batches.microbatch import pairs_at_reference
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
 from nemo_sspo.megatron.nemo import recipe
@@ -24,7 +25,6 @@ from nemo_sspo.megatron.nemo.convert import export_policy
 from nemo_sspo.megatron.nemo.resume import HoldScratch, SaveState, latest_state
 from nemo_sspo.megatron.nemo.training import TrainingJob
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError
-from nemo_sspo.objective.losses import loss_at_start
 from tests.megatron.nemo.test_reference import hugging_face_logps
 from tests.megatron.nemo.worlds import job, make_reference, reference, train
 
@@ -102,11 +102,18 @@ def test_overlapped_communication_trains_alike(
             assert ours[name] == pytest.approx(theirs[name], rel=tolerance), (ours["step"], name)
 
 
+def closed_form(training: TrainingJob) -> float:
+    """The first loss where every log-ratio is 0."""
+    rows = training.batches[0].pairs
+    pairs = pairs_at_reference([training.pairs[row] for row in rows], [1.0] * len(rows))
+    return training.objective.loss(pairs).mean().item()
+
+
 def test_first_loss_is_its_closed_form(supervised: PairTable, imported: Path, alone: Any, tmp_path: Path) -> None:
     first = alone[1][0]
     training = job(supervised, imported, tmp_path, Parallel())
-    expected = loss_at_start(training.objective.loss, supervised.targets(training.batches[0].pairs)).mean()
-    assert first["preference_loss"] == pytest.approx(float(expected), rel=1e-6)
+    expected = closed_form(training)
+    assert first["preference_loss"] == pytest.approx(expected, rel=1e-6)
     assert abs(first["d_chosen"]) < 1e-5
     assert abs(first["d_rejected"]) < 1e-5
     assert first["loss"] == pytest.approx(first["preference_loss"] + first["repulsion"], rel=1e-6)
@@ -117,8 +124,8 @@ def test_another_policys_reference_breaks_the_identity(
 ) -> None:
     wrong_N2 = torch.tensor([[p.ref_chosen, p.ref_rejected] for p in supervised]) + 0.5
     training = job(PairTable(pairs, make_reference(wrong_N2)), imported, tmp_path, Parallel(), train_epochs=1)
-    expected = loss_at_start(training.objective.loss, supervised.targets(training.batches[0].pairs)).mean()
-    assert abs(train(training)[0]["preference_loss"] / float(expected) - 1) > 1e-3
+    expected = closed_form(training)
+    assert abs(train(training)[0]["preference_loss"] / expected - 1) > 1e-3
 
 
 def test_exported_policy_has_megatrons_log_probs(pairs: pa.Table, imported: Path, alone: Any, tmp_path: Path) -> None:
