@@ -13,6 +13,8 @@ from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
 from nemo_sspo.artifacts.store import publish
 from nemo_sspo.config.cluster import Environment, LocalCluster
 from nemo_sspo.launch import benchmark as launch_benchmark
+from tests.launch.ready_run import edit
+from tests.launch.tiny_models import write_tokenizer
 from tests.stages import runs
 
 REPOSITORY = Path(__file__).parents[2]
@@ -48,7 +50,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLayout:
         final.parent.mkdir(exist_ok=True)
         with publish(final, stage=stage, iteration=iteration, config={}, inputs={}) as draft:
             (draft.path / HF_MODEL).mkdir()
-            (draft.path / HF_MODEL / "config.json").write_text("{}")
+            (draft.path / HF_MODEL / "config.json").write_text('{"model_type": "llama"}')
+            write_tokenizer(draft.path / HF_MODEL, end="<|end|>")
+            edit(draft.path / HF_MODEL / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     Path("asked.jsonl").write_text(json.dumps(QUESTION) + "\n")
     return layout
 
