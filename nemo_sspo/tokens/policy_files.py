@@ -3,6 +3,7 @@
 What is wrong here is said by a dry run and by the stages alike. No transformers.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,7 @@ def id_problems(directory: Path, setting: str, vocabulary: Vocabulary) -> Iterat
     for file in _ENDS:
         config = json_or_empty(directory / file)
         for key in _IDS:
+            yield from _type_problems(f"{directory / file}: {key}", config.get(key))
             for found in configured_ids(config.get(key)):
                 yield from _id_problem(f"{directory / file}: {key} {found}", key, found, vocabulary, rows)
 
@@ -102,6 +104,14 @@ def row_problems(directory: Path, setting: str, vocabulary: Vocabulary) -> Itera
             f"{setting}={directory}: its tokenizer has {id_ + 1} tokens, the model {rows} rows: {token} = {id_} has no "
             "embedding; resize the model's embeddings (resize_token_embeddings), or remove the token"
         )
+
+
+def _type_problems(where: str, value: Any) -> Iterator[str]:
+    """A setting like ``eos_token_id`` is an id, a list of ids, or null; some configurations write -1 for none."""
+    for each in value if isinstance(value, list) else [] if value is None else [value]:
+        if not isinstance(each, int) or isinstance(each, bool) or each < -1:
+            yield f"{where} is {json.dumps(value)}, not an id, a list of ids or null; correct it"
+            return
 
 
 def _id_problem(where: str, key: str, id_: int, vocabulary: Vocabulary, rows: int | None) -> Iterator[str]:

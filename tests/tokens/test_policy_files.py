@@ -55,7 +55,7 @@ def test_a_right_policy(policy: Path) -> None:
     assert stop_ids(policy, tokens.end_of_turn, tokens.vocabulary) == [1]
 
 
-WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
+WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "a token without a row": (
         lambda p: edit(p / "config.json", vocab_size=259),
         "its tokenizer has 260 tokens, the model 259 rows",
@@ -78,6 +78,28 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "an ordinary token ends a text": (
         lambda p: write(p / "generation_config.json", eos_token_id=[1, 40]),
         "generation_config.json: eos_token_id 40 is",
+    ),
+    "an id beyond the rows in generation_config.json": (
+        lambda p: write(p / "generation_config.json", eos_token_id=[1, 260]),
+        "generation_config.json: eos_token_id 260 is beyond the model's 260 rows",
+    ),
+    "an id that is text": (
+        lambda p: write(p / "generation_config.json", eos_token_id="1"),
+        'generation_config.json: eos_token_id is "1", not an id, a list of ids or null',
+    ),
+    "a list of ids that holds something else": (
+        lambda p: write(p / "generation_config.json", eos_token_id=[1, None]),
+        "generation_config.json: eos_token_id is [1, null], not an id",
+    ),
+    "an id that is true": (lambda p: edit(p / "config.json", eos_token_id=True), "config.json: eos_token_id is true"),
+    "an id below none": (lambda p: edit(p / "config.json", pad_token_id=-2), "config.json: pad_token_id is -2"),
+    "no JSON": (
+        lambda p: (p / "generation_config.json").write_text('{"eos_token_id": 1'),
+        "generation_config.json: not valid JSON",
+    ),
+    "no JSON object": (
+        lambda p: (p / "generation_config.json").write_text("[1]"),
+        "generation_config.json: expected a JSON object",
     ),
     "no generation prompt": (
         lambda p: edit(p / "tokenizer_config.json", chat_template=TEMPLATE.partition("{% if add")[0]),
