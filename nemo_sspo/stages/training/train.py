@@ -64,7 +64,7 @@ def run(context: StageContext) -> None:
     output = context.output
     copy_side_files(job.hf_dir, output.path / HF_MODEL)
     for number, directory in enumerate(job.earlier_candidates.values()):
-        _take_in(directory, output.path / candidate_checkpoint(number, job.candidates))
+        take_in_candidate(directory, output.path / candidate_checkpoint(number, job.candidates))
     job.logs.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(job.metrics_file, output.path / METRICS)
     shutil.copyfile(job.timings_file, job.logs / job.timings_file.name)
@@ -88,7 +88,7 @@ def _starts_from_its_reference(context: StageContext) -> bool:
     return context.experiment.train.reference == "previous" or context.iteration == 1
 
 
-def _take_in(candidate: Path, target: Path) -> None:
+def take_in_candidate(candidate: Path, target: Path) -> None:
     """Link a candidate's checkpoint from the scratch into the artifact; raises UserError if damaged."""
     if problem := damage(candidate):
         raise UserError(f"{problem}: a candidate is damaged; `nemo-sspo redo <run> --from <this step>` trains anew")
