@@ -27,6 +27,8 @@ class Table:
         if isinstance(rows, Mapping):
             return pa.table(dict(rows), schema=self.schema)
         if not isinstance(rows, pa.Table):
+            if not all(isinstance(row, Mapping) for row in rows):
+                raise TypeError(f"{self.file}: columns need names; pyarrow makes rows of nulls of a list of lists")
             return pa.Table.from_pylist(list(rows), schema=self.schema)
         if not rows.schema.equals(self.schema, check_metadata=False):
             raise ValueError(f"{self.file} cannot hold the columns {rows.schema}")

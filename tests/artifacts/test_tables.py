@@ -33,6 +33,13 @@ def test_nothing_of_another_schema_is_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [NUMBERS.file]
 
 
+def test_a_list_of_columns_is_no_table(tmp_path):
+    """pyarrow would make rows of nulls of it."""
+    with pytest.raises(TypeError, match=r"numbers\.parquet: columns need names"):
+        NUMBERS.write(tmp_path, [[1, 2], ["a", "b"]])
+    assert not any(tmp_path.iterdir())
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no numbers\.parquet in this artifact"):
         NUMBERS.read(tmp_path)

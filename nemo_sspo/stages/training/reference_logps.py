@@ -35,7 +35,13 @@ def run(context: StageContext) -> None:
         return
     chosen, rejected = found.logps_N2.T.tolist()
     chosen_tokens, rejected_tokens = zip(*pairs.response_tokens(), strict=True)
-    columns = [pairs.pair_ids, chosen, rejected, chosen_tokens, rejected_tokens]
+    columns = {
+        "pair_id": pairs.pair_ids,
+        "chosen_logp": chosen,
+        "rejected_logp": rejected,
+        "chosen_tokens": chosen_tokens,
+        "rejected_tokens": rejected_tokens,
+    }
     REFERENCE.write(context.output.path, columns)
     context.output.rows = len(pairs)
     context.output.counts |= {
