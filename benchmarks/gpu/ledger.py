@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +20,10 @@ from benchmarks.gpu.place import Place, parser, place_of
 from benchmarks.gpu.train_step import reason
 from benchmarks.gpu.world import write_random
 from benchmarks.table import Benchmark, Goal
-from nemo_sspo.megatron.nemo.step_log import read_log
-from nemo_sspo.megatron.nemo.training import TrainingJob, train_rank
+from nemo_sspo.megatron.jobs import TrainingJob
+from nemo_sspo.megatron.nemo.training import train_rank
+from nemo_sspo.megatron.observers.standard import standard_observers
+from nemo_sspo.megatron.observers.step_log import read_log
 from nemo_sspo.megatron.runtime.ranks import on_every_rank
 from tests.rehearsal.case import Pairs, job_of
 from tests.rehearsal.cases import TINY_MODELS, one_gpu
@@ -56,7 +57,7 @@ def rehearsed(key: str, folder: Path = LEDGERS) -> list[float]:
 def train(case: Case, folder: Path) -> TrainingJob:
     """Train on one rank: forked where there is no GPU, else this process, which torchrun has started."""
     job = job_of(case, folder)
-    on_every_rank(partial(train_rank, job), 1)
+    on_every_rank(lambda: train_rank(job, standard_observers(job)), 1)
     return job
 
 

@@ -26,8 +26,10 @@ from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.config.variants import Bf16Precision, Fp8Precision, Precision
 from nemo_sspo.errors import UserError
-from nemo_sspo.megatron.nemo.step_log import read_log
-from nemo_sspo.megatron.nemo.training import TrainingJob, train_rank
+from nemo_sspo.megatron.jobs import TrainingJob
+from nemo_sspo.megatron.nemo.training import train_rank
+from nemo_sspo.megatron.observers.standard import standard_observers
+from nemo_sspo.megatron.observers.step_log import read_log
 from nemo_sspo.megatron.runtime.ranks import on_every_rank
 from nemo_sspo.objective.repulsion import repulsion_weight
 
@@ -92,7 +94,7 @@ def train(variant: Variant, world: World, folder: Path) -> None:
         seed=0,
         progress=Progress(None),
     )
-    on_every_rank(partial(train_rank, job), 1)
+    on_every_rank(lambda: train_rank(job, standard_observers(job)), 1)
 
 
 def measured(name: str, world: World, folder: Path, place: Place) -> Steps:

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validator
 
@@ -38,6 +38,8 @@ class Experiment(Frozen):
     gate: Gate
     loss: Loss
     repulsion: Repulsion = EuclideanRepulsion()
+    trainer: Literal["nemo"] = "nemo"
+    """What reads, trains and writes the policy: a name of `BINDINGS` in megatron/binding.py."""
     train: Train = Train()
     parallel: Annotated[Parallel, Knob()] = Parallel()
     precision: Precision

@@ -94,8 +94,8 @@ def case_of(
 def job_of(case: Case, directory: Path) -> Any:
     """The project's own job of this case, with what it reads and writes below `directory`."""
     from nemo_sspo.megatron.batches.pairs import PairTable
+    from nemo_sspo.megatron.jobs import TrainingJob
     from nemo_sspo.megatron.loss.loss import PreferenceObjective
-    from nemo_sspo.megatron.nemo.training import TrainingJob
     from nemo_sspo.objective.losses import LOSSES
     from nemo_sspo.objective.repulsion import euclidean, repulsion_weight
 

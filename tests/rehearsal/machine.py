@@ -14,7 +14,7 @@ from torch.distributed.checkpoint import default_planner
 from torch.utils._python_dispatch import _disable_current_modes
 
 from nemo_sspo.megatron.batches import microbatch_plan
-from nemo_sspo.megatron.nemo import model, strategy, training
+from nemo_sspo.megatron.nemo import live, model, strategy
 from tests.rehearsal import kernels, process_groups
 from tests.rehearsal.case import Case
 
@@ -35,7 +35,7 @@ def pretend(case: Case) -> None:
     microbatch_plan.MicrobatchPlan.build = _on_host(microbatch_plan.MicrobatchPlan.build)
     if case.checkpoint is None:
         strategy.load_policy = _adapt_only
-        training.save_weights = _save_nothing
+        live.save_weights = _save_nothing
     _save_and_load_alone()
 
 

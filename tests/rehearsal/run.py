@@ -108,6 +108,7 @@ def _tell(writer: int, function: Callable[[], Ledger | None]) -> None:
 
 def _train(case: Case, directory: Path, plant: Callable[[], None] | None) -> Ledger:
     from nemo_sspo.megatron.nemo import training
+    from nemo_sspo.megatron.observers.standard import standard_observers
     from tests.rehearsal.watch import Watch, watch_head
 
     watch = Watch(case.key)
@@ -125,7 +126,7 @@ def _train(case: Case, directory: Path, plant: Callable[[], None] | None) -> Led
         _do_as_rank_0_does(job)
     if plant is not None:
         plant()
-    on_fake_gpu(case, lambda: training.train_rank(job))
+    on_fake_gpu(case, lambda: training.train_rank(job, standard_observers(job)))
     return watch.ledger
 
 
@@ -137,7 +138,8 @@ def _do_as_rank_0_does(job: Any) -> None:
 
 
 def _reference(case: Case, directory: Path) -> None:
-    from nemo_sspo.megatron.nemo.reference import ReferenceJob, reference_rank
+    from nemo_sspo.megatron.jobs import ReferenceJob
+    from nemo_sspo.megatron.nemo.reference import reference_rank
 
     job = job_of(case, directory)
     reference = ReferenceJob(job.pairs, job.weights, job.hf_dir, job.train, job.parallel, job.precision, job.progress)
@@ -153,9 +155,9 @@ def _reference(case: Case, directory: Path) -> None:
 
 def _resume(case: Case, directory: Path) -> Ledger:
     """A second attempt, with the state that the first one saved."""
-    from nemo_sspo.megatron.nemo import resume
+    from nemo_sspo.megatron.checkpoints.states import latest_state
 
-    if resume.latest_state(job_of(case, directory).scratch) is None:
+    if latest_state(job_of(case, directory).scratch) is None:
         raise RuntimeError("no state was saved to resume from")
     return _train(case, directory, None)
 

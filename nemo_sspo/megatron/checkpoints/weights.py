@@ -2,7 +2,7 @@
 
 What a step publishes is weights only, below ``weights/``, under the keys that NeMo's strategy uses, so that
 ``MegatronStrategy`` restores them in any TP, PP or VPP layout. The state to resume from in the middle of a step
-(optimizer, scheduler, sampler, RNG) is Lightning's own and lives in the step's scratch directory; see `nemo/resume.py`.
+(optimizer, scheduler, RNG) is the trainer's own and lies in the step's scratch directory; see `checkpoints/states.py`.
 
 torch's distributed checkpoint pickles its index (``.metadata``) and Megatron its common state (``common.pt``). Both
 are loaded only from artifacts of this project, whose manifest hashes were verified when the artifact was opened.

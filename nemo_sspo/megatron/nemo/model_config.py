@@ -15,8 +15,8 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.layers.spec import layer_spec, local_layer_spec, takes_transformer_engine
 from nemo_sspo.megatron.models.families import read_hf_config
 from nemo_sspo.megatron.models.layout import layout_problems, setting_problems
+from nemo_sspo.megatron.models.precision import params_dtype, require_support
 from nemo_sspo.megatron.nemo.policy_config import nemo_config
-from nemo_sspo.megatron.nemo.precision import params_dtype, require_support
 from nemo_sspo.megatron.nemo.versions import require_nemo
 
 _FUSED_KERNELS = (

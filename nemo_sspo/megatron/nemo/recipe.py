@@ -15,10 +15,11 @@ from nemo.utils import logging as nemo_logging
 
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import Precision
+from nemo_sspo.megatron.checkpoints.states import saves_in_background
+from nemo_sspo.megatron.models.precision import params_dtype
 from nemo_sspo.megatron.nemo.cpu import CpuMegatronStrategy
 from nemo_sspo.megatron.nemo.lr_schedule import PolicyLRSchedule
-from nemo_sspo.megatron.nemo.precision import params_dtype, precision_plugin
-from nemo_sspo.megatron.nemo.resume import saves_in_background
+from nemo_sspo.megatron.nemo.precision import precision_plugin
 from nemo_sspo.megatron.nemo.strategy import PolicyStrategy
 
 

@@ -5,8 +5,6 @@ Computed once, before an optimizer exists and with dropout off, and stored: trai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,35 +14,18 @@ from megatron.core import parallel_state
 from torch import Tensor
 
 from nemo_sspo.artifacts.progress import Progress
-from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import Precision
 from nemo_sspo.megatron.batches.batch_plan import by_length
 from nemo_sspo.megatron.batches.fit import require_fit
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
-from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.head.choice import choose_head, head_tile
+from nemo_sspo.megatron.jobs import ReferenceJob
 from nemo_sspo.megatron.models.families import read_hf_config
+from nemo_sspo.megatron.models.precision import token_multiple
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.nemo.data import PairDataModule
 from nemo_sspo.megatron.nemo.model import SSPOModel
 from nemo_sspo.megatron.nemo.model_config import training_config
-from nemo_sspo.megatron.nemo.precision import token_multiple
 from nemo_sspo.megatron.nemo.recipe import trainer
-
-
-@dataclass(frozen=True)
-class ReferenceJob:
-    """What a rank needs to compute its share of the reference log-probs."""
-
-    pairs: PairTable
-    weights: Path
-    """Checkpoint of the reference policy."""
-    hf_dir: Path
-    """Its Hugging Face files, without weights."""
-    train: Train
-    parallel: Parallel
-    precision: Precision
-    progress: Progress
 
 
 class _Collect(pl.Callback):

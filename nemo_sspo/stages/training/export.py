@@ -11,8 +11,8 @@ from nemo_sspo.artifacts.knobs import knob_changes
 from nemo_sspo.artifacts.layout import HF_MODEL, candidate_checkpoint
 from nemo_sspo.artifacts.manifest import Manifest, read_manifest_file
 from nemo_sspo.artifacts.store import is_published
-from nemo_sspo.megatron.nemo.convert import export_policy
-from nemo_sspo.megatron.nemo.precision import params_dtype
+from nemo_sspo.megatron.binding import binding
+from nemo_sspo.megatron.models.precision import params_dtype
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.runner.registry import stage_inputs
 from nemo_sspo.stages.training.chosen import policy_checkpoint, policy_selection
@@ -25,7 +25,7 @@ def run(context: StageContext) -> None:
     trained, directory = context.input("checkpoint"), context.output.path / HF_MODEL
     is_candidate = context.stage == "export_candidate"
     context.progress.update(0, 1, unit="models")
-    context.output.counts["parameters"] = export_policy(
+    context.output.counts["parameters"] = binding(context.experiment.trainer).export_policy(
         trained.file(candidate_checkpoint(context.shard, context.experiment.selection.candidates))
         if is_candidate
         else policy_checkpoint(context),

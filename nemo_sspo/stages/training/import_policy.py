@@ -1,9 +1,9 @@
-"""The base policy as a NeMo checkpoint, from which every layout can start."""
+"""The base policy as a checkpoint, from which every layout can start."""
 
 from nemo_sspo.artifacts.layout import HF_MODEL, NEMO_CHECKPOINT
 from nemo_sspo.artifacts.sources.models import local_model
-from nemo_sspo.megatron.nemo.convert import import_policy
-from nemo_sspo.megatron.nemo.precision import params_dtype
+from nemo_sspo.megatron.binding import binding
+from nemo_sspo.megatron.models.precision import params_dtype
 from nemo_sspo.stages.runner.context import StageContext
 
 
@@ -11,7 +11,7 @@ def run(context: StageContext) -> None:
     """Convert the policy's weights exactly; copy its config, tokenizer and chat template beside them."""
     source = local_model(context.experiment.policy, "policy")
     context.progress.update(0, 1, unit="models")
-    context.output.counts["parameters"] = import_policy(
+    context.output.counts["parameters"] = binding(context.experiment.trainer).import_policy(
         source,
         context.output.path / NEMO_CHECKPOINT,
         context.output.path / HF_MODEL,

@@ -7,11 +7,12 @@ from nemo_sspo.artifacts.layout import HF_MODEL
 from nemo_sspo.artifacts.tables import PAIRS, REFERENCE
 from nemo_sspo.megatron.batches.fit import require_fit
 from nemo_sspo.megatron.batches.pairs import PairTable
-from nemo_sspo.megatron.nemo.checked_reference import RolloutLogps, reference_logps, sampled_rows
-from nemo_sspo.megatron.nemo.reference import ReferenceJob
+from nemo_sspo.megatron.binding import binding
+from nemo_sspo.megatron.jobs import ReferenceJob
 from nemo_sspo.megatron.runtime.ranks import on_every_rank
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.sampling.rollout_logps import rollout_logps
+from nemo_sspo.stages.training.checked_reference import RolloutLogps, reference_logps, sampled_rows
 from nemo_sspo.stages.training.chosen import policy_checkpoint
 
 
@@ -29,8 +30,13 @@ def run(context: StageContext) -> None:
         experiment.precision,
         context.progress,
     )
+    trainer = binding(experiment.trainer)
+    # Report a wrong policy or layout as one line, not as a traceback of every rank.
+    trainer.refuse(job)
     require_fit(pairs, job.hf_dir)
-    found = on_every_rank(lambda: reference_logps(job, rollout), experiment.parallel.world_size)
+    found = on_every_rank(
+        lambda: reference_logps(job, rollout, trainer.reference_logps), experiment.parallel.world_size
+    )
     if found is None:
         return
     chosen, rejected = found.logps_N2.T.tolist()

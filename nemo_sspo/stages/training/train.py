@@ -24,16 +24,15 @@ from nemo_sspo.megatron.batches.batch_plan import candidate_problems
 from nemo_sspo.megatron.batches.fit import require_fit
 from nemo_sspo.megatron.batches.microbatch import pairs_at_reference
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.binding import Binding, binding
 from nemo_sspo.megatron.checkpoints.state_files import INDEX, damage
+from nemo_sspo.megatron.checkpoints.states import notes_file, states
 from nemo_sspo.megatron.head.choice import choose_head
+from nemo_sspo.megatron.jobs import ReferenceJob, TrainingJob
 from nemo_sspo.megatron.loss.loss import PreferenceObjective
 from nemo_sspo.megatron.models.hf_files import copy_side_files
-from nemo_sspo.megatron.nemo.checked_reference import refuse_other_reference
-from nemo_sspo.megatron.nemo.model_config import training_config
-from nemo_sspo.megatron.nemo.reference import ReferenceJob
-from nemo_sspo.megatron.nemo.resume import notes_file, states
-from nemo_sspo.megatron.nemo.step_log import read_log
-from nemo_sspo.megatron.nemo.training import TrainingJob, train_rank
+from nemo_sspo.megatron.observers.standard import standard_observers
+from nemo_sspo.megatron.observers.step_log import read_log
 from nemo_sspo.megatron.runtime.ranks import on_every_rank
 from nemo_sspo.objective.losses import LOSSES, couples_pairs
 from nemo_sspo.objective.pair_batch import PairBatch
@@ -41,6 +40,7 @@ from nemo_sspo.objective.repulsion import REPULSIONS, repulsion_weight
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.runner.registry import stage_knobs, stage_settings
 from nemo_sspo.stages.runner.slurm_task import is_leader
+from nemo_sspo.stages.training.checked_reference import refuse_other_reference
 from nemo_sspo.stages.training.chosen import policy_checkpoint
 from nemo_sspo.stages.training.step1 import STEP1_TOLERANCE
 
@@ -51,12 +51,15 @@ def run(context: StageContext) -> None:
     """Train on all ranks; rank 0 publishes the checkpoint, the Hugging Face files beside it, and the step metrics."""
     job = _job(context)
     refuse_too_many_candidates(job)
+    trainer = binding(context.experiment.trainer)
     # Report a wrong policy or layout as one line, not as a traceback of every rank.
-    training_config(job.hf_dir, job.parallel, job.precision, job.train)
+    trainer.refuse(job)
     require_fit(job.pairs, job.hf_dir)
     if is_leader():
         note_changes(context, job.scratch)
-    metrics = on_every_rank(lambda: _train(job, checks=_starts_from_its_reference(context)), job.parallel.world_size)
+    metrics = on_every_rank(
+        lambda: _train(trainer, job, checks=_starts_from_its_reference(context)), job.parallel.world_size
+    )
     # The weights are on disk: after a stop signal from here on, the step still publishes in the remaining time.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if metrics is None:
@@ -75,12 +78,13 @@ def run(context: StageContext) -> None:
     output.timings |= _timings(read_log(job.timings_file))
 
 
-def _train(job: TrainingJob, *, checks: bool) -> list[dict[str, Any]]:
+def _train(trainer: Binding, job: TrainingJob, *, checks: bool) -> list[dict[str, Any]]:
     """On each rank; before the first step a sample of the pairs' reference is computed again, if `checks`."""
     if checks and not states(job.scratch):
         policy = (job.weights, job.hf_dir, job.train, job.parallel, job.precision)
-        refuse_other_reference(ReferenceJob(job.pairs, *policy, Progress(None)), job.seed)
-    return train_rank(job)
+        refuse_other_reference(ReferenceJob(job.pairs, *policy, Progress(None)), job.seed, trainer.reference_logps)
+    trainer.train(job, standard_observers(job))
+    return read_log(job.metrics_file)
 
 
 def _starts_from_its_reference(context: StageContext) -> bool:

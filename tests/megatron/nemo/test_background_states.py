@@ -14,17 +14,17 @@ pytest.importorskip("nemo.collections.llm")
 
 import torch
 from megatron.core.dist_checkpointing.strategies import filesystem_async
-from nemo.utils.callbacks.dist_ckpt_io import AsyncFinalizableCheckpointIO
 
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import Interrupted
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.binding import LiveTraining, Observer
 from nemo_sspo.megatron.checkpoints.state_files import damage
-from nemo_sspo.megatron.nemo import recipe, resume
-from nemo_sspo.megatron.nemo.resume import SaveState, latest_state, states
-from nemo_sspo.megatron.nemo.training import TrainingJob
+from nemo_sspo.megatron.checkpoints.states import latest_state, saves_in_background, states
+from nemo_sspo.megatron.nemo import recipe
+from nemo_sspo.megatron.nemo.live import NemoTraining
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError
-from tests.megatron.nemo.worlds import job, train
+from tests.megatron.nemo.worlds import SignalAfter, job, train
 
 PARALLEL = Parallel(tensor=2, data=2)
 
@@ -34,20 +34,14 @@ def in_background(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "saves_in_background", lambda: True)
 
 
-def train_with(kind: type[SaveState], training: TrainingJob) -> list[dict[str, Any]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nemo_sspo.megatron.nemo.training.SaveState", kind)
-        return train(training)
-
-
-class _KilledWhileWriting(SaveState):
+class _DieWhileWriting(Observer):
     """Every rank dies when the writers of the state of step 4 have just been forked."""
 
-    def on_train_batch_end(self, trainer: Any, *args: object) -> None:
-        super().on_train_batch_end(trainer, *args)
-        if trainer.global_step == 4:
-            assert isinstance(trainer.strategy.checkpoint_io, AsyncFinalizableCheckpointIO)
-            assert trainer.strategy.checkpoint_io.async_calls_queue.get_num_unfinalized_calls() == 1
+    def on_step(self, training: LiveTraining) -> None:
+        if training.step == 4:
+            assert isinstance(training, NemoTraining)
+            assert training.background_writer is not None
+            assert training.background_writer.async_calls_queue.get_num_unfinalized_calls() == 1
             os._exit(9)
 
 
@@ -57,7 +51,7 @@ def test_a_state_is_seen_only_when_it_is_whole_and_continues_bit_equal(
     whole = train(job(supervised, imported, tmp_path / "whole", PARALLEL))
     killed = job(supervised, imported, tmp_path / "killed", PARALLEL, checkpoint_every_steps=2)
     with pytest.raises(ForkedRanksError):
-        train_with(_KilledWhileWriting, killed)
+        train(killed, _DieWhileWriting())
     assert latest_state(killed.scratch) == killed.scratch / "step_2"
     assert not (killed.scratch / "step_4").exists()
     assert train(killed) == whole
@@ -66,18 +60,12 @@ def test_a_state_is_seen_only_when_it_is_whole_and_continues_bit_equal(
     assert [damage(state) for state in states(killed.scratch)] == [None, None]
 
 
-class _ToldToStop(SaveState):
-    def on_train_batch_end(self, trainer: Any, *args: object) -> None:
-        self._told = trainer.global_step == 2 and trainer.global_rank == 1
-        super().on_train_batch_end(trainer, *args)
-
-
 def test_a_step_that_is_told_to_stop_ends_when_its_state_is_on_disk(
     supervised: PairTable, imported: Path, tmp_path: Path
 ) -> None:
     told = job(supervised, imported, tmp_path, PARALLEL)
     with pytest.raises(Interrupted, match="saved after step 2 of 6"):
-        train_with(_ToldToStop, told)
+        train(told, SignalAfter(1, rank=1))
     assert latest_state(told.scratch) == told.scratch / "step_2"
 
 
@@ -125,4 +113,4 @@ def test_a_state_that_is_being_written_at_the_end_leaves_the_final_weights_their
 
 
 def test_on_a_cpu_states_are_written_before_training_goes_on() -> None:
-    assert resume.saves_in_background() == torch.cuda.is_available()
+    assert saves_in_background() == torch.cuda.is_available()

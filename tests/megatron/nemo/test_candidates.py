@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,14 @@ from dataclasses import replace
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.checkpoints.state_files import INDEX, damage
-from nemo_sspo.megatron.nemo.resume import SaveState
-from nemo_sspo.megatron.nemo.training import TrainingJob
+from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError
-from tests.megatron.nemo.worlds import job, train
+from tests.megatron.nemo.worlds import DieAfter, job, train
 
 
 def content(directory: Path) -> dict[str, bytes]:
     """Every file of a checkpoint."""
     return {path.name: path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
-
-
-class _KilledOnceSaved(SaveState):
-    """Dies in the very step of a state, when it is on disk."""
-
-    def on_train_batch_end(self, trainer: Any, *args: object) -> None:
-        super().on_train_batch_end(trainer, *args)
-        if trainer.global_step == 3:
-            os._exit(9)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +36,6 @@ def test_a_candidate_is_the_end_of_a_shorter_training_and_leaves_the_longer_one_
     supervised: PairTable,
     imported: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     parallel: Parallel,
     settings: dict[str, Any],
 ) -> None:
@@ -66,10 +54,8 @@ def test_a_candidate_is_the_end_of_a_shorter_training_and_leaves_the_longer_one_
     half_written = candidate / "weights"
     half_written.mkdir(parents=True)
     (half_written / "__9_0.distcp").write_bytes(b"of an attempt that died in writing it")
-    with monkeypatch.context() as patch:
-        patch.setattr("nemo_sspo.megatron.nemo.training.SaveState", _KilledOnceSaved)
-        with pytest.raises(ForkedRanksError):
-            train(kept)
+    with pytest.raises(ForkedRanksError):
+        train(kept, DieAfter(3))
     assert train(kept) == expected
     assert content(kept.output) == content(plain.output)
     assert damage(candidate) is None

@@ -18,7 +18,11 @@ from torch import Tensor
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.pairs import PairTable
-from nemo_sspo.megatron.nemo.checked_reference import (
+from nemo_sspo.megatron.nemo.binding import BINDING
+from nemo_sspo.megatron.nemo.reference import reference_rank
+from nemo_sspo.megatron.runtime.forked_ranks import run_forked
+from nemo_sspo.stages.training import train as train_stage
+from nemo_sspo.stages.training.checked_reference import (
     LEAST_CHECKED,
     ReferenceLogps,
     RolloutLogps,
@@ -26,8 +30,6 @@ from nemo_sspo.megatron.nemo.checked_reference import (
     refuse_other_reference,
     sampled_rows,
 )
-from nemo_sspo.megatron.runtime.forked_ranks import run_forked
-from nemo_sspo.stages.training import train as train_stage
 from tests.megatron.nemo.test_reference import hugging_face_logps
 from tests.megatron.nemo.worlds import SECONDS, job, make_reference, reference_job, train
 
@@ -44,7 +46,7 @@ def engine(policy: Path, pairs: pa.Table) -> Tensor:
 def checked(pairs: pa.Table, imported: Path, logps_N2: Tensor, tolerance: float) -> ReferenceLogps:
     """On two ranks, which must agree."""
     job, rollout = reference_job(pairs, imported, Parallel(data=2)), RolloutLogps(logps_N2, ROWS, tolerance)
-    first, second = run_forked(lambda: reference_logps(job, rollout), 2, timeout=SECONDS)
+    first, second = run_forked(lambda: reference_logps(job, rollout, reference_rank), 2, timeout=SECONDS)
     assert torch.equal(first.logps_N2, second.logps_N2)
     assert (first.source, first.largest_difference) == (second.source, second.largest_difference)
     return first
@@ -102,7 +104,7 @@ def test_a_stored_reference_that_is_not_the_policys_is_refused_before_the_first_
     def check() -> None:
         table = PairTable(pairs, make_reference(stored_N2))
         own = replace(reference_job(pairs, imported, parallel), pairs=table)
-        run_forked(lambda: refuse_other_reference(own, seed=1), parallel.world_size, timeout=SECONDS)
+        run_forked(lambda: refuse_other_reference(own, 1, reference_rank), parallel.world_size, timeout=SECONDS)
 
     check()
     stored_N2[11, 0] -= 1.0
@@ -116,8 +118,8 @@ def test_training_after_the_check_is_the_training_without_it(
     """On the same ranks, one after the other; a training that goes on from a state is not checked again."""
     parallel = Parallel(tensor=2)
     with_check = job(supervised, imported, tmp_path / "checked", parallel, checkpoint_every_steps=4)
-    found = run_forked(lambda: train_stage._train(with_check, checks=True), 2, timeout=SECONDS)[0]
+    found = run_forked(lambda: train_stage._train(BINDING, with_check, checks=True), 2, timeout=SECONDS)[0]
     assert found == train(job(supervised, imported, tmp_path / "plain", parallel))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_stage, "refuse_other_reference", lambda *_: pytest.fail("checked again"))
-        assert run_forked(lambda: train_stage._train(with_check, checks=True), 2, timeout=SECONDS)[0] == found
+        assert run_forked(lambda: train_stage._train(BINDING, with_check, checks=True), 2, timeout=SECONDS)[0] == found

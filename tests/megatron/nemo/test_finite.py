@@ -16,12 +16,12 @@ from nemo.lightning.pytorch.strategies import MegatronStrategy
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.checkpoints.states import latest_state
 from nemo_sspo.megatron.checkpoints.weights import load_weights, one_rank, save_weights
 from nemo_sspo.megatron.models.finite import all_finite, first_not_finite
 from nemo_sspo.megatron.nemo.convert import export_policy, import_policy
 from nemo_sspo.megatron.nemo.loss_reduction import PreferenceLossReduction
 from nemo_sspo.megatron.nemo.model_config import host_config
-from nemo_sspo.megatron.nemo.resume import latest_state
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError
 from tests.megatron.nemo.worlds import job, make_reference, reference, train
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -12,7 +12,6 @@ import lightning.pytorch as pl
 import pyarrow as pa
 import torch
 from megatron.core import dist_checkpointing
-from nemo.lightning.pytorch.strategies import MegatronStrategy
 
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.config.stages import Parallel, Train
@@ -21,13 +20,15 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.batch_plan import by_length
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.binding import LiveTraining, Observer
 from nemo_sspo.megatron.checkpoints.weights import WEIGHTS
-from nemo_sspo.megatron.loss.hidden_states import unwrap
+from nemo_sspo.megatron.jobs import TrainingJob
+from nemo_sspo.megatron.models.finite import StepNumbers
 from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
-from nemo_sspo.megatron.nemo import training
 from nemo_sspo.megatron.nemo.convert import export_policy
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.nemo.data import PairDataModule
+from nemo_sspo.megatron.nemo.live import NemoTraining
 from nemo_sspo.megatron.nemo.lora import Adapters
 from nemo_sspo.megatron.nemo.model import SSPOModel
 from nemo_sspo.megatron.nemo.model_config import training_config
@@ -42,32 +43,24 @@ RANK = 4
 LORA: dict[str, Any] = {"peft": "lora", "lora_rank": RANK, "lora_alpha": 10.0}
 
 
-def modules_of(trainer: pl.Trainer) -> list[torch.nn.Module]:
-    """This rank's chunks of the Megatron model."""
-    return [unwrap(chunk) for chunk in cast(MegatronStrategy, trainer.strategy).megatron_parallel]
+class _Watching(Observer):
+    """Asserts that the adapters are all that was trained."""
+
+    def on_start(self, training: LiveTraining) -> None:
+        self._before = [(name, parameter.clone()) for name, parameter in training.named_parameters()]
+
+    def on_end(self, training: LiveTraining, error: BaseException | None) -> None:
+        layers = sum(name.endswith("mlp.linear_fc2.to_wrap.weight") for name, _ in self._before)
+        assert sum(".adapter." in name for name, _ in self._before) == 4 * 2 * layers > 0
+        for (name, parameter), (_, before) in zip(training.named_parameters(), self._before, strict=True):
+            is_adapter = ".adapter." in name
+            assert parameter.requires_grad == hasattr(parameter, "main_grad") == is_adapter, name
+            assert is_adapter or parameter.grad is None, name
+            assert torch.equal(parameter, before) != is_adapter, name
 
 
-class _Watching(training._SaveWeights):
-    """Asserts, before the adapters are merged, that they are all that was trained."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._before = [{n: p.clone() for n, p in m.named_parameters()} for m in modules_of(trainer)]
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for module, before in zip(modules_of(trainer), self._before, strict=True):
-            assert sum(".adapter." in name for name in before) == 4 * 2 * len(module.decoder.layers)
-            for name, parameter in module.named_parameters():
-                is_adapter = ".adapter." in name
-                assert parameter.requires_grad == hasattr(parameter, "main_grad") == is_adapter, name
-                assert is_adapter or parameter.grad is None, name
-                assert torch.equal(parameter, before[name]) != is_adapter, name
-        super().on_train_end(trainer, pl_module)
-
-
-def train_watched(lora: training.TrainingJob) -> list[dict[str, Any]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_SaveWeights", _Watching)
-        return train(lora)
+def train_watched(lora: TrainingJob) -> list[dict[str, Any]]:
+    return train(lora, _Watching())
 
 
 @pytest.fixture(scope="module")
@@ -133,18 +126,17 @@ class _LargeAdapters(pl.Callback):
     """Gives B numbers that matter, and saves the merged model after the log-probs were computed."""
 
     def __init__(self, directory: Path) -> None:
-        self._save = training._SaveWeights(directory, {})
+        self._directory = directory
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         torch.manual_seed(trainer.global_rank)
         with torch.no_grad():
-            for module in modules_of(trainer):
-                for name, parameter in module.named_parameters():
-                    if name.endswith("adapter.linear_out.weight"):
-                        parameter.normal_(std=0.1)
+            for name, parameter in NemoTraining(trainer, StepNumbers()).named_parameters():
+                if name.endswith("adapter.linear_out.weight"):
+                    parameter.normal_(std=0.1)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save.on_train_end(trainer, pl_module)
+        NemoTraining(trainer, StepNumbers()).save_weights(self._directory)
 
 
 def adapted_logps(pairs: PairTable, imported: Path, parallel: Parallel, output: Path) -> torch.Tensor:
@@ -178,13 +170,11 @@ def test_merged_weights_have_the_adapted_models_log_probs(
     assert (merged_N2 - hugging_face_logps(policy, pairs)).abs().max() > 1.0
 
 
-def test_resuming_restores_the_adapters(
-    supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resuming_restores_the_adapters(supervised: PairTable, imported: Path, tmp_path: Path) -> None:
     whole = job(supervised, imported, tmp_path / "whole", Parallel(tensor=2), **LORA)
     expected = train(whole)
     killed = job(supervised, imported, tmp_path / "killed", Parallel(tensor=2), checkpoint_every_steps=3, **LORA)
-    killed_after_a_state(killed, monkeypatch)
+    killed_after_a_state(killed)
     shutil.copytree(killed.scratch, tmp_path / "moved" / "scratch")
     assert train(killed) == expected
     ours, theirs = (

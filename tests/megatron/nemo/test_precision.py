@@ -17,8 +17,9 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.batch_plan import shuffled
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.models.precision import params_dtype, require_support, token_multiple
 from nemo_sspo.megatron.nemo.model_config import training_config
-from nemo_sspo.megatron.nemo.precision import params_dtype, precision_plugin, require_support, token_multiple
+from nemo_sspo.megatron.nemo.precision import precision_plugin
 from tests.megatron.nemo.worlds import job, train
 
 

@@ -14,28 +14,19 @@ pytest.importorskip("nemo.collections.llm")
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.checkpoints.state_files import INDEX, damage
-from nemo_sspo.megatron.nemo.resume import SaveState, states
-from nemo_sspo.megatron.nemo.training import TrainingJob
+from nemo_sspo.megatron.checkpoints.states import states
+from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError
-from tests.megatron.nemo.worlds import job, train
+from tests.megatron.nemo.worlds import DieAfter, job, train
 
 PARALLEL = Parallel(tensor=2)
-
-
-class _Killed(SaveState):
-    def on_train_batch_end(self, trainer: Any, *args: object) -> None:
-        super().on_train_batch_end(trainer, *args)
-        if trainer.global_step == 5:
-            os._exit(9)
 
 
 def killed_in_step_5(pairs: PairTable, imported: Path, folder: Path, **settings: Any) -> TrainingJob:
     """A training with states of steps 2 and 4, or what `settings` keep of them."""
     training = job(pairs, imported, folder, PARALLEL, checkpoint_every_steps=2, **settings)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nemo_sspo.megatron.nemo.training.SaveState", _Killed)
-        with pytest.raises(ForkedRanksError):
-            train(training)
+    with pytest.raises(ForkedRanksError):
+        train(training, DieAfter(5))
     return training
 
 

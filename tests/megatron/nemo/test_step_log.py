@@ -15,7 +15,7 @@ from nemo_sspo.config.stages import Parallel
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.models.flops import ModelFlops
 from nemo_sspo.megatron.nemo.model_config import training_config
-from nemo_sspo.megatron.nemo.step_log import read_log
+from nemo_sspo.megatron.observers.step_log import read_log
 from tests.megatron.nemo.worlds import VOCAB, job, train
 
 
@@ -57,7 +57,7 @@ def test_what_differs_between_equal_runs_is_no_metric(output: Path) -> None:
 def test_the_share_of_the_peak_is_work_per_second_and_gpu(
     supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nemo_sspo.megatron.nemo.training.peak_flops_here", lambda: 1e9)
+    monkeypatch.setattr("nemo_sspo.megatron.observers.standard.peak_flops_here", lambda: 1e9)
     packing = {"packing": True, "pack_tokens": 64, "share_prompt": True}
     training = job(supervised, imported, tmp_path, Parallel(data=2), train_epochs=1, **packing)
     train(training)

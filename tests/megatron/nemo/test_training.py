@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,20 +11,22 @@ pytest.importorskip("nemo.collections.llm")
 
 import pyarrow as pa
 import torch
+import torch.distributed as dist
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import Interrupted
 from nemo_sspo.megatron.batches.microbatch import pairs_at_reference
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.binding import LiveTraining, Observer
+from nemo_sspo.megatron.checkpoints.states import latest_state
+from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
 from nemo_sspo.megatron.nemo import recipe
 from nemo_sspo.megatron.nemo.convert import export_policy
-from nemo_sspo.megatron.nemo.resume import HoldScratch, SaveState, latest_state
-from nemo_sspo.megatron.nemo.training import TrainingJob
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError
 from tests.megatron.nemo.test_reference import hugging_face_logps
-from tests.megatron.nemo.worlds import job, make_reference, reference, train
+from tests.megatron.nemo.worlds import DieAfter, SignalAfter, job, make_reference, reference, train
 
 
 @pytest.fixture(scope="session")
@@ -154,21 +154,10 @@ def test_overlapped_communication_publishes_the_same_policy(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-class _Killed(SaveState):
-    """Dies in the step after a state was saved."""
-
-    def on_train_batch_end(self, trainer: Any, *args: object) -> None:
-        super().on_train_batch_end(trainer, *args)
-        if trainer.global_step == 4:
-            os._exit(9)
-
-
-def killed_after_a_state(training: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def killed_after_a_state(training: TrainingJob) -> None:
     """Train until step 4 with a state saved at step 3, then die."""
-    with monkeypatch.context() as patch:
-        patch.setattr("nemo_sspo.megatron.nemo.training.SaveState", _Killed)
-        with pytest.raises(ForkedRanksError):
-            train(training)
+    with pytest.raises(ForkedRanksError):
+        train(training, DieAfter(4))
     assert latest_state(training.scratch).name == "step_3"
 
 
@@ -194,7 +183,7 @@ def test_resuming_continues_bit_equal(
     whole = job(supervised, imported, tmp_path / "whole", parallel)
     expected = train(whole)
     killed = job(supervised, imported, tmp_path / "killed", parallel, checkpoint_every_steps=3)
-    killed_after_a_state(killed, monkeypatch)
+    killed_after_a_state(killed)
     # Who is told and when states are saved may change before it continues: no result depends on them.
     changed = killed.train.model_copy(update={"checkpoint_every_steps": 1, "loggers": ()})
     assert train(replace(killed, train=changed)) == expected
@@ -202,24 +191,14 @@ def test_resuming_continues_bit_equal(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-class _ToldToStop(SaveState):
-    """One rank alone gets the signal, in the middle of the second step."""
-
-    def on_train_batch_start(self, trainer: Any, *_: object) -> None:
-        if trainer.global_step == 1 and os.environ["RANK"] == "1":
-            os.kill(os.getpid(), signal.SIGUSR1)
-
-
 def test_told_to_stop_every_rank_saves_the_same_step_and_continues_bit_equal(
-    supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    supervised: PairTable, imported: Path, tmp_path: Path
 ) -> None:
     whole = job(supervised, imported, tmp_path / "whole", Parallel(tensor=2))
     expected = train(whole)
     stopped = job(supervised, imported, tmp_path / "stopped", Parallel(tensor=2))
-    with monkeypatch.context() as patch:
-        patch.setattr("nemo_sspo.megatron.nemo.training.SaveState", _ToldToStop)
-        with pytest.raises(Interrupted, match=r"saved after step 2 of 6"):
-            train(stopped)
+    with pytest.raises(Interrupted, match=r"saved after step 2 of 6"):
+        train(stopped, SignalAfter(1, rank=1))
     assert latest_state(stopped.scratch).name == "step_2"
     assert not stopped.output.exists()
     assert train(stopped) == expected
@@ -227,31 +206,31 @@ def test_told_to_stop_every_rank_saves_the_same_step_and_continues_bit_equal(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-class _Replaced(HoldScratch):
-    """Another attempt takes the scratch over in the second step."""
+class _TakeOver(Observer):
+    """Another attempt takes the scratch over after the first step."""
 
-    def on_train_batch_start(self, trainer: Any, *_: object) -> None:
-        if trainer.global_step == 1 and trainer.is_global_zero:
-            self._owner.write_text("another attempt")
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+
+    def on_step(self, training: LiveTraining) -> None:
+        if training.step == 1 and dist.get_rank() == 0:
+            (self._scratch / "owner").write_text("another attempt")
 
 
 def test_an_attempt_that_was_replaced_writes_nothing_more(
-    supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    supervised: PairTable, imported: Path, tmp_path: Path
 ) -> None:
     one = job(supervised, imported, tmp_path, Parallel(tensor=2), checkpoint_every_steps=2)
-    monkeypatch.setattr("nemo_sspo.megatron.nemo.training.HoldScratch", _Replaced)
     with pytest.raises(ForkedRanksError, match="another attempt at this step has begun"):
-        train(one)
+        train(one, _TakeOver(one.scratch))
     assert len(one.metrics_file.read_text().splitlines()) == 1
     assert latest_state(one.scratch) is None
 
 
-def test_resuming_in_another_layout_continues_alike(
-    supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resuming_in_another_layout_continues_alike(supervised: PairTable, imported: Path, tmp_path: Path) -> None:
     whole = train(job(supervised, imported, tmp_path / "whole", Parallel(tensor=2)))
     killed = job(supervised, imported, tmp_path / "killed", Parallel(tensor=2), checkpoint_every_steps=3)
-    killed_after_a_state(killed, monkeypatch)
+    killed_after_a_state(killed)
     found = train(replace(killed, parallel=Parallel(pipeline=2)))
     # The first step after the state sees the very same weights; the next one sees another layout's rounding of a step,
     # which Adam amplifies.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,16 +11,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.distributed as dist
 from transformers import AutoConfig, AutoModelForCausalLM
+from typing_extensions import override
 
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.tables import PAIRS, REFERENCE
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import Fp32Precision
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.binding import LiveTraining, Observer
+from nemo_sspo.megatron.jobs import ReferenceJob, TrainingJob
 from nemo_sspo.megatron.loss.loss import PreferenceObjective
-from nemo_sspo.megatron.nemo.reference import ReferenceJob, reference_rank
-from nemo_sspo.megatron.nemo.training import TrainingJob, train_rank
+from nemo_sspo.megatron.nemo.reference import reference_rank
+from nemo_sspo.megatron.nemo.training import train_rank
+from nemo_sspo.megatron.observers.standard import standard_observers
+from nemo_sspo.megatron.observers.step_log import read_log
 from nemo_sspo.megatron.runtime.forked_ranks import run_forked
 from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean, repulsion_weight
@@ -138,6 +146,36 @@ def job(pairs: PairTable, imported: Path, output: Path, parallel: Parallel, **tr
     )
 
 
-def train(training: TrainingJob) -> list[dict[str, Any]]:
-    """Train on forked ranks; the metrics of every step."""
-    return run_forked(lambda: train_rank(training), training.parallel.world_size, timeout=SECONDS)[0]
+def train(training: TrainingJob, *others: Observer) -> list[dict[str, Any]]:
+    """Train on forked ranks, `others` observing after the product's observers; the metrics of every step."""
+
+    def on_rank() -> None:
+        train_rank(training, [*standard_observers(training), *others])
+
+    run_forked(on_rank, training.parallel.world_size, timeout=SECONDS)
+    return read_log(training.metrics_file)
+
+
+class DieAfter(Observer):
+    """Every rank dies when the product's observers have seen a step."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    @override
+    def on_step(self, training: LiveTraining) -> None:
+        if training.step == self._step:
+            os._exit(9)
+
+
+class SignalAfter(Observer):
+    """One rank alone gets a stop signal, between a step and the next."""
+
+    def __init__(self, step: int, rank: int) -> None:
+        self._step = step
+        self._rank = rank
+
+    @override
+    def on_step(self, training: LiveTraining) -> None:
+        if training.step == self._step and dist.get_rank() == self._rank:
+            os.kill(os.getpid(), signal.SIGUSR1)

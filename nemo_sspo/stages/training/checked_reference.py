@@ -8,6 +8,7 @@ Megatron computes the log-probs of a few pairs, and of all pairs if one of the f
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nemo_sspo.errors import UserError
-from nemo_sspo.megatron.nemo.reference import ReferenceJob, reference_rank
+from nemo_sspo.megatron.jobs import ReferenceJob
 
 CHECKED_BEFORE_TRAINING = 64
 """Pairs whose stored reference is computed again before a training's first step, if there are as many."""
@@ -24,6 +25,8 @@ _FP32_TOLERANCE = 1e-3, 1e-5
 """Nats, and nats per nat, that other row lengths may change a response's log-prob by in fp32."""
 
 Source = Literal["rollout", "recompute"]
+Compute = Callable[[ReferenceJob], Tensor]
+"""`Binding.reference_logps`."""
 
 LEAST_CHECKED = 8
 """Pairs that are checked of a small table, if it has as many."""
@@ -61,7 +64,7 @@ def sampled_rows(pairs: int, share: float, seed: int, least: int = LEAST_CHECKED
     return tuple(sorted(np.random.default_rng(seed).choice(pairs, count, replace=False).tolist()))
 
 
-def refuse_other_reference(job: ReferenceJob, seed: int) -> None:
+def refuse_other_reference(job: ReferenceJob, seed: int, compute: Compute) -> None:
     """Raise a UserError when the log-probs stored with a seeded sample of the pairs are not the policy's. Collective.
 
     Args:
@@ -71,7 +74,7 @@ def refuse_other_reference(job: ReferenceJob, seed: int) -> None:
     pairs = job.pairs
     rows = sampled_rows(len(pairs), job.train.reference_check_share, seed, CHECKED_BEFORE_TRAINING)
     stored_S2 = torch.tensor([[pairs[row].ref_chosen, pairs[row].ref_rejected] for row in rows])
-    found_S2 = reference_rank(replace(job, pairs=pairs.subset(rows)))
+    found_S2 = compute(replace(job, pairs=pairs.subset(rows)))
     absolute, relative = _FP32_TOLERANCE if job.precision.kind == "fp32" else (job.train.reference_tolerance, 0.0)
     off_S2 = (stored_S2 - found_S2).abs()
     wrong = (off_S2 > absolute + relative * found_S2.abs()).any(dim=1).nonzero().flatten().tolist()
@@ -84,19 +87,19 @@ def refuse_other_reference(job: ReferenceJob, seed: int) -> None:
         )
 
 
-def reference_logps(job: ReferenceJob, rollout: RolloutLogps | None) -> ReferenceLogps:
+def reference_logps(job: ReferenceJob, rollout: RolloutLogps | None, compute: Compute) -> ReferenceLogps:
     """The rollout's log-probs if they pass the check, else Megatron's of all pairs. Every rank calls it.
 
     Missing log-probs (of responses made elsewhere) do not match; `rollout` is None when Megatron's are wanted.
     """
     if rollout is None or bool(rollout.logps_N2.isnan().any()):
-        return ReferenceLogps(reference_rank(job), "recompute")
-    sample_S2 = reference_rank(replace(job, pairs=job.pairs.subset(rollout.rows)))
+        return ReferenceLogps(compute(job), "recompute")
+    sample_S2 = compute(replace(job, pairs=job.pairs.subset(rollout.rows)))
     # Equal on all ranks, because the sample's log-probs are.
     difference_S2 = rollout.logps_N2[list(rollout.rows)] - sample_S2.double()
     agrees = float(difference_S2.abs().max()) <= rollout.tolerance
     return ReferenceLogps(
-        rollout.logps_N2.float() if agrees else reference_rank(job),
+        rollout.logps_N2.float() if agrees else compute(job),
         "rollout" if agrees else "recompute",
         len(rollout.rows),
         float(difference_S2.abs().max()),

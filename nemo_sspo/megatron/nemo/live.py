@@ -1,0 +1,144 @@
+"""A training under NeMo's trainer as observers see it, and the one Lightning callback that calls them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.models.gpt import GPTModel
+from megatron.core.transformer.transformer_config import TransformerConfig
+from nemo.lightning.pytorch.strategies import MegatronStrategy
+from nemo.utils.callbacks.dist_ckpt_io import AsyncFinalizableCheckpointIO
+from torch import nn
+from typing_extensions import override
+
+from nemo_sspo.megatron.binding import Observer
+from nemo_sspo.megatron.checkpoints.weights import save_weights
+from nemo_sspo.megatron.jobs import StepResult
+from nemo_sspo.megatron.loss.hidden_states import unwrap
+from nemo_sspo.megatron.loss.loss import METRICS
+from nemo_sspo.megatron.models.finite import StepNumbers
+from nemo_sspo.megatron.nemo.lora import merged_adapters
+
+
+class NemoTraining:
+    """`LiveTraining` of a NeMo trainer."""
+
+    def __init__(self, trainer: pl.Trainer, numbers: StepNumbers) -> None:
+        self._trainer = trainer
+        self.numbers = numbers
+        self.metrics: dict[str, float] = {}
+        self.started = 0.0
+
+    @property
+    def step(self) -> int:
+        return self._trainer.global_step
+
+    @property
+    def result(self) -> StepResult:
+        logged = self._trainer.callback_metrics
+        return StepResult(self.metrics, logged["grad_norm"], logged["lr"], self.started)
+
+    @property
+    def config(self) -> TransformerConfig:
+        return self._modules[0].config
+
+    @property
+    def _strategy(self) -> MegatronStrategy:
+        return cast(MegatronStrategy, self._trainer.strategy)
+
+    @property
+    def _modules(self) -> list[GPTModel]:
+        return [unwrap(chunk) for chunk in self._strategy.megatron_parallel]
+
+    @property
+    def background_writer(self) -> AsyncFinalizableCheckpointIO | None:
+        io = self._strategy.checkpoint_io
+        return io if isinstance(io, AsyncFinalizableCheckpointIO) else None
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for module in self._modules:
+            yield from module.named_parameters()
+
+    def save_weights(self, directory: Path) -> None:
+        # Drain the state's writes first: both saves share one queue, and the state's results would index the weights.
+        self.finish_saving()
+        if self._strategy.ddp_config.overlap_param_gather:
+            # Other data-parallel ranks' updates of the last step otherwise arrive only with the next forward pass.
+            self._strategy.megatron_parallel.force_param_sync()
+        with ExitStack() as stack:
+            for module in self._modules:
+                stack.enter_context(merged_adapters(module))
+            save_weights(self._modules, directory)
+
+    def save_state(self, directory: Path, written: Callable[[], None]) -> None:
+        """Written by NeMo's strategy (``torch_dist``); its pickled parts are this run's own, never a user's file."""
+        if self.background_writer is not None:
+            # NeMo polls after every step whether all ranks' writers are done, and calls it then.
+            self._trainer.save_checkpoint(directory, storage_options={"finalize_fn": written})
+            return
+        self._trainer.save_checkpoint(directory)
+        dist.barrier()
+        written()
+
+    def finish_saving(self) -> None:
+        """Raises CheckpointException when a rank's writer has failed."""
+        if (writer := self.background_writer) is not None:
+            writer.maybe_finalize_save_checkpoint(blocking=True)
+
+
+class CallObservers(pl.Callback):
+    """Lightning's and NeMo's hooks -> observers."""
+
+    def __init__(self, observers: Sequence[Observer], numbers: StepNumbers) -> None:
+        self._observers = observers
+        self._numbers = numbers
+        self._training: NemoTraining | None = None
+
+    def _live(self, trainer: pl.Trainer) -> NemoTraining:
+        if self._training is None:
+            self._training = NemoTraining(trainer, self._numbers)
+        return self._training
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for observer in self._observers:
+            observer.on_start(self._live(trainer))
+
+    @override
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._live(trainer).started = time.monotonic()
+
+    def on_megatron_step_end(self, reduced: Any) -> None:
+        """NeMo's hook after a step's schedule: the last stage has the metrics and shares them with its pipeline."""
+        values = [reduced["metrics"][name] for name in METRICS] if isinstance(reduced, dict) else [0.0] * len(METRICS)
+        shared = torch.tensor(values, dtype=torch.float64, device=torch.cuda.current_device())
+        dist.broadcast(
+            shared,
+            parallel_state.get_pipeline_model_parallel_last_rank(),
+            group=parallel_state.get_pipeline_model_parallel_group(),
+        )
+        assert self._training is not None
+        self._training.metrics = dict(zip(METRICS, shared.tolist(), strict=True))
+
+    @override
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        for observer in self._observers:
+            observer.on_step(self._live(trainer))
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for observer in self._observers:
+            observer.on_end(self._live(trainer), None)
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        for observer in self._observers:
+            observer.on_end(self._live(trainer), exception)
