@@ -24,7 +24,7 @@ class LiveTraining(Protocol):
 
     @property
     def result(self) -> StepResult:
-        """Of the last step."""
+        """Of the last step. Ask for it once a step: a trainer may make the host wait for the GPU to answer."""
 
     @property
     def config(self) -> TransformerConfig:

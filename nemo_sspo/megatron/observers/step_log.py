@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from nemo_sspo.megatron.binding import LiveTraining, Observer
-from nemo_sspo.megatron.jobs import TrainingJob
+from nemo_sspo.megatron.jobs import StepResult, TrainingJob
 from nemo_sspo.megatron.loss.metrics import MEANS
 from nemo_sspo.megatron.models.families import read_hf_config
 from nemo_sspo.megatron.models.finite import all_finite, first_not_finite
@@ -58,7 +58,7 @@ class StepLog(Observer):
         trained = [value.data for _, value in training.named_parameters() if value.requires_grad]
         grad_norm = result.grad_norm.to(torch.cuda.current_device())
         memory, is_sound = _over_ranks(_peak_memory(), all_finite([*trained, grad_norm]))
-        _stop_at_what_is_not_finite(training, is_sound)
+        _stop_at_what_is_not_finite(training, result, is_sound)
         if dist.get_rank() != 0:
             return
         work = self._work[step - 1]
@@ -97,13 +97,13 @@ def _work_of_steps(job: TrainingJob, config: TransformerConfig) -> list[StepWork
     ]
 
 
-def _stop_at_what_is_not_finite(training: LiveTraining, is_sound: bool) -> None:
+def _stop_at_what_is_not_finite(training: LiveTraining, result: StepResult, is_sound: bool) -> None:
     """Raise FloatingPointError on every rank before anything of the step is saved: its metrics, weights, gradients.
 
     A gradient that is not finite may leave finite weights: clipping by an infinite norm multiplies all others by
     zero, and an infinite second moment stops Adam's updates of a parameter for ever.
     """
-    where, result = f"train, step {training.step}, rank {dist.get_rank()}", training.result
+    where = f"train, step {training.step}, rank {dist.get_rank()}"
     if wrong := [name for name in MEANS if not math.isfinite(result.metrics[name])]:
         raise FloatingPointError(f"{where}: {wrong[0]} is {result.metrics[wrong[0]]}; {training.numbers}")
     if not is_sound:
