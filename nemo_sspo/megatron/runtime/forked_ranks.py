@@ -143,17 +143,31 @@ def _start(fn: Callable[[], Any], rank: int, local: range, world_size: int, stac
     # What is still buffered would be printed once more by every child.
     sys.stdout.flush()
     sys.stderr.flush()
-    process.start()
+    with _no_collection():
+        process.start()
     childs_end.close()
     return _Rank(process, parents_end, stack_file)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """What the parent left behind is not collected in a child: a gloo group's destructor waits for threads of the
+    parent. A library's own work after a fork may set off a collection, so it is off before."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _rank_main(
     fn: Callable[[], Any], environment: dict[str, str], pipe: Connection, stack_file: Path, parent: int
 ) -> None:
     die_with(parent)
-    # What the parent left behind is not collected here: a gloo group's destructor waits for threads of the parent.
     gc.freeze()
+    gc.enable()
     host, port = pipe.recv()
     os.environ.update(environment, MASTER_ADDR=host, MASTER_PORT=str(port))
     with stack_file.open("w") as stack:
@@ -211,6 +225,8 @@ def _ask_for_stacks(ranks: list[_Rank]) -> None:
 
 
 def _stack(rank: _Rank) -> str:
+    if not rank.stack_file.exists():
+        return "it had not begun"
     return rank.stack_file.read_text().partition("\nExtension modules:")[0]
 
 

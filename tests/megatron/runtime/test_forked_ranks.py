@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,32 @@ def test_a_rank_never_collects_what_the_parent_left_behind() -> None:
         assert run_forked(gc_collect_and_rank, 2, timeout=TIMEOUT) == [0, 1]
     finally:
         gc.enable()
+
+
+class _EndsAnyOtherProcess:
+    def __init__(self) -> None:
+        self._pid, self._itself = os.getpid(), self
+
+    def __del__(self) -> None:
+        if os.getpid() != self._pid:
+            os._exit(7)
+
+
+def test_what_runs_in_a_rank_right_after_the_fork_collects_nothing() -> None:
+    """filelock makes objects in each child before any code of ours runs; they set off a collection of the parent's."""
+    if not _hooks:
+        os.register_at_fork(before=lambda: _hooks[0](), after_in_child=lambda: _hooks[1]())
+    enough = 2 * gc.get_threshold()[0]
+    _hooks[:] = (_EndsAnyOtherProcess, lambda: [[] for _ in range(enough)])
+    try:
+        assert run_forked(my_rank, 2, timeout=30) == [0, 1]
+    finally:
+        _hooks[:] = (lambda: None, lambda: None)
+    assert gc.isenabled()
+
+
+_hooks: list[Callable[[], object]] = []
+"""What this process does before a fork, and its child after it; a hook that is registered stays."""
 
 
 def gc_collect_and_rank() -> int:
