@@ -1,10 +1,10 @@
 """A sentence-transformers model on disk, checked before it is loaded: its JSON files and weights' headers. No torch."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nemo_sspo.artifacts.json_files import json_or_empty, read_json
 from nemo_sspo.artifacts.sources.weight_headers import (
     files_of_transformers,
     model_headers,
@@ -13,7 +13,6 @@ from nemo_sspo.artifacts.sources.weight_headers import (
     weight_problems,
 )
 from nemo_sspo.config.variants import SentenceEncoder
-from nemo_sspo.errors import UserError
 
 _MODEL_TYPE = "SentenceTransformer"
 _OWN_CODE = "sentence_transformers."
@@ -40,12 +39,12 @@ def encoder_problems(directory: Path, settings: SentenceEncoder) -> Iterator[str
     if adapter := unmerged_adapter(directory):
         yield f"{named}: {adapter} asks for an adapter that is not merged; merge it into the model and save that"
         return
-    yield from _prompt_problems(named, _object(directory / "config_sentence_transformers.json"), settings)
+    yield from _prompt_problems(named, json_or_empty(directory / "config_sentence_transformers.json"), settings)
     if not (directory / "modules.json").is_file():
         if (directory / "config.json").is_file():
             yield from _transformer_problems(named, directory)
         return
-    modules = _json(directory / "modules.json")
+    modules = read_json(directory / "modules.json")
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules) or not modules:
         yield f"{directory / 'modules.json'}: not a list of modules"
         return
@@ -59,7 +58,7 @@ def encoder_problems(directory: Path, settings: SentenceEncoder) -> Iterator[str
 
 def default_prompt(directory: Path) -> str:
     """The default prompt that a model puts before a text; empty if there is none."""
-    config = _object(directory / "config_sentence_transformers.json")
+    config = json_or_empty(directory / "config_sentence_transformers.json")
     return str((config.get("prompts") or {}).get(config.get("default_prompt_name")) or "")
 
 
@@ -80,7 +79,7 @@ def route(routes: Mapping[str, object], parameters: Mapping[str, Any], task: str
 def backbone_folders(directory: Path) -> Iterator[Path]:
     """Folders of the models of transformers inside of a sentence-transformers model, in the order of its modules."""
     file = directory / "modules.json"
-    for kind, folder in _chain(_json(file), directory) if file.is_file() else [("Transformer", directory)]:
+    for kind, folder in _chain(read_json(file), directory) if file.is_file() else [("Transformer", directory)]:
         if _name(kind) in _ROUTERS:
             types = _router_config(folder).get("types") or {}
             yield from (folder / name for name, inner in types.items() if _name(str(inner)) in _INPUTS)
@@ -134,7 +133,7 @@ def _router_problems(named: str, chain: list[tuple[str, Path]], task: str | None
 
 
 def _transformer_problems(named: str, directory: Path) -> Iterator[str]:
-    config = _object(directory / "config.json")
+    config = json_or_empty(directory / "config.json")
     if "auto_map" in config:
         return
     tensors = model_headers([file for file in files_of_transformers(directory) if file.is_file()])
@@ -144,7 +143,7 @@ def _transformer_problems(named: str, directory: Path) -> Iterator[str]:
     if table is None:
         return
     rows = table - (int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _PADDED_POSITIONS else 0)
-    own = _object(directory / "tokenizer_config.json").get("model_max_length") or table
+    own = json_or_empty(directory / "tokenizer_config.json").get("model_max_length") or table
     window = _transformer_config(directory).get("max_seq_length") or min(
         own, config.get("max_position_embeddings", table)
     )
@@ -170,7 +169,7 @@ def _chain(modules: list[dict[str, Any]], directory: Path) -> list[tuple[str, Pa
 
 
 def _router_config(directory: Path) -> Mapping[str, Any]:
-    return _object(directory / "router_config.json") or _object(directory / "config.json")
+    return json_or_empty(directory / "router_config.json") or json_or_empty(directory / "config.json")
 
 
 def _is_foreign(kind: str) -> bool:
@@ -183,22 +182,5 @@ def _name(kind: str) -> str:
 
 def _transformer_config(directory: Path) -> Mapping[str, Any]:
     """sentence-transformers' settings of a Transformer, under any of the names that it looks for."""
-    found = (_object(directory / name) for name in _TRANSFORMER_CONFIGS)
+    found = (json_or_empty(directory / name) for name in _TRANSFORMER_CONFIGS)
     return next((config for config in found if config), {})
-
-
-def _object(file: Path) -> Mapping[str, Any]:
-    """A JSON object; an empty one where there is no such file."""
-    if not file.is_file():
-        return {}
-    value = _json(file)
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: expected a JSON object")
-    return value
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file}: not valid JSON ({error})") from None

@@ -6,11 +6,11 @@ configuration and tokenizer are taken from that backbone's directory or hub id, 
 Both keep their weights under ``pretrained_model.*`` and ``head_layer.*``.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nemo_sspo.artifacts.json_files import read_json_object
 from nemo_sspo.artifacts.sources.models import is_hub_id, local_model
 from nemo_sspo.artifacts.sources.weight_headers import tensor_headers, unmerged_adapter, weight_problems
 from nemo_sspo.errors import UserError
@@ -64,23 +64,11 @@ def inspect_pairrm(path: str) -> PairRMCheckpoint:
         UserError: a file is missing, or its configuration or weights are not those of a PairRM on DeBERTa-v2.
     """
     directory = local_model(path, "oracle.path", pickles=True)
-    config = _read_config(directory)
+    config = read_json_object(directory / "config.json", "give the directory of a PairRM checkpoint")
     checkpoint = _identify(directory, config)
     if checkpoint.weights.name == SAFETENSORS:
         _check_weights(checkpoint)
     return checkpoint
-
-
-def _read_config(directory: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((directory / "config.json").read_text())
-    except FileNotFoundError:
-        raise UserError(f"oracle.path={directory}: no config.json; give the directory of a PairRM checkpoint") from None
-    except ValueError as error:
-        raise UserError(f"{directory / 'config.json'}: not JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{directory / 'config.json'}: not a JSON object")
-    return config
 
 
 def _identify(directory: Path, config: dict[str, Any]) -> PairRMCheckpoint:
@@ -134,5 +122,5 @@ def _check_weights(checkpoint: PairRMCheckpoint) -> None:
     file = Path(checkpoint.backbone) / "config.json"
     if file.is_file():  # a backbone on the hub is compared when its configuration is here
         named = "config.json" if checkpoint.layout == "hf" else str(file)
-        for problem in weight_problems(tensors, json.loads(file.read_text()), named):
+        for problem in weight_problems(tensors, read_json_object(file), named):
             raise UserError(f"{weights}: {problem}")

@@ -8,7 +8,6 @@ template; a tokenizer without one encodes (prompt text, response) as a pair. A c
 beginning (the last token carries the reward, the response matters most); a pair is cut where it is longest.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nemo_sspo.artifacts.json_files import read_json_object
 from nemo_sspo.artifacts.sources.models import CODE, MODEL_FILES, local_model
 from nemo_sspo.artifacts.sources.weight_files import weight_files
 from nemo_sspo.artifacts.sources.weight_headers import tensor_headers
@@ -167,7 +167,7 @@ def _load_model(directory: Path, settings: RewardModelOracle, dtype: torch.dtype
     from transformers import AutoModelForSequenceClassification
 
     try:
-        for problem in reward_model_problems(directory, json.loads((directory / "config.json").read_bytes())):
+        for problem in reward_model_problems(directory, read_json_object(directory / "config.json")):
             raise UserError(problem)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             directory,

@@ -13,9 +13,9 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from nemo_sspo.artifacts.json_files import json_or_empty
 from nemo_sspo.errors import UserError
 from nemo_sspo.tokens.control import ControlTokens
-from nemo_sspo.tokens.files import json_or_empty
 
 QUESTION, ANSWER = "Q7zk question", "A9xw answer"
 """Texts that no template brings itself."""

@@ -1,10 +1,6 @@
 """Which file of a model directory its tokenizer is kept in."""
 
-import json
 from pathlib import Path
-from typing import Any
-
-from nemo_sspo.errors import UserError
 
 TOKENIZER_JSON = "tokenizer.json"
 SENTENCEPIECE_FILES = ("spm.model", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -38,20 +34,3 @@ def _is_tiktoken(path: Path) -> bool:
 
 
 _PRINTABLE = frozenset(range(0x20, 0x7F)) | {0x0A}
-
-
-def json_or_empty(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is no such file.
-
-    Raises:
-        UserError: the file is no JSON object.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return value

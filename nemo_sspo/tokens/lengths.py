@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from nemo_sspo.artifacts.json_files import json_or_empty
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.tokens.files import json_or_empty
 
 
 def model_positions(directory: Path) -> int | None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nemo_sspo.artifacts.json_files import json_or_empty
 from nemo_sspo.errors import UserError
-from nemo_sspo.tokens.files import json_or_empty
 from nemo_sspo.tokens.plain_vocabulary import PlainVocabulary, Rules
 from nemo_sspo.tokens.vocabulary import Vocabulary
 

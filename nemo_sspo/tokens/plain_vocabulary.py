@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nemo_sspo.artifacts.json_files import json_or_empty
 from nemo_sspo.errors import UserError
-from nemo_sspo.tokens.files import json_or_empty
 
 _MERGES = "merges.txt"
 _BERT = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}

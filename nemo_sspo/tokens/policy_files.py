@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nemo_sspo.artifacts.json_files import json_or_empty
 from nemo_sspo.errors import UserError
 from nemo_sspo.tokens.chat_template import Render, Turn, find_template, read_turn, template_renderer
 from nemo_sspo.tokens.control import ControlTokens
-from nemo_sspo.tokens.files import json_or_empty
 from nemo_sspo.tokens.vocabulary import Vocabulary, read_vocabulary
 
 _ENDS = ("config.json", "generation_config.json")

@@ -10,12 +10,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from nemo_sspo.artifacts.json_files import json_or_empty
 from nemo_sspo.errors import UserError
 from nemo_sspo.tokens.files import (
     SENTENCEPIECE_FILES,
     TOKENIZER_JSON,
     VOCABULARY_FILES,
-    json_or_empty,
     sentencepiece_file,
     tokenizer_file,
 )

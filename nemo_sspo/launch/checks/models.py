@@ -1,10 +1,9 @@
 """Checks of the model directories: their small JSON files and the headers of their weights, never a tensor."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from nemo_sspo.artifacts.json_files import read_json, read_json_object
 from nemo_sspo.artifacts.sources.models import is_hub_id
 from nemo_sspo.artifacts.sources.weight_files import policy_weight_problems
 from nemo_sspo.config.experiment import Experiment
@@ -74,12 +73,12 @@ def _brings_code(path: str, directory: Path | None) -> bool:
     if directory is None:
         return path in _ENCODERS_WITH_CODE
     config, modules = directory / "config.json", directory / "modules.json"
-    found = _json(modules, "") if modules.is_file() else []
+    found = read_json(modules) if modules.is_file() else []
     if not isinstance(found, list) or not all(isinstance(module, dict) for module in found):
         raise UserError(f"{modules}: expected a list of the model's modules")
     types = [str(module.get("type")) for module in found]
     foreign = any(not name.startswith("sentence_transformers.") for name in types)
-    return foreign or (config.is_file() and "auto_map" in json_object(config, ""))
+    return foreign or (config.is_file() and "auto_map" in read_json_object(config))
 
 
 def policy_bytes(experiment: Experiment) -> int:
@@ -98,20 +97,3 @@ def local_directory(setting: str, path: str) -> Path | None:
     if directory.is_file():
         raise UserError(f"{setting}={path}: is a file; give the directory of a model")
     raise UserError(f"{setting}={path}: no such directory, and not a hub id (owner/name)")
-
-
-def json_object(path: Path, advice: str) -> dict[str, Any]:
-    """A JSON file that holds an object; a UserError otherwise."""
-    value = _json(path, advice)
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return value
-
-
-def _json(path: Path, advice: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path.parent}: no {path.name}; {advice}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None

@@ -5,12 +5,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from nemo_sspo.artifacts.json_files import read_json_object
 from nemo_sspo.artifacts.sources.weight_files import incomplete_weights, weight_files
 from nemo_sspo.artifacts.sources.weight_headers import model_headers
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.oracles import FunctionOracle, LlmJudgeOracle, PairRMOracle, PolicyJudgeOracle, RewardModelOracle
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.checks.models import json_object, local_directory
+from nemo_sspo.launch.checks.models import local_directory
 from nemo_sspo.launch.checks.prompts import planned_prompts
 from nemo_sspo.oracle.judge_endpoint import api_key, check_endpoint
 from nemo_sspo.oracle.judge_question import read_template
@@ -61,7 +62,7 @@ def _reward_model(experiment: Experiment, oracle: RewardModelOracle) -> Iterator
     directory = local_directory("oracle.path", oracle.path)
     if directory is None:
         return
-    config = json_object(directory / "config.json", "give the directory or hub id of a reward model")
+    config = read_json_object(directory / "config.json", "give the directory or hub id of a reward model")
     damaged = list(incomplete_weights(f"oracle.path={directory}", directory))
     yield from damaged or reward_model_problems(directory, config)
     if not damaged and experiment.cluster.has_gpus:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
+from nemo_sspo.artifacts.json_files import read_json_object
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.family import Family, HFConfig
 
@@ -19,14 +19,7 @@ FAMILIES: dict[str, Family] = {
 def read_hf_config(policy_dir: Path) -> HFConfig:
     """Read ``config.json`` of a Hugging Face directory. Raises UserError where it is missing or malformed."""
     path = policy_dir / "config.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{policy_dir}: no config.json; give a Hugging Face model directory or hub id") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: expected a JSON object")
+    raw = read_json_object(path, "give a Hugging Face model directory or hub id")
     family = FAMILIES.get(raw.get("model_type", ""))
     return HFConfig({**family.defaults, **raw} if family else raw, path)
 
