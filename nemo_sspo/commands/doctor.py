@@ -62,8 +62,8 @@ def doctor(options: argparse.Namespace) -> int:
     machine, found = look_at_machine(directory), look_at(experiment)
     environments = with_earlier(found, directory / _ENVIRONMENTS)
     checks: list[Check] = setup_checks(machine, environments, experiment.precision)
-    for remark in remarks(machine):
-        print(f"note: {remark}", file=sys.stderr)
+    for note in remarks(machine):
+        print(f"note: {note}", file=sys.stderr)
     trial = None
     if not options.json:
         _show(checks, console)
@@ -91,8 +91,8 @@ def _show(checks: "Sequence[Check]", console: Console) -> None:
 
     print_wide(check_table(checks), console)
     for check in checks:
-        if check.told and check.verdict != "passed":
-            console.print(f"{check.name}: {check.told}", markup=False, highlight=False, soft_wrap=True)
+        if check.note and check.verdict != "passed":
+            console.print(f"{check.name}: {check.note}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _experiment(options: argparse.Namespace, directory: Path) -> "Experiment":

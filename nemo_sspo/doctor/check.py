@@ -19,21 +19,21 @@ class Check:
     unit: str = ""
     stand_in: str | None = None
     """What stood in for hardware that is not here: ``gloo``, ``CPU``. None where the real thing was checked."""
-    told: str = ""
+    note: str = ""
     """One line: what was compared, or what to do. It names no host, no path and no user: it is sent back."""
 
 
 def at_most(
-    name: str, measured: float, bound: float, *, unit: str = "", stand_in: str | None = None, told: str = ""
+    name: str, measured: float, bound: float, *, unit: str = "", stand_in: str | None = None, note: str = ""
 ) -> Check:
     """Passed where `measured` is a number and at most `bound`."""
     verdict: Verdict = "passed" if measured <= bound else "failed"  # not a number fails
-    return Check(name, verdict, measured, bound, unit, stand_in, told)
+    return Check(name, verdict, measured, bound, unit, stand_in, note)
 
 
 def not_run(name: str, why: str) -> Check:
     """A check for which something is missing."""
-    return Check(name, "not run", told=why)
+    return Check(name, "not run", note=why)
 
 
 def exit_code(checks: Sequence[Check]) -> int:

@@ -44,7 +44,7 @@ def _environment(name: str, facts: Facts) -> Check:
         return not_run(title, facts["problem"])
     versions = ", ".join(f"{package} {version}" for package, version in _telling(facts["versions"]).items())
     broken = "; ".join(f"{package}: {reason}" for package, reason in facts["broken"].items())
-    return Check(title, "failed" if broken else "passed", versions, told=broken)
+    return Check(title, "failed" if broken else "passed", versions, note=broken)
 
 
 def _telling(versions: Mapping[str, str]) -> dict[str, str]:
@@ -60,16 +60,16 @@ def _gpus(machine: Mapping[str, Any], environments: Mapping[str, Facts]) -> Iter
         if "gpus" not in facts:
             yield not_run(title, "its torch does not load")
         elif not visible and not facts["gpus"]:
-            yield Check(title, "passed", "none", stand_in="CPU", told="no GPU here: what runs, runs on the processor")
+            yield Check(title, "passed", "none", stand_in="CPU", note="no GPU here: what runs, runs on the processor")
         elif facts["gpus"]:
             first = facts["gpus"][0]
             yield Check(title, "passed", f"{len(facts['gpus'])} x {first['name']}, {first['memory_gib']} GiB")
         elif facts["cuda"] is None:
-            told = f"its torch is built without CUDA; give NEMO_SSPO_{name.upper()}_PYTHON another environment"
-            yield Check(title, "failed", "none", f"{visible}", told=told)
+            note = f"its torch is built without CUDA; give NEMO_SSPO_{name.upper()}_PYTHON another environment"
+            yield Check(title, "failed", "none", f"{visible}", note=note)
         else:
-            told = f"its torch is built for CUDA {facts['cuda']}, which driver {machine['driver']} may be too old for"
-            yield Check(title, "failed", "none", f"{visible}", told=told)
+            note = f"its torch is built for CUDA {facts['cuda']}, which driver {machine['driver']} may be too old for"
+            yield Check(title, "failed", "none", f"{visible}", note=note)
 
 
 def _train_on_gpus(facts: Facts, precision: Precision) -> Iterator[Check]:
@@ -77,8 +77,8 @@ def _train_on_gpus(facts: Facts, precision: Precision) -> Iterator[Check]:
     if not facts.get("gpus"):
         return
     version = facts["versions"].get("transformer-engine")
-    told = "" if version else "pip install --no-build-isolation '.[transformer-engine]'"
-    yield Check("Transformer Engine", "passed" if version else "failed", version or "missing", told=told)
+    note = "" if version else "pip install --no-build-isolation '.[transformer-engine]'"
+    yield Check("Transformer Engine", "passed" if version else "failed", version or "missing", note=note)
     least = min(tuple(gpu["capability"]) for gpu in facts["gpus"])
     needed = _CAPABILITY[precision.kind]
     yield Check(
@@ -94,4 +94,4 @@ def _room(name: str, free: float | None, least: float, advice: str) -> Check:
     if free is None:
         return not_run(name, "it cannot be seen here")
     enough = free >= least
-    return Check(name, "passed" if enough else "failed", f"{free:g} GiB", bound, told="" if enough else advice)
+    return Check(name, "passed" if enough else "failed", f"{free:g} GiB", bound, note="" if enough else advice)

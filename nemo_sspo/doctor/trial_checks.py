@@ -36,9 +36,9 @@ def trial_checks(trial: Trial) -> list[Check]:
 
 def _ended(failure: StepFailed, overdue: bool) -> Check:
     name = f"{failure.step.step_id} of {failure.log.parents[1].name}"
-    told = "its time was over: it waited for something, or is slow (--minutes); " if overdue else ""
-    told += "the end of its log is above"
-    return Check(name, "failed", f"exit code {failure.exit_code}", "0", told=told)
+    note = "its time was over: it waited for something, or is slow (--minutes); " if overdue else ""
+    note += "the end of its log is above"
+    return Check(name, "failed", f"exit code {failure.exit_code}", "0", note=note)
 
 
 def _step1(trial: Trial) -> Check:
@@ -50,8 +50,8 @@ def _step1(trial: Trial) -> Check:
     difference = identity.relative_difference
     if difference is None:
         return not_run(name, "these settings have no closed form")
-    told = f"loss {identity.measured:.7g}, closed form {identity.closed_form:.7g}"
-    return at_most(name, difference, bound, unit="relative", stand_in=_processor(trial), told=told)
+    note = f"loss {identity.measured:.7g}, closed form {identity.closed_form:.7g}"
+    return at_most(name, difference, bound, unit="relative", stand_in=_processor(trial), note=note)
 
 
 def _logps(trial: Trial, iteration: int, name: str, bounds: Bounds) -> Check:
@@ -62,13 +62,13 @@ def _logps(trial: Trial, iteration: int, name: str, bounds: Bounds) -> Check:
     counts = _counts(trial, "reference_logps", iteration)
     if counts is None or counts["largest_difference"] is None:
         return not_run(name, _ABSENT.format("train or rollout"))
-    told = f"{counts['checked_pairs']} pairs, on average {counts['mean_difference']:.2g} nats"
+    note = f"{counts['checked_pairs']} pairs, on average {counts['mean_difference']:.2g} nats"
     if iteration > 1 and (trained := _counts(trial, "train")) is not None:
         moved = max(abs(trained[side]) for side in ("d_chosen_last", "d_rejected_last"))
-        told += f"; training had moved them by {moved:.2g}"
+        note += f"; training had moved them by {moved:.2g}"
         if moved <= bounds.logps:  # the policy before training would pass as well
-            return Check(name, "failed", counts["largest_difference"], bounds.logps, "nats", told=told)
-    return at_most(name, counts["largest_difference"], bounds.logps, unit="nats", stand_in=_processor(trial), told=told)
+            return Check(name, "failed", counts["largest_difference"], bounds.logps, "nats", note=note)
+    return at_most(name, counts["largest_difference"], bounds.logps, unit="nats", stand_in=_processor(trial), note=note)
 
 
 def _oracle(trial: Trial) -> Check:
@@ -78,9 +78,9 @@ def _oracle(trial: Trial) -> Check:
     if (found := trial.on_host) is None:
         return not_run(name, _ABSENT.format("rollout"))
     precision = oracle.precision if oracle.precision != "auto" else "bfloat16" if has_gpus else "float32"
-    told = f"{found['rows']} comparisons, on average {found['mean']:.2g}"
+    note = f"{found['rows']} comparisons, on average {found['mean']:.2g}"
     stand_in = None if has_gpus else "CPU, in other batches"
-    return at_most(name, found["largest"], PREFERENCE[precision], unit="of a win rate", stand_in=stand_in, told=told)
+    return at_most(name, found["largest"], PREFERENCE[precision], unit="of a win rate", stand_in=stand_in, note=note)
 
 
 def _ranks(trial: Trial, bounds: Bounds) -> Check:
@@ -92,14 +92,14 @@ def _ranks(trial: Trial, bounds: Bounds) -> Check:
         return not_run(name, _ABSENT.format("train"))
     if ranks == 1:
         sound = all(math.isfinite(step[key]) and step[key] > 0 for step in steps for key in _COMPARED)
-        told = "a group of one rank; two GPUs would compare it with another layout"
-        return Check(name, "passed" if sound else "failed", "2 steps", "finite", stand_in="1 rank", told=told)
+        note = "a group of one rank; two GPUs would compare it with another layout"
+        return Check(name, "passed" if sound else "failed", "2 steps", "finite", stand_in="1 rank", note=note)
     alone = _metrics(trial, ONE_RANK)[:2]
     if len(alone) < 2:
         return not_run(name, "the training on one rank has not ended")
-    told = f"{ranks} ranks against one: {', '.join(_COMPARED)} of both steps"
+    note = f"{ranks} ranks against one: {', '.join(_COMPARED)} of both steps"
     stand_in = None if has_gpus else "gloo"
-    return at_most(name, _apart(steps, alone), bounds.ranks, unit="relative", stand_in=stand_in, told=told)
+    return at_most(name, _apart(steps, alone), bounds.ranks, unit="relative", stand_in=stand_in, note=note)
 
 
 def _resumed(trial: Trial, bounds: Bounds) -> Check:
@@ -108,13 +108,13 @@ def _resumed(trial: Trial, bounds: Bounds) -> Check:
     if not again:
         return not_run(name, _ABSENT.format("train"))
     if killed is None:
-        return Check(name, "failed", "not killed", "killed", told="the training ended before its first state was seen")
+        return Check(name, "failed", "not killed", "killed", note="the training ended before its first state was seen")
     # The seconds of the steps before the state are those of the killed process only where they were not taken again.
     if _timings(trial)[: killed.after] != killed.timings[: killed.after]:
-        told = f"killed after step {killed.after}, and begun from the first step again"
-        return Check(name, "failed", "begun anew", "resumed", told=told)
-    told = f"killed after step {killed.after} of {len(whole)}: {', '.join(_COMPARED)} of every step"
-    return at_most(name, _apart(whole, again), bounds.resumed, unit="relative", stand_in=_processor(trial), told=told)
+        note = f"killed after step {killed.after}, and begun from the first step again"
+        return Check(name, "failed", "begun anew", "resumed", note=note)
+    note = f"killed after step {killed.after} of {len(whole)}: {', '.join(_COMPARED)} of every step"
+    return at_most(name, _apart(whole, again), bounds.resumed, unit="relative", stand_in=_processor(trial), note=note)
 
 
 def _timings(trial: Trial) -> list[str]:

@@ -10,7 +10,7 @@ from nemo_sspo.doctor.machine import look_at_machine, variables
 from nemo_sspo.doctor.record import as_json, check_table
 
 CHECKS = [
-    at_most("vLLM against Megatron", 0.25, 0.5, unit="nats", told="48 pairs"),
+    at_most("vLLM against Megatron", 0.25, 0.5, unit="nats", note="48 pairs"),
     Check("kill and resume", "passed", 0.0, 1e-4, stand_in="CPU"),
     not_run("rollout environment", "cluster.rollout.python=/home/somebody/env/bin/python: lacks vllm"),
 ]
@@ -52,9 +52,9 @@ def test_variables_tell_what_steers_nccl_and_hide_what_is_private(monkeypatch, t
     }
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    told = json.dumps(look_at_machine(tmp_path / "runs"))
+    note = json.dumps(look_at_machine(tmp_path / "runs"))
     for secret in ("node17", "hf_secret", "somebody", str(tmp_path)):
-        assert secret not in told
+        assert secret not in note
 
 
 def test_the_table_shows_a_stand_in():

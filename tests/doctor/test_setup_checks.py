@@ -48,11 +48,11 @@ def test_without_a_gpu_the_processor_stands_in():
 def test_a_build_without_cuda_beside_gpus_fails():
     check = only_failed(verdicts(cuda=None, gpus=[]))
     assert (check.name, check.verdict, check.bound) == ("GPUs of train", "failed", "2")
-    assert "built without CUDA; give NEMO_SSPO_TRAIN_PYTHON" in check.told
+    assert "built without CUDA; give NEMO_SSPO_TRAIN_PYTHON" in check.note
 
 
 def test_a_cuda_that_is_too_new_for_the_driver_fails():
-    assert "CUDA 12.8, which driver 570.1 may be too old for" in only_failed(verdicts(gpus=[])).told
+    assert "CUDA 12.8, which driver 570.1 may be too old for" in only_failed(verdicts(gpus=[])).note
 
 
 def test_a_missing_transformer_engine_fails_on_a_gpu_only():
@@ -79,7 +79,7 @@ def test_the_least_capable_gpu_counts(precision, capability, verdict):
 
 def test_a_package_that_does_not_load_fails_its_environment():
     check = only_failed(verdicts(broken={"transformer-engine": "ImportError: libcublas.so.12"}))
-    assert (check.name, check.told) == ("train environment", "transformer-engine: ImportError: libcublas.so.12")
+    assert (check.name, check.note) == ("train environment", "transformer-engine: ImportError: libcublas.so.12")
 
 
 def test_an_environment_that_is_not_here_is_not_run():
@@ -89,12 +89,12 @@ def test_an_environment_that_is_not_here_is_not_run():
         ("train environment", "not run"),
         ("GPUs of train", "not run"),
     ]
-    assert found[0].told == "lacks vllm"
+    assert found[0].note == "lacks vllm"
 
 
 def test_the_shared_memory_of_a_plain_container_fails():
     check = only_failed(verdicts(machine={"shared_memory_gib": 0.0625}))
-    assert (check.name, check.told) == ("shared memory", "docker run --ipc=host")
+    assert (check.name, check.note) == ("shared memory", "docker run --ipc=host")
 
 
 def test_variables_that_slow_down_or_blur_are_remarked():

@@ -45,7 +45,7 @@ def test_a_sound_loop_passes_and_names_what_stood_in(tmp_path):
     assert all(check.stand_in for check in found.values())
     assert found["two steps over NCCL"].measured == pytest.approx(1e-6, rel=1e-3)
     assert found["kill and resume"].measured == 0
-    assert found["kill and resume"].told.startswith("killed after step 4 of 12")
+    assert found["kill and resume"].note.startswith("killed after step 4 of 12")
 
 
 def test_on_gpus_nothing_stands_in(tmp_path):
@@ -131,4 +131,4 @@ def test_a_step_that_fails_is_a_check_of_its_own(tmp_path):
     trial = run_trial(loop(tmp_path).model_copy(update={"name": RESUMED}), {"train", "rollout"}, actor, seconds=0.3)
     first = trial_checks(trial)[0]
     assert (first.name, first.verdict, first.measured) == ("iter_1.train of resumed", "failed", "exit code -9")
-    assert "its time was over" in first.told
+    assert "its time was over" in first.note

@@ -54,7 +54,7 @@ def prepare(folder: Path) -> None:
 
 
 def _release(lock: Path) -> None:
-    told = False
+    is_said = False
     while True:
         holder = _holder(lock)
         try:
@@ -66,10 +66,10 @@ def _release(lock: Path) -> None:
             return
         if age > ABANDONED_SECONDS:
             break
-        if not told:
+        if not is_said:
             seconds = ABANDONED_SECONDS - age
             print(f"{lock}: no process here holds this lock; removed in {seconds:.0f} s if it stays", flush=True)
-            told = True
+            is_said = True
         time.sleep(_POLL_SECONDS)
     try:
         lock.unlink(missing_ok=True)
