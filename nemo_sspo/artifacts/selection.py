@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.published import read_manifest
 from nemo_sspo.errors import UserError
@@ -18,25 +19,14 @@ class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Estimate(_Facts):
-    """A statistic over the selection prompts, and its bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
 class Candidate(_Facts):
     """One checkpoint of an iteration."""
 
     step: int
     """Optimizer steps it was trained for."""
-    win_rate: Estimate
+    win_rate: Interval
     """Against the policy that the iteration started from."""
-    length_controlled: Estimate
+    length_controlled: Interval
     """The same at equal length."""
     mean_tokens: float
     """Of a response."""
@@ -62,14 +52,14 @@ class Selection(_Facts):
     """Index into `candidates`: the best by the criterion, of equals the one with the fewest steps."""
     runner_up: int | None
     """The best of the others; None where there is none."""
-    difference: Estimate | None
+    difference: Interval | None
     """By how much the chosen one's criterion is above the runner-up's, prompt by prompt."""
     reason: str
     """The choice in words."""
     stop: str | None
     """Why the run ends after this iteration; None where it goes on."""
 
-    def by_criterion(self, candidate: int) -> Estimate:
+    def by_criterion(self, candidate: int) -> Interval:
         """What a candidate was judged by."""
         return getattr(self.candidates[candidate], self.criterion)
 

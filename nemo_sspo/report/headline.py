@@ -35,10 +35,11 @@ def _win_tile(evaluations: Sequence[Evaluated], opponent: str, label: str) -> Ti
     last = evaluations[-1]
     win = last.wins[opponent]
     state = "warn" if win.includes_half else "good" if win.mean > 0.5 else "bad"
-    interval = "" if win.low is None or win.high is None else f"[{win.low:.3f}, {win.high:.3f}], "
     equal = last.at_equal_length if opponent == "base" else None
     controlled = "" if equal is None else f"; {equal.mean:.3f} at equal length"
-    return Tile(label, f"{win.mean:.3f}", f"{interval}iteration {last.iteration}{controlled}", state)
+    return Tile(
+        label, f"{win.mean:.3f}", f"[{win.low:.3f}, {win.high:.3f}], iteration {last.iteration}{controlled}", state
+    )
 
 
 def _identity_tile(facts: RunFacts) -> Tile:

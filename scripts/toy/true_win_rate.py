@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.tables import ROLLOUTS
-from nemo_sspo.stages.evaluation.bootstrap import Interval, bootstrap_mean
+from nemo_sspo.stages.evaluation.bootstrap import bootstrap_mean
 from scripts.toy.quality import true_preference
 
 

@@ -1,16 +1,17 @@
 """A choice between two checkpoints with chosen numbers, as select_model writes it."""
 
+from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.layout import SELECTION as SELECTION_FILE
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.selection import Candidate, Estimate, Selection
+from nemo_sspo.artifacts.selection import Candidate, Selection
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.stages.runner.registry import stage_settings
 from tests.report.made_run import put
 
 
-def around(mean: float) -> Estimate:
+def around(mean: float) -> Interval:
     """A mean and an interval of 0.05 either side."""
-    return Estimate(mean=mean, low=round(mean - 0.05, 3), high=round(mean + 0.05, 3))
+    return Interval(mean=mean, low=round(mean - 0.05, 3), high=round(mean + 0.05, 3))
 
 
 def candidate(step: int, win: float, tokens: float) -> Candidate:
@@ -30,7 +31,7 @@ SELECTION = Selection(
     candidates=[candidate(10, 0.6, 22.0), candidate(20, 0.56, 25.0)],
     chosen=0,
     runner_up=1,
-    difference=Estimate(mean=0.04, low=-0.01, high=0.09),
+    difference=Interval(mean=0.04, low=-0.01, high=0.09),
     reason="Step 10 is <b>best</b>.",
     stop="nobody wins",
 )

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.config.variants import EuclideanRepulsion, PairRMOracle, PowerGate
 from nemo_sspo.errors import UserError
 from nemo_sspo.report.compare_page import compare_page
 from nemo_sspo.report.facts.budget import Budget
 from nemo_sspo.report.facts.comparison import compare, sweep, verdicts
-from nemo_sspo.report.facts.evaluation import WinRate
 from nemo_sspo.report.facts.record import read_run
 from tests.report.made_run import half_finished_run, record
 
@@ -25,7 +25,7 @@ def test_comparison_pairs_prompts_and_names_what_differs(tmp_path):
     assert ("gate.exponent", ["unset", "3.0"]) in compared.differences
     assert {key.split(".")[0] for key, _ in compared.differences} == {"gate"}
     (advantage,) = compared.advantages
-    assert (advantage.prompts, advantage.difference) == (4, WinRate(0.0, 0.0, 0.0))
+    assert (advantage.prompts, advantage.difference) == (4, Interval(0.0, 0.0, 0.0))
     assert [(f.state, f.text.split(" in ")[0]) for f in verdicts(compared)] == [
         ("warn", "two cannot be told apart from one")
     ]
@@ -99,7 +99,7 @@ def test_a_sweep_of_one_number(tmp_path):
         record(half_finished_run(tmp_path, f"lambda-{weight}", repulsion=EuclideanRepulsion(weight=weight)))
         for weight in (10.0, 0.1, 1.0)
     ]
-    assert sweep(compare(runs)) == ("repulsion.weight", [(w, WinRate(0.7, 0.65, 0.75)) for w in (0.1, 1.0, 10.0)])
+    assert sweep(compare(runs)) == ("repulsion.weight", [(w, Interval(0.7, 0.65, 0.75)) for w in (0.1, 1.0, 10.0)])
     assert sweep(compare(runs[:2])) is None
     other = record(half_finished_run(tmp_path, "other", repulsion=EuclideanRepulsion(weight=3.0), seed=1))
     assert sweep(compare([*runs, other])) is None

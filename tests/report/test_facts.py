@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.layout import METRICS, RunLayout
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.tables import PAIRS
 from nemo_sspo.config.cluster import Environment, LocalCluster
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.errors import UserError
-from nemo_sspo.report.facts.evaluation import BestOfN, WinRate, evaluations, win_matrix
+from nemo_sspo.report.facts.evaluation import BestOfN, evaluations, win_matrix
 from nemo_sspo.report.facts.gate_view import binned
 from nemo_sspo.report.facts.record import read_run
 from nemo_sspo.report.facts.run_facts import gather
@@ -154,9 +155,9 @@ def test_gpu_hours_count_the_gpus_a_step_occupies(tmp_path):
 
 def test_evaluation_and_responses(facts):
     (evaluated,) = facts.evaluations
-    assert evaluated.wins["base"] == WinRate(0.7, 0.65, 0.75)
-    assert evaluated.at_equal_length == WinRate(0.6, 0.45, 0.7)
-    assert evaluated.best_of_n == BestOfN(16, WinRate(0.9, 0.85, 0.95), 40.0)
+    assert evaluated.wins["base"] == Interval(0.7, 0.65, 0.75)
+    assert evaluated.at_equal_length == Interval(0.6, 0.45, 0.7)
+    assert evaluated.best_of_n == BestOfN(16, Interval(0.9, 0.85, 0.95), 40.0)
     assert evaluated.tokens == {"new": 30.0, "previous": 20.0, "base": 20.0}
     (second,) = facts.sampled  # the first iteration's rollouts carry no counts here
     assert (second.iteration, second.responses, second.tokens, second.unfinished) == (2, 36, 25.0, 6)
@@ -164,13 +165,13 @@ def test_evaluation_and_responses(facts):
 
 def test_who_beats_whom_in_both_directions(facts):
     first = facts.evaluations[0]
-    wins = {"base": WinRate(0.8, 0.7, 0.9), "previous": WinRate(0.6, None, None)}
+    wins = {"base": Interval(0.8, 0.7, 0.9), "previous": Interval(0.6, 0.5, 0.65)}
     matrix = win_matrix([first, replace(first, iteration=3, wins=wins)])
     assert matrix.policies == [0, 1, 2, 3]
-    assert matrix.cells[1, 0] == WinRate(0.7, 0.65, 0.75)
+    assert matrix.cells[1, 0] == Interval(0.7, 0.65, 0.75)
     assert matrix.cells[0, 3].mean == pytest.approx(0.2)
     assert (matrix.cells[0, 3].low, matrix.cells[0, 3].high) == pytest.approx((0.1, 0.3))
-    assert matrix.cells[2, 3] == WinRate(0.4, None, None)
+    assert matrix.cells[2, 3] == Interval(0.4, 0.35, 0.5)
     assert matrix.cells.keys() == {(1, 0), (0, 1), (3, 0), (0, 3), (3, 2), (2, 3)}
 
 
@@ -186,7 +187,9 @@ def test_the_evaluations_of_a_run_fill_the_matrix(tmp_path):
         4: {"base": 0.8, "iter_1": 0.81, "iter_2": 0.82, "previous": 0.83},
     }
     for iteration, wins in met.items():
-        put(layout, "evaluate", iteration, **{f"win_vs_{name}": win for name, win in wins.items()})
+        ends = {"": 0.0, "_low": -0.1, "_high": 0.1}
+        counts = {f"win_vs_{name}{end}": win + by for name, win in wins.items() for end, by in ends.items()}
+        put(layout, "evaluate", iteration, **counts)
     cells = win_matrix(evaluations(record(settings))).cells
     ours = {pair: win.mean for pair, win in cells.items() if pair[0] > pair[1]}
     assert ours == {

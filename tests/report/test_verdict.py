@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.published import published_steps
-from nemo_sspo.report.facts.evaluation import WinRate
 from nemo_sspo.report.facts.record import RunRecord
 from nemo_sspo.report.facts.run_facts import gather
 from nemo_sspo.report.facts.training import Step1Identity, TrainingCurve, step1_identities
@@ -42,7 +42,7 @@ def test_findings_of_a_run_that_went_wrong():
 
 @pytest.mark.parametrize(
     ("win", "state"),
-    [(WinRate(0.52, 0.48, 0.56), "warn"), (WinRate(0.4, 0.35, 0.45), "bad"), (WinRate(0.6, 0.55, 0.65), "good")],
+    [(Interval(0.52, 0.48, 0.56), "warn"), (Interval(0.4, 0.35, 0.45), "bad"), (Interval(0.6, 0.55, 0.65), "good")],
 )
 def test_a_win_rate_is_judged_by_its_interval(facts, win, state):
     evaluated = facts.evaluations[0]
@@ -54,20 +54,20 @@ def test_a_win_rate_is_judged_by_its_interval(facts, win, state):
 @pytest.mark.parametrize(
     ("controlled", "states"),
     [
-        (WinRate(0.6, 0.55, 0.65), ["good", "good"]),
-        (WinRate(0.6, 0.45, 0.7), ["warn", "good"]),
-        (WinRate(0.4, 0.35, 0.45), ["warn", "good"]),
+        (Interval(0.6, 0.55, 0.65), ["good", "good"]),
+        (Interval(0.6, 0.45, 0.7), ["warn", "good"]),
+        (Interval(0.4, 0.35, 0.45), ["warn", "good"]),
         (None, ["good"]),
     ],
 )
 def test_a_win_that_longer_answers_explain_is_a_warning(facts, controlled, states):
     changed = replace(
-        facts.evaluations[0], tokens={}, wins={"base": WinRate(0.7, 0.65, 0.75)}, at_equal_length=controlled
+        facts.evaluations[0], tokens={}, wins={"base": Interval(0.7, 0.65, 0.75)}, at_equal_length=controlled
     )
     found = findings(Evidence([changed], [], [], [], {}, {}))
     assert [finding.state for finding in found] == states
     assert any("at equal length" in finding.text for finding in found) == (controlled is not None)
-    lost = replace(changed, wins={"base": WinRate(0.4, 0.35, 0.45)})
+    lost = replace(changed, wins={"base": Interval(0.4, 0.35, 0.45)})
     assert [finding.state for finding in findings(Evidence([lost], [], [], [], {}, {}))] == ["bad"]
 
 

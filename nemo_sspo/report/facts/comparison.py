@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.tables import EVALUATION
 from nemo_sspo.errors import UserError
 from nemo_sspo.report.facts.budget import PAIRS_TOLERANCE, Budget, budget
-from nemo_sspo.report.facts.evaluation import WinRate
 from nemo_sspo.report.facts.record import RunRecord
 from nemo_sspo.report.facts.run_facts import RunFacts, gather
 from nemo_sspo.report.facts.settings import differing
@@ -28,7 +28,7 @@ class Advantage:
     iteration: int
     prompts: int
     """Held-out prompts that both evaluated."""
-    difference: WinRate
+    difference: Interval
     """Mean difference of the win rates with its paired bootstrap interval, in [-1, 1]."""
     budgets: tuple[Budget, Budget]
     """What the run and the baseline had spent by the end of that iteration."""
@@ -44,8 +44,7 @@ class Advantage:
         """Whether the budgets are the same and the interval excludes 0."""
         if not self.is_fair:
             return False
-        low, high = self.difference.low, self.difference.high
-        return low is not None and high is not None and not low <= 0 <= high
+        return not self.difference.low <= 0 <= self.difference.high
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def verdicts(comparison: Comparison) -> list[Finding]:
     return [_verdict(comparison.labels[run], comparison.labels[0], each, rule) for run, each in last.items()]
 
 
-def sweep(comparison: Comparison) -> tuple[str, list[tuple[float, WinRate]]] | None:
+def sweep(comparison: Comparison) -> tuple[str, list[tuple[float, Interval]]] | None:
     """The one number in which the runs differ, and the last win rate against the base at each of its values.
 
     None when they differ in something else too, or when fewer than three runs are evaluated.
@@ -156,7 +155,7 @@ def _advantages(records: Sequence[RunRecord], position: int) -> list[Advantage]:
         values = np.array([own[prompt] - baseline[prompt] for prompt in common])
         interval = bootstrap_mean(values, samples=BOOTSTRAP_SAMPLES, confidence=CONFIDENCE, seed=iteration)
         budgets = budget(records[position], iteration), budget(records[0], iteration)
-        found.append(Advantage(position, iteration, len(common), WinRate(*interval), budgets))
+        found.append(Advantage(position, iteration, len(common), interval, budgets))
     return found
 
 

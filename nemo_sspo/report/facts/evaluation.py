@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.matchups import opponents
 from nemo_sspo.report.facts.record import RunRecord
 
@@ -10,36 +11,11 @@ OPPONENTS = ("base", "previous")
 
 
 @dataclass(frozen=True)
-class WinRate:
-    """An oracle win rate in [0, 1] with its bootstrap interval over held-out prompts."""
-
-    mean: float
-    low: float | None
-    high: float | None
-
-    @property
-    def includes_half(self) -> bool:
-        """Whether the interval does not separate the policies."""
-        return self.low is not None and self.high is not None and self.low <= 0.5 <= self.high
-
-    @property
-    def of_the_other(self) -> "WinRate":
-        """The opponent's."""
-        low, high = (None if end is None else 1 - end for end in (self.high, self.low))
-        return WinRate(1 - self.mean, low, high)
-
-    def __str__(self) -> str:
-        if self.low is None or self.high is None:
-            return f"{self.mean:.3f}"
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-@dataclass(frozen=True)
 class BestOfN:
     """The best of n samples, as the oracle picks it, against the base."""
 
     n: int
-    win: WinRate
+    win: Interval
     tokens: float | None
     """Mean tokens of a response that was picked."""
 
@@ -50,9 +26,9 @@ class Evaluated:
 
     iteration: int
     prompts: int | None
-    wins: dict[str, WinRate]
+    wins: dict[str, Interval]
     """By opponent: ``base``, ``previous``, and ``iter_k`` between them."""
-    at_equal_length: WinRate | None
+    at_equal_length: Interval | None
     """Against the base, with the advantage of longer answers taken out."""
     best_of_n: BestOfN | None
     tokens: dict[str, float]
@@ -121,9 +97,9 @@ def sampled(run: RunRecord) -> list[Sampled]:
     return facts
 
 
-def _win_rate(counts: dict, key: str) -> WinRate | None:
-    mean = counts.get(key)
-    return None if mean is None else WinRate(mean, counts.get(f"{key}_low"), counts.get(f"{key}_high"))
+def _win_rate(counts: dict, key: str) -> Interval | None:
+    found = [counts[name] for end in ("", "_low", "_high") if (name := f"{key}{end}") in counts]
+    return Interval(*found) if len(found) == 3 else None
 
 
 def _best_of_n(counts: dict) -> BestOfN | None:
@@ -153,13 +129,13 @@ class WinMatrix:
     """Win rates between policies (SPPO Fig. 3): policy 0 is the base, policy t the result of iteration t."""
 
     policies: list[int]
-    cells: dict[tuple[int, int], WinRate]
+    cells: dict[tuple[int, int], Interval]
     """Win rate of the first against the second; a pair that was never compared is left out."""
 
 
 def win_matrix(evaluated: Sequence[Evaluated]) -> WinMatrix:
     """All comparisons that were evaluated, in both directions: the second's win rate is what the first's leaves."""
-    cells: dict[tuple[int, int], WinRate] = {}
+    cells: dict[tuple[int, int], Interval] = {}
     for each in evaluated:
         policies = opponents(each.iteration)
         for name, win in each.wins.items():

@@ -5,7 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from nemo_sspo.report.facts.evaluation import WinRate
+from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.report.theme import LIGHT
 
 
@@ -17,13 +17,13 @@ def figure(traces: Sequence[Any], **layout: Any) -> go.Figure:
     return go.Figure(data=list(traces), layout=go.Layout(**(base | layout)))
 
 
-def error_bars(wins: Sequence[WinRate]) -> dict[str, Any]:
-    """Asymmetric bars from bootstrap intervals; none where there is no interval."""
+def error_bars(wins: Sequence[Interval]) -> dict[str, Any]:
+    """Asymmetric bars from bootstrap intervals."""
     return {
         "type": "data",
         "symmetric": False,
-        "array": [(win.high or win.mean) - win.mean for win in wins],
-        "arrayminus": [win.mean - (win.low or win.mean) for win in wins],
+        "array": [win.high - win.mean for win in wins],
+        "arrayminus": [win.mean - win.low for win in wins],
         "thickness": 1.5,
         "width": 5,
     }

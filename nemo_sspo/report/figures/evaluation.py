@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
+from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.report.blocks import Plot, Table
-from nemo_sspo.report.facts.evaluation import OPPONENTS, Evaluated, Sampled, WinMatrix, WinRate
+from nemo_sspo.report.facts.evaluation import OPPONENTS, Evaluated, Sampled, WinMatrix
 from nemo_sspo.report.facts.supervision import Supervision
 from nemo_sspo.report.facts.training import TrainingCurve, full_batches
 from nemo_sspo.report.figures.base import figure, late_mean, rounded, whole_ticks
@@ -33,7 +34,7 @@ def win_rate_plots(evaluations: Sequence[Evaluated]) -> list[Plot]:
     return [plot for plot in plots if plot is not None]
 
 
-def against_base(evaluations: Sequence[Evaluated]) -> dict[str, dict[int, WinRate]]:
+def against_base(evaluations: Sequence[Evaluated]) -> dict[str, dict[int, Interval]]:
     """Win rates against the base by measure and iteration."""
     return {
         "as sampled": {e.iteration: e.wins["base"] for e in evaluations if "base" in e.wins},
@@ -42,9 +43,9 @@ def against_base(evaluations: Sequence[Evaluated]) -> dict[str, dict[int, WinRat
     }
 
 
-def best_of_n_lines(evaluations: Sequence[Evaluated]) -> dict[str, dict[int, WinRate]]:
+def best_of_n_lines(evaluations: Sequence[Evaluated]) -> dict[str, dict[int, Interval]]:
     """Win rates of the best of n by n and iteration; empty where it was not asked for."""
-    lines: dict[str, dict[int, WinRate]] = {}
+    lines: dict[str, dict[int, Interval]] = {}
     for evaluated in evaluations:
         if (best := evaluated.best_of_n) is not None:
             lines.setdefault(f"best of {best.n}", {})[evaluated.iteration] = best.win
@@ -189,8 +190,5 @@ def _policy_name(policy: int) -> str:
     return "base" if policy == 0 else f"iteration {policy}"
 
 
-def _cell_text(win: WinRate | None) -> str:
-    if win is None:
-        return ""
-    interval = "" if win.low is None or win.high is None else f"<br>{win.low:.2f} to {win.high:.2f}"
-    return f"{win.mean:.3f}{interval}"
+def _cell_text(win: Interval | None) -> str:
+    return "" if win is None else f"{win.mean:.3f}<br>{win.low:.2f} to {win.high:.2f}"

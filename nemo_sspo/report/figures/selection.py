@@ -4,7 +4,6 @@ import plotly.graph_objects as go
 
 from nemo_sspo.artifacts.selection import Selection, policy_name
 from nemo_sspo.report.blocks import Plot, Table
-from nemo_sspo.report.facts.evaluation import WinRate
 from nemo_sspo.report.figures.base import error_bars, figure, half_line, rounded
 from nemo_sspo.report.theme import LIGHT, series
 
@@ -19,7 +18,7 @@ def selection_plot(selection: Selection) -> Plot:
     opponent = policy_name(selection.opponent)
     traces, said = [], []
     for position, (measure, name) in enumerate(_MEASURES.items()):
-        wins = [WinRate(each.mean, each.low, each.high) for each in (getattr(c, measure) for c in candidates)]
+        wins = [getattr(candidate, measure) for candidate in candidates]
         places = [number + (position - 0.5) * 2 * _APART for number in range(len(candidates))]
         if measure == selection.criterion:
             traces.append(_ring(places[chosen], wins[chosen].mean))

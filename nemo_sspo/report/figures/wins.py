@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
+from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.report.blocks import Plot, Table
-from nemo_sspo.report.facts.evaluation import WinRate
 from nemo_sspo.report.figures.base import error_bars, figure, half_line, rounded, whole_ticks
 from nemo_sspo.report.theme import series
 
@@ -15,7 +15,7 @@ _BESIDE = 0.06
 
 
 def win_lines(
-    key: str, title: str, what: str, lines: Mapping[str, Mapping[int, WinRate]], note: str = ""
+    key: str, title: str, what: str, lines: Mapping[str, Mapping[int, Interval]], note: str = ""
 ) -> Plot | None:
     """One line per name, each a win rate by iteration; None where nothing is known.
 

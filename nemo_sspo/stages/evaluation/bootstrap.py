@@ -1,19 +1,11 @@
 """Confidence intervals by resampling."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-class Interval(NamedTuple):
-    """A mean, or another statistic, and its confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-
+from nemo_sspo.artifacts.interval import Interval
 
 Statistic = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 """Numbers of rows [S, N] to values [S]."""

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_sspo.artifacts.selection import Candidate, Estimate
+from nemo_sspo.artifacts.interval import Interval
+from nemo_sspo.artifacts.selection import Candidate
 from nemo_sspo.config.stages import Selection as Settings
-from nemo_sspo.stages.evaluation.bootstrap import Interval, Statistic, bootstrap, bootstrap_mean
+from nemo_sspo.stages.evaluation.bootstrap import Statistic, bootstrap, bootstrap_mean
 from nemo_sspo.stages.evaluation.matches import Resampling, at_equal_length, length_controlled
 
 _CRITERIA = {"win_rate": "win rate", "length_controlled": "win rate at equal length"}
@@ -46,7 +47,7 @@ class Choice:
     candidates: list[Candidate]
     chosen: int
     runner_up: int | None
-    difference: Estimate | None
+    difference: Interval | None
     """Of the criterion, chosen minus runner-up."""
 
 
@@ -59,7 +60,7 @@ def choose(contenders: Sequence[Contender], criterion: str, how: Resampling) -> 
         return Choice(candidates, best, None, None)
     ours, theirs = (_statistic(contenders[index], criterion) for index in (best, others[0]))
     difference = bootstrap(lambda rows_SN: ours(rows_SN) - theirs(rows_SN), len(contenders[0].wins_N), **how)
-    return Choice(candidates, best, others[0], _estimate(difference))
+    return Choice(candidates, best, others[0], difference)
 
 
 def reason(choice: Choice, criterion: str, opponent: str) -> str:
@@ -90,8 +91,8 @@ def stop_reason(choice: Choice, settings: Settings, opponent: str) -> str | None
 def _described(contender: Contender, how: Resampling) -> Candidate:
     return Candidate(
         step=contender.step,
-        win_rate=_estimate(bootstrap_mean(contender.wins_N, **how)),
-        length_controlled=_estimate(length_controlled(contender.wins_N, contender.longer_N, how)),
+        win_rate=bootstrap_mean(contender.wins_N, **how),
+        length_controlled=length_controlled(contender.wins_N, contender.longer_N, how),
         mean_tokens=contender.mean_tokens,
         unfinished=contender.unfinished,
     )
@@ -101,7 +102,3 @@ def _statistic(contender: Contender, criterion: str) -> Statistic:
     if criterion == "length_controlled":
         return at_equal_length(contender.wins_N, contender.longer_N)
     return lambda rows_SN: contender.wins_N[rows_SN].mean(axis=1)
-
-
-def _estimate(interval: Interval) -> Estimate:
-    return Estimate(mean=interval.mean, low=interval.low, high=interval.high)

@@ -13,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.matchups import opponents
 from nemo_sspo.artifacts.tables import BEST_OF_N, EVALUATION, MATCHUPS
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.protocol import PreferenceOracle
 from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.evaluation.best_of_n import best_of_n, read_samples
-from nemo_sspo.stages.evaluation.bootstrap import Interval, bootstrap_mean
+from nemo_sspo.stages.evaluation.bootstrap import bootstrap_mean
 from nemo_sspo.stages.evaluation.matches import (
     HeldOut,
     judged,

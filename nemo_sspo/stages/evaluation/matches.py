@@ -12,13 +12,14 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.artifacts.tables import ROLLOUTS
 from nemo_sspo.config.stages import Judging
 from nemo_sspo.objective.length_control import bounded_difference, win_at_equal_length
 from nemo_sspo.objective.win_rates import win_of_first
 from nemo_sspo.oracle.protocol import PreferenceOracle, Row
-from nemo_sspo.stages.evaluation.bootstrap import Interval, Statistic, bootstrap
+from nemo_sspo.stages.evaluation.bootstrap import Statistic, bootstrap
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.sampling.judged_text import reader
 from nemo_sspo.stages.sampling.judging import both_orders

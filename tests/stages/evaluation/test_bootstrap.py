@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.stages.evaluation.bootstrap import bootstrap_mean
 
 
@@ -26,7 +27,7 @@ def test_coverage_of_a_skewed_distribution() -> None:
 
 
 def test_a_constant_has_no_width_and_seeds_repeat() -> None:
-    assert bootstrap_mean(np.full(10, 0.25), samples=50, confidence=0.95, seed=0) == (0.25, 0.25, 0.25)
+    assert bootstrap_mean(np.full(10, 0.25), samples=50, confidence=0.95, seed=0) == Interval(0.25, 0.25, 0.25)
     values = np.arange(30.0)
     first, again, other = (bootstrap_mean(values, samples=99, confidence=0.9, seed=seed) for seed in (4, 4, 5))
     assert first == again != other
