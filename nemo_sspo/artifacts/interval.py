@@ -1,11 +1,16 @@
 """A statistic over prompts with its bootstrap interval, as stages record it and the report shows it."""
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import ConfigDict
 
 
 @dataclass(frozen=True)
 class Interval:
     """A mean, or another statistic, and the ends of its confidence interval."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     mean: float
     low: float

@@ -15,12 +15,14 @@ def read_json(path: Path, advice: str = "") -> Any:
         advice: what to do where there is none.
 
     Raises:
-        UserError: there is no such file, or it is not JSON.
+        UserError: there is no such file, it cannot be read, or it is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path.parent}: no {path.name}{advice and f'; {advice}'}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
 

@@ -144,7 +144,14 @@ class LlmJudge:
             body = await self._request(client, text)
             try:
                 return self._judgement(json.loads(body), text, row)
-            except (ValueError, KeyError, IndexError, TypeError, AttributeError):  # not the JSON of a chat completion
+            except (
+                ValueError,
+                KeyError,
+                IndexError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+            ):  # not the JSON of a chat completion
                 await asyncio.sleep(_GARBLED_WAIT_SECONDS * 2 ** min(attempt, 4))
         raise UserError(
             f"oracle: {self._settings.endpoint} answered {self._settings.retries + 1} times with something other than "

@@ -1,7 +1,6 @@
 """Generation with vLLM. The only file that imports it."""
 
 import io
-import json
 import os
 import random
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from nemo_sspo.config.variants import VllmEngine as VllmSettings
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.policy_link import constant_name
 from nemo_sspo.rollout.protocol import Completion, OnProgress, Sampling
+from nemo_sspo.tokens.lengths import model_positions
 from nemo_sspo.visible_gpus import visible_gpus
 
 if TYPE_CHECKING:
@@ -172,9 +172,9 @@ def engine_arguments(directory: Path, settings: VllmSettings, on_cpu: bool, max_
 
 def _rounded(tokens: int, directory: Path) -> int:
     """A multiple of 256 that is no shorter, where the policy has that many positions."""
-    positions = json.loads((directory / "config.json").read_bytes()).get("max_position_embeddings", 0)
+    positions = model_positions(directory)
     rounded = -(-tokens // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
-    return rounded if rounded <= positions else tokens
+    return rounded if positions is not None and rounded <= positions else tokens
 
 
 def _reporter(on_progress: OnProgress, samples: int) -> type:

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from nemo_sspo.artifacts.json_files import json_or_empty, read_json, read_json_object
-from nemo_sspo.config.variants import SentenceEncoder
-from nemo_sspo.encoder.files import encoder_problems
 from nemo_sspo.errors import UserError
 
 BROKEN = {
@@ -43,8 +41,7 @@ def test_a_file_that_is_missing_is_empty_or_said_with_what_to_do(tmp_path: Path)
         read_json_object(tmp_path / "config.json", "fetch it")
 
 
-@pytest.mark.parametrize("kind", BROKEN)
-def test_an_encoders_modules_are_read_so_too(kind: str, tmp_path: Path) -> None:
-    (tmp_path / "modules.json").write_bytes(BROKEN[kind])
-    with pytest.raises(UserError, match=r"modules\.json: not valid JSON"):
-        list(encoder_problems(tmp_path, SentenceEncoder(path=str(tmp_path))))
+def test_a_folder_in_its_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(UserError, match=r"config\.json: cannot be read"):
+        read_json(tmp_path / "config.json")

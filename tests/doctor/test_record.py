@@ -52,9 +52,9 @@ def test_variables_tell_what_steers_nccl_and_hide_what_is_private(monkeypatch, t
     }
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    note = json.dumps(look_at_machine(tmp_path / "runs"))
+    seen = json.dumps(look_at_machine(tmp_path / "runs"))
     for secret in ("node17", "hf_secret", "somebody", str(tmp_path)):
-        assert secret not in note
+        assert secret not in seen
 
 
 def test_the_table_shows_a_stand_in():

@@ -7,6 +7,7 @@ import pytest
 
 from nemo_sspo.config.variants import SentenceEncoder
 from nemo_sspo.encoder.files import encoder_problems, route
+from nemo_sspo.errors import UserError
 from tests.launch.tiny_models import write_safetensors
 
 POOLED = ["Transformer", "Pooling"]
@@ -123,3 +124,10 @@ def test_routes(tmp_path: Path) -> None:
     assert "by one of its routes (query, document); set encoder.task to one" in only(tmp_path)
     assert "modules.json has no Pooling" in only(tmp_path, task="query")
     assert problems(tmp_path, task="document") == []
+
+
+@pytest.mark.parametrize("text", ['{"a": ', "[" * 100_000], ids=["cut", "deep"])
+def test_modules_that_cannot_be_read_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "modules.json").write_text(text)
+    with pytest.raises(UserError, match=r"modules\.json: not valid JSON"):
+        problems(tmp_path)

@@ -121,7 +121,7 @@ def _damage(path: Path) -> str | None:
         tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
         end = max(int(tensor["data_offsets"][1]) for tensor in tensors)
         sizes = sum(prod(tensor["shape"]) * _DTYPE_BYTES.get(tensor["dtype"], 1) for tensor in tensors)
-    except (struct.error, ValueError, TypeError, KeyError, IndexError):
+    except (struct.error, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return "not a safetensors file, or cut short; fetch it again"
     if size < 8 + length + max(end, sizes):
         return f"cut short: {size} bytes of {8 + length + max(end, sizes)}; fetch it again"

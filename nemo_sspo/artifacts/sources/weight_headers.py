@@ -41,7 +41,7 @@ def tensor_headers(file: Path) -> dict[str, TensorHeader]:
             for name, tensor in header.items()
             if name != "__metadata__"
         }
-    except (ValueError, struct.error, AttributeError, KeyError, TypeError):
+    except (ValueError, struct.error, AttributeError, KeyError, TypeError, RecursionError):
         raise UserError(f"{file}: not a safetensors file, or cut short; fetch it again") from None
 
 
@@ -85,6 +85,6 @@ def files_of_transformers(directory: Path) -> list[Path]:
         return []
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{index}: not an index of weights") from None
     return [directory / str(name) for name in sorted(map(str, names))]

@@ -99,7 +99,7 @@ def damage(folder: Path, *, share: int = 0, shares: int = 1) -> str | None:
         files = content["files"]
         sizes = {str(name): int(record["size"]) for name, record in files.items()}
         whole = text == _index_text(files)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
         return f"{index}: damaged"

@@ -128,7 +128,7 @@ def read_run(layout: RunLayout, plan: Sequence[PlannedStep] = (), failed: Mappin
         settings = json.loads(layout.experiment.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise no_run(layout) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{layout.experiment}: not JSON ({error}); start the run again to write it") from None
     if not isinstance(settings, dict):
         raise UserError(f"{layout.experiment}: not a configuration; start the run again to write it")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nemo_sspo.artifacts.sources.weight_files import INDEX, SINGLE, policy_weight_problems, weight_files
+from nemo_sspo.artifacts.sources.weight_headers import tensor_headers
 from nemo_sspo.errors import UserError
 
 CONFIG = {"model_type": "llama", "num_hidden_layers": 1}
@@ -137,3 +138,12 @@ def test_layers_of_another_model_are_refused(tmp_path: Path) -> None:
 def test_an_index_that_is_none_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / INDEX).write_text(text)
     assert problems(tmp_path) == [f"{tmp_path / INDEX}: not an index of weights; fetch it again"]
+
+
+def test_a_header_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    header = b"[" * 100_000 + b"]" * 100_000
+    file = tmp_path / SINGLE
+    file.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(UserError, match="not a safetensors file"):
+        tensor_headers(file)
+    assert any("not a safetensors file" in problem for problem in problems(tmp_path))
