@@ -24,8 +24,8 @@ from tests.distributed import world
 from tests.distributed.architectures import GEMMA2, LLAMA, Architecture
 from tests.distributed.truth import truth
 from tests.gpu.step import GRADIENT_BOUND, LOSS_BOUND, bf16_weights, build, distance, measure
-from tests.megatron.layers.test_attention_mask import shared_row
-from tests.megatron.layers.test_spec import config
+from tests.megatron.layers.one_layer import config
+from tests.megatron.layers.rows import shared_row
 
 HEADS, GROUPS, SIZE = 8, 2, 64
 # bf16 keeps 8 bits; the plain attention rounds its weights to it before it multiplies them, the kernel does so block by

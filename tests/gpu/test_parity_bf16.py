@@ -19,7 +19,7 @@ from tests.distributed import world
 from tests.distributed.architectures import GEMMA2
 from tests.distributed.truth import truth
 from tests.gpu.step import GRADIENT_BOUND, LOSS_BOUND, bf16_weights, build, distance, measure
-from tests.megatron.runtime.test_cpu_runtime import patchable_state
+from tests.megatron.runtime.patchable import patchable_state
 
 
 @pytest.mark.parametrize("one_pass", [False, True], ids=["recompute", "one pass"])

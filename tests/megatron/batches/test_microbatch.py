@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -22,37 +21,16 @@ from nemo_sspo.megatron.batches.microbatch import (
     padded_microbatch,
     zigzag_indices,
 )
+from tests.megatron.batches.made_pairs import pair, pairs
 
 Build = Callable[..., Microbatch]
 BUILDERS = pytest.mark.parametrize("build", [padded_microbatch, packed_microbatch])
-ids = st.lists(st.integers(1, 99), min_size=1, max_size=9)
-pairs = st.lists(
-    st.builds(
-        PreferencePair,
-        pair_id=st.just("p"),
-        prompt_ids=ids,
-        chosen_ids=ids,
-        rejected_ids=ids,
-        ref_chosen=st.floats(-50, 0, width=32),
-        ref_rejected=st.floats(-50, 0, width=32),
-        target_chosen=st.floats(0, 1, width=32),
-        target_rejected=st.floats(0, 1, width=32),
-        target_pair=st.floats(0, 1, width=32),
-    ),
-    min_size=1,
-    max_size=4,
-)
 layouts = st.builds(
     RowShape.for_layout,
     tensor=st.sampled_from([1, 2, 3]),
     context=st.sampled_from([1, 2, 3]),
     sequence_parallel=st.booleans(),
 )
-
-
-def pair(**changes: object) -> PreferencePair:
-    made = PreferencePair("p", [5, 6], [7, 8, 2], [9, 2], -3.0, -4.0, 0.9, 0.2, 0.8)
-    return replace(made, **changes)
 
 
 def responses_of(all_pairs: list[PreferencePair]) -> list[list[int]]:

@@ -23,7 +23,7 @@ from nemo_sspo.megatron.head.one_pass import one_pass_logps
 from nemo_sspo.megatron.head.recompute import response_logps
 from nemo_sspo.megatron.runtime.cpu_runtime import cpu_runtime
 from nemo_sspo.megatron.runtime.forked_ranks import run_forked
-from tests.megatron.head.test_recompute import HIDDEN, PADDED_VOCAB, ROWS, UPSTREAM, VOCAB, by_log_softmax, problem
+from tests.megatron.head.problem import HIDDEN, PADDED_VOCAB, ROWS, UPSTREAM, VOCAB, by_log_softmax, problem
 from tests.megatron.largest_tensor import LargestTensor
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="gloo groups: for machines without CUDA")

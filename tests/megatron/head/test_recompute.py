@@ -15,35 +15,10 @@ from torch import Tensor
 from nemo_sspo.megatron.head.recompute import response_logps
 from nemo_sspo.megatron.runtime.cpu_runtime import cpu_runtime
 from nemo_sspo.megatron.runtime.forked_ranks import run_forked
+from tests.megatron.head.problem import ROWS, UPSTREAM, VOCAB, by_log_softmax, problem
 from tests.megatron.largest_tensor import LargestTensor
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="gloo groups: for machines without CUDA")
-
-SEQUENCE, ROWS, HIDDEN, VOCAB, PADDED_VOCAB = 12, 4, 8, 37, 48
-
-
-def problem(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """hidden_SBH, weight_VH (padding rows are large: they would dominate a softmax), labels_BS, response_index_BS."""
-    draw = torch.Generator().manual_seed(3)
-    hidden = torch.randn(SEQUENCE, ROWS, HIDDEN, generator=draw).to(dtype)
-    weight = torch.randn(PADDED_VOCAB, HIDDEN, generator=draw).to(dtype)
-    weight[VOCAB:] *= 10
-    labels = torch.randint(0, VOCAB, (ROWS, SEQUENCE), generator=draw)
-    index = torch.full((ROWS, SEQUENCE), -1)
-    for row in range(ROWS):
-        index[row, 2 + row : 11 - row] = row
-    return hidden, weight, labels, index
-
-
-def by_log_softmax(
-    hidden: Tensor, weight: Tensor, labels: Tensor, index: Tensor, softcap: float | None = None
-) -> Tensor:
-    logits_SBV = hidden.double() @ weight[:VOCAB].double().T
-    if softcap is not None:
-        logits_SBV = softcap * (logits_SBV / softcap).tanh()
-    logps_BSV = logits_SBV.log_softmax(-1).transpose(0, 1)
-    logps_BS = logps_BSV.gather(-1, labels[..., None]).squeeze(-1)
-    return torch.stack([logps_BS[index == response].sum() for response in range(ROWS)])
 
 
 def head(
@@ -61,9 +36,6 @@ def head(
         cp_group=None,
         softcap=softcap,
     )
-
-
-UPSTREAM = torch.tensor([1.0, -2.0, 0.5, 3.0])  # dL / d logps: of both signs, as the losses give
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0, 30.0])  # logits are of size 3: cut hard, and hardly

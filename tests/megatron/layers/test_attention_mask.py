@@ -15,16 +15,11 @@ from nemo_sspo.megatron.batches.microbatch import zigzag_indices
 from nemo_sspo.megatron.layers.attention_mask import BLOCK, PackedRow, padded_length, padded_mask
 from nemo_sspo.megatron.layers.prompt_sharing import PARTS
 from tests.megatron.largest_tensor import LargestTensor
+from tests.megatron.layers.rows import shared_row
 
 CPU = torch.device("cpu")
 lengths = st.lists(st.integers(1, 200), min_size=PARTS, max_size=3 * PARTS).filter(lambda made: len(made) % PARTS == 0)
 windows = st.none() | st.integers(0, 300)
-
-
-def shared_row(lengths_of_parts: list[int], rest: int = 0) -> PackedRow:
-    bounds = torch.tensor([0, *lengths_of_parts]).cumsum(0)
-    whole = torch.tensor([0, int(bounds[-1]) + rest], dtype=torch.int32)
-    return PackedRow(qkv_format="thd", cu_seqlens_q=whole, part_bounds=bounds)
 
 
 def by_definition(lengths_of_parts: list[int], rest: int, window: int | None) -> Tensor:

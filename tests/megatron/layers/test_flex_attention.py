@@ -22,8 +22,8 @@ from nemo_sspo.megatron.layers.attention_mask import PackedRow
 from nemo_sspo.megatron.layers.core_attention import CoreAttention, LocalCoreAttention
 from nemo_sspo.megatron.layers.flex_attention import FlexCoreAttention
 from tests.megatron.flex_on_cpu import flex_on_cpu
-from tests.megatron.layers.test_attention_mask import shared_row
-from tests.megatron.layers.test_spec import GROUPS, HEADS, SIZE, attention, config, in_one_rank
+from tests.megatron.layers.one_layer import GROUPS, HEADS, SIZE, attention, config, in_one_rank
+from tests.megatron.layers.rows import shared_row
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="gloo groups: for machines without CUDA")
 

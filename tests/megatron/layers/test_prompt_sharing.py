@@ -24,8 +24,8 @@ from nemo_sspo.megatron.layers import spec as layers
 from nemo_sspo.megatron.layers.attention_mask import PackedRow
 from nemo_sspo.megatron.layers.prompt_sharing import rotary_by_position
 from nemo_sspo.megatron.loss.hidden_states import model_inputs
-from tests.megatron.batches.test_microbatch import pair, pairs
-from tests.megatron.layers.test_spec import attention, config, in_one_rank
+from tests.megatron.batches.made_pairs import pair, pairs
+from tests.megatron.layers.one_layer import attention, config, in_one_rank
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="gloo groups: for machines without CUDA")
 

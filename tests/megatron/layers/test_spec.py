@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -13,56 +12,21 @@ import pytest
 pytest.importorskip("megatron.core")
 
 import torch
-import torch.distributed as dist
-from megatron.core import parallel_state
 from megatron.core.extensions.transformer_engine import TENorm
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from megatron.core.transformer.dot_product_attention import DotProductAttention
 from megatron.core.transformer.enums import AttnMaskType
-from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.layers import spec as layers
 from nemo_sspo.megatron.layers.attention_mask import PackedRow
 from nemo_sspo.megatron.layers.gemma2 import NormThenAdd
-from nemo_sspo.megatron.runtime.cpu_runtime import cpu_runtime
-from nemo_sspo.megatron.runtime.forked_ranks import run_forked
+from tests.megatron.layers.one_layer import GROUPS, HEADS, ROWS, SEQUENCE, SIZE, attention, config, in_one_rank
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="local layers are for machines without CUDA")
-
-SEQUENCE, ROWS, HEADS, GROUPS, SIZE = 10, 3, 4, 2, 8
-
-
-def config(**changes: Any) -> TransformerConfig:
-    options = {
-        "num_layers": 1,
-        "hidden_size": HEADS * SIZE,
-        "num_attention_heads": HEADS,
-        "num_query_groups": GROUPS,
-        "attention_dropout": 0.0,
-        "masked_softmax_fusion": False,
-        "normalization": "RMSNorm",
-    }
-    return TransformerConfig(**options | changes)
-
-
-def in_one_rank(fn: Callable[[], Any]) -> Any:
-    def rank() -> Any:
-        with cpu_runtime():
-            dist.init_process_group("gloo")
-            parallel_state.initialize_model_parallel()
-            model_parallel_cuda_manual_seed(1)
-            return fn()
-
-    (result,) = run_forked(rank, 1, timeout=60)
-    return result
-
-
-def attention(kind: type, **changes: Any) -> torch.nn.Module:
-    return kind(config(**changes), layer_number=1, attn_mask_type=AttnMaskType.causal, attention_type="self")
 
 
 def inputs() -> list[Tensor]:

@@ -25,15 +25,8 @@ from nemo_sspo.megatron.models.weight_map import Shape, to_megatron
 from nemo_sspo.megatron.nemo import convert
 from nemo_sspo.megatron.nemo.convert import export_policy, import_policy
 from nemo_sspo.megatron.nemo.model_config import host_config
-from tests.megatron.nemo.worlds import VOCAB, write_policy
+from tests.megatron.nemo.worlds import GEMMA2, VOCAB, write_policy
 
-GEMMA2 = {
-    "tie_word_embeddings": True,
-    "sliding_window": 5,
-    "query_pre_attn_scalar": 11,
-    "attn_logit_softcapping": 3.0,
-    "final_logit_softcapping": 2.0,
-}
 POLICIES = {
     "llama": ("llama", {}),
     "llama_3.1": (

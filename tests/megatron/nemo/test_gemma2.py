@@ -22,10 +22,19 @@ from nemo_sspo.megatron.models.flops import ModelFlops
 from nemo_sspo.megatron.nemo.convert import export_policy, import_policy
 from nemo_sspo.megatron.nemo.model_config import host_config
 from nemo_sspo.megatron.runtime.forked_ranks import run_forked
-from tests.megatron.nemo.test_convert import GEMMA2
-from tests.megatron.nemo.test_lora import adapted_logps, exported
-from tests.megatron.nemo.test_reference import hugging_face_logps
-from tests.megatron.nemo.worlds import SECONDS, VOCAB, job, make_reference, reference, train, write_policy
+from tests.megatron.nemo.adapters import adapted_logps
+from tests.megatron.nemo.hugging_face import hugging_face_logps
+from tests.megatron.nemo.worlds import (
+    GEMMA2,
+    SECONDS,
+    VOCAB,
+    exported,
+    job,
+    make_reference,
+    reference,
+    train,
+    write_policy,
+)
 
 
 @pytest.fixture(scope="module")

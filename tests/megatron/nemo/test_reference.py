@@ -8,25 +8,10 @@ pytest.importorskip("nemo.collections.llm")
 
 import pyarrow as pa
 import torch
-from transformers import AutoModelForCausalLM
 
 from nemo_sspo.config.stages import Parallel
+from tests.megatron.nemo.hugging_face import hugging_face_logps
 from tests.megatron.nemo.worlds import reference
-
-
-def hugging_face_logps(policy: Path, pairs: pa.Table) -> torch.Tensor:
-    """Sums of log-softmax over each response's tokens, one sequence at a time and without padding. [N, 2]."""
-    # The other implementations leave out the caps of Gemma 2.
-    model = AutoModelForCausalLM.from_pretrained(policy, attn_implementation="eager")
-    sums = []
-    for pair in pairs.to_pylist():
-        for response in (pair["chosen_token_ids"], pair["rejected_token_ids"]):
-            prompt = pair["prompt_token_ids"]
-            tokens = torch.tensor([prompt + response])
-            with torch.no_grad():
-                logp_SV = model(tokens).logits[0].log_softmax(-1)
-            sums.append(logp_SV[len(prompt) - 1 : -1].gather(1, torch.tensor(response)[:, None]).sum())
-    return torch.stack(sums).view(-1, 2)
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,17 @@ from nemo_sspo.megatron.checkpoints.states import latest_state
 from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
 from nemo_sspo.megatron.nemo import recipe
-from nemo_sspo.megatron.nemo.convert import export_policy
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError
-from tests.megatron.nemo.test_reference import hugging_face_logps
-from tests.megatron.nemo.worlds import DieAfter, SignalAfter, job, make_reference, reference, train
+from tests.megatron.nemo.hugging_face import hugging_face_logps
+from tests.megatron.nemo.worlds import (
+    SignalAfter,
+    exported,
+    job,
+    killed_after_a_state,
+    make_reference,
+    reference,
+    train,
+)
 
 
 @pytest.fixture(scope="session")
@@ -130,7 +137,7 @@ def test_another_policys_reference_breaks_the_identity(
 
 def test_exported_policy_has_megatrons_log_probs(pairs: pa.Table, imported: Path, alone: Any, tmp_path: Path) -> None:
     output, _ = alone
-    export_policy(output / "nemo", imported / "hf", tmp_path / "hf", torch.float32)
+    exported(output / "nemo", imported, tmp_path)
     trained = tmp_path / "trained"
     trained.mkdir()
     (trained / "nemo").symlink_to(output / "nemo")
@@ -150,15 +157,8 @@ def test_overlapped_communication_publishes_the_same_policy(
             supervised, imported, tmp_path / str(overlap), Parallel(data=2, overlap_communication=overlap), **settings
         )
         train(one)
-        weights.append(_exported(one.output, imported, tmp_path / str(overlap)))
+        weights.append(weights_of(one, imported))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-
-
-def killed_after_a_state(training: TrainingJob) -> None:
-    """Train until step 4 with a state saved at step 3, then die."""
-    with pytest.raises(ForkedRanksError):
-        train(training, DieAfter(4))
-    assert latest_state(training.scratch).name == "step_3"
 
 
 _gather_state = DistributedOptimizer.get_parameter_state_dp_zero
@@ -184,14 +184,14 @@ def test_resuming_continues_bit_equal(
     expected = train(whole)
     killed = job(supervised, imported, tmp_path / "killed", parallel, checkpoint_every_steps=3)
     killed_after_a_state(killed)
-    # Who is told and when states are saved may change before it continues: no result depends on them.
+    # The loggers and how often states are saved may change before it continues: no result depends on them.
     changed = killed.train.model_copy(update={"checkpoint_every_steps": 1, "loggers": ()})
     assert train(replace(killed, train=changed)) == expected
-    weights = [_exported(one.output, imported, tmp_path / one.output.parent.name) for one in (whole, killed)]
+    weights = [weights_of(one, imported) for one in (whole, killed)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_told_to_stop_every_rank_saves_the_same_step_and_continues_bit_equal(
+def test_after_a_stop_signal_every_rank_saves_the_same_step_and_continues_bit_equal(
     supervised: PairTable, imported: Path, tmp_path: Path
 ) -> None:
     whole = job(supervised, imported, tmp_path / "whole", Parallel(tensor=2))
@@ -202,7 +202,7 @@ def test_told_to_stop_every_rank_saves_the_same_step_and_continues_bit_equal(
     assert latest_state(stopped.scratch).name == "step_2"
     assert not stopped.output.exists()
     assert train(stopped) == expected
-    weights = [_exported(one.output, imported, tmp_path / one.output.parent.name) for one in (whole, stopped)]
+    weights = [weights_of(one, imported) for one in (whole, stopped)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
@@ -241,6 +241,5 @@ def test_resuming_in_another_layout_continues_alike(supervised: PairTable, impor
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4), ours["step"]
 
 
-def _exported(checkpoint: Path, imported: Path, directory: Path) -> dict[str, torch.Tensor]:
-    export_policy(checkpoint, imported / "hf", directory / "hf", torch.float32)
-    return dict(SafetensorsDirectory(directory / "hf"))
+def weights_of(training: TrainingJob, imported: Path) -> dict[str, torch.Tensor]:
+    return dict(SafetensorsDirectory(exported(training.output, imported, training.output.parent)))

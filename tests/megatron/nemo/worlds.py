@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import torch
 import torch.distributed as dist
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -21,19 +22,28 @@ from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.variants import Fp32Precision
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.binding import LiveTraining, Observer
+from nemo_sspo.megatron.checkpoints.states import latest_state
 from nemo_sspo.megatron.jobs import ReferenceJob, TrainingJob
 from nemo_sspo.megatron.loss.loss import PreferenceObjective
+from nemo_sspo.megatron.nemo.convert import export_policy
 from nemo_sspo.megatron.nemo.reference import reference_rank
 from nemo_sspo.megatron.nemo.training import train_rank
 from nemo_sspo.megatron.observers.standard import standard_observers
 from nemo_sspo.megatron.observers.step_log import read_log
-from nemo_sspo.megatron.runtime.forked_ranks import run_forked
+from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError, run_forked
 from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean, repulsion_weight
 
 VOCAB = 200  # not a multiple of 128: the padding has something to do
 SECONDS = 120
 ETA = 30.0
+GEMMA2 = {
+    "tie_word_embeddings": True,
+    "sliding_window": 5,
+    "query_pre_attn_scalar": 11,
+    "attn_logit_softcapping": 3.0,
+    "final_logit_softcapping": 2.0,
+}
 
 
 def write_policy(directory: Path, model_type: str, **changes: Any) -> Path:
@@ -179,3 +189,16 @@ class SignalAfter(Observer):
     def on_step(self, training: LiveTraining) -> None:
         if training.step == self._step and dist.get_rank() == self._rank:
             os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def killed_after_a_state(training: TrainingJob) -> None:
+    """Train until step 4 with a state saved at step 3, then die."""
+    with pytest.raises(ForkedRanksError):
+        train(training, DieAfter(4))
+    assert latest_state(training.scratch).name == "step_3"
+
+
+def exported(checkpoint: Path, imported: Path, directory: Path) -> Path:
+    """The Hugging Face model that a checkpoint is exported to."""
+    export_policy(checkpoint, imported / "hf", directory / "hf", torch.float32)
+    return directory / "hf"

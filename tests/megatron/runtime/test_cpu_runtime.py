@@ -11,20 +11,11 @@ pytest.importorskip("megatron.core")
 import torch
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32, get_grad_norm_fp32
 from megatron.core.tensor_parallel import random as megatron_random
-from torch.overrides import _get_current_function_mode_stack
 
 from nemo_sspo.megatron.runtime.cpu_runtime import cpu_runtime
+from tests.megatron.runtime.patchable import patchable_state
 
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here: nothing is served")
-
-
-def patchable_state() -> dict[str, object]:
-    """Everything that `cpu_runtime` could have touched."""
-    state = {f"torch.cuda.{name}": value for name, value in vars(torch.cuda).items() if callable(value)}
-    state |= {f"torch.cuda.random.{name}": value for name, value in vars(torch.cuda.random).items()}
-    state |= {f"megatron random.{name}": value for name, value in vars(megatron_random).items() if callable(value)}
-    state["modes"] = len(_get_current_function_mode_stack())
-    return state
 
 
 def test_does_nothing_where_there_is_cuda() -> None:

@@ -21,13 +21,10 @@ from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.megatron.runtime import rendezvous
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError, run_forked
 from nemo_sspo.megatron.runtime.rendezvous import Node, announce, find
+from tests.megatron.runtime.world_sum import answer_in, my_rank, sum_over_all_ranks
 from tests.processes import is_running
 
 TIMEOUT = 30.0
-
-
-def my_rank() -> int:
-    return int(os.environ["RANK"])
 
 
 def test_results_come_in_rank_order_and_collectives_work() -> None:
@@ -198,19 +195,6 @@ def gc_collect_and_rank() -> int:
     return my_rank()
 
 
-def sum_over_all_ranks() -> tuple[str, ...]:
-    dist.init_process_group("gloo")
-    value = torch.tensor(float(10 ** my_rank()))
-    dist.all_reduce(value)
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK")
-    return (str(int(value)), *(os.environ[name] for name in names))
-
-
-def answer_in(printed: str) -> str:
-    """The last line: above it, gloo of torch 2.9 says who is connected to whom."""
-    return printed.rstrip().rpartition("\n")[2]
-
-
 def test_two_nodes_fork_their_share_and_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second node is a process of its own, and is there first."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
@@ -219,7 +203,7 @@ def test_two_nodes_fork_their_share_and_meet(tmp_path: Path, monkeypatch: pytest
 from pathlib import Path
 from nemo_sspo.megatron.runtime.forked_ranks import run_forked
 from nemo_sspo.megatron.runtime.rendezvous import Node
-from tests.megatron.runtime.test_forked_ranks import sum_over_all_ranks
+from tests.megatron.runtime.world_sum import sum_over_all_ranks
 print(run_forked(sum_over_all_ranks, 4, timeout=60, node=Node(1, 2, Path({str(file)!r}))))
 """
     second = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

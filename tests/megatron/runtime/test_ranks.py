@@ -15,13 +15,13 @@ pytest.importorskip("torch")
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.runtime.ranks import on_every_rank
 from nemo_sspo.megatron.runtime.rendezvous import Node, meet
-from tests.megatron.runtime.test_forked_ranks import answer_in
+from tests.megatron.runtime.world_sum import answer_in
 
 _TASK = """
 import sys
 from nemo_sspo.megatron.runtime.ranks import on_every_rank
 from nemo_sspo.stages.runner.slurm_task import set_rank_env
-from tests.megatron.runtime.test_forked_ranks import sum_over_all_ranks
+from tests.megatron.runtime.world_sum import sum_over_all_ranks
 set_rank_env()
 print(on_every_rank(sum_over_all_ranks, 4))
 """
@@ -48,7 +48,7 @@ _ALONE = """
 import torch
 torch.cuda.is_available = lambda: True
 from nemo_sspo.megatron.runtime.ranks import on_every_rank
-from tests.megatron.runtime.test_forked_ranks import sum_over_all_ranks
+from tests.megatron.runtime.world_sum import sum_over_all_ranks
 print(on_every_rank(sum_over_all_ranks, 1))
 """
 
