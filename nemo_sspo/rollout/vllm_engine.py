@@ -178,7 +178,10 @@ def _rounded(tokens: int, directory: Path) -> int:
 
 
 def _reporter(on_progress: OnProgress, samples: int) -> type:
-    """A silent progress bar for vLLM to drive from its engine loop: reporting costs no batching."""
+    """A silent progress bar for vLLM to drive from its engine loop: reporting costs no batching.
+
+    vLLM makes one to iterate over the requests that it adds, which reports nothing, and one that counts responses.
+    """
     from tqdm import tqdm
 
     class Reporter(tqdm):
@@ -187,7 +190,8 @@ def _reporter(on_progress: OnProgress, samples: int) -> type:
 
         def update(self, n: float | None = 1) -> bool | None:
             shown = super().update(n)
-            on_progress(int(self.n) // samples)  # the bar counts responses
+            if self.iterable is None:
+                on_progress(int(self.n) // samples)
             return shown
 
     return Reporter

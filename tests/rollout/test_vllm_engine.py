@@ -1,5 +1,6 @@
 """Real vLLM on a tiny policy, against the same policy in transformers."""
 
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,18 @@ def completions(engine: VllmEngine, prompts: list[list[int]]) -> list[list[Compl
     assert done[-1] == len(prompts)
     assert done == sorted(done)
     return result
+
+
+def test_progress_counts_finished_prompts_however_long_adding_them_takes(
+    engine: VllmEngine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second passes between any two looks of a progress bar at the clock: none is left out as too frequent."""
+    seconds = count()
+    monkeypatch.setattr("tqdm.std.time", lambda: float(next(seconds)))
+    done: list[int] = []
+    engine.generate(prompts, WARM, done.append)
+    assert done == sorted(done)
+    assert done[-1] == len(prompts)
 
 
 def raw_logprobs(policy: Path, prompt: list[int], completion: Completion) -> np.ndarray:
