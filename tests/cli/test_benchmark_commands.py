@@ -13,7 +13,7 @@ from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
 from nemo_sspo.artifacts.store import publish
 from nemo_sspo.config.cluster import Environment, LocalCluster
 from nemo_sspo.launch import benchmark as launch_benchmark
-from tests.launch.ready_run import edit
+from tests.json_edit import edit
 from tests.launch.tiny_models import write_tokenizer
 from tests.stages import runs
 

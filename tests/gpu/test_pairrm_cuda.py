@@ -14,7 +14,7 @@ if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
 from tests.oracle.pairrm_precision import BOUNDS, errors
-from tests.oracle.test_pairrm import all_rows
+from tests.oracle.rows import all_rows
 from tests.oracle.tiny_pairrm import make_checkpoints
 
 

@@ -43,9 +43,3 @@ def found(*overrides: str, oracle: tuple[str, ...] = PAIRRM) -> list[str]:
 def only(*overrides: str, oracle: tuple[str, ...] = PAIRRM) -> str:
     (problem,) = found(*overrides, oracle=oracle)
     return problem
-
-
-def edit(path: Path, **changes: object) -> None:
-    """Change keys of a JSON file; None takes one out."""
-    config = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))

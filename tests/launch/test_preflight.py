@@ -13,7 +13,8 @@ from nemo_sspo.launch import preflight
 from nemo_sspo.launch.checks import environments as check_environments
 from nemo_sspo.megatron.models.families import FAMILIES
 from tests import processor_time
-from tests.launch.ready_run import edit, found, only, write_prompts
+from tests.json_edit import edit
+from tests.launch.ready_run import found, only, write_prompts
 from tests.launch.tiny_models import write_safetensors
 
 Usage = namedtuple("Usage", "total used free")

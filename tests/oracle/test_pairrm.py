@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,38 +19,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerBase
 
 from nemo_sspo.config.variants import PairRMOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.targets import build_targets
 from nemo_sspo.oracle import pairrm, pairrm_rows
 from nemo_sspo.oracle.batching import pack, token_budget, windows
-from nemo_sspo.oracle.pairrm import PairRM
+from nemo_sspo.oracle.pairrm import PairRM, PairRMModel
 from nemo_sspo.oracle.pairrm_checkpoint import HEAD_OUTPUT, MARKERS, POSITION_IDS
+from nemo_sspo.oracle.pairrm_rows import EncodedRow, RowEncoder
 from nemo_sspo.oracle.protocol import Row
+from tests.json_edit import edit
+from tests.oracle.rows import PROMPTS, RESPONSES, all_rows
 from tests.oracle.tiny_pairrm import CANDIDATE_MAX, SOURCE_MAX
-
-PROMPTS = ["hi", "How do I sort a list of numbers? " * 9, "", "Über 今日 😀\n\tok", "line [SEP] break"]
-RESPONSES = [
-    ["a", "", "Use sorted()", "quick brown fox jumps " * 30, "a"],
-    ["list.sort() " * 8, "No.", "today 良い", " ", "x" * 200],
-    ["", "", "The lazy dog. " * 12, "Python [SEP] list", "😀😀"],
-    ["naïve café", "NAIVE", "今日は良い天気です。" * 20, "ok\n", "ok"],
-    ["one", "two", "three", "four", "five"],
-]
 
 
 def oracle(path: Path, batch_tokens: int = 512) -> PairRM:
     limits = {"source_max_tokens": SOURCE_MAX, "candidate_max_tokens": CANDIDATE_MAX}
     return PairRM(PairRMOracle(path=str(path), batch_tokens=batch_tokens, **limits), device="cpu")
-
-
-def all_rows() -> list[Row]:
-    return [
-        Row(prompt, first, second)
-        for prompt, responses in zip(PROMPTS, RESPONSES, strict=True)
-        for first, second in itertools.permutations(responses, 2)
-    ]
 
 
 def matrices(logits_R: np.ndarray) -> np.ndarray:
@@ -103,7 +91,12 @@ def test_bt_mean_score_gives_the_columns_of_the_official_sppo_data(checkpoints: 
         assert supervision.target_rejected[n] == pytest.approx(np.mean(p[rejected]), abs=1e-5)  # chosen_probs_lose
 
 
-def test_a_bfloat16_backbone_keeps_its_head_in_float32(checkpoints: dict[str, Path]) -> None:
+def test_a_bfloat16_backbone_keeps_its_head_in_float32(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[PairRMModel] = []
+    compute_on_cpu = PairRMModel.compute_on_cpu
+    monkeypatch.setattr(PairRMModel, "compute_on_cpu", lambda self: models.append(self) or compute_on_cpu(self))
     settings = PairRMOracle(
         path=str(checkpoints["hf"]),
         precision="bfloat16",
@@ -111,8 +104,9 @@ def test_a_bfloat16_backbone_keeps_its_head_in_float32(checkpoints: dict[str, Pa
         candidate_max_tokens=CANDIDATE_MAX,
     )
     scorer = PairRM(settings, device="cpu")
-    backbone = {parameter.dtype for parameter in scorer._model.pretrained_model.parameters()}
-    head = {parameter.dtype for parameter in scorer._model.head_layer.parameters()}
+    (model,) = models
+    backbone = {parameter.dtype for parameter in model.pretrained_model.parameters()}
+    head = {parameter.dtype for parameter in model.head_layer.parameters()}
     assert (backbone, head) == ({torch.bfloat16}, {torch.float32})
     logits = scorer.compare(all_rows()).logits_R
     assert (logits != torch.from_numpy(logits).bfloat16().float().numpy()).mean() > 0.9, "rounded to bfloat16"
@@ -138,30 +132,52 @@ def test_equal_rows_are_computed_once(checkpoints: dict[str, Path]) -> None:
     assert done == sorted(done)
 
 
-def test_rows_and_texts_are_held_in_windows(checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[list[EncodedRow]]:
+    """What scorers read, a list a window."""
+    calls: list[list[EncodedRow]] = []
+    encode = RowEncoder.encode
+
+    def record(self: RowEncoder, rows: Sequence[Row]) -> list[EncodedRow]:
+        calls.append(list(encode(self, rows)))
+        return calls[-1]
+
+    monkeypatch.setattr(RowEncoder, "encode", record)
+    return calls
+
+
+def test_rows_and_texts_are_held_in_windows(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, encoded: list[list[EncodedRow]]
+) -> None:
     """So memory does not grow with the rows of a call; the numbers and the progress are those of one window."""
     rows = all_rows()
     scorer = oracle(checkpoints["hf"])
     whole, done = scorer.compare(rows), []
     monkeypatch.setattr(pairrm, "WINDOW_ROWS", 7)
     monkeypatch.setattr(pairrm_rows, "TEXTS_AT_ONCE", 3)
-    encoded, tokenized = [], []
-    encode, tokenize = scorer._encoder.encode, scorer._encoder._tokenizer
-    monkeypatch.setattr(scorer._encoder, "encode", lambda part: encoded.append(len(part)) or encode(part))
-    monkeypatch.setattr(
-        scorer._encoder, "_tokenizer", lambda texts, **named: tokenized.append(len(texts)) or tokenize(texts, **named)
-    )
+    tokenized: list[int] = []
+    tokenize = PreTrainedTokenizerBase.__call__
+
+    def record(self: PreTrainedTokenizerBase, texts: list[str], **named: Any) -> Any:
+        tokenized.append(len(texts))
+        return tokenize(self, texts, **named)
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", record)
+    encoded.clear()
     cut = scorer.compare(rows, done.append)
     np.testing.assert_allclose(cut.logits_R, whole.logits_R, atol=1e-6, rtol=0)
     np.testing.assert_array_equal(cut.truncated_R, whole.truncated_R)
     # A prompt's 20 rows stay in one window, and so its repeated rows are found.
-    assert (encoded, max(tokenized)) == ([len(set(rows[start : start + 20])) for start in range(0, 100, 20)], 3)
+    assert list(map(len, encoded)) == [len(set(rows[start : start + 20])) for start in range(0, 100, 20)]
+    assert max(tokenized) == 3
     assert cut.unique_rows == whole.unique_rows == len(set(rows))
     assert done == sorted(done)
     assert done[-1] == len(rows)
 
 
-def test_room_that_the_prompt_leaves_goes_to_the_responses(checkpoints: dict[str, Path]) -> None:
+def test_room_that_the_prompt_leaves_goes_to_the_responses(
+    checkpoints: dict[str, Path], encoded: list[list[EncodedRow]]
+) -> None:
     """A prompt of n tokens, marker counted, leaves each response 24 + (48 - n - 2) // 2 with its [CLS] and [SEP]."""
     scorer = oracle(checkpoints["hf"])
     word = "[MASK]"  # one token, whatever stands beside it
@@ -171,23 +187,27 @@ def test_room_that_the_prompt_leaves_goes_to_the_responses(checkpoints: dict[str
         room = CANDIDATE_MAX + (SOURCE_MAX - n - 2) // 2 - 2
         for response_words, cut in ((room - 1, False), (room, True)):
             response = word * response_words
-            (row,) = scorer._encoder.encode([Row(prompt, response, "ok")])
+            scorer.compare([Row(prompt, response, "ok")])
+            (row,) = encoded[-1]
             assert len(row.first) == room
             assert row.truncated is (cut or 1 + prompt_words > n)
 
 
-def test_a_checkpoint_is_read_with_the_limits_of_its_own_config(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_with_the_limits_of_its_own_config(
+    checkpoints: dict[str, Path], tmp_path: Path, encoded: list[list[EncodedRow]]
+) -> None:
     """llm-blender takes them from there; a setting goes before."""
 
     def limits(path: Path, **settings: int) -> tuple[int, int]:
-        encoder = PairRM(PairRMOracle(path=str(path), **settings), device="cpu")._encoder
-        return encoder._source_max, encoder._candidate_max
+        PairRM(PairRMOracle(path=str(path), **settings), device="cpu").compare([Row(*3 * ["long " * 1500])])
+        (row,) = encoded[-1]
+        return len(row.source) + 2, len(row.first) + 2  # with [CLS] and [SEP]
 
     assert limits(checkpoints["llm-blender"]) == (SOURCE_MAX, CANDIDATE_MAX)
     assert limits(checkpoints["llm-blender"], candidate_max_tokens=30) == (SOURCE_MAX, 30)
     assert limits(checkpoints["hf"]) == (1224, 412)
     path = copy(checkpoints, "hf", tmp_path / "oracle")
-    edit_config(path, source_maxlength="many")
+    edit(path / "config.json", source_maxlength="many")
     with pytest.raises(UserError, match=r"config\.json: source_maxlength='many' is no number of tokens"):
         oracle(path)
 
@@ -236,11 +256,6 @@ def copy(checkpoints: dict[str, Path], layout: str, to: Path) -> Path:
     return to
 
 
-def edit_config(path: Path, **changes: object) -> None:
-    config = json.loads((path / "config.json").read_text()) | changes
-    (path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
-
-
 @pytest.mark.parametrize(
     ("layout", "changes", "message"),
     [
@@ -259,7 +274,7 @@ def test_another_architecture_is_refused(
     checkpoints: dict[str, Path], tmp_path: Path, layout: str, changes: dict, message: str
 ) -> None:
     path = copy(checkpoints, layout, tmp_path / "oracle")
-    edit_config(path, **changes)
+    edit(path / "config.json", **changes)
     with pytest.raises(UserError, match=message):
         oracle(path)
 
@@ -289,13 +304,13 @@ def test_every_weight_has_its_place(checkpoints: dict[str, Path], tmp_path: Path
     path = copy(checkpoints, layout, tmp_path / "oracle")
     if layout != "hf":
         backbone = shutil.copytree(json.loads((path / "config.json").read_text())["model_name"], tmp_path / "small")
-        edit_config(path, model_name=str(backbone))
-        edit_config(backbone, num_hidden_layers=1)
+        edit(path / "config.json", model_name=str(backbone))
+        edit(backbone / "config.json", num_hidden_layers=1)
     else:
-        edit_config(path, num_hidden_layers=1)
+        edit(path / "config.json", num_hidden_layers=1)
     with pytest.raises(UserError, match=r"hold.* layer 1,|holds pretrained_model\.encoder\.layer\.1\."):
         oracle(path)
-    edit_config(path if layout == "hf" else backbone, num_hidden_layers=2)
+    edit((path if layout == "hf" else backbone) / "config.json", num_hidden_layers=2)
     change_weights(path, {"extra_head.weight": torch.zeros(2)})
     with pytest.raises(UserError, match=r"holds extra_head\.weight, of which .*config\.json knows nothing"):
         oracle(path)

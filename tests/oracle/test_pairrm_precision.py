@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from tests.oracle.pairrm_precision import BOUNDS, errors
-from tests.oracle.test_pairrm import all_rows
+from tests.oracle.rows import all_rows
 
 
 def test_the_error_of_a_logit_is_bounded_in_each_precision(checkpoints: dict[str, Path]) -> None:

@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("transformers")
 
 from nemo_sspo.tokens.check import main
+from tests.json_edit import edit
 from tests.rollout.tiny_policy import make_policy
-from tests.tokens.test_library import edit
 
 
 def test_a_class_that_reads_a_file_otherwise_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

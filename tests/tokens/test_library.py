@@ -1,7 +1,6 @@
 """A tokenizer gives the ids of its own file, whatever the library of the environment makes of it, or is refused."""
 
 import json
-import random
 import shutil
 from pathlib import Path
 
@@ -15,18 +14,9 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.tokens.library import load_tokenizer, require_same, token_ids_of
 from nemo_sspo.tokens.own_file import SentencePieceFile
 from nemo_sspo.tokens.probes import PROBES
+from tests.json_edit import edit
 from tests.tokens.spm import make_deberta, make_mistral
-
-
-def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def unicode_texts(count: int) -> list[str]:
-    """Texts of characters that normalizations replace, and of marks that combine with them."""
-    blocks = [(0x20, 0x7E)] * 5 + [(0xA0, 0x24F), (0x300, 0x36F), (0x2000, 0x214F), (0xFB00, 0xFDFF), (0xFF00, 0xFFEF)]
-    draw = random.Random(0)
-    return ["".join(chr(draw.randint(*draw.choice(blocks))) for _ in range(draw.randint(1, 20))) for _ in range(count)]
+from tests.tokens.texts import unicode_texts
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Tokenizers kept as vocab.txt, or as vocab.json and merges.txt, are held to the rules of their class, or refused."""
 
-import json
 import unicodedata
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from nemo_sspo.tokens import check
 from nemo_sspo.tokens.library import load_tokenizer, token_ids_of
 from nemo_sspo.tokens.probes import PROBES
 from nemo_sspo.tokens.vocabulary import read_vocabulary
+from tests.json_edit import edit
 from tests.tokens.plain import CASED, UNCASED, byte_level, wordpiece
-from tests.tokens.test_library import unicode_texts
+from tests.tokens.texts import unicode_texts
 
 
 def tokens_of(directory: Path, text: str) -> list[str]:
@@ -108,10 +108,6 @@ def test_a_library_that_reads_a_vocabulary_otherwise_is_corrected(tmp_path: Path
     assert "gives other tokens than" in capsys.readouterr().err
     assert token_ids_of(load_tokenizer(model, "oracle=here", framed=True), "Sorting Café") == right
     assert f"reads {model / 'vocab.txt'} otherwise than it is meant" in capsys.readouterr().out
-
-
-def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_rules_that_are_not_known_are_refused(tmp_path: Path) -> None:

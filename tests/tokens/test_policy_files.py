@@ -9,6 +9,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.tokens.policy_files import policy_problems, read_policy_tokens, stop_ids
+from tests.json_edit import edit
 from tests.tokens.spm import make_mistral
 
 SPECIAL = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"]
@@ -40,10 +41,6 @@ def policy(tmp_path: Path) -> Path:
 
 def write(path: Path, **content: object) -> None:
     path.write_text(json.dumps(content))
-
-
-def edit(path: Path, **changes: object) -> None:
-    write(path, **(json.loads(path.read_text()) | changes))
 
 
 def test_a_right_policy(policy: Path) -> None:

@@ -3,7 +3,8 @@
 from nemo_sspo.artifacts.sources.weight_headers import TensorHeader
 from nemo_sspo.launch.checks import environments as check_environments
 from nemo_sspo.launch.checks import oracle as check_oracle
-from tests.launch.ready_run import edit, found, only
+from tests.json_edit import edit
+from tests.launch.ready_run import found, only
 from tests.launch.tiny_models import ORACLE_TENSORS, write_reward_model, write_safetensors
 
 
