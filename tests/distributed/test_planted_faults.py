@@ -77,11 +77,11 @@ def loss_times_cp() -> AbstractContextManager:
 
 def gradient_of_the_forward_pass_as_it_is() -> AbstractContextManager:
     """The one-pass head forgets what the schedule multiplied the loss by."""
-    return mock.patch.object(one_pass_head, "_factor", return_value=torch.ones(()))
+    return mock.patch.object(one_pass_head, "gradient_factor", return_value=torch.ones(()))
 
 
 def cap_left_out_of_the_backward() -> AbstractContextManager:
-    return mock.patch.object(tile_torch, "_softcap_derivative", torch.ones_like)
+    return mock.patch.object(tile_torch, "softcap_derivative", torch.ones_like)
 
 
 def window_off_by_one() -> AbstractContextManager:

@@ -81,9 +81,9 @@ def _stored(model: Any) -> Keys:
     from megatron.core.dist_checkpointing.dict_utils import nested_values
     from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factories
 
-    from nemo_sspo.megatron.checkpoints.weights import KEY_PREFIX, _sharded_state
+    from nemo_sspo.megatron.checkpoints.weights import KEY_PREFIX, sharded_weights
 
-    state = _sharded_state(model)
+    state = sharded_weights(model)
     apply_factories(state)  # gate and up are cut apart
     keys: Keys = {}
     for part in nested_values(state):

@@ -56,7 +56,7 @@ def test_a_tensor_of_the_host_in_a_collective() -> None:
     def plant() -> None:
         from nemo_sspo.megatron.nemo import loss_reduction
 
-        loss_reduction._on_device = torch.tensor
+        loss_reduction.on_device = torch.tensor
 
     # The last stage sends its loss to rank 0, where both are in one pipeline.
     with pytest.raises(RehearsalError, match="No backend type associated with device type cpu"):

@@ -111,7 +111,7 @@ def damage(folder: Path, *, share: int = 0, shares: int = 1) -> str | None:
             return f"{folder / name}: is no file of this state"
         if (size := found[name].stat().st_size) != sizes[name]:
             return f"{folder / name}: {size} bytes in place of {sizes[name]}"
-    for name in _share(sizes, shares)[share]:
+    for name in even_shares(sizes, shares)[share]:
         try:
             differs = _sha256(folder / name) != files[name]["sha256"]
         except OSError as error:
@@ -125,7 +125,7 @@ def _index_text(files: dict[str, dict[str, Any]]) -> str:
     return json.dumps({"files": files, "sha256": digest_of(files)}, indent=1) + "\n"
 
 
-def _share(sizes: dict[str, int], shares: int) -> list[list[str]]:
+def even_shares(sizes: dict[str, int], shares: int) -> list[list[str]]:
     """Names in parts of about equal bytes: the largest first, each to the smallest part so far."""
     parts: list[list[str]] = [[] for _ in range(shares)]
     loads = [0] * shares

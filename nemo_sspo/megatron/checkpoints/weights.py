@@ -71,7 +71,7 @@ def forget_groups() -> None:
     forget_writers()
 
 
-def _sharded_state(module: MegatronModule) -> dict:
+def sharded_weights(module: MegatronModule) -> dict:
     state = module.sharded_state_dict(prefix=KEY_PREFIX, metadata=LAYOUT_METADATA)
     # Transformer Engine's extra state (FP8 scales) is not a weight: it is recreated, and other specs lack it.
     return {name: value for name, value in state.items() if not name.endswith("_extra_state")}
@@ -87,7 +87,7 @@ def save_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
     if dist.get_rank() == 0:
         target.mkdir(parents=True, exist_ok=True)
     dist.barrier()
-    state = {f"chunk_{index}": _sharded_state(module) for index, module in enumerate(modules)}
+    state = {f"chunk_{index}": sharded_weights(module) for index, module in enumerate(modules)}
     serve_writers()
     dist_checkpointing.save(state, str(target), content_metadata=LAYOUT_METADATA)
     if dist.get_rank() == 0:
@@ -141,7 +141,7 @@ def load_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
     source = directory / WEIGHTS
     if not dist_checkpointing.check_is_distributed_checkpoint(str(source)):
         raise UserError(f"{directory}: not a checkpoint of this project (no {WEIGHTS}/metadata.json)")
-    state = {f"chunk_{index}": _sharded_state(module) for index, module in enumerate(modules)}
+    state = {f"chunk_{index}": sharded_weights(module) for index, module in enumerate(modules)}
     _require_every_tensor(state, source)
     loaded = dist_checkpointing.load(state, str(source), strict=StrictHandling.ASSUME_OK_UNEXPECTED)
     for index, module in enumerate(modules):

@@ -80,7 +80,7 @@ def one_pass_logps(
         response_N=tokens.response_N,
         rows=tokens.rows,
         counts=counts_R.tolist(),
-        groups=_groups(_most_over(cp_group, counts_R), chunk_tokens),
+        groups=tile_groups(_most_over(cp_group, counts_R), chunk_tokens),
         chunk_tokens=chunk_tokens,
         softcap=softcap,
         tp_group=tp_group,
@@ -97,7 +97,7 @@ def _most_over(group: ProcessGroup | None, counts_R: Tensor) -> list[int]:
     return most_R.tolist()
 
 
-def _groups(counts: Sequence[int], budget: int) -> list[range]:
+def tile_groups(counts: Sequence[int], budget: int) -> list[range]:
     """Consecutive responses that fit into one tile together; a response above the budget is a group of its own."""
     groups: list[range] = []
     filled = budget + 1
@@ -172,7 +172,7 @@ class _OnePass(torch.autograd.Function):
         if ctx.gradients is None:
             raise RuntimeError("the one-pass head's gradient is used up by the first backward pass")
         (grad_NH, grad_VH), ctx.gradients = ctx.gradients, None
-        factor = _factor(grad_R, ctx.dloss_dlogp_R)
+        factor = gradient_factor(grad_R, ctx.dloss_dlogp_R)
         return grad_NH.mul_(factor.to(grad_NH.dtype)), _handed_over(grad_VH, ctx.weight, factor), None, None
 
 
@@ -225,7 +225,7 @@ class _Gradients:
             add_weight_gradient(self.weight_VH, tile_CV, self._inputs_NH[chunk])
 
 
-def _factor(grad_R: Tensor, dloss_dlogp_R: Tensor) -> Tensor:
+def gradient_factor(grad_R: Tensor, dloss_dlogp_R: Tensor) -> Tensor:
     """The factor between the gradient and `dloss_dlogp`; checked."""
     leading = dloss_dlogp_R.abs().argmax(dim=0, keepdim=True)
     # Gathered: to index by a number of the GPU, the host would wait for it.

@@ -36,7 +36,7 @@ def to_gradient_(
         derivative_PV: Tensor | None = None
         if softcap is not None:
             tanh_PV = y_PV.div_(softcap).tanh_()
-            derivative_PV = _softcap_derivative(tanh_PV)
+            derivative_PV = softcap_derivative(tanh_PV)
             y_PV.mul_(softcap)
         dloss_dlogp_P = dloss_dlogp_C[rows]
         grad_PV = y_PV.sub_(of_all.maximum_C[rows, None]).exp_().mul_((-dloss_dlogp_P / of_all.total_C[rows])[:, None])
@@ -58,7 +58,7 @@ def _parts_in_fp32(logits_CV: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield rows, part_PV[: rows.stop - first].copy_(logits_CV[rows])
 
 
-def _softcap_derivative(tanh_PV: Tensor) -> Tensor:
+def softcap_derivative(tanh_PV: Tensor) -> Tensor:
     """d c tanh(x / c) / dx."""
     return tanh_PV.square().neg_().add_(1.0)
 

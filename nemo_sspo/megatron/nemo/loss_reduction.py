@@ -97,7 +97,7 @@ class PreferenceLossReduction(_HeadReduction):
     @override
     def reduce(self, losses_reduced_per_micro_batch: Sequence[PairMetrics]) -> dict[str, Any]:
         metrics = sum_metrics(losses_reduced_per_micro_batch, parallel_state.get_data_parallel_group())
-        return {"loss": _on_device(metrics["loss"]), "metrics": metrics}
+        return {"loss": on_device(metrics["loss"]), "metrics": metrics}
 
 
 class LogpReduction(_HeadReduction):
@@ -111,9 +111,9 @@ class LogpReduction(_HeadReduction):
 
     @override
     def reduce(self, losses_reduced_per_micro_batch: Sequence[tuple[tuple[int, ...], Tensor]]) -> dict[str, Any]:
-        return {"loss": _on_device(0.0), "logps": list(losses_reduced_per_micro_batch)}
+        return {"loss": on_device(0.0), "logps": list(losses_reduced_per_micro_batch)}
 
 
-def _on_device(loss: float) -> Tensor:
+def on_device(loss: float) -> Tensor:
     """The last pipeline stage sends it to the first one, and NCCL has no way to send what is on the host."""
     return torch.tensor(loss, device=torch.cuda.current_device())

@@ -28,7 +28,7 @@ from nemo_sspo.megatron.nemo.model_config import training_config
 from nemo_sspo.megatron.nemo.recipe import trainer
 
 
-class _Collect(pl.Callback):
+class LogpsTable(pl.Callback):
     """Gathers the log-probs that the last stage's ranks computed into one table on every rank."""
 
     def __init__(self, pairs: int, steps: int, progress: Progress) -> None:
@@ -78,7 +78,7 @@ def reference_rank(job: ReferenceJob) -> Tensor:
             # Without a gradient every loss is separable: the tiles are those of a training with such a loss.
             choose_head(train, separable=True),
         )
-        collect = _Collect(len(job.pairs), len(batches), job.progress)
+        collect = LogpsTable(len(job.pairs), len(batches), job.progress)
         test = trainer(job.parallel, job.precision, max_steps=None, callbacks=[collect])
         test.test(model, datamodule=PairDataModule(plan), verbose=False)
         logps_N2 = collect.gather()

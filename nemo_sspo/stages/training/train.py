@@ -58,7 +58,7 @@ def run(context: StageContext) -> None:
     if is_leader():
         note_changes(context, job.scratch)
     metrics = on_every_rank(
-        lambda: _train(trainer, job, checks=_starts_from_its_reference(context)), job.parallel.world_size
+        lambda: train_on_rank(trainer, job, checks=_starts_from_its_reference(context)), job.parallel.world_size
     )
     # The weights are on disk: after a stop signal from here on, the step still publishes in the remaining time.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -78,7 +78,7 @@ def run(context: StageContext) -> None:
     output.timings |= _timings(read_log(job.timings_file))
 
 
-def _train(trainer: Binding, job: TrainingJob, *, checks: bool) -> list[dict[str, Any]]:
+def train_on_rank(trainer: Binding, job: TrainingJob, *, checks: bool) -> list[dict[str, Any]]:
     """On each rank; before the first step a sample of the pairs' reference is computed again, if `checks`."""
     if checks and not states(job.scratch):
         policy = (job.weights, job.hf_dir, job.train, job.parallel, job.precision)
@@ -114,7 +114,7 @@ def _job(context: StageContext) -> TrainingJob:
         parallel=experiment.parallel,
         precision=experiment.precision,
         objective=objective_of(experiment),
-        repulsion_weight=_repulsion_weight(experiment.repulsion),
+        repulsion_weight=repulsion_weight_of(experiment.repulsion),
         seed=context.seed,
         progress=context.progress,
         candidates=experiment.selection.candidates,
@@ -178,7 +178,7 @@ def _times(loss: Callable[[PairBatch], Tensor], factor: float, pairs: PairBatch)
     return factor * loss(pairs)
 
 
-def _repulsion_weight(repulsion: Repulsion) -> Callable[[int, int], float]:
+def repulsion_weight_of(repulsion: Repulsion) -> Callable[[int, int], float]:
     return partial(repulsion_weight, weight=repulsion.weight, schedule=repulsion.schedule)
 
 

@@ -99,7 +99,7 @@ def test_everything_is_on_disk_before_the_index_names_it(tmp_path: Path, monkeyp
 
 def test_shares_are_even_in_bytes() -> None:
     sizes = {f"{number}": 10 + number for number in range(64)}
-    parts = state_files._share(sizes, 8)
+    parts = state_files.even_shares(sizes, 8)
     assert sorted(name for part in parts for name in part) == sorted(sizes)
     loads = [sum(sizes[name] for name in part) for part in parts]
     assert max(loads) - min(loads) <= 10

@@ -244,7 +244,7 @@ def test_a_tensor_parallel_rank_that_holds_padding_only() -> None:
 
 @given(counts=st.lists(st.integers(0, 12), min_size=1, max_size=12), budget=st.integers(1, 12))
 def test_groups_are_consecutive_whole_and_fit(counts: list[int], budget: int) -> None:
-    groups = one_pass_head._groups(counts, budget)
+    groups = one_pass_head.tile_groups(counts, budget)
     assert [response for group in groups for response in group] == list(range(len(counts)))
     for group in groups:
         assert len(group) == 1 or sum(counts[response] for response in group) <= budget

@@ -22,7 +22,7 @@ from nemo_sspo.megatron.nemo.lora import Adapters
 from nemo_sspo.megatron.nemo.model import SSPOModel
 from nemo_sspo.megatron.nemo.model_config import training_config
 from nemo_sspo.megatron.nemo.recipe import trainer
-from nemo_sspo.megatron.nemo.reference import _Collect
+from nemo_sspo.megatron.nemo.reference import LogpsTable
 from tests.megatron.nemo.worlds import VOCAB
 
 RANK = 4
@@ -53,7 +53,7 @@ def adapted_logps(pairs: PairTable, imported: Path, parallel: Parallel, output: 
     with nemo_cpu_runtime():
         config = training_config(imported / "hf", parallel, Fp32Precision(), settings)
         model = SSPOModel(config, imported / "nemo", VOCAB, 64, adapters=Adapters(RANK, alpha=10.0, seed=1))
-        collect = _Collect(len(pairs), len(batches), Progress(None))
+        collect = LogpsTable(len(pairs), len(batches), Progress(None))
         test = trainer(parallel, Fp32Precision(), max_steps=None, callbacks=[_LargeAdapters(output), collect])
         plan = MicrobatchPlan(pairs, batches, settings, parallel)
         test.test(model, datamodule=PairDataModule(plan), verbose=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,8 +119,12 @@ def test_training_after_the_check_is_the_training_without_it(
     """On the same ranks, one after the other; a training that goes on from a state is not checked again."""
     parallel = Parallel(tensor=2)
     with_check = job(supervised, imported, tmp_path / "checked", parallel, checkpoint_every_steps=4)
-    found = run_forked(lambda: train_stage._train(BINDING, with_check, checks=True), 2, timeout=SECONDS)[0]
+
+    def attempt() -> list[dict[str, Any]]:
+        return run_forked(lambda: train_stage.train_on_rank(BINDING, with_check, checks=True), 2, timeout=SECONDS)[0]
+
+    found = attempt()
     assert found == train(job(supervised, imported, tmp_path / "plain", parallel))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_stage, "refuse_other_reference", lambda *_: pytest.fail("checked again"))
-        assert run_forked(lambda: train_stage._train(BINDING, with_check, checks=True), 2, timeout=SECONDS)[0] == found
+        assert attempt() == found

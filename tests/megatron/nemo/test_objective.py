@@ -23,7 +23,7 @@ from nemo_sspo.config.variants import (
     SppoSingleLoss,
 )
 from nemo_sspo.objective.pair_batch import PairTargets
-from nemo_sspo.stages.training.train import _repulsion_weight, objective_of
+from nemo_sspo.stages.training.train import objective_of, repulsion_weight_of
 from tests.pair_batches import of_log_ratios
 from tests.stages import runs
 
@@ -72,5 +72,5 @@ def test_a_repulsion_gets_its_own_parameter(tmp_path: Path) -> None:
 
 
 def test_lambda_falls_from_its_weight_over_the_steps() -> None:
-    weight = _repulsion_weight(EuclideanRepulsion(weight=3.0, schedule="linear"))
+    weight = repulsion_weight_of(EuclideanRepulsion(weight=3.0, schedule="linear"))
     assert [weight(step, 4) for step in (0, 1, 2)] == [3.0, 2.25, 1.5]
