@@ -19,7 +19,7 @@ from benchmarks.pairrm_scorers import Cost, Prompt, llm_blenders, ours, row_leng
 from benchmarks.random_pairrm import POOL, SIZES, folder_for_checkpoints, make_checkpoint, train_tokenizer
 from benchmarks.resident import in_fresh_process, measured
 from benchmarks.table import Benchmark, Cell, Goal
-from nemo_sspo.config.variants import PairRMOracle
+from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.oracle.pairrm import PairRM
 
 WANTED = 5.0

@@ -15,7 +15,7 @@ pytest.importorskip("nemo.package_info")
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from nemo_sspo.config.variants import SentenceEncoder
+from nemo_sspo.config.encoders import SentenceEncoder
 from scripts.install_lines import readme_lines
 from scripts.pins import ENVIRONMENTS, PYTHONS, Environment, pins
 

@@ -20,7 +20,7 @@ from benchmarks.gpu.place import Place, parser, place_of
 from benchmarks.pairrm_scorers import Prompt, in_rows, rows_of
 from benchmarks.random_pairrm import SIZES, folder_for_checkpoints, make_checkpoint, train_tokenizer
 from benchmarks.table import Benchmark, Cell, Goal
-from nemo_sspo.config.variants import PairRMOracle
+from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.oracle.blender import blender_logits, load_blender
 from nemo_sspo.oracle.pairrm import PairRM
 

@@ -24,8 +24,8 @@ from benchmarks import measure
 from benchmarks.gpu.place import Place, one_rank, place_of
 from benchmarks.gpu.world import World, objective, parser, random_pairs, write_policy
 from benchmarks.table import Benchmark, Cell, Goal
+from nemo_sspo.config.precisions import Bf16Precision, Fp8Precision, Fp32Precision, Precision
 from nemo_sspo.config.stages import Parallel
-from nemo_sspo.config.variants import Bf16Precision, Fp8Precision, Fp32Precision, Precision
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.microbatch import Microbatch, RowShape, packed_microbatch
 from nemo_sspo.megatron.checkpoints.weights import forget_groups, load_weights

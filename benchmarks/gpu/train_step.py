@@ -23,8 +23,8 @@ from benchmarks.gpu.place import Place, place_of
 from benchmarks.gpu.world import World, objective, parser, random_pairs, write_policy
 from benchmarks.table import Benchmark, Cell, Goal
 from nemo_sspo.artifacts.progress import Progress
+from nemo_sspo.config.precisions import Bf16Precision, Fp8Precision, Precision
 from nemo_sspo.config.stages import Parallel
-from nemo_sspo.config.variants import Bf16Precision, Fp8Precision, Precision
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.nemo.training import train_rank

@@ -11,7 +11,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from nemo_sspo.config.variants import CustomFunction, CustomLoss, FunctionVariant
+from nemo_sspo.config.functions import CustomFunction, FunctionVariant
+from nemo_sspo.config.losses import CustomLoss
 from nemo_sspo.errors import UserError
 
 

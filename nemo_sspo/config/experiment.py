@@ -9,9 +9,15 @@ from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validat
 from nemo_sspo.config.base import Frozen
 from nemo_sspo.config.cluster import Cluster
 from nemo_sspo.config.earlier import tree_of_today
+from nemo_sspo.config.encoders import Encoder
+from nemo_sspo.config.engines import Engine
+from nemo_sspo.config.gates import Gate
+from nemo_sspo.config.losses import Loss
+from nemo_sspo.config.oracles import Oracle
+from nemo_sspo.config.precisions import Precision
+from nemo_sspo.config.repulsions import EuclideanRepulsion, Repulsion
 from nemo_sspo.config.roles import Knob, SourcePath
 from nemo_sspo.config.stages import Data, Evaluation, Judging, Pairs, Parallel, Rollout, Selection, Train
-from nemo_sspo.config.variants import Encoder, Engine, EuclideanRepulsion, Gate, Loss, Oracle, Precision, Repulsion
 
 
 class Experiment(Frozen):

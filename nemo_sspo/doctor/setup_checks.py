@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nemo_sspo.config.variants import Precision
+from nemo_sspo.config.precisions import Precision
 from nemo_sspo.doctor.check import Check, not_run
 from nemo_sspo.doctor.environments import NAMES, Facts
 

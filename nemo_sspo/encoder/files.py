@@ -12,7 +12,7 @@ from nemo_sspo.artifacts.sources.weight_headers import (
     unmerged_adapter,
     weight_problems,
 )
-from nemo_sspo.config.variants import SentenceEncoder
+from nemo_sspo.config.encoders import SentenceEncoder
 
 _MODEL_TYPE = "SentenceTransformer"
 _OWN_CODE = "sentence_transformers."

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from nemo_sspo.config.variants import Encoder
+from nemo_sspo.config.encoders import Encoder
 from nemo_sspo.encoder.protocol import SentenceEncoder
 
 ENCODERS = {"sentence": "nemo_sspo.encoder.sentence:Sentence"}

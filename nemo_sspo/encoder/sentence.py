@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from nemo_sspo.artifacts.sources.models import CODE, MODEL_FILES, local_model
-from nemo_sspo.config.variants import SentenceEncoder as SentenceSettings
+from nemo_sspo.config.encoders import SentenceEncoder as SentenceSettings
 from nemo_sspo.encoder.files import encoder_problems
 from nemo_sspo.encoder.protocol import Embeddings
 from nemo_sspo.encoder.tokenizers import hold_tokenizers

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from nemo_sspo.artifacts.manifest import digest_of
 from nemo_sspo.artifacts.progress import Progress
+from nemo_sspo.config.precisions import Precision
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import Precision
 from nemo_sspo.megatron.batches.batch_plan import GlobalBatch, candidate_steps, shuffled
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.checkpoints.states import notes_file

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nemo_sspo.config.binding import import_function
-from nemo_sspo.config.variants import FunctionOracle
+from nemo_sspo.config.oracles import FunctionOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.deduplicated import Deduplicated
 from nemo_sspo.oracle.protocol import OnProgress, OracleResources, Preferences, Row, silent

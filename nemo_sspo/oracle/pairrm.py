@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nemo_sspo.artifacts.sources.models import SIDE_FILES, local_model
-from nemo_sspo.config.variants import PairRMOracle
+from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.batching import pack, token_budget, torch_dtype, windows
 from nemo_sspo.oracle.deberta_attention import WantedStates

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from nemo_sspo.config.variants import Oracle
+from nemo_sspo.config.oracles import Oracle
 from nemo_sspo.oracle.protocol import OracleResources, PreferenceOracle
 
 ORACLES = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from nemo_sspo.config.benchmarks import LM_EVAL_TASKS, LmEvalTask
-from nemo_sspo.config.variants import VllmEngine
+from nemo_sspo.config.engines import VllmEngine
 from nemo_sspo.errors import UserError
 
 

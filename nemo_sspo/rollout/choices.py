@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_sspo.config.variants import VllmEngine as VllmSettings
+from nemo_sspo.config.engines import VllmEngine as VllmSettings
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.protocol import OnProgress
 from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, prompt_token_ids

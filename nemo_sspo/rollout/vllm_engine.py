@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_sspo.artifacts.sources.models import local_model
-from nemo_sspo.config.variants import VllmEngine as VllmSettings
+from nemo_sspo.config.engines import VllmEngine as VllmSettings
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.policy_link import constant_name
 from nemo_sspo.rollout.protocol import Completion, OnProgress, Sampling

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from nemo_sspo.config.binding import bind, module_file
-from nemo_sspo.config.variants import CustomGate, LossVariant, PowerGate, SppoLoss
+from nemo_sspo.config.gates import CustomGate, PowerGate
+from nemo_sspo.config.losses import LossVariant, SppoLoss
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective import gates
 from nemo_sspo.objective.gates import GATE_WEIGHTS

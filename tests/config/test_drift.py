@@ -6,8 +6,14 @@ from typing import get_args
 
 import pytest
 
-from nemo_sspo.config import variants
+from nemo_sspo.config.encoders import Encoder
+from nemo_sspo.config.engines import Engine
+from nemo_sspo.config.gates import GATES, Gate
 from nemo_sspo.config.load import choices, config_root
+from nemo_sspo.config.losses import Loss
+from nemo_sspo.config.oracles import Oracle
+from nemo_sspo.config.precisions import Precision
+from nemo_sspo.config.repulsions import Repulsion
 
 pytest.importorskip("torch")
 
@@ -26,9 +32,9 @@ def kinds(union) -> set[str]:
 @pytest.mark.parametrize(
     ("registry", "union", "group"),
     [
-        (LOSSES, variants.Loss, "loss"),
-        (GATE_WEIGHTS, variants.Gate, "gate"),
-        (REPULSIONS, variants.Repulsion, "repulsion"),
+        (LOSSES, Loss, "loss"),
+        (GATE_WEIGHTS, Gate, "gate"),
+        (REPULSIONS, Repulsion, "repulsion"),
     ],
 )
 def test_kinds_with_an_import_path(registry, union, group):
@@ -36,18 +42,18 @@ def test_kinds_with_an_import_path(registry, union, group):
 
 
 def test_precisions():
-    assert kinds(variants.Precision) == set(choices("precision"))
+    assert kinds(Precision) == set(choices("precision"))
 
 
 def test_oracles_and_encoders_and_engines():
-    assert set(ORACLES) == kinds(variants.Oracle) == set(choices("oracle"))
-    assert set(ENCODERS) == kinds(variants.Encoder)
-    assert kinds(variants.Engine) == set(choices("engine"))
+    assert set(ORACLES) == kinds(Oracle) == set(choices("oracle"))
+    assert set(ENCODERS) == kinds(Encoder)
+    assert kinds(Engine) == set(choices("engine"))
 
 
 def test_parameters_of_a_kind_are_those_of_its_function():
     """A variant can only be bound when its settings are its function's keyword arguments."""
-    for registry, union in ((LOSSES, variants.Loss), (GATE_WEIGHTS, variants.Gate), (REPULSIONS, variants.Repulsion)):
+    for registry, union in ((LOSSES, Loss), (GATE_WEIGHTS, Gate), (REPULSIONS, Repulsion)):
         for member in get_args(get_args(union)[0]):
             kind = member.model_fields["kind"].default
             if kind == "custom":
@@ -60,8 +66,8 @@ def test_parameters_of_a_kind_are_those_of_its_function():
 
 
 def test_every_gate_of_ours_is_diagnosed_at_its_defaults():
-    assert {gate.kind for gate in variants.GATES} == set(GATE_WEIGHTS)
-    assert variants.GATES[0].kind == "none"  # the others are compared with it
+    assert {gate.kind for gate in GATES} == set(GATE_WEIGHTS)
+    assert GATES[0].kind == "none"  # the others are compared with it
 
 
 def test_every_choice_begins_with_a_line_that_says_what_it_is():

@@ -4,9 +4,11 @@ from typing import get_args
 
 import pytest
 
+from nemo_sspo.config.gates import Gate
 from nemo_sspo.config.load import load_experiment
+from nemo_sspo.config.losses import Loss
+from nemo_sspo.config.oracles import Oracle
 from nemo_sspo.config.roles import ImportPath, Knob, Role, SourcePath, WithoutEffect, roles
-from nemo_sspo.config.variants import Gate, Loss, Oracle
 
 KNOBS = {
     *(f"train.{name}" for name in ("micro_batch_size", "packing", "pack_tokens", "share_prompt", "recompute")),

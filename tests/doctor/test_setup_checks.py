@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nemo_sspo.config.variants import Bf16Precision, Fp8Precision, Fp32Precision
+from nemo_sspo.config.precisions import Bf16Precision, Fp8Precision, Fp32Precision
 from nemo_sspo.doctor.setup_checks import remarks, setup_checks
 
 H100 = {"name": "NVIDIA H100 80GB HBM3", "capability": [9, 0], "memory_gib": 79.1}

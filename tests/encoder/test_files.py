@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_sspo.config.variants import SentenceEncoder
+from nemo_sspo.config.encoders import SentenceEncoder
 from nemo_sspo.encoder.files import encoder_problems, route
 from nemo_sspo.errors import UserError
 from tests.launch.tiny_models import write_safetensors

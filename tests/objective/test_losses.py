@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from nemo_sspo.config.binding import bind
-from nemo_sspo.config.variants import CustomLoss
+from nemo_sspo.config.losses import CustomLoss
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.losses import (
     LOSSES,

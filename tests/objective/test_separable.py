@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nemo_sspo.config.binding import bind
-from nemo_sspo.config.variants import Loss as LossSettings
+from nemo_sspo.config.losses import Loss as LossSettings
 from nemo_sspo.objective.losses import LOSSES
 from nemo_sspo.objective.pair_batch import PairBatch, PairTargets
 from nemo_sspo.objective.separable import dloss_dlogp

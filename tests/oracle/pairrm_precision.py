@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nemo_sspo.config.variants import PairRMOracle
+from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.oracle.pairrm import PairRM, PairRMModel
 from nemo_sspo.oracle.protocol import Row
 from tests.oracle.tiny_pairrm import CANDIDATE_MAX, SOURCE_MAX

@@ -93,7 +93,7 @@ def llm_judge(root: Path, request: pytest.FixtureRequest) -> Case:
 
 def policy_judge(root: Path, request: pytest.FixtureRequest) -> Case:
     pytest.importorskip("vllm")
-    from nemo_sspo.config.variants import VllmEngine
+    from nemo_sspo.config.engines import VllmEngine
     from nemo_sspo.rollout.choices import PolicyChoices
     from tests.rollout.tiny_policy import make_policy
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
-from nemo_sspo.config.variants import PairRMOracle
+from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.targets import build_targets
 from nemo_sspo.oracle import pairrm, pairrm_rows

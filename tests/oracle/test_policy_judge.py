@@ -11,8 +11,8 @@ pytest.importorskip("vllm")
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from nemo_sspo.config.engines import VllmEngine
 from nemo_sspo.config.oracles import PolicyJudgeOracle
-from nemo_sspo.config.variants import VllmEngine
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.policy_judge import PolicyJudge
 from nemo_sspo.oracle.protocol import OracleResources, Row

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from nemo_sspo.config.benchmarks import LM_EVAL_TASKS, SAMPLING, AnsweredBenchmark, LmEvalTask
-from nemo_sspo.config.variants import VllmEngine
+from nemo_sspo.config.engines import VllmEngine
 from nemo_sspo.errors import UserError
 from nemo_sspo.public_benchmarks.arena_hard import markdown_metadata
 from nemo_sspo.public_benchmarks.files import as_data

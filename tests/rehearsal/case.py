@@ -15,8 +15,9 @@ import pyarrow as pa
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.tables import PAIRS, REFERENCE
 from nemo_sspo.config.binding import bind
+from nemo_sspo.config.losses import DpoLoss, SppoLoss
+from nemo_sspo.config.precisions import Bf16Precision, Precision
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import Bf16Precision, DpoLoss, Precision, SppoLoss
 
 STEPS = 2
 """Adam's state exists from the second step on."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nemo_sspo.config.precisions import Bf16Precision, Fp8Precision, Precision
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import Bf16Precision, Fp8Precision, Precision
 from tests.rehearsal.case import Case, Pairs, case_of
 from tests.rehearsal.covering import Row, covering_rows, every_row
 

@@ -7,7 +7,9 @@ import pytest
 
 from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.config.variants import EuclideanRepulsion, PairRMOracle, PowerGate
+from nemo_sspo.config.gates import PowerGate
+from nemo_sspo.config.oracles import PairRMOracle
+from nemo_sspo.config.repulsions import EuclideanRepulsion
 from nemo_sspo.errors import UserError
 from nemo_sspo.report.compare_page import compare_page
 from nemo_sspo.report.facts.budget import Budget

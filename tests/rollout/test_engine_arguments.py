@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nemo_sspo.config.variants import VllmEngine as VllmSettings
+from nemo_sspo.config.engines import VllmEngine as VllmSettings
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout import vllm_engine
 from nemo_sspo.rollout.vllm_engine import VllmEngine, engine_arguments, variables

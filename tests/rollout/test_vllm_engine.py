@@ -11,7 +11,7 @@ pytest.importorskip("vllm")
 import torch
 from transformers import AutoModelForCausalLM
 
-from nemo_sspo.config.variants import VllmEngine as VllmSettings
+from nemo_sspo.config.engines import VllmEngine as VllmSettings
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.protocol import Completion, Sampling
 from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, response_text

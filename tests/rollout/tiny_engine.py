@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nemo_sspo.config.variants import VllmEngine as VllmSettings
+from nemo_sspo.config.engines import VllmEngine as VllmSettings
 from nemo_sspo.rollout.protocol import Sampling
 from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, stop_token_ids
 from nemo_sspo.rollout.vllm_engine import VllmEngine

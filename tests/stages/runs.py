@@ -13,8 +13,13 @@ from nemo_sspo.artifacts.store import Artifact, is_published, open_artifact, pub
 from nemo_sspo.artifacts.tables import EMBEDDING_INDEX, ROLLOUTS, SCORES
 from nemo_sspo.artifacts.vectors import write_vectors
 from nemo_sspo.config.cluster import Environment, LocalCluster
+from nemo_sspo.config.encoders import SentenceEncoder
+from nemo_sspo.config.engines import VllmEngine
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.variants import Fp32Precision, LinearGate, PairRMOracle, SentenceEncoder, SppoLoss, VllmEngine
+from nemo_sspo.config.gates import LinearGate
+from nemo_sspo.config.losses import SppoLoss
+from nemo_sspo.config.oracles import PairRMOracle
+from nemo_sspo.config.precisions import Fp32Precision
 from nemo_sspo.stages import __main__ as step_runner
 from nemo_sspo.stages.runner.registry import STAGES, stage_inputs, stage_settings
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.functions import CustomFunction
 from nemo_sspo.config.oracles import FunctionOracle
-from nemo_sspo.config.variants import CustomFunction
 
 
 def check_functions(experiment: Experiment) -> Iterator[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nemo_sspo.config.precisions import Precision
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import Precision
 from nemo_sspo.megatron.models.family import HFConfig
 
 VOCAB_MULTIPLE = 128

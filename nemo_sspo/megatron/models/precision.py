@@ -6,7 +6,7 @@ import importlib.util
 
 import torch
 
-from nemo_sspo.config.variants import Fp8Precision, Precision
+from nemo_sspo.config.precisions import Fp8Precision, Precision
 from nemo_sspo.errors import UserError
 
 _HOPPER = (9, 0)

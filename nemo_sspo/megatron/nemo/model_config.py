@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from nemo.collections.llm.gpt.model.base import GPTConfig
 
+from nemo_sspo.config.precisions import Precision
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import Precision
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.layers.spec import layer_spec, local_layer_spec, takes_transformer_engine
 from nemo_sspo.megatron.models.families import read_hf_config

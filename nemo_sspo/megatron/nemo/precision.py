@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from nemo.lightning.pytorch.plugins import MegatronMixedPrecision
 
-from nemo_sspo.config.variants import Bf16Precision, Fp8Precision, Fp32Precision, Precision
+from nemo_sspo.config.precisions import Bf16Precision, Fp8Precision, Fp32Precision, Precision
 
 
 def precision_plugin(precision: Precision) -> MegatronMixedPrecision:

@@ -13,8 +13,8 @@ from nemo import lightning as nl
 from nemo.lightning.pytorch.optim import MegatronOptimizerModule
 from nemo.utils import logging as nemo_logging
 
+from nemo_sspo.config.precisions import Precision
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import Precision
 from nemo_sspo.megatron.checkpoints.states import saves_in_background
 from nemo_sspo.megatron.models.precision import params_dtype
 from nemo_sspo.megatron.nemo.cpu import CpuMegatronStrategy

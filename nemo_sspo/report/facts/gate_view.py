@@ -13,7 +13,7 @@ from nemo_sspo.artifacts.diagnostics import Diagnostics, GateTable, read_diagnos
 from nemo_sspo.artifacts.layout import DIAGNOSTICS
 from nemo_sspo.artifacts.tables import COMPARISONS, PAIRS
 from nemo_sspo.config.binding import bind
-from nemo_sspo.config.variants import GATES
+from nemo_sspo.config.gates import GATES
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.gates import GATE_WEIGHTS
 from nemo_sspo.report.facts.record import RunRecord

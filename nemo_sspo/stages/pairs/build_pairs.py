@@ -17,8 +17,8 @@ from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.artifacts.tables import DROPPED, PAIRS
 from nemo_sspo.config.binding import bind
+from nemo_sspo.config.gates import Gate
 from nemo_sspo.config.stages import Pairs
-from nemo_sspo.config.variants import Gate
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.gates import GATE_WEIGHTS
 from nemo_sspo.objective.targets import PairSupervision, build_targets

@@ -25,7 +25,7 @@ from nemo_sspo.artifacts.diagnostics import (
 from nemo_sspo.artifacts.layout import DIAGNOSTICS
 from nemo_sspo.artifacts.tables import COMPARISONS, LABELLED, PAIRS
 from nemo_sspo.config.binding import bind
-from nemo_sspo.config.variants import GATES, Gate
+from nemo_sspo.config.gates import GATES, Gate
 from nemo_sspo.objective.diversity import effective_rank, singular_values_of_gram
 from nemo_sspo.objective.gates import GATE_WEIGHTS
 from nemo_sspo.objective.oracle_bias import Intransitivity, LengthBias, OrderBias

@@ -18,7 +18,7 @@ from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.store import link_tree
 from nemo_sspo.config.binding import bind
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.variants import Repulsion
+from nemo_sspo.config.repulsions import Repulsion
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.batch_plan import candidate_problems
 from nemo_sspo.megatron.batches.fit import require_fit

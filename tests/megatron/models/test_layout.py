@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from nemo_sspo.config.precisions import Bf16Precision, Fp8Precision
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import Bf16Precision, Fp8Precision
 from nemo_sspo.megatron.models.family import HFConfig
 from nemo_sspo.megatron.models.layout import layout_problems, padded_vocab_size, setting_problems
 

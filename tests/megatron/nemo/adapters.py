@@ -9,8 +9,8 @@ import lightning.pytorch as pl
 import torch
 
 from nemo_sspo.artifacts.progress import Progress
+from nemo_sspo.config.precisions import Fp32Precision
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import Fp32Precision
 from nemo_sspo.megatron.batches.batch_plan import by_length
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.batches.pairs import PairTable

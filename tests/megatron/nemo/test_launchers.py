@@ -11,8 +11,8 @@ pytest.importorskip("nemo.collections.llm")
 import pyarrow as pa
 import torch
 
+from nemo_sspo.config.precisions import Fp32Precision
 from nemo_sspo.config.stages import Parallel
-from nemo_sspo.config.variants import Fp32Precision
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.nemo.recipe import trainer

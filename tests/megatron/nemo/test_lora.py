@@ -12,8 +12,8 @@ import pyarrow as pa
 import torch
 from megatron.core import dist_checkpointing
 
+from nemo_sspo.config.precisions import Fp32Precision
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import Fp32Precision
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.binding import LiveTraining, Observer

@@ -11,17 +11,8 @@ pytest.importorskip("nemo.collections.llm")
 
 import torch
 
-from nemo_sspo.config.variants import (
-    CustomRepulsion,
-    DpoLoss,
-    EuclideanRepulsion,
-    HingeRepulsion,
-    KernelRepulsion,
-    Loss,
-    SppoHardLoss,
-    SppoLoss,
-    SppoSingleLoss,
-)
+from nemo_sspo.config.losses import DpoLoss, Loss, SppoHardLoss, SppoLoss, SppoSingleLoss
+from nemo_sspo.config.repulsions import CustomRepulsion, EuclideanRepulsion, HingeRepulsion, KernelRepulsion
 from nemo_sspo.objective.pair_batch import PairTargets
 from nemo_sspo.stages.training.train import objective_of, repulsion_weight_of
 from tests.pair_batches import of_log_ratios

@@ -11,8 +11,8 @@ pytest.importorskip("nemo.collections.llm")
 import torch
 
 from nemo_sspo.config.load import load_experiment
+from nemo_sspo.config.precisions import Bf16Precision, Fp8Precision, Fp32Precision, Precision
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import Bf16Precision, Fp8Precision, Fp32Precision, Precision
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.batch_plan import shuffled
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan

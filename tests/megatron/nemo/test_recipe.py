@@ -13,8 +13,8 @@ from nemo.lightning.io import pl as nemo_checkpoint_io
 from nemo.lightning.pytorch.strategies import MegatronStrategy
 from torch.distributed import DeviceMesh
 
+from nemo_sspo.config.precisions import Fp32Precision
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import Fp32Precision
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.nemo import recipe, strategy
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime

@@ -18,8 +18,8 @@ from typing_extensions import override
 
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.tables import PAIRS, REFERENCE
+from nemo_sspo.config.precisions import Fp32Precision
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import Fp32Precision
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.binding import LiveTraining, Observer
 from nemo_sspo.megatron.checkpoints.states import latest_state

@@ -12,7 +12,7 @@ pytest.importorskip("vllm")
 from nemo_sspo.artifacts.layout import HF_MODEL, TOKENS, RunLayout
 from nemo_sspo.artifacts.store import open_artifact, publish
 from nemo_sspo.config.benchmarks import SAMPLING, AnswerSampling, BenchmarkRequest
-from nemo_sspo.config.variants import VllmEngine
+from nemo_sspo.config.engines import VllmEngine
 from nemo_sspo.public_benchmarks.formats import ArenaHardV2Answer, MtBenchAnswer
 from nemo_sspo.rollout import vllm_engine
 from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, token_record

@@ -20,8 +20,8 @@ from nemo_sspo.artifacts.layout import SPELLED
 from nemo_sspo.artifacts.store import Artifact, Draft
 from nemo_sspo.artifacts.tables import DROPPED, PAIRS
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.gates import CustomGate, NoGate
 from nemo_sspo.config.stages import Judging, Pairs, Rollout
-from nemo_sspo.config.variants import CustomGate, NoGate
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import sigmoid
 from nemo_sspo.stages.pairs import build_pairs

@@ -13,8 +13,8 @@ from nemo_sspo.artifacts.layout import DIAGNOSTICS
 from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.artifacts.tables import COMPARISONS, PAIRS
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.gates import PowerGate
 from nemo_sspo.config.stages import Rollout
-from nemo_sspo.config.variants import PowerGate
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import sigmoid
 from nemo_sspo.stages.pairs import diagnose

@@ -12,8 +12,9 @@ pytest.importorskip("sentence_transformers")
 from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
 from nemo_sspo.artifacts.store import publish
 from nemo_sspo.artifacts.tables import PAIRS, ROLLOUTS
+from nemo_sspo.config.engines import VllmEngine
+from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.config.stages import Data, Rollout
-from nemo_sspo.config.variants import PairRMOracle, VllmEngine
 from tests.oracle.tiny_pairrm import make_checkpoints
 from tests.stages import runs
 

@@ -8,9 +8,10 @@ import pytest
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import is_published, open_artifact
+from nemo_sspo.config.engines import VllmEngine
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.config.stages import Judging, Rollout
-from nemo_sspo.config.variants import PairRMOracle, VllmEngine
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.__main__ import run_step
 from nemo_sspo.stages.sampling import judging

@@ -12,8 +12,11 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.store import Artifact, Draft, open_artifact, publish, refuse_changes
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.gates import CustomGate
+from nemo_sspo.config.losses import CustomLoss
+from nemo_sspo.config.oracles import FunctionOracle
+from nemo_sspo.config.repulsions import CustomRepulsion
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.config.variants import CustomGate, CustomLoss, CustomRepulsion, FunctionOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.launch.stale import freshness_of

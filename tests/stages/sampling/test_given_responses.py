@@ -16,8 +16,8 @@ from nemo_sspo.artifacts.sources.responses import read_responses
 from nemo_sspo.artifacts.store import publish
 from nemo_sspo.artifacts.tables import PAIRS, ROLLOUTS
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.gates import NoGate
 from nemo_sspo.config.stages import Data, Pairs, Rollout
-from nemo_sspo.config.variants import NoGate
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import sigmoid
 from nemo_sspo.report.preference_export import SCHEMAS, Exported, export_pairs

@@ -12,9 +12,9 @@ from nemo_sspo.artifacts.layout import TOKENS
 from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.artifacts.tables import HELD_OUT, SELECTION_PROMPTS, Table, portion_prompts
 from nemo_sspo.artifacts.token_record import read_token_record
+from nemo_sspo.config.encoders import SentenceEncoder
 from nemo_sspo.config.oracles import RewardModelOracle
 from nemo_sspo.config.stages import Data, Rollout, Selection
-from nemo_sspo.config.variants import SentenceEncoder
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.tokenizer import load_policy_tokenizer
 from nemo_sspo.stages.sampling import other_tokenizers

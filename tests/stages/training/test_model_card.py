@@ -15,9 +15,11 @@ from nemo_sspo.artifacts.knobs import KnobChange
 from nemo_sspo.artifacts.manifest import FileRecord, Manifest
 from nemo_sspo.artifacts.selection import Selection as Selected
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.gates import NoGate
 from nemo_sspo.config.load import load_experiment
+from nemo_sspo.config.losses import DpoLoss, SppoLoss
+from nemo_sspo.config.repulsions import EuclideanRepulsion
 from nemo_sspo.config.stages import Selection, Train
-from nemo_sspo.config.variants import DpoLoss, EuclideanRepulsion, NoGate, SppoLoss
 from nemo_sspo.stages.runner.registry import (
     STAGES,
     knob_names,
