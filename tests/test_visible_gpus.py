@@ -16,10 +16,12 @@ def devices(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_without_a_list_all_that_can_be_opened_counted_from_0(devices, monkeypatch):
+def test_without_a_list_all_that_can_be_opened_counted_from_0(devices):
     assert visible_gpus() == ("0", "1", "2", "3")
-    # Slurm's cgroups leave the files there, and refuse to open them.
-    monkeypatch.setattr(module, "_opens", lambda path: path.name in ("nvidia2", "nvidia3"))
+    # Slurm's cgroups leave the files there, and refuse to open them for writing, as a folder does.
+    for name in ("nvidia0", "nvidia1"):
+        (devices / name).unlink()
+        (devices / name).mkdir()
     assert visible_gpus() == ("0", "1")
 
 

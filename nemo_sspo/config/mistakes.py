@@ -25,7 +25,7 @@ _EXPECTED = {
 }
 _CLOSE_ENOUGH = 0.6
 
-_NAMES_ELSEWHERE = {
+NAMES_ELSEWHERE = {
     "lr": "train.learning_rate",
     "lr_scheduler_type": "train.lr_schedule",
     "warmup_ratio": "train.warmup_fraction",
@@ -116,7 +116,7 @@ def _misspelt(path: str, settings: Mapping[str, Any]) -> str:
     if path in known:
         kind = settings[section].get("kind")
         return f"{path}: no setting of {section}={kind}; it belongs to {section}={' or '.join(known[path])}"
-    elsewhere = _NAMES_ELSEWHERE.get(path) or _NAMES_ELSEWHERE.get(path.rpartition(".")[2])
+    elsewhere = NAMES_ELSEWHERE.get(path) or NAMES_ELSEWHERE.get(path.rpartition(".")[2])
     near = elsewhere or nearest_key(path, [*known, "experiment"])
     return f"{shown(path)}: no such setting" + (
         f" (did you mean {near}?)" if near else "; `nemo-sspo config` lists them"

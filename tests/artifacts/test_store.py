@@ -14,6 +14,7 @@ from nemo_sspo.artifacts.layout import VOLATILE
 from nemo_sspo.artifacts.manifest import MANIFEST_NAME
 from nemo_sspo.artifacts.store import discard_drafts, is_published, link_tree, open_artifact, publish
 from nemo_sspo.errors import UserError
+from tests.waiting import wait_until
 
 
 def make(final, text="hello", **settings):
@@ -91,9 +92,7 @@ def test_a_killed_publisher_leaves_only_a_draft_which_is_discarded(tmp_path):
     final = tmp_path / "a"
     child = multiprocessing.get_context("fork").Process(target=_publish_slowly, args=(final,))
     child.start()
-    deadline = time.monotonic() + 10
-    while not list(tmp_path.glob(".a.*/half")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: list(tmp_path.glob(".a.*/half")))
     os.kill(child.pid, signal.SIGKILL)
     child.join()
     assert not is_published(final)

@@ -185,11 +185,11 @@ def test_the_judge_runs_where_its_tool_and_its_key_are_there(run, answers, monke
     assert not any("k-secret" in file.read_text() for file in Path("runs").rglob("*") if file.is_file())
 
 
-def test_lm_eval_prints_the_papers_commands_where_it_is_not_installed(run, capsys, monkeypatch) -> None:
-    from nemo_sspo.commands import lm_eval
-
-    monkeypatch.setattr(lm_eval, "_has_lm_eval", lambda *_: False)
-    assert call("lm-eval", "runs/run") == 0
+def test_lm_eval_prints_the_papers_commands_where_it_is_not_installed(run, capsys, tmp_path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")  # the answer of an interpreter that has no such package
+    python.chmod(0o755)
+    assert call("lm-eval", "runs/run", "--python", str(python)) == 0
     commands = [line for line in capsys.readouterr().out.splitlines() if "-m lm_eval run" in line]
     shots = {line.split("--tasks ")[1].split()[0]: line.split("--num_fewshot ")[1].split()[0] for line in commands}
     assert shots == {

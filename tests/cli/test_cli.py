@@ -5,13 +5,13 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from nemo_sspo import __version__, cli
 from tests import processor_time
+from tests.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -171,10 +171,7 @@ def test_interrupt_stops_the_steps_and_says_so(arguments, monkeypatch):
     process = subprocess.Popen(
         [sys.executable, "-c", script, "run", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 30
-    while not Path("runs/quickstart/progress/prepare_prompts.json").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(Path("runs/quickstart/progress/prepare_prompts.json").exists, 30)
     process.send_signal(2)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130

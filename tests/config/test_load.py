@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from nemo_sspo.config.describe import kinds_of_keys
 from nemo_sspo.config.load import compose_settings, config_root, load_experiment
-from nemo_sspo.config.mistakes import _NAMES_ELSEWHERE
+from nemo_sspo.config.mistakes import NAMES_ELSEWHERE
 from nemo_sspo.errors import UserError
 
 QUICK = "experiment=quickstart"
@@ -122,8 +122,8 @@ def test_a_wrong_value_names_field_value_and_expectation(override, message):
 
 
 def test_names_of_other_trainers_lead_to_settings_that_exist():
-    assert set(_NAMES_ELSEWHERE.values()) <= set(kinds_of_keys())
-    assert not set(_NAMES_ELSEWHERE) & set(kinds_of_keys())
+    assert set(NAMES_ELSEWHERE.values()) <= set(kinds_of_keys())
+    assert not set(NAMES_ELSEWHERE) & set(kinds_of_keys())
 
 
 def test_the_advised_quotes_work():

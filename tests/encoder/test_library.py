@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from nemo_sspo.config.encoders import SentenceEncoder
-from nemo_sspo.encoder import windows
 from nemo_sspo.encoder.sentence import Sentence
+from nemo_sspo.encoder.windows import Windows
 from nemo_sspo.errors import UserError
 from tests.encoder.tiny_encoders import ARRANGEMENTS, edit, make_pooled, make_router, make_static, make_words
 
@@ -98,7 +99,12 @@ def test_every_window_of_a_long_text_is_read_like_a_text(copy: Path, include: bo
 def test_windows_that_the_library_reads_otherwise_are_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the windows do not tell pooling where the prompt ends."""
     edit(copy, "1_Pooling/config.json", include_prompt=False)
-    monkeypatch.setattr(windows.Windows, "_prompt_length", lambda self: 1)
+    features = Windows.features
+
+    def without_prompt(self: Windows, *arguments: Any) -> dict[str, Any]:
+        return {name: value for name, value in features(self, *arguments).items() if name != "prompt_length"}
+
+    monkeypatch.setattr(Windows, "features", without_prompt)
     with pytest.raises(UserError, match=r"cannot be cut as sentence-transformers reads them .*long_text=truncate"):
         encoder(copy, prefix=PROMPT).encode([LONG])
 

@@ -21,6 +21,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.stages import __main__ as step_runner
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.runner.registry import STAGES
+from tests.waiting import wait_until
 
 
 def run(context: StageContext) -> None:
@@ -53,8 +54,7 @@ def _behave(how: str | float | None, run: Path) -> None:
         subprocess.Popen(grandchild, start_new_session=True)
         time.sleep(300)
     if isinstance(how, str) and how.startswith("after "):
-        while not (run / how.removeprefix("after ")).exists():
-            time.sleep(0.02)
+        wait_until((run / how.removeprefix("after ")).exists, 300)
     elif isinstance(how, int | float):
         time.sleep(how)
 

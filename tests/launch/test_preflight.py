@@ -236,19 +236,35 @@ def test_fp8_on_a_cpu(place):
     assert only("engine.quantization=fp8").startswith("engine.quantization=fp8 needs a GPU")
 
 
-def test_a_gpu_training_without_transformer_engine_is_told_before_anything_is_sampled(place, monkeypatch):
+@pytest.fixture
+def torch_build(tmp_path, monkeypatch):
+    """Gives the environments a torch that is built for a version of CUDA, or for none."""
+    torch = tmp_path / "site" / "torch"
+    torch.mkdir(parents=True)
+    (torch / "__init__.py").write_text("raise AssertionError('imported')")
+    monkeypatch.setenv("PYTHONPATH", f"{torch.parent}:{os.environ['PYTHONPATH']}")
+    return lambda cuda: (torch / "version.py").write_text(
+        f"from typing import Optional\ncuda: Optional[str] = {cuda!r}\n"
+    )
+
+
+@pytest.mark.usefixtures("eight_gpus")
+def test_a_gpu_training_without_transformer_engine_is_refused_before_anything_is_sampled(
+    place, torch_build, monkeypatch
+):
+    torch_build("12.8")
     gpus = ("cluster.gpus=4", "cluster.launcher=torchrun", "precision=bf16")
     monkeypatch.setattr(check_environments, "LAYERS_PACKAGE", "no_such_layers")
-    monkeypatch.setattr(check_environments, "_runs_on_gpus", lambda _: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert "lacks no_such_layers; README.md has its install line; train.layers=local takes" in "\n".join(found(*gpus))
     assert not any("no_such_layers" in line for line in found(*gpus, "train.layers=local"))
-    monkeypatch.setattr(check_environments, "_runs_on_gpus", lambda _: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert not any("no_such_layers" in line for line in found(*gpus))  # planned away from the GPUs
 
 
 @pytest.mark.usefixtures("eight_gpus")
-def test_gpus(place, monkeypatch):
-    monkeypatch.setattr(check_environments, "_runs_on_gpus", lambda _: False)  # this Python's torch is a processor's
+def test_gpus(place, torch_build, monkeypatch):
+    torch_build("12.8")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert only("cluster.gpus=null").startswith("no GPU is visible")
     assert only("cluster.gpus=null").endswith("cluster.gpus=4 plans for a machine that has as many")
@@ -260,22 +276,18 @@ def test_gpus(place, monkeypatch):
 
 
 @pytest.mark.usefixtures("eight_gpus")
-def test_a_processors_torch_beside_gpus(place, monkeypatch, tmp_path):
+def test_a_processors_torch_beside_gpus(place, torch_build, monkeypatch):
     """Its stages would run on the processor, without a word. A plan for GPUs elsewhere may be made with it."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    torch = tmp_path / "cpu" / "torch"
-    torch.mkdir(parents=True)
-    (torch / "__init__.py").write_text("raise AssertionError('imported')")
-    (torch / "version.py").write_text("from typing import Optional\ncuda: Optional[str] = None\n")
-    monkeypatch.setenv("PYTHONPATH", f"{torch.parent}:{os.environ['PYTHONPATH']}")
+    torch_build(None)
     problems = found("cluster.gpus=null")
     assert [problem.partition("=")[0] for problem in problems] == ["cluster.train.python", "cluster.rollout.python"]
     assert "its torch is built without CUDA" in problems[0]
     assert "NEMO_SSPO_TRAIN_PYTHON names another" in problems[0]
     assert found() == []  # the quickstart's processor is meant
-    (torch / "version.py").write_text("cuda = '12.8'\n")
+    torch_build("12.8")
     assert found("cluster.gpus=null") == []
-    (torch / "version.py").write_text("cuda = None\n")
+    torch_build(None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert found("cluster.gpus=4") == []
 

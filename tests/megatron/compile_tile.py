@@ -20,7 +20,7 @@ TYPES = {"logits": "*bf16", "labels": "*i64", "columns": "i32", "row_stride": "i
 
 def ptx(kernel: Any, softcap: float | None, architecture: int) -> str:
     """Of a tile whose rows are aligned and whose number of columns is any."""
-    constants = {"softcap": softcap, "block": tile_triton._BLOCK}
+    constants = {"softcap": softcap, "block": tile_triton.BLOCK}
     signature = {name: "constexpr" if name in constants else TYPES.get(name, "*fp32") for name in kernel.arg_names}
     aligned = {
         (place,): [["tt.divisibility", 16]]
@@ -29,12 +29,12 @@ def ptx(kernel: Any, softcap: float | None, architecture: int) -> str:
     }
     source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", architecture, 32)
-    return triton.compile(source, target=target, options={"num_warps": tile_triton._WARPS}).asm["ptx"]
+    return triton.compile(source, target=target, options={"num_warps": tile_triton.WARPS}).asm["ptx"]
 
 
 def main(architecture: int) -> None:
     found = {}
-    for name, kernel in (("statistics", tile_triton._statistics_kernel), ("gradient", tile_triton._gradient_kernel)):
+    for name, kernel in (("statistics", tile_triton.statistics_kernel), ("gradient", tile_triton.gradient_kernel)):
         for softcap in (None, 30.0):
             text = ptx(kernel, softcap, architecture)
             found[f"{name} {softcap}"] = {

@@ -2,10 +2,11 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.waiting import wait_until
 
 TEMPLATE = "{prompt}\x1e{first}\x1e{second}"
 """A question that the server takes apart again."""
@@ -46,10 +47,7 @@ class JudgeServer:
 
     def wait_for(self, requests: int, seconds: float = 30.0) -> None:
         """Until so many have come and taken their faults: a client that gives up may be ahead of its request."""
-        deadline = time.monotonic() + seconds
-        while self._requests() < requests:
-            assert time.monotonic() < deadline, f"{len(self.bodies)} requests came, not {requests}"
-            time.sleep(0.01)
+        wait_until(lambda: self._requests() >= requests, seconds, f"request {requests}")
 
     def _requests(self) -> int:
         with self._lock:  # a request that has come has taken its fault before the lock is free

@@ -1,6 +1,6 @@
 """The policy as its own judge: its choice in vLLM is the one transformers computes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nemo_sspo.config.engines import VllmEngine
 from nemo_sspo.config.oracles import PolicyJudgeOracle
 from nemo_sspo.errors import UserError
+from nemo_sspo.oracle.judge_question import ANSWERS
 from nemo_sspo.oracle.policy_judge import PolicyJudge
 from nemo_sspo.oracle.protocol import OracleResources, Row
 from nemo_sspo.rollout.choices import PolicyChoices
@@ -29,18 +30,24 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judge(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> PolicyJudge:
-    template = tmp_path_factory.mktemp("template") / "question.txt"
+def choices(policy: Path) -> PolicyChoices:
+    return PolicyChoices(str(policy), VllmEngine(max_num_seqs=8), seed=0, answers=ANSWERS, longest=CONTEXT)
+
+
+@pytest.fixture
+def judge(choices: PolicyChoices, tmp_path: Path) -> Callable[[int], PolicyJudge]:
+    """Makes a judge of the policy for a length of context."""
+    template = tmp_path / "question.txt"
     template.write_text("{prompt}? A: {first} B: {second}")
 
-    def open_policy(answers: Sequence[str], longest: int) -> PolicyChoices:
-        return PolicyChoices(str(policy), VllmEngine(max_num_seqs=8), seed=0, answers=answers, longest=longest)
+    def make(context_tokens: int) -> PolicyJudge:
+        settings = PolicyJudgeOracle(template=str(template), context_tokens=context_tokens)
+        return PolicyJudge(settings, OracleResources(open_policy=lambda *_: choices))
 
-    settings = PolicyJudgeOracle(template=str(template), context_tokens=CONTEXT)
-    return PolicyJudge(settings, OracleResources(open_policy=open_policy))
+    return make
 
 
-def test_the_logit_is_that_of_the_next_token_in_transformers(judge: PolicyJudge, policy: Path) -> None:
+def test_the_logit_is_that_of_the_next_token_in_transformers(judge: Callable[[int], PolicyJudge], policy: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(policy)
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
     spellings = {answer: tokenizer.convert_tokens_to_ids([answer]) for answer in ("A", "B")}
@@ -53,28 +60,28 @@ def test_the_logit_is_that_of_the_next_token_in_transformers(judge: PolicyJudge,
         first, second = (float(logprobs[tokens].logsumexp(dim=0)) for tokens in spellings.values())
         expected.append(first - second)
     assert np.std(expected) > 0.01, "a policy without preferences would agree with anything"
-    np.testing.assert_allclose(judge.compare(ROWS).logits_R, expected, atol=2e-4)
+    np.testing.assert_allclose(judge(CONTEXT).compare(ROWS).logits_R, expected, atol=2e-4)
 
 
-def test_a_long_question_is_cut_to_the_context_longest_text_first(judge: PolicyJudge) -> None:
+def test_a_long_question_is_cut_to_the_context_longest_text_first(
+    judge: Callable[[int], PolicyJudge], choices: PolicyChoices, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[list[int]] = []
-    choice_logprobs = judge._model.choice_logprobs
-    judge._model.choice_logprobs = lambda questions, report: (
-        asked.extend(questions) or choice_logprobs(questions, report)
+    answer = choices.choice_logprobs
+    monkeypatch.setattr(
+        choices, "choice_logprobs", lambda questions, report: asked.extend(questions) or answer(questions, report)
     )
-    preferences = judge.compare([Row("q", "x" * 400, "short"), ROWS[0]])
-    judge._model.choice_logprobs = choice_logprobs
+    preferences = judge(CONTEXT).compare([Row("q", "x" * 400, "short"), ROWS[0]])
     assert preferences.truncated_R.tolist() == [True, False]
     assert 0.8 * CONTEXT < len(asked[0]) <= CONTEXT
-    text = judge._model._tokenizer.decode(asked[0])
+    text = AutoTokenizer.from_pretrained(policy).decode(asked[0])
     assert "B: short" in text
     assert "x" * 20 in text
 
 
-def test_a_question_longer_than_the_context_is_refused(judge: PolicyJudge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "_context", 5)
+def test_a_question_longer_than_the_context_is_refused(judge: Callable[[int], PolicyJudge]) -> None:
     with pytest.raises(UserError, match=r"oracle\.context_tokens=5: the question alone is longer"):
-        judge.compare(ROWS)
+        judge(5).compare(ROWS)
 
 
 def test_without_a_policy_there_is_no_judge() -> None:

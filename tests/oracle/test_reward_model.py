@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaForSequenceClassification
 
 from nemo_sspo.config.oracles import RewardModelOracle
 from nemo_sspo.errors import UserError
@@ -83,10 +83,15 @@ def test_every_turn_is_read(models: dict[str, Path]) -> None:
     assert np.abs(whole - last_only).max() > 1e-3
 
 
-def test_a_response_costs_one_forward_pass_however_often_it_is_compared(models: dict[str, Path]) -> None:
+def test_a_response_costs_one_forward_pass_however_often_it_is_compared(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     judge = oracle(models["chat"], batch_tokens=1)
     calls: list[int] = []
-    judge._model.register_forward_pre_hook(lambda *_: calls.append(1))
+    forward = LlamaForSequenceClassification.forward
+    monkeypatch.setattr(
+        LlamaForSequenceClassification, "forward", lambda *args, **named: calls.append(1) or forward(*args, **named)
+    )
     judge.compare([*rows("Tell me"), *rows("Tell me")])
     assert len(calls) == len(RESPONSES)
 

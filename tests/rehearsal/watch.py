@@ -107,7 +107,7 @@ def watch_head() -> None:
 
     for name in ("response_logps", "one_pass_logps"):
         setattr(preference_loss, name, _of("head", "head", getattr(preference_loss, name)))
-    for function in (head._TokenLogps, one_pass_head._OnePass):
+    for function in (head.TokenLogps, one_pass_head.OnePass):
         function.backward = staticmethod(_of("head", "head", function.backward))
 
 

@@ -10,6 +10,7 @@ pytest.importorskip("vllm")
 
 import torch
 from transformers import AutoModelForCausalLM
+from vllm import LLM
 
 from nemo_sspo.config.engines import VllmEngine as VllmSettings
 from nemo_sspo.errors import UserError
@@ -102,19 +103,19 @@ def test_a_prompt_is_one_request_the_longest_first(
     engine: VllmEngine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = []
-    generate = engine._llm.generate
+    generate = LLM.generate
 
-    def record(requests, parameters, **options):
-        sent.append(([len(request["prompt_token_ids"]) for request in requests], parameters))
-        return generate(requests, parameters, **options)
+    def record(llm, requests, parameters, **options):
+        sent.append((llm, [len(request["prompt_token_ids"]) for request in requests], parameters))
+        return generate(llm, requests, parameters, **options)
 
-    monkeypatch.setattr(engine._llm, "generate", record)
+    monkeypatch.setattr(LLM, "generate", record)
     found = engine.generate(prompts, WARM, ignore)
-    ((lengths, parameters),) = sent
+    ((llm, lengths, parameters),) = sent
     assert lengths == sorted(map(len, prompts), reverse=True)
     assert (parameters.n, parameters.seed) == (WARM.samples, None)
     assert [len(responses) for responses in found] == [WARM.samples] * len(prompts)
-    assert engine._llm.llm_engine.vllm_config.cache_config.enable_prefix_caching
+    assert llm.llm_engine.vllm_config.cache_config.enable_prefix_caching
 
 
 def test_text_has_no_special_tokens(policy: Path) -> None:

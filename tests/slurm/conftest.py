@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from nemo_sspo.launch.checks import environments as check_environments
 from tests.slurm.cluster import REPOSITORY, SlurmCluster, missing
 from tests.slurm.driver import SlurmRun
 
 _STAND_IN = """#!/bin/bash
-# Stands for the interpreter of a cluster: what would be a stage is a fake one.
+# Stands for the interpreter of a cluster: what would be a stage is a fake one, and no package is missing.
+if [[ $1 == -c ]]; then echo '{{"missing": [], "no_cuda": false}}'; exit; fi
 if [[ $1 == -m && $2 == nemo_sspo.stages ]]; then shift 2; set -- -m tests.slurm.fake_stages "$@"; fi
 exec {python} "$@"
 """
-_NOTHING_MISSING = """print('{"missing": [], "no_cuda": false}')"""
 
 
 @pytest.fixture(scope="session")
@@ -50,8 +49,6 @@ def fake(on_cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     interpreter = tmp_path / "python"
     interpreter.write_text(_STAND_IN.format(python=sys.executable))
     interpreter.chmod(0o755)
-    # A stand-in's packages are a processor's, also where the cluster's fake GPUs would want others.
-    monkeypatch.setattr(check_environments, "_PROBE", _NOTHING_MISSING)
     monkeypatch.setenv("FAKE_BEHAVIOUR", str(tmp_path / "behaviour"))
     (tmp_path / "behaviour").mkdir()
     overrides = (

@@ -21,6 +21,7 @@ from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.runner.registry import STAGES
 from nemo_sspo.stages.runner.slurm_task import is_leader
 from tests.launch import fake_stages
+from tests.waiting import wait_until
 
 LONGER_THAN_WAIT_TIME = 6
 """Seconds; the test cluster's WaitTime is 2 s."""
@@ -62,8 +63,7 @@ def _wait_for_the_other_tasks(name: str) -> None:
     """A real stage does so in its first collective."""
     tasks = int(os.environ.get("WORLD_SIZE", os.environ.get("NODE_COUNT", "1")))
     folder = Path(os.environ["FAKE_BEHAVIOUR"])
-    while len(list(folder.glob(f"{name}.*.seen"))) < tasks:
-        time.sleep(0.05)
+    wait_until(lambda: len(list(folder.glob(f"{name}.*.seen"))) >= tasks, 300)
 
 
 def _take(path: Path) -> str:

@@ -86,7 +86,7 @@ def one_pass_logps(
         tp_group=tp_group,
         cp_group=cp_group,
     )
-    return _OnePass.apply(tokens.hidden_NH, output_weight_VH, walk, dloss_dlogp if torch.is_grad_enabled() else None)
+    return OnePass.apply(tokens.hidden_NH, output_weight_VH, walk, dloss_dlogp if torch.is_grad_enabled() else None)
 
 
 def _most_over(group: ProcessGroup | None, counts_R: Tensor) -> list[int]:
@@ -146,7 +146,7 @@ class _Walk:
         return sums, numbers
 
 
-class _OnePass(torch.autograd.Function):
+class OnePass(torch.autograd.Function):
     """Gradient of h is this rank's share: the caller sums over TP."""
 
     @staticmethod

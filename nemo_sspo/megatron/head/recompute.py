@@ -63,7 +63,7 @@ def response_logps(
         tp_group=tp_group,
         sequence_parallel=sequence_parallel,
     )
-    logp_N = _TokenLogps.apply(
+    logp_N = TokenLogps.apply(
         tokens.hidden_NH, output_weight_VH, tokens.labels_N, tokens.rows, chunk_tokens, tp_group, softcap
     )
     # A masked sum rather than index_add: its order, and so its rounding, is the same at every call, also on a GPU.
@@ -75,7 +75,7 @@ def response_logps(
     return reduce_from_tensor_model_parallel_region(logps_R, group=cp_group)
 
 
-class _TokenLogps(torch.autograd.Function):
+class TokenLogps(torch.autograd.Function):
     """log softmax(h w^T)[label] of every row of h. Gradient of h is this rank's share: the caller sums over TP."""
 
     @staticmethod

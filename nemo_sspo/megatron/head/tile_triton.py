@@ -23,16 +23,16 @@ DEVICES = frozenset({"cuda"} | ({"cpu"} if triton.knobs.runtime.interpret else s
 """Where the kernels run. With TRITON_INTERPRET=1 Triton executes them on a CPU, which is how they are tested there."""
 
 # Elements of a row that a program has at once, and its warps: 16 of bf16 a thread.
-_BLOCK, _WARPS = 4096, 8
+BLOCK, WARPS = 4096, 8
 _ALIGNMENT = tl.constexpr(16)
 
 
 def statistics(logits_CV: Tensor, labels_C: Tensor, softcap: float | None) -> tuple[Tensor, Tensor, Tensor]:
     tokens, columns = logits_CV.shape
     maximum_C, total_C, target_C = torch.empty(3, tokens, device=logits_CV.device)
-    _statistics_kernel[(tokens,)](
+    statistics_kernel[(tokens,)](
         logits_CV, labels_C, maximum_C, total_C, target_C, columns, _row_stride(logits_CV),
-        softcap=softcap, block=_BLOCK, num_warps=_WARPS,
+        softcap=softcap, block=BLOCK, num_warps=WARPS,
     )  # fmt: skip
     return maximum_C, total_C, target_C
 
@@ -41,9 +41,9 @@ def to_gradient_(
     logits_CV: Tensor, labels_C: Tensor, dloss_dlogp_C: Tensor, of_all: Normalizer, softcap: float | None
 ) -> None:
     tokens, columns = logits_CV.shape
-    _gradient_kernel[(tokens, triton.cdiv(columns, _BLOCK))](
+    gradient_kernel[(tokens, triton.cdiv(columns, BLOCK))](
         logits_CV, labels_C, dloss_dlogp_C.contiguous(), of_all.maximum_C, of_all.total_C, columns,
-        _row_stride(logits_CV), softcap=softcap, block=_BLOCK, num_warps=_WARPS,
+        _row_stride(logits_CV), softcap=softcap, block=BLOCK, num_warps=WARPS,
     )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def _row_stride(logits_CV: Tensor) -> int:
 
 
 @triton.jit
-def _statistics_kernel(
+def statistics_kernel(
     logits, labels, maximum, total, target, columns, row_stride,
     softcap: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
@@ -77,7 +77,7 @@ def _statistics_kernel(
 
 
 @triton.jit
-def _gradient_kernel(
+def gradient_kernel(
     logits, labels, dloss_dlogp, maximum, total, columns, row_stride,
     softcap: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip

@@ -39,7 +39,7 @@ def run(context: StageContext) -> None:
     if settings.source is not None and context.stage == "rollout" and context.iteration == 1:
         take_given(context, prompts, settings.source)
         return
-    sampling = _sampling(context)
+    sampling = sampling_of(context)
     context.progress.update(0, len(prompts), unit="prompts", note="loading the policy")
 
     tokenizer = same_tokenizer(context)
@@ -76,7 +76,7 @@ def _engine(context: StageContext, tokenizer: "PreTrainedTokenizerBase", longest
     )
 
 
-def _sampling(context: StageContext) -> Sampling:
+def sampling_of(context: StageContext) -> Sampling:
     settings = context.experiment.rollout
     return Sampling(
         samples=_samples(context),

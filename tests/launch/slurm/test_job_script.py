@@ -12,6 +12,7 @@ import pytest
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.launch.slurm.jobs import jobs
 from nemo_sspo.launch.slurm.sbatch import RunPaths, environment_text, render
+from tests.waiting import wait_until
 
 STEP = "iter_1.train"
 INTERRUPTED = 85
@@ -78,12 +79,11 @@ def test_a_refused_requeue_is_the_end(script: Script) -> None:
 
 def test_a_cancelled_job_is_not_queued_again_when_srun_ends_first(script: Script, tmp_path: Path) -> None:
     """scancel signals every node: srun may have ended before the script on the first node hears of it."""
-    script.program("srun", f"touch {tmp_path}/ended; exit 143")
+    script.program("srun", "exit 143")
+    script.program("sleep", f"touch {tmp_path}/waits; exec /bin/sleep 1")
     script.program("scontrol", f"touch {tmp_path}/requeued")
     process = script.start()
-    while not (tmp_path / "ended").exists():
-        time.sleep(0.05)
-    time.sleep(0.5)
+    wait_until((tmp_path / "waits").exists)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 143
     assert script.events() == ["start", "stopped"]
@@ -120,8 +120,7 @@ def test_a_task_that_its_time_limit_ends_with_nothing_done_is_not_tried_again(
     script.program("srun", f"{works}; touch {tmp_path}/works; exec sleep 30")
     script.program("scontrol", "exit 0")
     process = script.start(**{} if seconds is None else {"SLURM_JOB_END_TIME": str(int(time.time()) + seconds)})
-    while not (tmp_path / "works").exists():
-        time.sleep(0.02)
+    wait_until((tmp_path / "works").exists)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(30) == (2 if end == "gave_up" else 0)
     assert script.events() == ["start", end]
@@ -133,8 +132,7 @@ def test_the_limit_of_the_plan_counts_where_slurm_does_not_tell_its_own(tmp_path
     script = Script(tmp_path, "iter_1.rollout", "cluster.stages.rollout.time='6'")
     script.program("srun", f"touch {tmp_path}/works; exec sleep 30")
     process = script.start()
-    while not (tmp_path / "works").exists():
-        time.sleep(0.02)
+    wait_until((tmp_path / "works").exists)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(30) == 2
     assert script.events() == ["start", "gave_up"]
@@ -144,8 +142,7 @@ def test_training_that_its_time_limit_ends_goes_on_from_its_state(script: Script
     script.program("srun", f"trap 'exit {INTERRUPTED}' USR1; touch {tmp_path}/works; sleep 30 & wait")
     script.program("scontrol", "exit 0")
     process = script.start(SLURM_JOB_END_TIME=str(int(time.time()) + NEAR))
-    while not (tmp_path / "works").exists():
-        time.sleep(0.02)
+    wait_until((tmp_path / "works").exists)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(30) == 0
     assert script.events() == ["start", "interrupted"]

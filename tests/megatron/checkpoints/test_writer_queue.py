@@ -14,6 +14,7 @@ from megatron.core.dist_checkpointing.strategies import filesystem_async
 from nemo_sspo.megatron.checkpoints.writer_queue import WriterQueue, forget_writers, serve_writers
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError, run_forked
 from tests.processes import is_running, words_of
+from tests.waiting import wait_until
 
 TIMEOUT = 60.0
 
@@ -54,10 +55,8 @@ def test_its_process_ends_with_a_rank_that_dies(tmp_path: Path) -> None:
 
     with pytest.raises(ForkedRanksError, match="exit code 9"):
         run_forked(rank, 1, timeout=TIMEOUT)
-    pid, deadline = int((tmp_path / "server").read_text()), time.monotonic() + 10
-    while is_running(pid):
-        assert time.monotonic() < deadline, "still there"
-        time.sleep(0.05)
+    pid = int((tmp_path / "server").read_text())
+    wait_until(lambda: not is_running(pid), 10, "the end of the rank's process")
 
 
 def test_a_signal_to_the_ranks_whole_group_leaves_it_at_work() -> None:

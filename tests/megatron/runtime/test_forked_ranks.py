@@ -23,6 +23,7 @@ from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError, run_forked
 from nemo_sspo.megatron.runtime.rendezvous import Node, announce, find
 from tests.megatron.runtime.world_sum import answer_in, my_rank, sum_over_all_ranks
 from tests.processes import is_running
+from tests.waiting import wait_until
 
 TIMEOUT = 30.0
 
@@ -63,8 +64,7 @@ def test_what_a_killed_rank_started_ends_with_it(tmp_path: Path) -> None:
             helper = subprocess.Popen(["sleep", "1000"])
             (tmp_path / "helper").write_text(str(helper.pid))
             time.sleep(1000)
-        while not (tmp_path / "helper").exists():
-            time.sleep(0.05)
+        wait_until((tmp_path / "helper").exists)
         raise ValueError("the story")
 
     with pytest.raises(ForkedRanksError, match="the story"):
@@ -137,16 +137,11 @@ def rank():
 run_forked(rank, 2, timeout=None)
 """
     parent = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 60
-    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2, 60, "the start of both ranks")
     children = [int(path.name) for path in tmp_path.iterdir()]
-    assert len(children) == 2
     parent.kill()
     parent.wait()
-    while any(is_running(pid) for pid in children) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(is_running(pid) for pid in children)
+    wait_until(lambda: not any(map(is_running, children)), 60, "the end of both ranks")
 
 
 def test_a_rank_never_collects_what_the_parent_left_behind() -> None:
@@ -230,8 +225,7 @@ def test_what_asks_the_parent_to_stop_reaches_every_rank(tmp_path: Path, number:
     def rank() -> None:
         signal.signal(signal.SIGUSR1, interrupted)
         (tmp_path / str(my_rank())).touch()
-        while len(list(tmp_path.iterdir())) < 2:
-            time.sleep(0.01)
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
         if my_rank() == 0:
             os.kill(os.getppid(), number)
         time.sleep(TIMEOUT)

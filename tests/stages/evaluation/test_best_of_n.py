@@ -135,7 +135,7 @@ def test_as_many_are_sampled_as_are_needed_and_of_the_base_no_more(
         stage = "rollout_held_out"
 
     Context.iteration = iteration
-    assert rollout._sampling(Context).samples == expected
+    assert rollout.sampling_of(Context).samples == expected
 
 
 def test_the_price_of_an_oracle_counts_it(tmp_path: Path) -> None:

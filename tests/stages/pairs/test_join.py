@@ -35,7 +35,7 @@ def joined(folder: Path, vectors: dict[str, np.ndarray]) -> JoinedShard:
 def test_similarities_do_not_depend_on_blocks_chunks_or_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, shuffled: bool
 ) -> None:
-    monkeypatch.setattr(stored, "_ROWS_PER_CHUNK", 5)  # blocks begin and end inside chunks
+    monkeypatch.setattr(stored, "ROWS_PER_CHUNK", 5)  # blocks begin and end inside chunks
     draw = np.random.default_rng(3)
     ids = [IDS[place] for place in draw.permutation(len(IDS))] if shuffled else IDS
     vectors = {

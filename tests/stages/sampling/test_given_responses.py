@@ -239,7 +239,7 @@ def test_export_is_whole_or_absent(tmp_path: Path, policy: Path, monkeypatch: py
         raise RuntimeError("killed here")
 
     with monkeypatch.context() as patch:
-        patch.setattr("nemo_sspo.report.preference_export._row", crash)
+        patch.setattr(pq.ParquetWriter, "write_table", crash)
         with pytest.raises(RuntimeError, match="killed here"):
             export_pairs(layout, None, "trl", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []

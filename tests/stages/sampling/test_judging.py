@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from nemo_sspo.stages.sampling import judging
 from tests.oracle.judge_server import TEMPLATE, JudgeServer, with_logprobs
 from tests.stages import runs
 from tests.stages.fake_oracle import FormulaOracle
+from tests.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[3]
 TEXTS = [["a", "bb", "cccccc"], ["dddd", "e", "e"], ["f", "gg", "hhh"]]
@@ -53,11 +53,8 @@ def test_a_killed_step_asks_nothing_twice(server: JudgeServer, tmp_path: Path, m
     server.answers_left = 5
     command = [sys.executable, "-m", "nemo_sspo.stages", "score", f"--run={run}", "--iteration=1"]
     step = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ)
-    deadline = time.monotonic() + 60
-    while len(server.bodies) < 6:  # five answered, one in silence
-        assert time.monotonic() < deadline
-        assert step.poll() is None
-        time.sleep(0.02)
+    wait_until(lambda: len(server.bodies) == 6 or step.poll() is not None, 60, "the sixth question")
+    assert step.poll() is None  # five questions are answered, one in silence
     step.send_signal(signal.SIGKILL)
     step.wait()
 

@@ -6,7 +6,7 @@ import pytest
 
 from nemo_sspo.artifacts.tables import SCORES
 from nemo_sspo.errors import UserError
-from nemo_sspo.stages.sampling import judging, score
+from nemo_sspo.stages.sampling import judging
 from tests.stages import runs
 from tests.stages.fake_oracle import FormulaOracle
 
@@ -21,24 +21,24 @@ def biased(row) -> float:
 def test_logits_lie_at_first_and_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     oracle = FormulaOracle(biased)
     monkeypatch.setattr(judging, "load_oracle", lambda *_: oracle)
-    monkeypatch.setattr(score, "_WINDOW_PROMPTS", 2)  # so that the shard needs two windows
-    settings, rows = runs.experiment(tmp_path), runs.rollout_rows(TEXTS)
+    many = TEXTS * 400  # two windows
+    settings, rows = runs.experiment(tmp_path), runs.rollout_rows(many)
     runs.publish_rollout(settings, rows)
     artifact = runs.run_stage(settings, "score")
     scored = SCORES.read(artifact.path).to_pylist()
 
     assert [row["prompt_id"] for row in scored] == [row["prompt_id"] for row in rows]
-    for row, texts in zip(scored, TEXTS, strict=True):
+    for row, texts in zip(scored, many, strict=True):
         assert row["logits"] == [
             [0.0 if i == j else len(a) - len(b) + 0.25 for j, b in enumerate(texts)] for i, a in enumerate(texts)
         ]
     assert [row["response_ids"] for row in scored] == [[r["response_id"] for r in row["responses"]] for row in rows]
-    assert [row["truncated_rows"] for row in scored] == [2, 0, 0]
+    assert [row["truncated_rows"] for row in scored] == [2, 0, 0] * 400
     counts = artifact.manifest.counts
     assert counts["order_bias"] == pytest.approx(0.5)  # |l_ij + l_ji| = 2 x 0.25
-    assert (counts["prompts"], counts["rows"], counts["truncated_rows"]) == (3, 18, 2)
-    assert counts["unique_rows"] == 6 + 3 + 6  # prompt 1: (d, e) and (e, d) twice each, (e, e) twice
-    assert {row.prompt for row in oracle.asked} == {"0", "1", "2"}
+    assert (counts["prompts"], counts["rows"], counts["truncated_rows"]) == (1200, 7200, 800)
+    assert counts["unique_rows"] == 400 * (6 + 3 + 6)  # prompt 1: (d, e) and (e, d) twice each, (e, e) twice
+    assert {row.prompt for row in oracle.asked} == set(map(str, range(1200)))
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
