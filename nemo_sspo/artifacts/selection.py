@@ -34,7 +34,7 @@ class Candidate(_Facts):
     """Responses cut at the token limit."""
 
 
-class Selection(_Facts):
+class SelectionResult(_Facts):
     """All of selection.json."""
 
     schema_version: int = SCHEMA_VERSION
@@ -64,14 +64,14 @@ class Selection(_Facts):
         return getattr(self.candidates[candidate], self.criterion)
 
 
-def read_selection(path: Path) -> Selection:
+def read_selection(path: Path) -> SelectionResult:
     """Read a selection.json.
 
     Raises:
         UserError: it was written by another version of the schema.
     """
     try:
-        found = Selection.model_validate_json(path.read_bytes())
+        found = SelectionResult.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise UserError(f"{path}: not a selection of this version ({error.error_count()} errors)") from None
     if found.schema_version != SCHEMA_VERSION:

@@ -3,7 +3,7 @@
 from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.layout import SELECTION as SELECTION_FILE
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.selection import Candidate, Selection
+from nemo_sspo.artifacts.selection import Candidate, SelectionResult
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.stages.runner.registry import stage_settings
 from tests.report.made_run import put
@@ -21,7 +21,7 @@ def candidate(step: int, win: float, tokens: float) -> Candidate:
     )
 
 
-SELECTION = Selection(
+SELECTION = SelectionResult(
     iteration=1,
     opponent=0,
     opponent_mean_tokens=20.0,
@@ -37,7 +37,7 @@ SELECTION = Selection(
 )
 
 
-def put_selection(settings: Experiment, selection: Selection = SELECTION) -> None:
+def put_selection(settings: Experiment, selection: SelectionResult = SELECTION) -> None:
     """Publish it in its iteration's place."""
     best = selection.candidates[selection.chosen]
     put(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from nemo_sspo.artifacts.diagnostics import Diagnostics
 from nemo_sspo.artifacts.knobs import knob_changes
-from nemo_sspo.artifacts.selection import EarlyStop, Selection
+from nemo_sspo.artifacts.selection import EarlyStop, SelectionResult
 from nemo_sspo.report.facts.evaluation import Evaluated, Sampled, evaluations, sampled
 from nemo_sspo.report.facts.gate_view import GateView, diagnostics, gate_view
 from nemo_sspo.report.facts.record import RunRecord
@@ -46,7 +46,7 @@ class RunFacts:
     curves: list[TrainingCurve]
     identities: list[Step1Identity]
     evaluations: list[Evaluated]
-    selections: dict[int, Selection]
+    selections: dict[int, SelectionResult]
     """By iteration."""
     stopped: EarlyStop | None
     """Where the run has ended before its last iteration."""

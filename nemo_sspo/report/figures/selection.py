@@ -2,7 +2,7 @@
 
 import plotly.graph_objects as go
 
-from nemo_sspo.artifacts.selection import Selection, policy_name
+from nemo_sspo.artifacts.selection import SelectionResult, policy_name
 from nemo_sspo.report.blocks import Plot, Table
 from nemo_sspo.report.figures.base import error_bars, figure, half_line, rounded
 from nemo_sspo.report.theme import LIGHT, series
@@ -12,7 +12,7 @@ _APART = 0.08
 """Distance of the two measures of one candidate, in candidates."""
 
 
-def selection_plot(selection: Selection) -> Plot:
+def selection_plot(selection: SelectionResult) -> Plot:
     """Both win rates of every candidate with their intervals; a ring marks what was chosen, and by what."""
     candidates, chosen = selection.candidates, selection.chosen
     opponent = policy_name(selection.opponent)
@@ -63,7 +63,7 @@ def _ring(x: float, y: float) -> go.Scatter:
     )
 
 
-def _table(selection: Selection) -> Table:
+def _table(selection: SelectionResult) -> Table:
     rows = []
     for number, each in enumerate(selection.candidates):
         ends = [(win.mean, win.low, win.high) for win in (each.win_rate, each.length_controlled)]

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from nemo_sspo.artifacts.layout import SELECTION
-from nemo_sspo.artifacts.selection import Selection, policy_name
+from nemo_sspo.artifacts.selection import SelectionResult, policy_name
 from nemo_sspo.artifacts.tables import CANDIDATES
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.batch_plan import candidate_steps
@@ -61,11 +61,11 @@ def _before(context: StageContext, samples: int) -> HeldOut:
     )
 
 
-def _selection(context: StageContext, contenders: Sequence[Contender], before: HeldOut) -> Selection:
+def _selection(context: StageContext, contenders: Sequence[Contender], before: HeldOut) -> SelectionResult:
     settings, how = context.experiment.selection, resampling(context)
     opponent = policy_name(context.iteration - 1)
     choice = choose(contenders, settings.criterion, how)
-    return Selection(
+    return SelectionResult(
         iteration=context.iteration,
         opponent=context.iteration - 1,
         opponent_mean_tokens=before.mean_tokens,
@@ -92,7 +92,7 @@ def _table(prompt_ids: Sequence[str], contenders: Sequence[Contender]) -> pa.Tab
     return CANDIDATES.of(columns)
 
 
-def _facts(selection: Selection) -> dict[str, int | float | str | None]:
+def _facts(selection: SelectionResult) -> dict[str, int | float | str | None]:
     """Facts that a run's summary and its runner read without opening the file."""
     chosen, win = selection.candidates[selection.chosen], selection.by_criterion(selection.chosen)
     return {

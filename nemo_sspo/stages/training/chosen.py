@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nemo_sspo.artifacts.layout import SELECTION, candidate_checkpoint
-from nemo_sspo.artifacts.selection import Selection, read_selection
+from nemo_sspo.artifacts.selection import SelectionResult, read_selection
 from nemo_sspo.stages.runner.context import StageContext
 
 
@@ -14,7 +14,7 @@ def policy_checkpoint(context: StageContext) -> Path:
     return context.input("checkpoint").file(candidate_checkpoint(chosen, candidates))
 
 
-def policy_selection(context: StageContext) -> Selection | None:
+def policy_selection(context: StageContext) -> SelectionResult | None:
     """How that policy was chosen; None where an iteration has one checkpoint, and of the base."""
     if "selection" not in context.inputs:
         return None

@@ -17,7 +17,7 @@ from nemo_sspo import __version__
 from nemo_sspo.artifacts.changes import CONTENT
 from nemo_sspo.artifacts.knobs import KnobChange
 from nemo_sspo.artifacts.manifest import Manifest, digest_of
-from nemo_sspo.artifacts.selection import Candidate, Selection
+from nemo_sspo.artifacts.selection import Candidate, SelectionResult
 from nemo_sspo.artifacts.tables import portion_prompts
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Train
@@ -37,7 +37,7 @@ def model_card(
     prompts: Manifest,
     pairs: Manifest,
     train: Manifest,
-    selection: Selection | None = None,
+    selection: SelectionResult | None = None,
     changed: Sequence[KnobChange] = (),
 ) -> str:
     """The card as Markdown with YAML in front, as the Hugging Face hub reads it.
@@ -144,7 +144,7 @@ def _training(settings: Train, train: Manifest) -> Facts:
     ]
 
 
-def _selection(selection: Selection) -> Facts:
+def _selection(selection: SelectionResult) -> Facts:
     """Every candidate's figures, and the reason for the choice."""
     facts: Facts = [("prompts to choose by, held out from training and evaluation", selection.prompts)]
     facts += [(f"candidate after step {each.step}", _candidate(each)) for each in selection.candidates]

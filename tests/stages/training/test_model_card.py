@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 
 from nemo_sspo.artifacts.knobs import KnobChange
 from nemo_sspo.artifacts.manifest import FileRecord, Manifest
-from nemo_sspo.artifacts.selection import Selection as Selected
+from nemo_sspo.artifacts.selection import SelectionResult
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.gates import NoGate
 from nemo_sspo.config.load import load_experiment
@@ -55,7 +55,7 @@ def made(
     settings: Experiment,
     iteration: int = 2,
     content: dict | None = None,
-    selection: Selected | None = None,
+    selection: SelectionResult | None = None,
     judged: dict | None = None,
     changed: Sequence[KnobChange] = (),
     **train,
