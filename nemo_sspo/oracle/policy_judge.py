@@ -34,7 +34,7 @@ class PolicyJudge:
         texts = [Row(row.prompt, row.first, row.second) for row in rows]
         unique = Deduplicated(texts)
         fitted = [self._fit(row) for row in unique.items]
-        logprobs_U2 = self._model.choice_logprobs(
+        logprobs_U2 = self._model.answer_logprobs(
             [token_ids for token_ids, _ in fitted], lambda done: on_progress(done * len(rows) // len(unique))
         )
         logits_U = (logprobs_U2[:, 0] - logprobs_U2[:, 1]).astype(np.float32)

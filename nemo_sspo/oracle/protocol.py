@@ -68,14 +68,14 @@ class PreferenceOracle(Protocol):
         ...
 
 
-class ChoiceModel(Protocol):
+class AnswerModel(Protocol):
     """A language model that is asked to choose between answers of one token: the rollout engine, seen by a judge."""
 
     def token_ids(self, question: str) -> list[int]:
         """`question` as the user's only message under the chat template, generation prompt included."""
         ...
 
-    def choice_logprobs(self, questions: Sequence[list[int]], on_progress: OnProgress) -> NDArray[np.float64]:
+    def answer_logprobs(self, questions: Sequence[list[int]], on_progress: OnProgress) -> NDArray[np.float64]:
         """Log-probs [Q, C] of each answer as the first token, normalized over the answers."""
         ...
 
@@ -87,7 +87,7 @@ class OracleResources:
     journal: Path | None = None
     """File to which a paying oracle appends every answer; the other files of its folder are those of the run's other
     steps. None keeps nothing."""
-    open_policy: Callable[[Sequence[str], int], ChoiceModel] | None = None
+    open_policy: Callable[[Sequence[str], int], AnswerModel] | None = None
     """Loads the policy for questions with given one-token answers and a given longest question; None without one."""
     rows: int = 0
     """Rows that the step will ask about in all, over several calls; 0 where each call is all that is planned."""

@@ -94,17 +94,17 @@ def llm_judge(root: Path, request: pytest.FixtureRequest) -> Case:
 def policy_judge(root: Path, request: pytest.FixtureRequest) -> Case:
     pytest.importorskip("vllm")
     from nemo_sspo.config.engines import VllmEngine
-    from nemo_sspo.rollout.choices import PolicyChoices
+    from nemo_sspo.rollout.policy_answers import PolicyAnswers
     from tests.rollout.tiny_policy import make_policy
 
     (root / "template.txt").write_text("{prompt}|{first}|{second}|A or B?")
     policy = str(make_policy(root / "policy"))
-    loaded: list[PolicyChoices] = []
+    loaded: list[PolicyAnswers] = []
 
-    def open_policy(answers: Sequence[str], longest: int) -> PolicyChoices:
+    def open_policy(answers: Sequence[str], longest: int) -> PolicyAnswers:
         if not loaded:
             engine = VllmEngine(max_num_seqs=16)
-            loaded.append(PolicyChoices(policy, engine, seed=0, answers=answers, longest=longest))
+            loaded.append(PolicyAnswers(policy, engine, seed=0, answers=answers, longest=longest))
         return loaded[0]
 
     settings = PolicyJudgeOracle(template=str(root / "template.txt"), context_tokens=200)

@@ -17,7 +17,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.judge_question import ANSWERS
 from nemo_sspo.oracle.policy_judge import PolicyJudge
 from nemo_sspo.oracle.protocol import OracleResources, Row
-from nemo_sspo.rollout.choices import PolicyChoices
+from nemo_sspo.rollout.policy_answers import PolicyAnswers
 from tests.rollout.tiny_policy import make_policy
 
 CONTEXT = 120
@@ -30,12 +30,12 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def choices(policy: Path) -> PolicyChoices:
-    return PolicyChoices(str(policy), VllmEngine(max_num_seqs=8), seed=0, answers=ANSWERS, longest=CONTEXT)
+def choices(policy: Path) -> PolicyAnswers:
+    return PolicyAnswers(str(policy), VllmEngine(max_num_seqs=8), seed=0, answers=ANSWERS, longest=CONTEXT)
 
 
 @pytest.fixture
-def judge(choices: PolicyChoices, tmp_path: Path) -> Callable[[int], PolicyJudge]:
+def judge(choices: PolicyAnswers, tmp_path: Path) -> Callable[[int], PolicyJudge]:
     """Makes a judge of the policy for a length of context."""
     template = tmp_path / "question.txt"
     template.write_text("{prompt}? A: {first} B: {second}")
@@ -64,12 +64,12 @@ def test_the_logit_is_that_of_the_next_token_in_transformers(judge: Callable[[in
 
 
 def test_a_long_question_is_cut_to_the_context_longest_text_first(
-    judge: Callable[[int], PolicyJudge], choices: PolicyChoices, policy: Path, monkeypatch: pytest.MonkeyPatch
+    judge: Callable[[int], PolicyJudge], choices: PolicyAnswers, policy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[int]] = []
-    answer = choices.choice_logprobs
+    answer = choices.answer_logprobs
     monkeypatch.setattr(
-        choices, "choice_logprobs", lambda questions, report: asked.extend(questions) or answer(questions, report)
+        choices, "answer_logprobs", lambda questions, report: asked.extend(questions) or answer(questions, report)
     )
     preferences = judge(CONTEXT).compare([Row("q", "x" * 400, "short"), ROWS[0]])
     assert preferences.truncated_R.tolist() == [True, False]

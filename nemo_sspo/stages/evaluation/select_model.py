@@ -15,11 +15,11 @@ from nemo_sspo.artifacts.tables import CANDIDATES
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.batch_plan import candidate_steps
 from nemo_sspo.oracle.registry import load_oracle
-from nemo_sspo.stages.evaluation.choice import Contender, choose, reason, stop_reason
+from nemo_sspo.stages.evaluation.best_candidate import CandidateMatches, choose, reason, stop_reason
 from nemo_sspo.stages.evaluation.matches import HeldOut, judged, longer, match_rows, read_held_out, resampling
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.sampling.judging import resources
-from nemo_sspo.stages.training.chosen import policy_selection
+from nemo_sspo.stages.training.policy_checkpoint import policy_selection
 
 
 def run(context: StageContext) -> None:
@@ -41,13 +41,15 @@ def run(context: StageContext) -> None:
     wins, asked = judged(context, oracle, prompt_ids, rows, spans)
 
     steps = candidate_steps(int(context.input("train").manifest.counts["steps"] or 0), len(candidates))
-    contenders = [
-        Contender(step, wins_N, longer(candidate, before, prompt_ids), candidate.mean_tokens, candidate.unfinished)
+    matches = [
+        CandidateMatches(
+            step, wins_N, longer(candidate, before, prompt_ids), candidate.mean_tokens, candidate.unfinished
+        )
         for step, candidate, wins_N in zip(steps, candidates, wins, strict=True)
     ]
-    selection = _selection(context, contenders, before)
+    selection = _selection(context, matches, before)
     (context.output.path / SELECTION).write_text(selection.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    CANDIDATES.write(context.output.path, _table(prompt_ids, contenders))
+    CANDIDATES.write(context.output.path, _table(prompt_ids, matches))
     context.output.rows = len(prompt_ids)
     context.output.counts |= asked
     context.output.counts |= _facts(selection)
@@ -61,10 +63,10 @@ def _before(context: StageContext, samples: int) -> HeldOut:
     )
 
 
-def _selection(context: StageContext, contenders: Sequence[Contender], before: HeldOut) -> SelectionResult:
+def _selection(context: StageContext, matches: Sequence[CandidateMatches], before: HeldOut) -> SelectionResult:
     settings, how = context.experiment.selection, resampling(context)
     opponent = policy_name(context.iteration - 1)
-    choice = choose(contenders, settings.criterion, how)
+    choice = choose(matches, settings.criterion, how)
     return SelectionResult(
         iteration=context.iteration,
         opponent=context.iteration - 1,
@@ -81,13 +83,13 @@ def _selection(context: StageContext, contenders: Sequence[Contender], before: H
     )
 
 
-def _table(prompt_ids: Sequence[str], contenders: Sequence[Contender]) -> pa.Table:
+def _table(prompt_ids: Sequence[str], matches: Sequence[CandidateMatches]) -> pa.Table:
     """One row per candidate and prompt."""
     columns = {
-        "candidate": np.repeat(np.arange(len(contenders), dtype=np.int32), len(prompt_ids)),
-        "prompt_id": list(prompt_ids) * len(contenders),
-        "win": np.concatenate([contender.wins_N for contender in contenders]),
-        "length_difference": np.concatenate([contender.longer_N for contender in contenders]),
+        "candidate": np.repeat(np.arange(len(matches), dtype=np.int32), len(prompt_ids)),
+        "prompt_id": list(prompt_ids) * len(matches),
+        "win": np.concatenate([candidate.wins_N for candidate in matches]),
+        "length_difference": np.concatenate([candidate.longer_N for candidate in matches]),
     }
     return CANDIDATES.of(columns)
 

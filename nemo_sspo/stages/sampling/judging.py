@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from nemo_sspo.artifacts.layout import step_id
-from nemo_sspo.oracle.protocol import ChoiceModel, OracleResources, PreferenceOracle, Row, Turn
+from nemo_sspo.oracle.protocol import AnswerModel, OracleResources, PreferenceOracle, Row, Turn
 from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.runner.registry import STAGES
@@ -25,10 +25,10 @@ def oracle_of(context: StageContext, rows: int = 0) -> PreferenceOracle:
 def resources(context: StageContext) -> OracleResources:
     """The resources of a step's oracle: the step's journal, and the policy that judges, if one does."""
 
-    def open_policy(answers: Sequence[str], longest: int) -> ChoiceModel:
-        from nemo_sspo.rollout.choices import PolicyChoices
+    def open_policy(answers: Sequence[str], longest: int) -> AnswerModel:
+        from nemo_sspo.rollout.policy_answers import PolicyAnswers
 
-        return PolicyChoices(
+        return PolicyAnswers(
             context.policy,
             context.experiment.engine,
             seed=context.seed,

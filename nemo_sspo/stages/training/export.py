@@ -15,9 +15,9 @@ from nemo_sspo.megatron.binding import binding
 from nemo_sspo.megatron.models.precision import params_dtype
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.runner.registry import stage_inputs
-from nemo_sspo.stages.training.chosen import policy_checkpoint, policy_selection
 from nemo_sspo.stages.training.generation_config import write_generation_config
 from nemo_sspo.stages.training.model_card import MODEL_CARD, model_card
+from nemo_sspo.stages.training.policy_checkpoint import policy_checkpoint, policy_selection
 
 
 def run(context: StageContext) -> None:

@@ -13,7 +13,7 @@ from nemo_sspo.megatron.runtime.ranks import on_every_rank
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.sampling.rollout_logps import rollout_logps
 from nemo_sspo.stages.training.checked_reference import RolloutLogps, reference_logps, sampled_rows
-from nemo_sspo.stages.training.chosen import policy_checkpoint
+from nemo_sspo.stages.training.policy_checkpoint import policy_checkpoint
 
 
 def run(context: StageContext) -> None:

@@ -41,7 +41,7 @@ from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.runner.registry import stage_knobs, stage_settings
 from nemo_sspo.stages.runner.slurm_task import is_leader
 from nemo_sspo.stages.training.checked_reference import refuse_other_reference
-from nemo_sspo.stages.training.chosen import policy_checkpoint
+from nemo_sspo.stages.training.policy_checkpoint import policy_checkpoint
 from nemo_sspo.stages.training.step1 import STEP1_TOLERANCE
 
 STEP1_ROUNDING = 1e-6

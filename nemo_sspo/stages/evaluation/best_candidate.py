@@ -27,7 +27,7 @@ _CRITERIA = {"win_rate": "win rate", "length_controlled": "win rate at equal len
 
 
 @dataclass(frozen=True)
-class Contender:
+class CandidateMatches:
     """One checkpoint and how it fared."""
 
     step: int
@@ -51,15 +51,15 @@ class Choice:
     """Of the criterion, chosen minus runner-up."""
 
 
-def choose(contenders: Sequence[Contender], criterion: str, how: Resampling) -> Choice:
+def choose(matches: Sequence[CandidateMatches], criterion: str, how: Resampling) -> Choice:
     """The candidate with the highest criterion; ties go to the first."""
-    candidates = [_described(contender, how) for contender in contenders]
+    candidates = [_described(candidate, how) for candidate in matches]
     ranking = sorted(range(len(candidates)), key=lambda index: -getattr(candidates[index], criterion).mean)
     best, *others = ranking
     if not others:
         return Choice(candidates, best, None, None)
-    ours, theirs = (_statistic(contenders[index], criterion) for index in (best, others[0]))
-    difference = bootstrap(lambda rows_SN: ours(rows_SN) - theirs(rows_SN), len(contenders[0].wins_N), **how)
+    ours, theirs = (_statistic(matches[index], criterion) for index in (best, others[0]))
+    difference = bootstrap(lambda rows_SN: ours(rows_SN) - theirs(rows_SN), len(matches[0].wins_N), **how)
     return Choice(candidates, best, others[0], difference)
 
 
@@ -70,10 +70,10 @@ def reason(choice: Choice, criterion: str, opponent: str) -> str:
     if choice.runner_up is None or choice.difference is None:
         return f"Step {best.step} is the only candidate; its {_CRITERIA[criterion]} against {opponent} is {figure}."
     second, behind = choice.candidates[choice.runner_up], choice.difference
-    told = "can be told apart from it" if behind.low > 0 else "cannot be told apart from it"
+    apart = "can be told apart from it" if behind.low > 0 else "cannot be told apart from it"
     return (
         f"Step {best.step} has the best {_CRITERIA[criterion]} against {opponent}, {figure}; the runner-up, step "
-        f"{second.step}, is {behind} behind and {told}."
+        f"{second.step}, is {behind} behind and {apart}."
     )
 
 
@@ -88,17 +88,17 @@ def stop_reason(choice: Choice, settings: Settings, opponent: str) -> str | None
     )
 
 
-def _described(contender: Contender, how: Resampling) -> Candidate:
+def _described(candidate: CandidateMatches, how: Resampling) -> Candidate:
     return Candidate(
-        step=contender.step,
-        win_rate=bootstrap_mean(contender.wins_N, **how),
-        length_controlled=length_controlled(contender.wins_N, contender.longer_N, how),
-        mean_tokens=contender.mean_tokens,
-        unfinished=contender.unfinished,
+        step=candidate.step,
+        win_rate=bootstrap_mean(candidate.wins_N, **how),
+        length_controlled=length_controlled(candidate.wins_N, candidate.longer_N, how),
+        mean_tokens=candidate.mean_tokens,
+        unfinished=candidate.unfinished,
     )
 
 
-def _statistic(contender: Contender, criterion: str) -> Statistic:
+def _statistic(candidate: CandidateMatches, criterion: str) -> Statistic:
     if criterion == "length_controlled":
-        return at_equal_length(contender.wins_N, contender.longer_N)
-    return lambda rows_SN: contender.wins_N[rows_SN].mean(axis=1)
+        return at_equal_length(candidate.wins_N, candidate.longer_N)
+    return lambda rows_SN: candidate.wins_N[rows_SN].mean(axis=1)

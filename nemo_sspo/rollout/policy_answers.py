@@ -13,7 +13,7 @@ from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, prompt_token_ids
 from nemo_sspo.rollout.vllm_engine import VllmEngine
 
 
-class PolicyChoices:
+class PolicyAnswers:
     """A policy in vLLM that gives the log-probs of answers of one token."""
 
     def __init__(
@@ -41,7 +41,7 @@ class PolicyChoices:
         """`question` as the user's only message under the chat template, generation prompt included."""
         return prompt_token_ids(self._tokenizer, [{"role": "user", "content": question}])
 
-    def choice_logprobs(self, questions: Sequence[list[int]], on_progress: OnProgress) -> NDArray[np.float64]:
+    def answer_logprobs(self, questions: Sequence[list[int]], on_progress: OnProgress) -> NDArray[np.float64]:
         """Log-probs [Q, C] of each answer as the first token, normalized over the answers; spellings are summed."""
         self._engine.begin(self._seed)  # an answer does not depend on earlier questions
         allowed = [token for tokens in self._spellings for token in tokens]
