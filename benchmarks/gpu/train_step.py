@@ -130,9 +130,9 @@ def _train_in_a_process(name: str, world: World, folder: Path, place: Place) -> 
 def reason(log: str) -> str:
     """What a rank said last before it ended, out of all that it and torchrun printed."""
     lines = [line for line in log.splitlines() if re.search(r"\w", line)]
-    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     raised = [line for line in lines if _RAISED.match(line)]
-    return (told or raised or lines or ["no output"])[-1]
+    return (errors or raised or lines or ["no output"])[-1]
 
 
 def table(found: dict[str, Steps]) -> list[tuple[Cell, ...]]:

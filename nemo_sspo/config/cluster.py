@@ -44,7 +44,7 @@ RANK_VARIABLES = (
 """Variables that a launcher of ranks sets: each process has its own, or none."""
 
 SCRIPT_VARIABLES = frozenset(
-    {"run", "task", "job", "restart", "attempt", "step", "history", "before", "ends", "told", "launched", "woken"}
+    {"run", "task", "job", "restart", "attempt", "step", "history", "before", "ends", "signal", "launched", "signalled"}
     | {"code", "crashes"}
 )
 """Shell variables of slurm/stage.sbatch.j2, which an environment's would replace."""

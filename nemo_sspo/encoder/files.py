@@ -49,9 +49,9 @@ def encoder_problems(directory: Path, settings: SentenceEncoder) -> Iterator[str
         yield f"{directory / 'modules.json'}: not a list of modules"
         return
     chain = _chain(modules, directory)
-    told = any("task" in (module.get("kwargs") or ()) for module in modules)
-    told |= any(_is_foreign(kind) or _name(kind) in _ROUTERS for kind, _ in chain)
-    if settings.task is not None and not told:
+    knows_tasks = any("task" in (module.get("kwargs") or ()) for module in modules)
+    knows_tasks |= any(_is_foreign(kind) or _name(kind) in _ROUTERS for kind, _ in chain)
+    if settings.task is not None and not knows_tasks:
         yield f"encoder.task={settings.task}: the model knows no tasks; a prefix is set by encoder.prefix"
     yield from _chain_problems(named, chain, settings.task)
 

@@ -52,8 +52,8 @@ def reported(layout: RunLayout, step: Step) -> dict[str, Any]:
     if (progress := read_progress(layout.progress(step.step_id))) is None:
         return {}
     rate, remaining = _rate(progress)
-    told = {name: progress[name] for name in ("done", "total", "unit")}
-    return {**told, "per_second": rate, "remaining": remaining}
+    counted = {name: progress[name] for name in ("done", "total", "unit")}
+    return {**counted, "per_second": rate, "remaining": remaining}
 
 
 def last_log_line(layout: RunLayout, step_id: str) -> str:

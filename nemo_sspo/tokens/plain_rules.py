@@ -35,29 +35,29 @@ def added_tokens(directory: Path, vocabulary: Vocabulary, rules: Rules) -> list[
     from tokenizers import AddedToken
 
     found = []
-    told = _told(directory)
+    stored = _token_flags(directory)
     for _, token in sorted(vocabulary.tokens.items()):
         if token in vocabulary.added:
             special = token in vocabulary.control
-            flags = {"normalized": not special, **told.get(token, {})}
+            flags = {"normalized": not special, **stored.get(token, {})}
             if rules == "roberta" and token == vocabulary.named.get("mask_token"):
                 flags = {"lstrip": True, **flags}
             found.append(AddedToken(token, special=special, **flags))
     return found
 
 
-def _told(directory: Path) -> dict[str, dict[str, bool]]:
+def _token_flags(directory: Path) -> dict[str, dict[str, bool]]:
     """What the files beside a vocabulary say of how a token is found, by token; the last of them counts."""
     config = json_or_empty(directory / "tokenizer_config.json")
     values: list[Any] = list(json_or_empty(directory / "special_tokens_map.json").values())
     values += [value for name, value in config.items() if name.endswith("_token")]
     decoder = config.get("added_tokens_decoder")
     values += decoder.values() if isinstance(decoder, dict) else []
-    told = {}
+    flags = {}
     for value in values:
         if isinstance(value, dict) and isinstance(value.get("content"), str):
-            told[value["content"]] = {flag: bool(value[flag]) for flag in _FLAGS if flag in value}
-    return told
+            flags[value["content"]] = {flag: bool(value[flag]) for flag in _FLAGS if flag in value}
+    return flags
 
 
 def _wordpiece(plain: PlainVocabulary, named: Mapping[str, str]) -> "Tokenizer":

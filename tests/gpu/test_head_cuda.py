@@ -86,7 +86,7 @@ def test_the_kernels_are_the_torch_path_on_a_model_sized_tile(vocab: int) -> Non
     hidden = torch.randn(512, 64, generator=draw, device="cuda", dtype=torch.bfloat16)
     weight = torch.randn(vocab, 64, generator=draw, device="cuda", dtype=torch.bfloat16)
     labels = torch.randint(vocab, (512,), generator=draw, device="cuda")
-    slopes = torch.randn(512, generator=draw, device="cuda")
+    dloss_dlogp = torch.randn(512, generator=draw, device="cuda")
     tiles = logits_tile(hidden, weight), logits_tile(hidden, weight)
     ours, theirs = (
         math.statistics(tile, labels, None) for math, tile in zip((tile_triton, tile_torch), tiles, strict=True)
@@ -94,7 +94,7 @@ def test_the_kernels_are_the_torch_path_on_a_model_sized_tile(vocab: int) -> Non
     for found, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
     for math, tile in zip((tile_triton, tile_torch), tiles, strict=True):
-        math.to_gradient_(tile, labels, slopes, Normalizer(*theirs[:2]), None)
+        math.to_gradient_(tile, labels, dloss_dlogp, Normalizer(*theirs[:2]), None)
     torch.testing.assert_close(*tiles, rtol=2**-7, atol=1e-30)
     assert (tiles[0] != tiles[1]).float().mean() < 1e-2
 

@@ -37,9 +37,9 @@ def test_status_report_and_summary_say_the_same(tmp_path, monkeypatch, capsys, h
     with pytest.raises(StepFailed):
         drive(experiment)
     assert cli.main(["status", run, "--json"]) == 0
-    told = {row["step"]: row for row in json.loads(capsys.readouterr().out)}
-    assert (told[STEP]["state"], told[STEP]["detail"]) == ("failed", reason)
-    assert [row["step"] for row in told.values() if row["state"] == "failed"] == [STEP]
+    rows = {row["step"]: row for row in json.loads(capsys.readouterr().out)}
+    assert (rows[STEP]["state"], rows[STEP]["detail"]) == ("failed", reason)
+    assert [row["step"] for row in rows.values() if row["state"] == "failed"] == [STEP]
     assert cli.main(["status", run]) == 0
     assert f"{STEP} failed; once the cause is gone, `nemo-sspo run" in capsys.readouterr().out
 

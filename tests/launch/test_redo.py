@@ -43,10 +43,10 @@ def test_the_evaluation_of_a_training_that_is_to_be_made_anew_is_not_done(slurm,
     for arguments in (["submit", *slurm, "train.learning_rate=0.01"], ["resume", str(experiment.run_dir)]):
         for more in ([], ["--dry-run"]):
             assert cli.main([*arguments, *more]) == 2
-            told = capsys.readouterr().err
-            assert "iter_1.export, iter_1.rollout_held_out.00000, iter_1.evaluate are out of date" in told
-            assert "iter_1.export: input checkpoint: iter_1.train is missing" in told
-            assert f"`nemo-sspo redo {experiment.run_dir}` makes them anew" in told
+            error = capsys.readouterr().err
+            assert "iter_1.export, iter_1.rollout_held_out.00000, iter_1.evaluate are out of date" in error
+            assert "iter_1.export: input checkpoint: iter_1.train is missing" in error
+            assert f"`nemo-sspo redo {experiment.run_dir}` makes them anew" in error
     assert calls(tmp_path) == {}
     missing = [part.job.name for part in missing_parts(jobs(experiment), freshness_of(experiment))]
     assert missing == [name.removesuffix(".00000") for name in AFTER_TRAINING] + ["report"]

@@ -19,8 +19,8 @@ def test_a_task_too_long_for_its_time_is_told_at_once_and_one_that_got_further_g
     assert fake.history(SHARDS[2]) == ["start", "gave_up"]
     assert fake.events(SHARDS[2])[-1].code == 2
     assert fake.history("iter_1.score.00002") == fake.history("iter_1.build_pairs") == []
-    told = f"error: {SHARDS[2]} does not fit in time=00:01:00: raise cluster.stages.rollout.time"
-    assert told in fake.status(capsys)[SHARDS[2]]["detail"]
+    error = f"error: {SHARDS[2]} does not fit in time=00:01:00: raise cluster.stages.rollout.time"
+    assert error in fake.status(capsys)[SHARDS[2]]["detail"]
     fake.stop_misbehaving()
     assert fake.submit("rollout.shards=4", "cluster.shards_per_task=2") == 0
     fake.wait()

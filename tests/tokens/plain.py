@@ -29,6 +29,6 @@ def byte_level(directory: Path, special: Sequence[str], **config: object) -> Pat
 
 def _described(directory: Path, model: dict[str, object], config: dict[str, object]) -> Path:
     (directory / "config.json").write_text(json.dumps(model))
-    told = {name: value for name, value in config.items() if value is not None}
-    (directory / "tokenizer_config.json").write_text(json.dumps(told))
+    given = {name: value for name, value in config.items() if value is not None}
+    (directory / "tokenizer_config.json").write_text(json.dumps(given))
     return directory

@@ -112,7 +112,7 @@ def test_a_library_that_reads_a_vocabulary_otherwise_is_corrected(tmp_path: Path
 
 def test_rules_that_are_not_known_are_refused(tmp_path: Path) -> None:
     model = wordpiece(tmp_path, UNCASED, tokenizer_class="BertTokenizer")
-    for changes, told in (
+    for changes, message in (
         ({"tokenizer_class": "BertJapaneseTokenizer"}, "the rules of BertJapaneseTokenizer for it"),
         ({"tokenizer_class": "GPT2Tokenizer"}, "the rules of GPT2Tokenizer for it"),
         ({"auto_map": {"AutoTokenizer": ["own.Tokenizer", None]}}, "the rules of the model's own"),
@@ -125,7 +125,7 @@ def test_rules_that_are_not_known_are_refused(tmp_path: Path) -> None:
         edit(model / "tokenizer_config.json", **changes)
         with pytest.raises(UserError) as refused:
             load_tokenizer(model, "oracle=here", framed=True)
-        assert told in str(refused.value)
+        assert message in str(refused.value)
         assert "\n" not in str(refused.value)
         (model / "tokenizer_config.json").write_text(before)
     edit(model / "tokenizer_config.json", tokenizer_class=None)

@@ -104,9 +104,9 @@ def _beside(what: str, directory: Path, files: list[Path]) -> Iterator[str]:
 
 
 def _quantized(what: str, directory: Path, config: Mapping[str, Any]) -> Iterator[str]:
-    told = next((f"{key} in config.json" for key in _QUANTIZATION_KEYS if config.get(key)), None)
-    if told := told or next((name for name in _QUANTIZATION_FILES if (directory / name).is_file()), None):
-        yield f"{what}: a quantized policy is not trained ({told}); {_GIVE_PLAIN}"
+    sign = next((f"{key} in config.json" for key in _QUANTIZATION_KEYS if config.get(key)), None)
+    if sign := sign or next((name for name in _QUANTIZATION_FILES if (directory / name).is_file()), None):
+        yield f"{what}: a quantized policy is not trained ({sign}); {_GIVE_PLAIN}"
 
 
 def _damage(path: Path) -> str | None:

@@ -128,6 +128,8 @@ def test_fields_beside_the_prompt_that_are_not_read_are_named(tmp_path: Path, su
         pq.write_table(pa.Table.from_pylist([{**record, "answer": ""} for record in records]), source)
     else:
         source.write_text("".join(json.dumps(record) + "\n" for record in records))
-    told = [note for note in notes(load_experiment(["experiment=quickstart", f"prompts={source}"])) if "fields" in note]
+    found = [
+        note for note in notes(load_experiment(["experiment=quickstart", f"prompts={source}"])) if "fields" in note
+    ]
     named = "context, answer" if suffix == ".parquet" else "context"
-    assert told == [f"prompts={source}: fields that are not read: {named}"]
+    assert found == [f"prompts={source}: fields that are not read: {named}"]

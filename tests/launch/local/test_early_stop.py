@@ -66,11 +66,11 @@ def test_later_jobs_are_not_submitted_and_their_steps_are_told_as_left_out(stopp
     rows = {row.step: row for row in slurm_status(graph, place, [], str, freshness)}
     assert rows["iter_2.select_model"].state == "published"
     assert rows["iter_2.export"].state == "missing"
-    told = "stopped after iteration 2: nobody wins; its result is the policy of iteration 1"
+    detail = "stopped after iteration 2: nobody wins; its result is the policy of iteration 1"
     row = rows["iter_3.rollout.00000"]
-    assert (row.state, row.detail) == ("left out", told)
+    assert (row.state, row.detail) == ("left out", detail)
     assert cli.main(["status", *overrides]) == 0
-    assert told in capsys.readouterr().out
+    assert detail in capsys.readouterr().out
 
 
 def test_a_candidate_is_sampled_as_soon_as_it_is_exported(stopped):

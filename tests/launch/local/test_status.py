@@ -62,9 +62,9 @@ def test_a_run_is_named_by_its_directory(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "nobody works on it; `nemo-sspo run" in shown
     assert cli.main(["run", run, "--dry-run"]) in (0, 2)  # the toy's models may be missing
-    told = capsys.readouterr()
-    assert "prepare_prompts" in told.out
-    assert "cannot read the override" not in told.err
+    printed = capsys.readouterr()
+    assert "prepare_prompts" in printed.out
+    assert "cannot read the override" not in printed.err
     assert cli.main(["resume", run]) == 2
     assert f"a run of this machine, not of Slurm: `nemo-sspo run {run}` continues it" in capsys.readouterr().err
     drive(experiment)

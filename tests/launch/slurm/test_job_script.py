@@ -124,8 +124,8 @@ def test_a_task_that_its_time_limit_ends_with_nothing_done_is_not_tried_again(
     process.send_signal(signal.SIGUSR1)
     assert process.wait(30) == (2 if end == "gave_up" else 0)
     assert script.events() == ["start", end]
-    told = "does not fit in time=20: raise cluster.stages.rollout.time, or rollout.shards of a new run; Slurm cancels"
-    assert (told in script.log()) == (end == "gave_up")
+    error = "does not fit in time=20: raise cluster.stages.rollout.time, or rollout.shards of a new run; Slurm cancels"
+    assert (error in script.log()) == (end == "gave_up")
 
 
 def test_the_limit_of_the_plan_counts_where_slurm_does_not_tell_its_own(tmp_path: Path) -> None:

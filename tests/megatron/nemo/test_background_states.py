@@ -63,10 +63,10 @@ def test_a_state_is_seen_only_when_it_is_whole_and_continues_bit_equal(
 def test_a_step_that_is_told_to_stop_ends_when_its_state_is_on_disk(
     supervised: PairTable, imported: Path, tmp_path: Path
 ) -> None:
-    told = job(supervised, imported, tmp_path, PARALLEL)
+    stopped = job(supervised, imported, tmp_path, PARALLEL)
     with pytest.raises(Interrupted, match="saved after step 2 of 6"):
-        train(told, SignalAfter(1, rank=1))
-    assert latest_state(told.scratch) == told.scratch / "step_2"
+        train(stopped, SignalAfter(1, rank=1))
+    assert latest_state(stopped.scratch) == stopped.scratch / "step_2"
 
 
 def test_a_writer_that_fails_ends_the_training_and_shows_no_state(

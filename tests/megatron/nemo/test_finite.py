@@ -107,8 +107,8 @@ def test_a_loss_that_is_no_number_names_stage_rank_and_pair(
     monkeypatch.setattr(PreferenceLossReduction, "forward", forward)
     training = job(supervised, imported, tmp_path, parallel, checkpoint_every_steps=1, train_epochs=1)
     (step,) = [number for number, batch in enumerate(training.batches, 1) if 7 in batch.pairs]
-    told = rf"(?s)train, step {step}, rank \d: .*the log-probs, targets or loss of pair pair7 are not numbers"
-    with pytest.raises(ForkedRanksError, match=told):
+    message = rf"(?s)train, step {step}, rank \d: .*the log-probs, targets or loss of pair pair7 are not numbers"
+    with pytest.raises(ForkedRanksError, match=message):
         train(training)
     assert latest_state(training.scratch).name == f"step_{step - 1}" == "step_2"
 

@@ -43,7 +43,7 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "harm", "told"),
+    ("name", "harm", "reason"),
     [
         ("weights/*.distcp", flip, "differs from its digest"),
         ("**/.metadata", flip, "differs from its digest"),
@@ -60,7 +60,7 @@ def test_a_damaged_newest_state_is_named_and_the_one_before_it_is_taken(
     whole: list[dict[str, Any]],
     name: str,
     harm: Callable[[Path], None],
-    told: str,
+    reason: str,
 ) -> None:
     training = killed_in_step_5(supervised, imported, tmp_path)
     assert [state.name for state in states(training.scratch)] == ["step_4", "step_2"]
@@ -70,7 +70,7 @@ def test_a_damaged_newest_state_is_named_and_the_one_before_it_is_taken(
     assert train(training) == whole
     (note,) = training.notes
     assert f"the state step_4 is damaged ({path}: " in note
-    assert told in note
+    assert reason in note
     assert note.endswith("training continues from step_2")
     assert (training.scratch / "damaged_step_4").exists()
 

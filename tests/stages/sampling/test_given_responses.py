@@ -189,19 +189,19 @@ def test_a_response_that_was_cut_stays_so_on_the_way_in_and_out(
         ends = [(response["token_ids"][-1] == END, response["finish_reason"]) for response in row["responses"]]
         assert ends == [(False, "length") if at == place else (True, "stop") for at in range(3)]
 
-    told = {name: str(tmp_path / name) for name in ("keep", "drop")}
-    for name, output in told.items():
+    printed = {name: str(tmp_path / name) for name in ("keep", "drop")}
+    for name, output in printed.items():
         line = ["export-pairs", str(settings.run_dir), "--format", form, "--output", output, "--unfinished", name]
         assert cli.main(line) == 0
-        told[name] = "".join(capsys.readouterr())
+        printed[name] = "".join(capsys.readouterr())
     whole = cut.count(1)
-    assert f"{len(rows)} pairs: " in told["keep"]
-    assert f"note: {len(rows) - whole} pairs have a response that was cut" in told["keep"]
-    assert f"{whole} pairs: " in told["drop"]
-    assert f"{len(rows) - whole} pairs with an unfinished response are left out" in told["drop"]
+    assert f"{len(rows)} pairs: " in printed["keep"]
+    assert f"note: {len(rows) - whole} pairs have a response that was cut" in printed["keep"]
+    assert f"{whole} pairs: " in printed["drop"]
+    assert f"{len(rows) - whole} pairs with an unfinished response are left out" in printed["drop"]
 
-    tables = {name: pq.read_table(tmp_path / name / "train.parquet") for name in told}
-    ends = [tables[name].select(["finish_reason_chosen", "finish_reason_rejected"]).to_pylist() for name in told]
+    tables = {name: pq.read_table(tmp_path / name / "train.parquet") for name in printed}
+    ends = [tables[name].select(["finish_reason_chosen", "finish_reason_rejected"]).to_pylist() for name in printed]
     assert [tuple(row.values()).index("length") * 2 if "length" in row.values() else 1 for row in ends[0]] == cut
     assert [set(row.values()) for row in ends[1]] == [{"stop"}] * whole
     if form != "sppo":

@@ -101,7 +101,7 @@ def test_what_it_says_is_what_was_done(tmp_path: Path) -> None:
         train=Train(learning_rate=1e-3, peft="lora"),
     )
     card = made(settings, step1_closed_form=40.563175)
-    told = facts(card)
+    stated = facts(card)
     expected = {
         "loss": "kind: sppo, eta: 30.0, scale: eta",
         "gate": "kind: linear, form: pair",
@@ -121,8 +121,8 @@ def test_what_it_says_is_what_was_done(tmp_path: Path) -> None:
         "torch (training)": "2.99",
         "vllm (rollout)": "0.99",
     }
-    assert {name: told.get(name) for name in expected} == expected
-    for section, settings_told in {
+    assert {name: stated.get(name) for name in expected} == expected
+    for section, settings_stated in {
         "repulsion": ("weight: 0.5", "schedule: constant", "pooling: last"),
         "rollout": ("samples_per_prompt: 5", "temperature: 1.0"),
         "pairs": ("symmetrize: half", "estimator: pairwise", "unfinished: keep", "max_tokens: null"),
@@ -132,8 +132,8 @@ def test_what_it_says_is_what_was_done(tmp_path: Path) -> None:
             *("adam_beta1: 0.9", "adam_beta2: 0.95", "sgd_momentum: 0.9", "clip_grad: 1.0", "weight_decay: 0.0"),
         ),
     }.items():
-        assert set(settings_told) <= set(told[section].split(", "))
-    assert not any("portion_3" in name for name in told)  # later prompts have not been seen
+        assert set(settings_stated) <= set(stated[section].split(", "))
+    assert not any("portion_3" in name for name in stated)  # later prompts have not been seen
     assert front_matter(card) == {
         "base_model": "org/base",
         "library_name": "transformers",
@@ -190,11 +190,11 @@ def test_it_tells_what_was_changed_in_the_run(tmp_path: Path) -> None:
 
 def test_it_tells_how_the_checkpoint_was_chosen(tmp_path: Path) -> None:
     assert "Choice of the checkpoint" not in made(runs.experiment(tmp_path))
-    told = facts(made(runs.experiment(tmp_path), selection=SELECTION))
-    assert told["candidate after step 10"] == "win rate 0.600 [0.550, 0.650], at equal length 0.580 [0.530, 0.630]"
-    assert (told["chosen"], told["reason"]) == ("step 10", SELECTION.reason)
-    assert told["prompts to choose by, held out from training and evaluation"] == "200"
-    assert told["the run ended here"] == SELECTION.stop
+    stated = facts(made(runs.experiment(tmp_path), selection=SELECTION))
+    assert stated["candidate after step 10"] == "win rate 0.600 [0.550, 0.650], at equal length 0.580 [0.530, 0.630]"
+    assert (stated["chosen"], stated["reason"]) == ("step 10", SELECTION.reason)
+    assert stated["prompts to choose by, held out from training and evaluation"] == "200"
+    assert stated["the run ended here"] == SELECTION.stop
 
 
 @pytest.mark.parametrize("selects", [False, True])
@@ -204,8 +204,8 @@ def test_every_setting_that_made_the_policy_is_told(tmp_path: Path, selects: boo
     made_by = [stage for stage in STAGES if stage not in later]
     made_of = {key for stage in made_by for key in stage_settings(settings, stage) | stage_knobs(settings, stage)}
     without_effect = knob_names(settings) - rounding_knobs(settings)
-    told = {key for key in made_of - without_effect if not key.startswith("content of ")}
-    assert told == recipe_settings(settings).keys()
+    stated = {key for key in made_of - without_effect if not key.startswith("content of ")}
+    assert stated == recipe_settings(settings).keys()
 
 
 class PlantedTrain(Train):
@@ -234,8 +234,8 @@ def test_every_section_changes_the_result_or_is_known_not_to(tmp_path: Path) -> 
 
 
 def test_what_oracle_and_encoder_were_is_told_by_their_fingerprints(tmp_path: Path) -> None:
-    told = facts(made(runs.experiment(tmp_path), judged={"content of oracle.path": "a" * 32, "pairs": 287}))
-    assert told["content of oracle.path"] == "a" * 32
+    stated = facts(made(runs.experiment(tmp_path), judged={"content of oracle.path": "a" * 32, "pairs": 287}))
+    assert stated["content of oracle.path"] == "a" * 32
 
 
 def test_a_rate_that_never_reached_its_peak_is_told(tmp_path: Path) -> None:
