@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def drive(experiment: Experiment, console: Console, steps: Sequence["Step"]) -> int:
     """Be the run's only runner until `steps` are published; 0 then, 2 when one refused its input, 1 when one failed."""
-    from nemo_sspo.launch.local.runner import StepFailed
+    from nemo_sspo.launch.local.step_failed import StepFailed
 
     try:
         run_steps(experiment, console, steps)

@@ -22,7 +22,7 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.doctor.interruption import killed_when
-from nemo_sspo.launch.local.runner import StepFailed
+from nemo_sspo.launch.local.step_failed import StepFailed
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.run_directory import write_atomically
 from nemo_sspo.stages.runner.variables import of_process

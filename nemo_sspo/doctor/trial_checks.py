@@ -12,7 +12,7 @@ from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.doctor.bounds import BOUNDS, PREFERENCE, Bounds
 from nemo_sspo.doctor.check import Check, at_most, not_run
 from nemo_sspo.doctor.trial import LOOP, ONE_RANK, RESUMED, Trial
-from nemo_sspo.launch.local.runner import StepFailed
+from nemo_sspo.launch.local.step_failed import StepFailed
 from nemo_sspo.report.facts.training import Step1Identity
 from nemo_sspo.stages.training.step1 import STEP1_TOLERANCE
 

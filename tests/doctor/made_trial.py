@@ -11,7 +11,7 @@ from nemo_sspo.artifacts.layout import METRICS, VOLATILE, RunLayout
 from nemo_sspo.artifacts.store import is_published, publish
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.doctor.trial import LOOP, ONE_RANK, RESUMED, trial_experiment
-from nemo_sspo.launch.local.runner import StepFailed
+from nemo_sspo.launch.local.step_failed import StepFailed
 from nemo_sspo.launch.plan import Step
 
 STEPS = 12

@@ -9,8 +9,8 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.commands.report import failures
 from nemo_sspo.launch.failure import read_failure, write_failure
 from nemo_sspo.launch.local import runner as local
-from nemo_sspo.launch.local.runner import StepFailed
 from nemo_sspo.launch.local.status import local_status
+from nemo_sspo.launch.local.step_failed import StepFailed
 from nemo_sspo.launch.run_directory import hold
 from tests.launch.fake_run import drive, tiny_experiment
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.launch.local import runner as local
-from nemo_sspo.launch.local.runner import StepFailed
+from nemo_sspo.launch.local.step_failed import StepFailed
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.launch.shard_batches import fair_size, shard_batches
 from nemo_sspo.stages.runner.registry import STAGES

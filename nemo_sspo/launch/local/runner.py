@@ -6,20 +6,19 @@ process still has other steps to run. Any process that dies can be started again
 
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.progress import read_progress
 from nemo_sspo.artifacts.selection import early_stop
-from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.artifacts.store import discard_drafts, is_published, open_artifact
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.failure import forget_failure, write_failure
+from nemo_sspo.launch.local.display import Display
 from nemo_sspo.launch.local.guard import guarded
+from nemo_sspo.launch.local.processes import Command, RunningBatch, stage_command
+from nemo_sspo.launch.local.step_failed import StepFailed
 from nemo_sspo.launch.machine import gpus_to_use, local_cluster
 from nemo_sspo.launch.plan import Step, chain_lengths, plan
 from nemo_sspo.launch.shard_batches import ShardBatch, fair_size, shard_batches
@@ -30,88 +29,6 @@ from nemo_sspo.stages.runner.variables import of_process
 
 POLL_SECONDS = 0.2
 _STOP_SECONDS = 20.0
-_TAIL_LINES = 20
-
-Command = Callable[[Experiment, ShardBatch, str], list[str]]
-"""Command line of a shard batch, from the experiment, the steps and the attempt's name."""
-
-
-class Display(Protocol):
-    """Receives the events of the runner."""
-
-    def skipped(self, step: Step) -> None:
-        """The step's artifact is there already."""
-
-    def left_out(self, step: Step, reason: str) -> None:
-        """The run has ended before the step."""
-
-    def started(self, step: Step) -> None:
-        """A process works on the step."""
-
-    def advanced(self, step: Step, state: Mapping[str, Any]) -> None:
-        """The step reported progress: done, total, unit, note."""
-
-    def finished(self, step: Step, seconds: float) -> None:
-        """The step's artifact is published."""
-
-    def stopping(self, step: Step, seconds: float) -> None:
-        """The run ends once the step has saved its state; it has this many seconds."""
-
-
-class StepFailed(Exception):
-    """A step ended without its artifact."""
-
-    def __init__(self, step: Step, exit_code: int, log: Path) -> None:
-        super().__init__(step.step_id)
-        self.step = step
-        self.exit_code = exit_code
-        self.log = log
-
-    @property
-    def reason(self) -> str:
-        """Why, in one line."""
-        lines = self._lines()
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it has said nothing")
-        return (self._refusal(lines) or f"{_ending(self.exit_code)}: {last}").removeprefix("error: ")
-
-    def _lines(self) -> list[str]:
-        return self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-
-    def _refusal(self, lines: Sequence[str]) -> str | None:
-        """The line with which the step refused its input, if it did."""
-        errors = [line for line in lines if line.startswith("error: ")]
-        # torchrun ends with 1 where its ranks ended with 2.
-        is_refusal = self.exit_code == 2 or (self.exit_code == 1 and self.step.ranks > 1)
-        return errors[-1] if is_refusal and errors else None
-
-    def __str__(self) -> str:
-        lines = self._lines()
-        if refusal := self._refusal(lines):
-            return f"{refusal}\n  in {self.step.step_id}; its log is {self.log}"
-        tail = "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:])
-        return (
-            f"error: {self.step.step_id} {_ending(self.exit_code)}; the end of its log, {self.log}:\n{tail}\n"
-            "Published steps are kept: the same command continues from here once the cause is gone."
-        )
-
-
-@dataclass
-class _Running:
-    """A process, and the steps that it takes one after another."""
-
-    batch: ShardBatch
-    process: subprocess.Popen[bytes]
-    gpus: tuple[str, ...]
-    log: Path
-    published: int = 0
-    """Steps of the shard batch, from its first one on."""
-    began: float = field(default_factory=time.monotonic)
-    """When the step under way did."""
-
-    @property
-    def step(self) -> Step | None:
-        """The step under way; None when all are published and the process only has to end."""
-        return self.batch[self.published] if self.published < len(self.batch) else None
 
 
 class LocalRunner:
@@ -138,7 +55,7 @@ class LocalRunner:
         self._gpus = list(gpus_to_use(self._cluster))
         self._all_gpus = len(self._gpus)
         self._done: set[str] = set()
-        self._running: list[_Running] = []
+        self._running: list[RunningBatch] = []
 
     def run(self) -> None:
         """Run until every step is published, or left out after an early stop.
@@ -234,7 +151,7 @@ class LocalRunner:
                 start_new_session=True,
                 pass_fds=(self._lock,),
             )
-        self._running.append(_Running(batch, process, gpus, log))
+        self._running.append(RunningBatch(batch, process, gpus, log))
         self._display.started(first)
 
     def _attempt(self, batch: ShardBatch) -> str:
@@ -266,7 +183,7 @@ class LocalRunner:
                 write_failure(self._layout, failed.step.step_id, failed.reason)
                 raise failed
 
-    def _take_in(self, item: _Running) -> None:
+    def _take_in(self, item: RunningBatch) -> None:
         """The published steps of a shard batch are done, and the next one is under way."""
         while item.step and is_published(item.step.output):
             self._done.add(item.step.step_id)
@@ -288,22 +205,3 @@ class LocalRunner:
                 item.process.kill()
                 item.process.wait()
         self._running.clear()
-
-
-def stage_command(experiment: Experiment, batch: ShardBatch, attempt: str) -> list[str]:
-    """The real command line of a shard batch; a list, so that no shell parses it."""
-    step, shards = batch[0], shard_ranges([step.shard for step in batch])
-    python = getattr(experiment.cluster, step.environment).python
-    stage = ["-m", "nemo_sspo.stages", step.stage, f"--run={experiment.run_dir}"]
-    stage += ["--iteration", str(step.iteration), "--shard", shards, "--attempt", attempt]
-    if step.ranks == 1 or experiment.cluster.launcher == "fork":
-        return [python, *stage]
-    return [python, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={step.ranks}", *stage]
-
-
-def _ending(code: int) -> str:
-    if code == 0:
-        return "ended without publishing its artifact"
-    if code == 128 + 9:
-        return "was killed (signal 9: out of memory, or by hand)"
-    return f"was ended by signal {code - 128}" if code > 128 else f"failed with exit code {code}"

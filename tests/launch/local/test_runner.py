@@ -17,7 +17,8 @@ from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.local import runner as local
 from nemo_sspo.launch.local.guard import guarded
-from nemo_sspo.launch.local.runner import StepFailed, stage_command
+from nemo_sspo.launch.local.processes import stage_command
+from nemo_sspo.launch.local.step_failed import StepFailed
 from nemo_sspo.launch.plan import plan
 from tests.launch.fake_run import Recorder, digests, drive, tiny_experiment
 from tests.processes import kill_9, processes_naming, words_of
