@@ -243,7 +243,7 @@ def test_addresses_beyond_32_bits(math: ModuleType) -> None:
 def test_machine_code_reads_a_tile_once_sixteen_bytes_at_a_time() -> None:
     """For a vocabulary that no power of two divides. Triton compiles for Hopper where there is no GPU at all."""
     environment = os.environ | {"TRITON_INTERPRET": "0"}
-    command = [sys.executable, "-m", "tests.megatron.compile_tile", "90"]
+    command = [sys.executable, "-m", "tests.megatron.head.compile_tile", "90"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert ended.returncode == 0, ended.stderr[-2000:]
     found = json.loads(ended.stdout)
