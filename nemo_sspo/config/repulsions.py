@@ -9,7 +9,7 @@ from nemo_sspo.config.functions import CustomFunction, FunctionVariant
 
 class _Repulsion(FunctionVariant):
     section = "repulsion"
-    signature = ("u_chosen_PH", "u_rejected_PH")
+    signature = ("u_chosen_BH", "u_rejected_BH")
     not_arguments = frozenset({"pooling", "weight", "schedule"})
     pooling: Literal["last", "mean"] = "last"
     """State of a response: its last token's, or the mean over its tokens; after the final norm."""

@@ -66,5 +66,5 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 
 def couples_pairs(loss: Callable[[PairBatch], Tensor], pairs: PairBatch) -> bool:
     """Whether the loss of a pair depends on the other pairs of the batch: then it depends on the packing too."""
-    alone = [loss(pairs.rows(number)) for number in torch.arange(len(pairs.weight_B)).split(1)]
+    alone = [loss(pairs.rows(index)) for index in torch.arange(len(pairs.weight_B)).split(1)]
     return not torch.allclose(loss(pairs), torch.cat(alone))

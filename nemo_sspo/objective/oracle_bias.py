@@ -1,6 +1,7 @@
 """What is wrong with an oracle, measured on its own judgements: order, cycles, length, calibration.
 
-Legend: N prompts, K responses, T triples, B bins. ``logits_NKK[n, i, j]`` has response i shown first.
+Legend: N prompts, K responses, T triples, I bins (intervals) of confidence. ``logits_NKK[n, i, j]`` has response i
+shown first.
 """
 
 from dataclasses import dataclass
@@ -88,18 +89,18 @@ class LengthBias:
 class Reliability:
     """Stated confidence against truth on labelled pairs, by bins of confidence from 1/2 to 1 (Guo et al., 2017)."""
 
-    count_B: NDArray[np.int64]
-    confidence_B: Array
+    count_I: NDArray[np.int64]
+    confidence_I: Array
     """Mean probability of the response that the oracle prefers; NaN in an empty bin."""
-    accuracy_B: Array
+    accuracy_I: Array
     """Mean label in favour of that response; NaN in an empty bin."""
 
     @property
     def expected_error(self) -> float:
         """Expected calibration error: the bins' |confidence - accuracy|, weighted by their counts."""
-        filled = self.count_B > 0
-        gaps = np.abs(self.confidence_B - self.accuracy_B)[filled]
-        return float(gaps @ self.count_B[filled] / self.count_B.sum())
+        filled = self.count_I > 0
+        gaps = np.abs(self.confidence_I - self.accuracy_I)[filled]
+        return float(gaps @ self.count_I[filled] / self.count_I.sum())
 
 
 def reliability(p: Array, label: Array, bins: int) -> Reliability:
@@ -107,7 +108,7 @@ def reliability(p: Array, label: Array, bins: int) -> Reliability:
     turned = p < 0.5
     confidence, accuracy = np.where(turned, 1 - p, p), np.where(turned, 1 - label, label)
     place = np.minimum(((confidence - 0.5) * 2 * bins).astype(np.intp), bins - 1)
-    count_B = np.bincount(place, minlength=bins)
+    count_I = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):
-        means = [np.bincount(place, weights=values, minlength=bins) / count_B for values in (confidence, accuracy)]
-    return Reliability(count_B, *means)
+        means = [np.bincount(place, weights=values, minlength=bins) / count_I for values in (confidence, accuracy)]
+    return Reliability(count_I, *means)

@@ -48,8 +48,8 @@ class PairBatch:
         """Log-ratio of the rejected response."""
         return self.logps_B2[:, 1] - self.ref_logps_B2[:, 1]
 
-    def rows(self, index_N: Tensor) -> PairBatch:
-        """The pairs of these numbers, in this order."""
-        targets = PairTargets(*(target_B[index_N] for target_B in self.targets))
-        tensors = (self.lengths_B2[index_N], self.weight_B[index_N])
-        return PairBatch(self.logps_B2[index_N], self.ref_logps_B2[index_N], targets, *tensors)
+    def rows(self, indices: Tensor) -> PairBatch:
+        """The pairs of these indices [any], in this order; one pair may come several times."""
+        targets = PairTargets(*(target_B[indices] for target_B in self.targets))
+        tensors = (self.lengths_B2[indices], self.weight_B[indices])
+        return PairBatch(self.logps_B2[indices], self.ref_logps_B2[indices], targets, *tensors)

@@ -92,8 +92,8 @@ def _gate_rows(
         return calibrate(p_NK, pair_weight_N[:, None])
     if gate_form == "mean_overlap":
         k = similarity_NKK.shape[-1]
-        own_N_K = np.diagonal(similarity_NKK, axis1=-2, axis2=-1)
-        overlap_NK = (similarity_NKK.sum(axis=-1) - own_N_K) / (k - 1)
+        own_NK = np.diagonal(similarity_NKK, axis1=-2, axis2=-1)
+        overlap_NK = (similarity_NKK.sum(axis=-1) - own_NK) / (k - 1)
         return calibrate(p_NK, gate_weight(overlap_NK))
     if gate_form == "pairwise":
         return win_rates(calibrate(p_NKK, gate_weight(similarity_NKK)), include_self=include_self)

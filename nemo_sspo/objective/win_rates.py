@@ -1,6 +1,7 @@
 """From raw oracle logits to win rates (method: S-SPPO B.1-B.3, SPPO eq. 4.5).
 
-Legend: N prompts, K responses. ``logits_NKK[n, i, j]`` is the oracle's logit with i shown first; > 0 favours i.
+Legend: N prompts, K responses, X any shape. ``logits_NKK[n, i, j]`` is the oracle's logit with i shown first; > 0
+favours i.
 """
 
 from collections.abc import Callable
@@ -71,7 +72,7 @@ def win_probabilities(logits_NKK: Array, *, symmetrization: str = "half", estima
 
 
 def win_of_first(logits_X2: Array) -> Array:
-    """P(first beats second) of pairs of responses [...], combined as ``half``.
+    """P(first beats second) of pairs of responses [X], combined as ``half``.
 
     ``logits_X2[..., 0]`` is the logit with the first response shown first, ``[..., 1]`` with the second shown first.
     """

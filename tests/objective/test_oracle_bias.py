@@ -99,9 +99,9 @@ def test_length_bias_without_lengths():
 def test_reliability_by_hand():
     # Two bins: [.5, .75) and [.75, 1]. 0.1 is a confidence of 0.9 in the second response, which the label 0 confirms.
     found = reliability(np.array([0.6, 0.9, 0.1, 1.0]), np.array([0.0, 1.0, 0.0, 0.5]), bins=2)
-    assert found.count_B.tolist() == [1, 3]
-    np.testing.assert_allclose(found.confidence_B, [0.6, (0.9 + 0.9 + 1.0) / 3])
-    np.testing.assert_allclose(found.accuracy_B, [0.0, 2.5 / 3])
+    assert found.count_I.tolist() == [1, 3]
+    np.testing.assert_allclose(found.confidence_I, [0.6, (0.9 + 0.9 + 1.0) / 3])
+    np.testing.assert_allclose(found.accuracy_I, [0.0, 2.5 / 3])
     assert found.expected_error == pytest.approx((1 * 0.6 + 3 * (2.8 / 3 - 2.5 / 3)) / 4)
 
 

@@ -23,10 +23,10 @@ def test_margins_are_symmetric_in_the_two_responses():
 
 def test_by_hand():
     made = table([0.0, 0.1, 0.25, 0.8, 1.0], [0.2, 0.9, 0.8, 0.81, 1.0])
-    assert made.count_B.tolist() == [2, 1, 0, 2]  # 0.25 opens the second bin, 1.0 closes the last
-    np.testing.assert_allclose(made.similarity_B, [0.1, 0.25, 0.0, 1.8])
-    np.testing.assert_allclose(made.margin_B, [1.1, 0.8, 0.0, 1.81])
-    assert made.confident_B.tolist() == [1, 0, 0, 2]  # 0.8 itself is not above 0.8
+    assert made.count_I.tolist() == [2, 1, 0, 2]  # 0.25 opens the second bin, 1.0 closes the last
+    np.testing.assert_allclose(made.similarity_I, [0.1, 0.25, 0.0, 1.8])
+    np.testing.assert_allclose(made.margin_I, [1.1, 0.8, 0.0, 1.81])
+    assert made.confident_I.tolist() == [1, 0, 0, 2]  # 0.8 itself is not above 0.8
 
 
 @given(pairs)
@@ -43,7 +43,7 @@ def test_blocks_add_up(values, cut):
     similarity, margin = map(np.array, zip(*values, strict=True))
     whole, parts = table(similarity, margin), table(similarity[:cut], margin[:cut])
     parts.add(similarity[cut:], margin[cut:])
-    for name in ("count_B", "similarity_B", "margin_B", "confident_B"):
+    for name in ("count_I", "similarity_I", "margin_I", "confident_I"):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-12)
 
 

@@ -109,18 +109,18 @@ class _GateSums:
                 low=edges[index],
                 high=edges[index + 1],
                 count=int(count),
-                mean_similarity=table.similarity_B[index] / count if count else None,
-                mean_margin=table.margin_B[index] / count if count else None,
-                confident_share=table.confident_B[index] / count if count else None,
+                mean_similarity=table.similarity_I[index] / count if count else None,
+                mean_margin=table.margin_I[index] / count if count else None,
+                confident_share=table.confident_I[index] / count if count else None,
             )
-            for index, count in enumerate(table.count_B)
+            for index, count in enumerate(table.count_I)
         ]
         return GateTable(
             gate=self.label,
             parameters=self.gate.model_dump(exclude={"form"}),
             correlation=table.correlation(),
-            mean_margin=float(table.margin_B.sum()) / table.pairs,
-            confident_share=int(table.confident_B.sum()) / table.pairs,
+            mean_margin=float(table.margin_I.sum()) / table.pairs,
+            confident_share=int(table.confident_I.sum()) / table.pairs,
             moved_share=self.moved / table.pairs,
             bins=bins,
         )
@@ -232,7 +232,7 @@ class DiagnosticSums:
         ungated = self.gates[0].table
         return Collapse(
             **self.text.means(),
-            mean_similarity=float(ungated.similarity_B.sum()) / ungated.pairs,
+            mean_similarity=float(ungated.similarity_I.sum()) / ungated.pairs,
             near_duplicate_share=self.near / self.pairs,
             effective_rank=float(effective_rank(singular_values_of_gram(np.asarray(self.gram_DD)))),
             prompt_effective_rank=self.prompt_rank / self.prompts,

@@ -48,21 +48,21 @@ def calibration_of(labelled: pa.Table) -> Calibration:
     """Expected calibration error and reliability bins of labelled comparisons."""
     p, label = (labelled.column(name).to_numpy() for name in ("p_first", "label"))
     found, edges = reliability(p, label, _BINS), np.linspace(0.5, 1.0, _BINS + 1)
-    counts = found.count_B
+    counts = found.count_I
     bins = [
         ReliabilityBin(
             low=edges[index],
             high=edges[index + 1],
             count=int(count),
-            mean_confidence=float(found.confidence_B[index]) if count else None,
-            accuracy=float(found.accuracy_B[index]) if count else None,
+            mean_confidence=float(found.confidence_I[index]) if count else None,
+            accuracy=float(found.accuracy_I[index]) if count else None,
         )
         for index, count in enumerate(counts)
     ]
     return Calibration(
         pairs=len(p),
         expected_calibration_error=found.expected_error,
-        accuracy=float(np.nansum(found.accuracy_B * counts) / counts.sum()),
+        accuracy=float(np.nansum(found.accuracy_I * counts) / counts.sum()),
         brier_score=float(np.mean((p - label) ** 2)),
         bins=bins,
     )

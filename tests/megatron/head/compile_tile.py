@@ -1,4 +1,4 @@
-"""Compile the Triton kernels of a tile in bf16 for a GPU, present or not: `python -m tests.megatron.head.compile_tile 90`.
+"""Compile a tile's Triton kernels in bf16 for a GPU, present or not: `python -m tests.megatron.head.compile_tile 90`.
 
 Prints, by kernel and cap, how many instructions of the PTX move 16 bytes.
 """
