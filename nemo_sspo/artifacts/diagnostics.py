@@ -5,18 +5,12 @@ A share is of the whole in [0, 1]; None means that there was nothing to measure.
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from nemo_sspo.errors import UserError
+from nemo_sspo.artifacts.facts_file import Facts, FactsFile, read_facts
 
 SCHEMA_VERSION = 1
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class SimilarityBin(_Facts):
+class SimilarityBin(Facts):
     """Response pairs of one similarity bin."""
 
     low: float
@@ -29,7 +23,7 @@ class SimilarityBin(_Facts):
     """Pairs with a margin above 0.8."""
 
 
-class GateTable(_Facts):
+class GateTable(Facts):
     """S-SPPO's Fig. 2 under one gate."""
 
     gate: str
@@ -44,7 +38,7 @@ class GateTable(_Facts):
     bins: list[SimilarityBin]
 
 
-class OracleBias(_Facts):
+class OracleBias(Facts):
     """Weaknesses of the oracle on this iteration's responses."""
 
     order_gap: float
@@ -61,7 +55,7 @@ class OracleBias(_Facts):
     """Of the pairs of different length, those that the longer response wins."""
 
 
-class Duplicates(_Facts):
+class Duplicates(Facts):
     """Responses that say the same."""
 
     exact_share: float
@@ -72,7 +66,7 @@ class Duplicates(_Facts):
     """Prompts with at least two equal responses."""
 
 
-class TargetHistograms(_Facts):
+class TargetHistograms(Facts):
     """Training targets in bins of equal width over [0, 1], before and after the gate."""
 
     edges: list[float]
@@ -84,7 +78,7 @@ class TargetHistograms(_Facts):
     """Training pairs with a target that the gate moved by more than 0.1."""
 
 
-class ReliabilityBin(_Facts):
+class ReliabilityBin(Facts):
     """Labelled pairs of one confidence bin."""
 
     low: float
@@ -94,7 +88,7 @@ class ReliabilityBin(_Facts):
     accuracy: float | None
 
 
-class Calibration(_Facts):
+class Calibration(Facts):
     """The oracle against labelled pairs (`evaluation.labelled_pairs`)."""
 
     pairs: int
@@ -105,7 +99,7 @@ class Calibration(_Facts):
     bins: list[ReliabilityBin]
 
 
-class Collapse(_Facts):
+class Collapse(Facts):
     """Diversity of the K responses to a prompt; means are over prompts."""
 
     text_prompts: int
@@ -130,7 +124,7 @@ class Collapse(_Facts):
     """Responses cut at the length limit."""
 
 
-class Diagnostics(_Facts):
+class Diagnostics(FactsFile):
     """All of diagnostics.json."""
 
     schema_version: int = SCHEMA_VERSION
@@ -153,10 +147,4 @@ def read_diagnostics(path: Path) -> Diagnostics:
     Raises:
         UserError: it was written by another version of the schema.
     """
-    try:
-        found = Diagnostics.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise UserError(f"{path}: not diagnostics of this version ({error.error_count()} errors)") from None
-    if found.schema_version != SCHEMA_VERSION:
-        raise UserError(f"{path}: schema version {found.schema_version}, this version reads {SCHEMA_VERSION}")
-    return found
+    return read_facts(path, Diagnostics, "diagnostics")

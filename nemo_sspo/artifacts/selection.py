@@ -5,21 +5,15 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
+from nemo_sspo.artifacts.facts_file import Facts, FactsFile, read_facts
 from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.published import read_manifest
-from nemo_sspo.errors import UserError
 
 SCHEMA_VERSION = 1
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Candidate(_Facts):
+class Candidate(Facts):
     """One checkpoint of an iteration."""
 
     step: int
@@ -34,7 +28,7 @@ class Candidate(_Facts):
     """Responses cut at the token limit."""
 
 
-class SelectionResult(_Facts):
+class SelectionResult(FactsFile):
     """All of selection.json."""
 
     schema_version: int = SCHEMA_VERSION
@@ -70,13 +64,7 @@ def read_selection(path: Path) -> SelectionResult:
     Raises:
         UserError: it was written by another version of the schema.
     """
-    try:
-        found = SelectionResult.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise UserError(f"{path}: not a selection of this version ({error.error_count()} errors)") from None
-    if found.schema_version != SCHEMA_VERSION:
-        raise UserError(f"{path}: schema version {found.schema_version}, this version reads {SCHEMA_VERSION}")
-    return found
+    return read_facts(path, SelectionResult, "a selection")
 
 
 def policy_name(policy: int) -> str:

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.changes import changes
+from nemo_sspo.artifacts.durable import fsync
 from nemo_sspo.artifacts.layout import VOLATILE
 from nemo_sspo.artifacts.manifest import (
     MANIFEST_NAME,
@@ -123,7 +124,7 @@ def publish(
         except OSError:
             if not (final / MANIFEST_NAME).is_file():
                 raise
-        _fsync(final.parent)
+        fsync(final.parent)
     except BaseException as error:  # torch's CheckpointException is no Exception
         if _disk_is_full(error, draft.path):
             raise UserError(
@@ -227,15 +228,7 @@ def _verify(artifact: Artifact, name: str, every_hash: bool) -> None:
         raise UserError(f"{path}: differs from its manifest (damaged or edited); {again}")
 
 
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _fsync_tree(root: Path) -> None:
     for path in root.rglob("*"):
-        _fsync(path)
-    _fsync(root)
+        fsync(path)
+    fsync(root)

@@ -3,18 +3,22 @@
 The dry run and the import call the same functions, so both refuse the same directories.
 """
 
-import json
-import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from math import prod
 from pathlib import Path
 from typing import Any
 
-from nemo_sspo.artifacts.sources.weight_headers import model_headers, tensor_headers, weight_problems
+from nemo_sspo.artifacts.sources.weight_headers import (
+    INDEX,
+    SINGLE,
+    indexed_files,
+    model_headers,
+    read_header,
+    tensor_headers,
+    weight_problems,
+)
 from nemo_sspo.errors import UserError
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _OTHER_FORMATS = ("*.safetensors", "pytorch_model*.bin", "consolidated*.pth")
 """Files that some loader takes for the model's weights."""
 _QUANTIZATION_KEYS = ("quantization_config", "compression_config")
@@ -22,8 +26,6 @@ _QUANTIZATION_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_co
 """Keys and files by which ModelOpt, GPTQ and AWQ mark quantized weights."""
 _PLAIN = ("F64", "F32", "F16", "BF16")
 _GIVE_PLAIN = "give the bf16, fp16 or fp32 model it was made from"
-_MAX_HEADER_BYTES = 128 * 2**20
-_DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -72,18 +74,15 @@ def incomplete_weights(what: str, directory: Path) -> Iterator[str]:
         path = directory / name
         if not path.is_file():
             yield f"{what}: {name} is named in {INDEX} but is missing"
-        elif problem := _damage(path):
-            yield f"{path}: {problem}"
+        else:
+            yield from _damage(path)
 
 
 def _names(directory: Path) -> list[str]:
     index, single = directory / INDEX, directory / SINGLE
     if not index.is_file():
         return [SINGLE] if single.is_file() else []
-    try:
-        names = sorted(set(map(str, json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{index}: not an index of weights; fetch it again") from None
+    names = indexed_files(index)
     if single.is_file() and SINGLE not in names:
         raise UserError(
             f"{directory}: {INDEX} names other files than the {SINGLE} beside it, and loaders differ in which they "
@@ -109,20 +108,12 @@ def _quantized(what: str, directory: Path, config: Mapping[str, Any]) -> Iterato
         yield f"{what}: a quantized policy is not trained ({sign}); {_GIVE_PLAIN}"
 
 
-def _damage(path: Path) -> str | None:
-    """What is wrong with a safetensors file: eight bytes of header length, a JSON header, then the tensors."""
-    size = path.stat().st_size
+def _damage(path: Path) -> Iterator[str]:
+    """Why a file is not a whole safetensors file."""
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, _MAX_HEADER_BYTES):
-                return "not a safetensors file, or cut short; fetch it again"
-            header = json.loads(file.read(length))
-        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
-        end = max(int(tensor["data_offsets"][1]) for tensor in tensors)
-        sizes = sum(prod(tensor["shape"]) * _DTYPE_BYTES.get(tensor["dtype"], 1) for tensor in tensors)
-    except (struct.error, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        return "not a safetensors file, or cut short; fetch it again"
-    if size < 8 + length + max(end, sizes):
-        return f"cut short: {size} bytes of {8 + length + max(end, sizes)}; fetch it again"
-    return None
+        _, whole = read_header(path)
+    except UserError as error:
+        yield str(error)
+        return
+    if (size := path.stat().st_size) < whole:
+        yield f"{path}: cut short: {size} bytes of {whole}; fetch it again"

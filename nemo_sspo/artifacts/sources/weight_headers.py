@@ -1,15 +1,18 @@
-"""Read a model's tensor names, depth and types from the headers of its safetensors files. No tensor is read."""
+"""Which weight files a model's index names, and the tensors that their headers name. No tensor is read."""
 
 import json
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nemo_sspo.errors import UserError
 
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _MAX_HEADER_BYTES = 128 * 2**20
+_DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 _DEPTHS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 _OWN_DEPTHS = ("is_encoder_decoder", "num_nextn_predict_layers")
@@ -27,22 +30,32 @@ class TensorHeader(NamedTuple):
 
 
 def tensor_headers(file: Path) -> dict[str, TensorHeader]:
-    """Names, types and shapes of a safetensors file: eight bytes of length, then a JSON header.
+    """Names, types and shapes of a safetensors file.
 
     Raises:
         UserError: it is no such file, or cut short.
+    """
+    return read_header(file)[0]
+
+
+def read_header(file: Path) -> tuple[dict[str, TensorHeader], int]:
+    """The tensors of a safetensors file, and how many bytes it must have: eight of header length, a JSON header, then
+    the tensors.
+
+    Raises:
+        UserError: it is no such file, or its header is cut short.
     """
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(min(length, _MAX_HEADER_BYTES)))
-        return {
-            name: TensorHeader(tensor["dtype"], tuple(tensor["shape"]))
-            for name, tensor in header.items()
-            if name != "__metadata__"
-        }
-    except (ValueError, struct.error, AttributeError, KeyError, TypeError, RecursionError):
+        described = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+        tensors = {name: TensorHeader(tensor["dtype"], tuple(tensor["shape"])) for name, tensor in described.items()}
+        end = max(int(tensor["data_offsets"][1]) for tensor in described.values())
+        sizes = sum(prod(tensor.shape) * _DTYPE_BYTES.get(tensor.dtype, 1) for tensor in tensors.values())
+    except (ValueError, struct.error, AttributeError, IndexError, KeyError, TypeError, RecursionError):
         raise UserError(f"{file}: not a safetensors file, or cut short; fetch it again") from None
+    return tensors, 8 + length + max(end, sizes)
 
 
 def model_headers(files: Sequence[Path]) -> dict[str, TensorHeader]:
@@ -79,12 +92,19 @@ def files_of_transformers(directory: Path) -> list[Path]:
     Raises:
         UserError: the index is no index.
     """
-    if (single := directory / "model.safetensors").is_file():
+    if (single := directory / SINGLE).is_file():
         return [single]
-    if not (index := directory / "model.safetensors.index.json").is_file():
-        return []
+    index = directory / INDEX
+    return [directory / name for name in indexed_files(index)] if index.is_file() else []
+
+
+def indexed_files(index: Path) -> list[str]:
+    """Names of the files that an index of weights names, sorted.
+
+    Raises:
+        UserError: it is no index.
+    """
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return sorted(set(map(str, json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{index}: not an index of weights") from None
-    return [directory / str(name) for name in sorted(map(str, names))]
+        raise UserError(f"{index}: not an index of weights; fetch it again") from None

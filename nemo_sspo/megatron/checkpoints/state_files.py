@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from megatron.core.dist_checkpointing.strategies import filesystem_async
 
+from nemo_sspo.artifacts.durable import fsync
 from nemo_sspo.artifacts.manifest import digest_of
 
 INDEX = "digests.json"
@@ -150,12 +151,3 @@ def _write_durably(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def fsync(path: Path) -> None:
-    """Flush a file's content, or a folder's names, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from nemo_sspo.megatron.checkpoints.state_files import damage, fsync, seal
+from nemo_sspo.artifacts.durable import fsync
+from nemo_sspo.megatron.checkpoints.state_files import damage, seal
 
 _PREFIX = "step_"
 

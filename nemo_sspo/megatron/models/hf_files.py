@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nemo_sspo.artifacts.sources.models import SIDE_FILES
-from nemo_sspo.artifacts.sources.weight_files import INDEX, weight_files
+from nemo_sspo.artifacts.sources.weight_files import weight_files
+from nemo_sspo.artifacts.sources.weight_headers import INDEX
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.finite import first_not_finite
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nemo_sspo.artifacts.sources.weight_files import INDEX, SINGLE, policy_weight_problems, weight_files
-from nemo_sspo.artifacts.sources.weight_headers import tensor_headers
+from nemo_sspo.artifacts.sources.weight_files import policy_weight_problems, weight_files
+from nemo_sspo.artifacts.sources.weight_headers import INDEX, SINGLE, tensor_headers
 from nemo_sspo.errors import UserError
 
 CONFIG = {"model_type": "llama", "num_hidden_layers": 1}
