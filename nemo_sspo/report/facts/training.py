@@ -30,12 +30,18 @@ class TrainingCurve:
 
 @dataclass(frozen=True)
 class Step1Identity:
-    """The first preference loss against its closed form with every log-ratio 0."""
+    """The first step's preference loss, as trained and as computed from the targets alone.
+
+    Before its first update a policy that starts from its reference has the reference's log-probs: every log-ratio is 0.
+    """
 
     iteration: int
     measured: float
+    """The loss that training logged."""
     closed_form: float | None
-    """None where training does not start from its reference."""
+    """The loss of the same pairs with every log-ratio 0, from their targets. None where that is not the loss to expect:
+    training starts from another policy than its reference, the reference is the rollout engine's, or the loss couples
+    pairs."""
     bound: float = STEP1_TOLERANCE["fp32"]
     """Relative difference up to which they count as equal."""
 
