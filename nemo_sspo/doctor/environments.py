@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-from nemo_sspo.config.cluster import Environment
+from nemo_sspo.config.environments import Environment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.checks.environments import environment_problem
 from nemo_sspo.stages.runner.variables import of_process

@@ -11,7 +11,8 @@ import pytest
 from nemo_sspo import cli
 from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
 from nemo_sspo.artifacts.store import publish
-from nemo_sspo.config.cluster import Environment, LocalCluster
+from nemo_sspo.config.cluster import LocalCluster
+from nemo_sspo.config.environments import Environment
 from nemo_sspo.launch import benchmark as launch_benchmark
 from tests.json_edit import edit
 from tests.launch.tiny_models import write_tokenizer

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nemo_sspo.config.cluster import Environment
+from nemo_sspo.config.environments import Environment
 from nemo_sspo.doctor import environments
 from nemo_sspo.doctor.environments import look_at, usable, with_earlier
 from nemo_sspo.launch.checks import environments as check_environments

@@ -12,7 +12,8 @@ from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.layout import METRICS, RunLayout
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.tables import PAIRS
-from nemo_sspo.config.cluster import Environment, LocalCluster
+from nemo_sspo.config.cluster import LocalCluster
+from nemo_sspo.config.environments import Environment
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.errors import UserError
 from nemo_sspo.report.facts.evaluation import BestOfN, evaluations, win_matrix

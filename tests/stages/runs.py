@@ -12,9 +12,10 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import Artifact, is_published, open_artifact, publish
 from nemo_sspo.artifacts.tables import EMBEDDING_INDEX, ROLLOUTS, SCORES
 from nemo_sspo.artifacts.vectors import write_vectors
-from nemo_sspo.config.cluster import Environment, LocalCluster
+from nemo_sspo.config.cluster import LocalCluster
 from nemo_sspo.config.encoders import SentenceEncoder
 from nemo_sspo.config.engines import VllmEngine
+from nemo_sspo.config.environments import Environment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.gates import LinearGate
 from nemo_sspo.config.losses import SppoLoss

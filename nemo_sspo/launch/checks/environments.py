@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from nemo_sspo.artifacts.sources.records import is_on_disk
-from nemo_sspo.config.cluster import Environment, SlurmCluster, SlurmEnvironment
+from nemo_sspo.config.cluster import SlurmCluster
+from nemo_sspo.config.environments import Environment, SlurmEnvironment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.checks.functions import packages
 from nemo_sspo.stages.runner.variables import of_process

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from nemo_sspo.artifacts.sources.models import is_hub_id
-from nemo_sspo.config.cluster import SlurmCluster, SlurmEnvironment
+from nemo_sspo.config.cluster import SlurmCluster
+from nemo_sspo.config.environments import SlurmEnvironment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.plan import plan

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.config.cluster import Resources, SlurmCluster, SlurmEnvironment, StageResources
+from nemo_sspo.config.cluster import Resources, SlurmCluster, StageResources
+from nemo_sspo.config.environments import SlurmEnvironment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.plan import Step, plan

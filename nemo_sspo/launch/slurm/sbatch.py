@@ -17,7 +17,8 @@ from jinja2 import FileSystemLoader, StrictUndefined, Template
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.manifest import MANIFEST_NAME
 from nemo_sspo.artifacts.shard_ranges import shard_ranges
-from nemo_sspo.config.cluster import RANK_VARIABLES, SlurmCluster, SlurmEnvironment
+from nemo_sspo.config.cluster import SlurmCluster
+from nemo_sspo.config.environments import RANK_VARIABLES, SlurmEnvironment
 from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.launch.slurm.jobs import Job
 from nemo_sspo.stages.runner.variables import ALWAYS

@@ -10,7 +10,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Literal
 
 from nemo_sspo.artifacts.node_folder import node_folder
-from nemo_sspo.config.cluster import RANK_VARIABLES
+from nemo_sspo.config.environments import RANK_VARIABLES
 from nemo_sspo.stages.runner.torch_extensions import node_local_folder
 
 ALWAYS: Mapping[str, str] = {

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from nemo_sspo.artifacts.shard_ranges import shards_in
-from nemo_sspo.config.cluster import SCRIPT_VARIABLES, Resources, SlurmEnvironment
+from nemo_sspo.config.cluster import Resources
+from nemo_sspo.config.environments import SCRIPT_VARIABLES, SlurmEnvironment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.slurm import sbatch
