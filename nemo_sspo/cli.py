@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return UserError.EXIT_CODE
-    except BrokenPipeError:  # `nemo-sspo plan | head`: nobody reads on, and nobody shall hear of it
+    except BrokenPipeError:  # `nemo-sspo plan | head` closes the pipe early: no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -151,7 +151,7 @@ def _dry_run(experiment: Experiment, found: Sequence[str]) -> int:
 
 
 def _reason(error: OSError) -> str | None:
-    """What the disk refuses, in one line; None for everything that is no matter of the user's."""
+    """An error that the user can mend, in one line; None for any other."""
     if error.errno in FULL_DISK_ERRORS:
         return "the disk is full, or your quota on it: free some space and run again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename is not None:

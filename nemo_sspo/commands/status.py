@@ -28,9 +28,9 @@ from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.launch.step_status import StepStatus
 
 _ENDED = {"published", "left out"}
-"""States of steps with which nothing is left to do."""
+"""States of steps that need no more work."""
 _ONE_BY_ONE = {"running", "failed"}
-"""States of which every shard has something of its own to tell."""
+"""States in which each shard is shown in a row of its own, because its details are its own."""
 _SHARD = re.compile(r"\.(\d{5})$")
 
 
@@ -41,10 +41,10 @@ def show_status(options: argparse.Namespace) -> int:
     while True:
         try:
             rows = step_states(experiment)
-        except UserError as silence:
-            if options.watch is None or isinstance(silence, NoSlurm):
+        except UserError as error:
+            if options.watch is None or isinstance(error, NoSlurm):
                 raise
-            print(f"{silence} (asking again)", file=sys.stderr)  # a controller that restarts ends no watch
+            print(f"{error} (asking again)", file=sys.stderr)  # the controller may only be restarting
             time.sleep(max(1.0, options.watch))
             continue
         if options.json:
@@ -78,8 +78,8 @@ def failed_steps(experiment: Experiment) -> dict[str, str]:
 
 
 def folded(rows: Sequence[StepStatus]) -> Iterator[StepStatus]:
-    """Neighbouring shards of which there is the same to say, as one row: ``iter_1.rollout.0-39``."""
-    for (step, state, *_), group in groupby(rows, _what_is_said):
+    """Merge neighbouring shards with equal cells into one row: ``iter_1.rollout.0-39``."""
+    for (step, state, *_), group in groupby(rows, _cells):
         shards = list(group)
         if len(shards) == 1 or state in _ONE_BY_ONE:
             yield from shards
@@ -88,7 +88,7 @@ def folded(rows: Sequence[StepStatus]) -> Iterator[StepStatus]:
             yield replace(shards[0], step=f"{step}.{shard_ranges(numbers)}", job=shards[0].job.partition("_")[0])
 
 
-def _what_is_said(row: StepStatus) -> tuple[str, ...]:
+def _cells(row: StepStatus) -> tuple[str, ...]:
     return _SHARD.sub("", row.step), row.state, row.detail, str(row.restarts)
 
 

@@ -1,1 +1,1 @@
-"""What `nemo-sspo doctor` finds out: about a machine and its environments, and of the project's stages on them."""
+"""What `nemo-sspo doctor` checks: the machine, its environments, and with `--run` the project's stages on them."""

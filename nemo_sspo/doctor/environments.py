@@ -33,7 +33,7 @@ def usable(environments: Mapping[str, Facts]) -> set[str]:
 
 
 def with_earlier(environments: dict[str, Facts], file: Path) -> dict[str, Facts]:
-    """The same, with what `file` holds of one that is not here: an earlier call saw it, in another image."""
+    """The same; an environment that is not here takes its facts from `file`, written by a call in another image."""
     seen = json.loads(file.read_text()) if file.exists() else {}
     here = usable(environments)
     return {name: facts if name in here else seen.get(name, facts) for name, facts in environments.items()}

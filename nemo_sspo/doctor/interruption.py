@@ -1,4 +1,4 @@
-"""Kill what this process has started, as a lost node would: without a word, in the middle."""
+"""Kill every process that this one has started, at once and without warning, as a lost node would."""
 
 import os
 import signal

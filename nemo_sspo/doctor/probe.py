@@ -1,7 +1,7 @@
 """What one environment has: `python -m nemo_sspo.doctor.probe train`, in that environment; prints one JSON line.
 
-torch, megatron.core and Transformer Engine are imported, since what is installed may not load. What fails to is told in
-one line under ``broken``.
+torch, megatron.core and Transformer Engine are imported, since what is installed may not load. What fails to
+load is named under ``broken``, with its error in one line.
 """
 
 import importlib

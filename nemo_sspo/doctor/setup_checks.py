@@ -8,7 +8,7 @@ from nemo_sspo.doctor.check import Check, not_run
 from nemo_sspo.doctor.environments import NAMES, Facts
 
 LEAST_SHARED_MEMORY_GIB = 1.0
-"""NCCL, vLLM and data loaders pass tensors through /dev/shm; a container gets 64 MiB of it where nobody asks."""
+"""NCCL, vLLM and data loaders pass tensors through /dev/shm; a container has 64 MiB of it by default."""
 LEAST_DISK_GIB = 5.0
 """The small world's runs take less than one."""
 _CAPABILITY = {"fp32": (7, 0), "bf16": (8, 0), "fp8": (9, 0)}
@@ -33,7 +33,7 @@ def setup_checks(machine: Mapping[str, Any], environments: Mapping[str, Facts], 
 
 
 def remarks(machine: Mapping[str, Any]) -> list[str]:
-    """What is set on this machine and may not be meant."""
+    """Variables of this machine that are harmful and may be set by mistake."""
     found = machine["variables"]
     return [f"{name}={found[name]}: {effect}" for name, effect in _HARMFUL.items() if found.get(name, "0") != "0"]
 

@@ -68,14 +68,14 @@ class Killed:
 
 @dataclass
 class Trial:
-    """What has been run, and what kept the rest from it."""
+    """What has been run, and why the rest was not."""
 
     loop: Experiment
     failed: list[StepFailed] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     """By run."""
     overdue: bool = False
-    """Whether its time was over before its end, and what was under way was killed."""
+    """Whether its time ran out, and what still ran was killed."""
 
     def layout(self, name: str) -> RunLayout:
         """Where a run of the trial lies."""
@@ -101,7 +101,7 @@ class Trial:
 
 
 def run_trial(loop: Experiment, environments: set[str], drive: Drive, seconds: float) -> Trial:
-    """Run all that the environments can, and kill what is under way when the time is over: it waits for something."""
+    """Run all that the environments can, and kill what still runs when the time is over: it hangs."""
     trial, end = Trial(loop), time.monotonic() + seconds
     with killed_when(lambda: time.monotonic() > end) as cut:
         steps = runnable(loop_steps(loop), environments)

@@ -63,7 +63,7 @@ def _held(
         return tokenizer
     if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
         if isinstance(file, TokenizersFile):
-            # An attribute of both releases, typed in neither; what the class added of its own accord goes with it.
+            # An attribute of both releases, typed in neither; tokens that the class itself added go with it.
             setattr(tokenizer, "_tokenizer", cast("TokenizersFile", own_file(file.path.parent)).tokenizer)  # noqa: B010
         else:
             behind = _behind_a_token(tokenizer)

@@ -97,7 +97,7 @@ class SentencePieceFile:
 
     def same(self, found: Sequence[int], right: Sequence[int]) -> bool:
         """See `OwnFile.same`. Of segmentations of one text whose scores tie ("..." as "." + ".." or the other way
-        round), SentencePiece itself takes now this, now that one: rounding decides."""
+        round), SentencePiece returns either, as rounding has it."""
         if list(found) == list(right):
             return True
         texts = ["".join(self.pieces.id_to_piece(id_) for id_ in ids) for ids in (found, right)]

@@ -137,7 +137,7 @@ def _ids(path: Path) -> dict[str, int]:
 
 
 def _refuse_untold_case(vocabulary: PlainVocabulary) -> None:
-    """A class lower-cases unless it is told not to, and releases of models left it untold."""
+    """A class lower-cases by default, and published models leave the setting out."""
     ordinary = (token for token in vocabulary.ids if not token.startswith("[") and token != token.lower())
     if "do_lower_case" not in vocabulary.config and (token := next(ordinary, None)) is not None:
         raise UserError(

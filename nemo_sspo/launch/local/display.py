@@ -1,4 +1,4 @@
-"""What shows a run that is under way."""
+"""The interface of what displays a run while it runs."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol

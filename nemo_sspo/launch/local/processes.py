@@ -24,9 +24,9 @@ class RunningBatch:
     gpus: tuple[str, ...]
     log: Path
     published: int = 0
-    """Steps of the shard batch, from its first one on."""
+    """How many of its steps are published."""
     began: float = field(default_factory=time.monotonic)
-    """When the step under way did."""
+    """When the step under way began, on the monotonic clock."""
 
     @property
     def step(self) -> Step | None:

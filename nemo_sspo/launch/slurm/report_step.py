@@ -1,4 +1,4 @@
-"""The page that a run on Slurm ends with: a step outside of the plan, because the page is no artifact."""
+"""The last job of a run on Slurm draws its page: a step outside of the plan, because the page is no artifact."""
 
 from collections.abc import Sequence
 
