@@ -40,8 +40,10 @@ from nemo_sspo.stages.runner.context import StageContext
 
 NEAR_DUPLICATE = 0.95
 _SIMILARITY_BINS, _TARGET_BINS = 20, 20
-_SAMPLED_PAIRS = 5000
-_BLOCK_PROMPTS = 2048
+SAMPLED_PAIRS = 5000
+"""Response pairs that comparisons.parquet holds at most."""
+BLOCK_PROMPTS = 2048
+"""Prompts whose response pairs are held in memory at once."""
 
 Array = NDArray[np.float64]
 Weight = Callable[[Array], Array]
@@ -141,7 +143,7 @@ class DiagnosticSums:
         self.gram_DD: Array | float = 0.0
         self.prompt_rank = 0.0
         self.lengths, self.text = LengthCounts(), TextDiversity(seed, prompts)
-        self.sample = SmallestKeys(_SAMPLED_PAIRS)
+        self.sample = SmallestKeys(SAMPLED_PAIRS)
 
     def add(self, shard: JoinedShard, context: StageContext) -> None:
         """Add one shard."""
@@ -261,8 +263,8 @@ def target_histograms(pairs: pq.ParquetFile) -> TargetHistograms:
 
 
 def _blocks(prompts: int) -> Iterator[slice]:
-    for start in range(0, prompts, _BLOCK_PROMPTS):
-        yield slice(start, start + _BLOCK_PROMPTS)
+    for start in range(0, prompts, BLOCK_PROMPTS):
+        yield slice(start, start + BLOCK_PROMPTS)
 
 
 def _token_lengths(shard: JoinedShard) -> NDArray[np.int64]:

@@ -99,12 +99,12 @@ def test_one_prompt_by_hand(tmp_path: Path) -> None:
 
 def test_shards_and_blocks_and_order_are_of_no_consequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, logits, vectors = random_world()
-    monkeypatch.setattr(diagnose, "_SAMPLED_PAIRS", 50)
+    monkeypatch.setattr(diagnose, "SAMPLED_PAIRS", 50)
     whole = runs.experiment(tmp_path / "one")
     publish(whole, rows, logits, vectors)
     one, facts = diagnosed(whole)
 
-    monkeypatch.setattr(diagnose, "_BLOCK_PROMPTS", 7)
+    monkeypatch.setattr(diagnose, "BLOCK_PROMPTS", 7)
     cut = runs.experiment(tmp_path / "two", rollout=Rollout(shards=2))
     for shard, part in enumerate((slice(25, 40), slice(0, 25))):
         publish(cut, rows[part], logits[part], vectors, shard)
