@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 
@@ -20,6 +19,7 @@ from nemo_sspo.report.figures.base import figure
 from nemo_sspo.report.render import render, safe_json, write_page
 from nemo_sspo.report.run_page import run_page
 from tests.report.made_run import HOSTILE, half_finished_run, plots_of, put, record
+from tests.report.parsed_page import Parsed
 from tests.stages.runs import experiment
 
 TEXT_PAIRS = (
@@ -27,39 +27,6 @@ TEXT_PAIRS = (
     *(("ink", ground) for ground in ("low", "middle", "high")),
 )
 """Which colours stand on which: each pair needs a contrast of 4.5 (WCAG 2.2, 1.4.3)."""
-
-
-class Parsed(HTMLParser):
-    """Elements of a page and the text of its scripts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[tuple[dict[str, str | None], str]] = []
-        self.text = self.style = self.inside = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.inside = tag
-        self.elements.append((tag, dict(attrs)))
-        if tag == "script":
-            self.scripts.append((dict(attrs), ""))
-
-    def handle_endtag(self, tag):
-        self.inside = ""
-
-    def handle_data(self, data):
-        if self.inside == "script":
-            attributes, text = self.scripts[-1]
-            self.scripts[-1] = (attributes, text + data)
-        elif self.inside == "style":
-            self.style += data
-        else:
-            self.text += data
-
-    def data(self, name):
-        """A JSON block."""
-        return next(json.loads(text) for attributes, text in self.scripts if attributes.get("id") == name)
 
 
 @pytest.fixture(scope="module")

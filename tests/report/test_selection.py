@@ -12,9 +12,9 @@ from nemo_sspo.report.facts.run_facts import gather
 from nemo_sspo.report.render import render
 from nemo_sspo.report.run_page import run_page
 from nemo_sspo.report.summary import summarize, summary_table
-from tests.report.made_run import half_finished_run, put, record
+from tests.report.made_run import half_finished_run, plots_of, put, record
 from tests.report.made_selection import SELECTION, put_selection
-from tests.report.test_page import Parsed, plots_of
+from tests.report.parsed_page import Parsed
 
 STOPPED = "stopped after iteration 1: nobody wins; its result is the base policy"
 
