@@ -6,7 +6,7 @@ import pytest
 
 from tests.rehearsal.case import Case
 from tests.rehearsal.cases import preset_cases
-from tests.rehearsal.test_presets import CASES, assert_as_committed
+from tests.rehearsal.presets import CASES, assert_as_committed
 
 _TAKEN = {case.key for case in CASES}
 

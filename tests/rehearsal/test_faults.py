@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ import torch.distributed as dist
 from tests.rehearsal.case import Case, Pairs
 from tests.rehearsal.cases import FACTORS, TINY_HEAD_TOKENS, tiny_case
 from tests.rehearsal.ledger import Ledger
+from tests.rehearsal.plant import around_the_loss
 from tests.rehearsal.run import RehearsalError, rehearse
-from tests.rehearsal.test_tiny import assert_sound
+from tests.rehearsal.soundness import assert_sound
 
 _PLAIN = {factor: values[0] for factor, values in FACTORS.items()}
 
@@ -23,23 +23,6 @@ _PLAIN = {factor: values[0] for factor, values in FACTORS.items()}
 def plain(checkpoint: Path | None = None, **factors: Any) -> Case:
     """Tensor-parallel ranks of bf16 Llamas, unless told otherwise."""
     return tiny_case({**_PLAIN, "tensor": 2, **factors}, checkpoint)
-
-
-def around_the_loss(change: Callable[[torch.Tensor], Any]) -> Callable[[], None]:
-    """A fault in every microbatch, behind its loss."""
-
-    def plant() -> None:
-        from nemo_sspo.megatron.nemo import loss_reduction
-
-        right = loss_reduction.schedule_loss
-
-        def wrong(loss: torch.Tensor, **sizes: int) -> torch.Tensor:
-            change(loss.detach())
-            return right(loss, **sizes)
-
-        loss_reduction.schedule_loss = wrong
-
-    return plant
 
 
 @pytest.fixture(scope="module")

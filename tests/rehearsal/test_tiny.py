@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.rehearsal.case import STEPS, Case
-from tests.rehearsal.cases import TINY_HEAD_TOKENS, tiny_cases
-from tests.rehearsal.ledger import Step
+from tests.rehearsal.cases import tiny_cases
 from tests.rehearsal.run import rehearse
-from tests.rehearsal.synchronisations import most_waits
+from tests.rehearsal.soundness import assert_sound
 
 
 @pytest.mark.parametrize("case", tiny_cases(None), ids=lambda case: case.key)
@@ -28,15 +27,3 @@ def test_a_rank_trains_two_steps_saves_and_resumes(case: Case, checkpoints: Path
         assert step.flops == ledger.steps[1].flops
         for kind in ("weights", "gradients", "optimizer"):
             assert step.live[kind] == ledger.steps[1].live[kind], kind
-
-
-def assert_sound(case: Case, step: Step, microbatches: int) -> None:
-    """Nothing in float64, no logits beyond a tile, and no more waits for the GPU than are known."""
-    assert step.doubles == 0
-    rows, *columns = step.largest["shape"]
-    assert columns != [case.model["vocab_size"] // case.parallel.tensor] or rows <= TINY_HEAD_TOKENS
-    chunks = case.parallel.virtual_pipeline or 1
-    layers = case.model["num_hidden_layers"] // case.parallel.pipeline
-    is_plain = case.model["model_type"] == "llama" and case.parallel.context == 1 and not case.train.share_prompt
-    most = most_waits(microbatches=microbatches * chunks, layers=layers, chunks=chunks, is_plain=is_plain)
-    assert {what: count for what, count in step.waits.items() if count > most.get(what, 0)} == {}

@@ -13,8 +13,8 @@ from tests.rehearsal.cases import FACTORS, preset_cases, tiny_case
 from tests.rehearsal.committed import committed
 from tests.rehearsal.expected_traffic import expected_traffic
 from tests.rehearsal.ledger import Ledger
+from tests.rehearsal.plant import around_the_loss
 from tests.rehearsal.run import rehearse
-from tests.rehearsal.test_faults import around_the_loss
 
 _PLAIN = {factor: values[0] for factor, values in FACTORS.items()}
 
