@@ -53,12 +53,12 @@ def root_of(node: ast.expr) -> str | None:
     return node.id if isinstance(node, ast.Name) else None
 
 
-def test_private_names_and_other_tests_are_left_alone(tmp_path: Path) -> None:
+def test_private_names_and_other_tests_are_left_alone() -> None:
     found = [problem for path in sorted((ROOT / "tests").rglob("*.py")) for problem in problems(path)]
     assert not found, "\n".join(found)
 
 
-def test_what_is_found(tmp_path: Path) -> None:
+def test_what_the_check_finds(tmp_path: Path) -> None:
     lines = (
         "from tests.stages.test_chain import settings",
         "from nemo_sspo.launch.plan import Plan, _order",

@@ -5,6 +5,7 @@ import sys
 import time
 
 from nemo_sspo.doctor.interruption import killed_when
+from tests.processes import is_running
 
 # A process that starts another one in a session of its own, tells its number and waits.
 _PARENT = (
@@ -26,7 +27,7 @@ def test_everything_below_is_killed(tmp_path):
         flag.touch()
         assert process.wait(10) == -9
     assert cut.happened
-    assert not _lives(child)
+    assert not is_running(child)
     process.stdout.close()
 
 
@@ -37,11 +38,3 @@ def test_nothing_is_killed_after_the_block(tmp_path):
     flag.touch()
     assert process.wait(10) == 0
     assert not cut.happened
-
-
-def _lives(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
