@@ -8,26 +8,20 @@ template; a tokenizer without one encodes (prompt text, response) as a pair. A c
 beginning (the last token carries the reward, the response matters most); a pair is cut where it is longest.
 """
 
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from nemo_sspo.artifacts.json_files import read_json_object
 from nemo_sspo.artifacts.sources.models import CODE, MODEL_FILES, local_model
-from nemo_sspo.artifacts.sources.weight_files import weight_files
-from nemo_sspo.artifacts.sources.weight_headers import tensor_headers
 from nemo_sspo.config.oracles import RewardModelOracle
 from nemo_sspo.errors import UserError
-from nemo_sspo.oracle.batching import pack, torch_dtype
+from nemo_sspo.oracle.batching import pack
 from nemo_sspo.oracle.deduplicated import Deduplicated
 from nemo_sspo.oracle.protocol import OnProgress, OracleResources, Preferences, Row, Turn, silent
-from nemo_sspo.oracle.reward_model_files import reward_model_problems
+from nemo_sspo.oracle.reward_model_weights import load_classifier
 from nemo_sspo.tokens.control import ControlTokens, special_tokens
 from nemo_sspo.tokens.library import load_tokenizer
 from nemo_sspo.tokens.policy_files import row_problems
@@ -76,11 +70,7 @@ class RewardModel:
             directory, f"oracle.path={directory}", trust_remote_code=settings.trust_remote_code, framed=True
         )
         self._control = ControlTokens(special_tokens(self._tokenizer))
-        dtype = torch_dtype(settings.precision, self._device)
-        self._model = _load_model(directory, settings, dtype)
-        if (exact := _stored_heads(directory, self._model)) is None:  # under other names: as it is, then rounded
-            self._model = _load_model(directory, settings, torch.float32)
-        place_in_precision(self._model, dtype, self._device, exact)
+        self._model = load_classifier(directory, settings, self._device)
         self._limit = settings.max_tokens or _limit(self._model, self._tokenizer)
         self._pad = _pad_token(self._model, self._tokenizer)
 
@@ -159,86 +149,6 @@ def _apply_template(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[st
         ) from None
 
 
-def _load_model(directory: Path, settings: RewardModelOracle, dtype: torch.dtype) -> "PreTrainedModel":
-    """Weights in `dtype` from safetensors; missing and surplus tensors are refused.
-
-    Not in float32 first: of a 27B that would be 108 GB of host memory.
-    """
-    from transformers import AutoModelForSequenceClassification
-
-    try:
-        for problem in reward_model_problems(directory, read_json_object(directory / "config.json")):
-            raise UserError(problem)
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            directory,
-            use_safetensors=True,
-            dtype=dtype,
-            trust_remote_code=settings.trust_remote_code,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"oracle.path={directory}: not a reward model that can be loaded ({_reason(error)})") from None
-    if model.config.num_labels != 1:
-        raise UserError(
-            f"oracle.path={directory}: a classifier of {model.config.num_labels} classes; a reward model has one output"
-        )
-    if missing := sorted(info["missing_keys"]):  # transformers would give them random values
-        raise UserError(
-            f"oracle.path={directory}: its weights lack {', '.join(missing[:3])}; this is a base model or incomplete"
-        )
-    if unread := sorted(info["unexpected_keys"]):
-        raise UserError(
-            f"oracle.path={directory}: its weights hold {', '.join(unread[:3])}, for which {type(model).__name__} of "
-            "its config.json has no place; one of the two is another model's"
-        )
-    return model
-
-
-def _heads(model: nn.Module) -> dict[str, nn.Linear]:
-    """The layers that make the reward, by their names."""
-    layers = model.named_modules()
-    return {name: layer for name, layer in layers if isinstance(layer, nn.Linear) and layer.out_features == 1}
-
-
-def _stored_heads(directory: Path, model: nn.Module) -> dict[str, dict[str, Tensor]] | None:
-    """The parameters of `_heads` as the files have them, in float32; None where they have other names there."""
-    from safetensors import safe_open
-
-    places = {name: file for file in weight_files(directory) for name in tensor_headers(file)}
-    found: dict[str, dict[str, Tensor]] = {}
-    for layer, head in _heads(model).items():
-        found[layer] = {}
-        for parameter in head.state_dict():
-            if (file := places.get(f"{layer}.{parameter}")) is None:
-                return None
-            with safe_open(file, "pt") as tensors:
-                found[layer][parameter] = tensors.get_tensor(f"{layer}.{parameter}").float()
-    return found
-
-
-def place_in_precision(
-    model: nn.Module,
-    dtype: torch.dtype,
-    device: torch.device,
-    exact: Mapping[str, Mapping[str, Tensor]] | None = None,
-) -> None:
-    """Move a model to a device for inference in `dtype`, all but the layer that makes the reward.
-
-    That one stays in float32: bfloat16 would round a reward of 8 to steps of 1/16. `exact`: its parameters, where the
-    model has been loaded in `dtype` already.
-    """
-    heads = _heads(model)
-    kept = exact or {name: deepcopy(layer.state_dict()) for name, layer in heads.items()}
-    model.to(device=device, dtype=dtype).eval()
-
-    def to_fp32(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(tensor.float() for tensor in inputs)
-
-    for name, layer in heads.items():
-        layer.float().load_state_dict(kept[name])
-        layer.register_forward_pre_hook(to_fp32)
-
-
 def _limit(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:
     """Longest text that both the tokenizer and the positions of the model allow."""
     positions = getattr(model.config, "max_position_embeddings", None) or _NO_LIMIT
@@ -250,7 +160,3 @@ def _pad_token(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return model.config.pad_token_id
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
