@@ -7,10 +7,12 @@ import pytest
 
 pytest.importorskip("sentence_transformers")
 
+from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 from nemo_sspo.config.encoders import SentenceEncoder
 from nemo_sspo.encoder.sentence import Sentence
+from nemo_sspo.encoder.tokenizers import hold_tokenizers
 from nemo_sspo.errors import UserError
 from nemo_sspo.tokens.probes import PROBES
 from tests.encoder.tiny_encoders import edit, make_backbone, make_router
@@ -19,14 +21,14 @@ from tests.encoder.tiny_encoders import edit, make_backbone, make_router
 def test_another_class_changes_no_id(tmp_path: Path) -> None:
     backbone = make_backbone(tmp_path / "backbone")
     right = Sentence(SentenceEncoder(path=str(backbone)), "cpu").encode(PROBES).vectors_ND
-    config = json.loads((backbone / "tokenizer_config.json").read_text())
-    (backbone / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "LlamaTokenizerFast"}))
-    found = Sentence(SentenceEncoder(path=str(backbone)), "cpu")
+    edit(backbone, "tokenizer_config.json", tokenizer_class="LlamaTokenizerFast")
+    model = SentenceTransformer(str(backbone), device="cpu")
+    hold_tokenizers(model, backbone, "encoder.path=here")
     file = Tokenizer.from_file(str(backbone / "tokenizer.json"))
     file.no_truncation()
     file.no_padding()
-    tokenizer = found._model.tokenizer
-    assert [tokenizer(text)["input_ids"] for text in PROBES[:5]] == [file.encode(text).ids for text in PROBES[:5]]
+    assert [model.tokenizer(text)["input_ids"] for text in PROBES[:5]] == [file.encode(text).ids for text in PROBES[:5]]
+    found = Sentence(SentenceEncoder(path=str(backbone)), "cpu")
     assert found.encode(PROBES).vectors_ND == pytest.approx(right, abs=1e-5)
 
 
