@@ -30,19 +30,19 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def choices(policy: Path) -> PolicyAnswers:
+def answers(policy: Path) -> PolicyAnswers:
     return PolicyAnswers(str(policy), VllmEngine(max_num_seqs=8), seed=0, answers=ANSWERS, longest=CONTEXT)
 
 
 @pytest.fixture
-def judge(choices: PolicyAnswers, tmp_path: Path) -> Callable[[int], PolicyJudge]:
+def judge(answers: PolicyAnswers, tmp_path: Path) -> Callable[[int], PolicyJudge]:
     """Makes a judge of the policy for a length of context."""
     template = tmp_path / "question.txt"
     template.write_text("{prompt}? A: {first} B: {second}")
 
     def make(context_tokens: int) -> PolicyJudge:
         settings = PolicyJudgeOracle(template=str(template), context_tokens=context_tokens)
-        return PolicyJudge(settings, OracleResources(open_policy=lambda *_: choices))
+        return PolicyJudge(settings, OracleResources(open_policy=lambda *_: answers))
 
     return make
 
@@ -64,12 +64,12 @@ def test_the_logit_is_that_of_the_next_token_in_transformers(judge: Callable[[in
 
 
 def test_a_long_question_is_cut_to_the_context_longest_text_first(
-    judge: Callable[[int], PolicyJudge], choices: PolicyAnswers, policy: Path, monkeypatch: pytest.MonkeyPatch
+    judge: Callable[[int], PolicyJudge], answers: PolicyAnswers, policy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[int]] = []
-    answer = choices.answer_logprobs
+    logprobs = answers.answer_logprobs
     monkeypatch.setattr(
-        choices, "answer_logprobs", lambda questions, report: asked.extend(questions) or answer(questions, report)
+        answers, "answer_logprobs", lambda questions, report: asked.extend(questions) or logprobs(questions, report)
     )
     preferences = judge(CONTEXT).compare([Row("q", "x" * 400, "short"), ROWS[0]])
     assert preferences.truncated_R.tolist() == [True, False]

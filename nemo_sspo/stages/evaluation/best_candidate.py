@@ -28,7 +28,7 @@ _CRITERIA = {"win_rate": "win rate", "length_controlled": "win rate at equal len
 
 @dataclass(frozen=True)
 class CandidateMatches:
-    """One checkpoint and how it fared."""
+    """One checkpoint's matches with the opponent, prompt by prompt."""
 
     step: int
     """Optimizer steps it was trained for."""
@@ -52,7 +52,7 @@ class Choice:
 
 
 def choose(matches: Sequence[CandidateMatches], criterion: str, how: Resampling) -> Choice:
-    """The candidate with the highest criterion; ties go to the first."""
+    """Rank candidates by the mean of the criterion; ties go to the first."""
     candidates = [_described(candidate, how) for candidate in matches]
     ranking = sorted(range(len(candidates)), key=lambda index: -getattr(candidates[index], criterion).mean)
     best, *others = ranking
