@@ -26,7 +26,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: environments assets quickstart test test-train test-loggers test-next-megatron test-kernels test-rollout \
-	test-312 test-312-megatron test-rehearsal test-rehearsal-all rehearse rehearse-all test-report test-e2e test-slurm \
+	test-312 test-312-megatron test-rehearsal rehearse rehearse-all test-report test-e2e test-slurm \
 	test-gpu doctor doctor-gpu ledger-gpu check-gpu lint format pins check-pins \
 	check-image parity bench bench-pairrm bench-gates bench-gpu clean test-rehearsal-figures
 
@@ -83,19 +83,16 @@ test-rehearsal: $(REHEARSAL)/.ready
 	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest \
 		$(addprefix tests/rehearsal/test_,covering.py tiny.py faults.py quickstart_gpu.py)
 
-# The ranks of the presets too, against the figures that are committed.
-test-rehearsal-all: $(REHEARSAL)/.ready
-	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest tests/rehearsal
-
 # The table: what each rank of the presets holds, computes and sends; which test catches which planted fault.
 rehearse: $(REHEARSAL)/.ready
 	$(REHEARSAL)/bin/python -m tests.rehearsal -m tests.rehearsal.table
 
-# Whole batches of the presets and all combinations of the tiny cases, for hours; goes on where it was stopped.
+# Whole batches of the presets and tiny ranks of all combinations of settings, or of the first MOST of them; it goes on
+# where it was stopped.
 rehearse-all: $(REHEARSAL)/.ready
-	$(REHEARSAL)/bin/python -m tests.rehearsal -m tests.rehearsal.table --all
+	$(REHEARSAL)/bin/python -m tests.rehearsal -m tests.rehearsal.everything $(MOST)
 
-# One rank of each preset against its committed figures, what a step sends against its formula, names of weights.
+# The presets' ranks against their committed figures, what a step sends against its formula, names of weights.
 test-rehearsal: test-rehearsal-figures
 test-rehearsal-figures: $(REHEARSAL)/.ready
 	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest $(addprefix tests/rehearsal/test_,presets.py traffic.py checkpoint_keys.py)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +56,40 @@ def is_valid(row: Row) -> bool:
     return not (has_one_rank and row["rank"] != "first")
 
 
-def tiny_cases(checkpoints: Path | None) -> list[Case]:
-    """A set of cases with every pair of values. `checkpoints`: imported policies by family, below it."""
-    rows = covering_rows(every_row(FACTORS, is_valid))
-    return [tiny_case(row, None if checkpoints is None else checkpoints / row["family"] / "nemo") for row in rows]
+def tiny_cases() -> list[Case]:
+    """A set of cases with every pair of values."""
+    return [tiny_case(row) for row in covering_rows(every_row(FACTORS, is_valid), 2)]
 
 
-def tiny_case(row: Row, checkpoint: Path | None) -> Case:
+def all_tiny_cases() -> Iterator[Case]:
+    """All combinations, in an order that makes a beginning of it worth most: after those that have every pair of values
+    come those that have every three, then every four, then the others."""
+    rows = every_row(FACTORS, is_valid)
+    given: list[Row] = []
+    for strength in (2, 3, 4, len(FACTORS)):
+        found = rows if strength == len(FACTORS) else covering_rows(rows, strength, given)
+        given += (fresh := [row for row in found if row not in given])
+        yield from map(tiny_case, fresh)
+
+
+def tiny_case_of(key: str) -> Case:
+    """The tiny case that a ledger's key names."""
+    name, _, rank = key.rpartition(".rank_")
+    factors = [factor for factor in FACTORS if factor != "rank"]
+    row = {
+        factor: next(value for value in FACTORS[factor] if str(value).replace(" ", "-") == part)
+        for factor, part in zip(factors, name.split(","), strict=True)
+    }
+    return tiny_case({**row, "rank": "first"}).at(int(rank))
+
+
+def saving(case: Case, checkpoints: Path) -> Case:
+    """The tiny case with its policy, of those that were imported below `checkpoints`, and a state after each step."""
+    train = case.train.model_copy(update={"checkpoint_every_steps": 1})
+    return replace(case, train=train, checkpoint=checkpoints / case.model["model_type"] / "nemo")
+
+
+def tiny_case(row: Row) -> Case:
     stages, _, chunks = row["pipeline"].partition("x")
     replicas, _, overlapped = row["data"].partition(" ")
     parallel = Parallel(
@@ -81,13 +110,13 @@ def tiny_case(row: Row, checkpoint: Path | None) -> Case:
         lora_rank=8,
         global_batch_size=TINY_PAIRS.count,
         head_chunk_tokens=TINY_HEAD_TOKENS,
-        checkpoint_every_steps=None if checkpoint is None else 1,
+        checkpoint_every_steps=None,
         loggers=(),
     )
     rank = {"first": 0, "middle": parallel.world_size // 2, "last": parallel.world_size - 1}[row["rank"]]
     name = ",".join(str(row[factor]) for factor in FACTORS if factor != "rank").replace(" ", "-")
     precision = _PRECISIONS[row["precision"]]
-    return Case(name, TINY_MODELS[row["family"]], parallel, train, TINY_PAIRS, rank, precision, row["loss"], checkpoint)
+    return Case(name, TINY_MODELS[row["family"]], parallel, train, TINY_PAIRS, rank, precision, row["loss"])
 
 
 _PRECISIONS: dict[str, Precision] = {

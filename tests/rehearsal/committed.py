@@ -1,13 +1,21 @@
-"""The ledgers that are committed, and how new ones come to be: tests/rehearsal/ledgers/PRESET.rank_N.json."""
+"""The ledgers that are committed, below tests/rehearsal/ledgers.
+
+PRESET.rank_N.json                   `make rehearse` writes it
+whole_batches/PRESET.rank_N.json     `make rehearse-all`
+tiny.jsonl                           `make rehearse-all`, a line for each tiny case
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.rehearsal.ledger import Ledger
 
 LEDGERS = Path(__file__).parent / "ledgers"
+WHOLE_BATCHES = LEDGERS / "whole_batches"
+TINY = LEDGERS / "tiny.jsonl"
 
 
 def committed(key: str, folder: Path = LEDGERS) -> Ledger | None:
@@ -18,6 +26,37 @@ def committed(key: str, folder: Path = LEDGERS) -> Ledger | None:
 def commit(ledger: Ledger, folder: Path = LEDGERS) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{ledger.key}.json").write_text(json.dumps(ledger.to_json(), indent=1) + "\n")
+
+
+class Collected:
+    """Ledgers in a file of JSON lines. Each is there as soon as it is added: a process may be stopped at any time."""
+
+    def __init__(self, path: Path = TINY) -> None:
+        self._path = path
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]
+        if whole != lines:  # it was stopped while it wrote the last one
+            path.write_text("".join(whole))
+        ledgers = [Ledger.from_json(json.loads(line)) for line in whole]
+        self._ledgers = {ledger.key: ledger for ledger in ledgers}
+
+    def __len__(self) -> int:
+        return len(self._ledgers)
+
+    def __iter__(self) -> Iterator[Ledger]:
+        return iter(self._ledgers.values())
+
+    def get(self, key: str) -> Ledger | None:
+        return self._ledgers.get(key)
+
+    def add(self, ledger: Ledger) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps(ledger.to_json(), separators=(",", ":")) + "\n")
+        self._ledgers[ledger.key] = ledger
+
+    def clear(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self._ledgers.clear()
 
 
 def differences(old: Ledger, new: Ledger) -> list[str]:

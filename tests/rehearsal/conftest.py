@@ -9,7 +9,7 @@ import pytest
 from tests.rehearsal.cuda_runtime import is_pretended
 
 # What these assert shows its values, as a test's own assertions do.
-pytest.register_assert_rewrite("tests.rehearsal.soundness", "tests.rehearsal.presets")
+pytest.register_assert_rewrite("tests.rehearsal.soundness")
 
 collect_ignore_glob = [] if is_pretended() else ["test_*.py"]
 

@@ -30,7 +30,7 @@ from tests.rehearsal.synchronisations import WAITING
 _aten = torch.ops.aten
 # Larger indices are not carried: nothing asks for them, and the host would compute on them for long.
 _MOST_VALUES = 1 << 22
-_MOST_BYTES_ON_HOST = 1 << 28
+_MOST_BYTES_ON_HOST = 1 << 20
 # The size of the result is a matter of values.
 _DYNAMIC = {
     _aten.nonzero.default,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -65,6 +66,10 @@ def import_everything() -> None:
     transformer_engine.install()
     import nemo_sspo.megatron.nemo.reference
     import nemo_sspo.megatron.nemo.training  # noqa: F401
+
+    # Each fork collects garbage several times, and would look at all that was imported each time.
+    gc.collect()
+    gc.freeze()
 
 
 def in_fork(function: Callable[[], Ledger | None]) -> Any:

@@ -1,25 +1,17 @@
-"""make rehearse: rehearse the presets' ranks, write their ledgers and docs/memory.md, and print the table.
-
-With ``--all``: whole batches of the presets and all combinations of the tiny cases, below runs/rehearsal; a second call
-goes on where the first one was stopped.
-"""
+"""make rehearse: rehearse the presets' ranks, write their ledgers and docs/memory.md, and print the table."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.rehearsal.cases import FACTORS, is_valid, preset_cases, tiny_case
-from tests.rehearsal.committed import LEDGERS, commit, committed, differences
-from tests.rehearsal.covering import every_row
+from tests.rehearsal.cases import preset_cases
+from tests.rehearsal.committed import commit, committed, differences
 from tests.rehearsal.ledger import Ledger
-from tests.rehearsal.run import RehearsalError, rehearse
+from tests.rehearsal.run import rehearse
 
 MEMORY_PAGE = Path(__file__).parents[2] / "docs" / "memory.md"
 GPU_BYTES = 80 * 10**9
-_WHOLE_BATCHES = LEDGERS / "whole_batches"
-_EVERYTHING = Path("runs/rehearsal")
 _GIB = 2**30
 _HEAD = (
     "| rank | weights | gradients | optimizer | peak of step 1 | peak of step 2 | of it activations | of it head "
@@ -70,13 +62,13 @@ _PAGE = """# What a rank holds, computes and sends
 
 Made by `make rehearse`; not to be edited. One rank of a preset runs the project's own training through NeMo's trainer,
 two optimizer steps on a pretended H100 (`tests/rehearsal`): its tensors have shapes and types, and no values. What is
-allocated is counted in torch's blocks of 512 bytes, by what it is for. `make test-rehearsal` does it anew for one rank
-of each preset, `make test-rehearsal-all` for all that are here, and a figure that differs fails; what a step sends is
-also held against a formula of layout, model and batch (`tests/rehearsal/expected_traffic.py`).
+allocated is counted in torch's blocks of 512 bytes, by what it is for. `make test-rehearsal` does it anew, and a
+figure that differs fails; what a step sends is also held against a formula of layout, model and batch
+(`tests/rehearsal/expected`).
 
 Every row is as long as it may be: pairs of 1,024 + 1,024 tokens, two of which fill a packed row of 8,192. Steps have
-2 x PP microbatches; more of them take no more memory. GiB are 2^30 bytes; FLOP and bytes sent are of one step. Step 1
-allocates Adam's state at its end, step 2 computes beside it.
+2 x PP microbatches; whole batches, which `make rehearse-all` ran, take no more memory. GiB are 2^30 bytes; FLOP and
+bytes sent are of one step. Step 1 allocates Adam's state at its end, step 2 computes beside it.
 
 {table}
 Products in attention are counted as if no key were masked, which is twice what a causal kernel computes.
@@ -97,7 +89,9 @@ layouts. Each of these also loads an imported policy, computes reference log-pro
 the final checkpoint; a rank that is the first one resumes from the state, and its step takes what it took before.
 
 `make test` has them, the planted faults, and `experiment=quickstart-gpu` on one GPU and on the first and last of four,
-in bf16 and FP8 (`make test-rehearsal`). `make test-rehearsal-all` adds the presets' ranks against the figures above.
+in bf16 and FP8 (`make test-rehearsal`). `make rehearse-all` goes on from there, in an order that makes its beginning
+count: the combinations in which every three of these settings meet, every four, then all others. Its figures are in
+`tests/rehearsal/ledgers/tiny.jsonl`, one line for each layout, and fail the tests where they no longer hold.
 
 Not reached: the insides of kernels (Transformer Engine's compiled module, cuDNN, Triton, flex-attention's, NCCL, Apex)
 and what float tensors hold: a float that the host reads is 1. One rank runs at a time, so what ranks say to each other
@@ -105,40 +99,16 @@ is taken to be what this one says; that they say the same is the business of `te
 """
 
 
-def _rehearse_presets(*, full_batch: bool, folder: Path, resumes: bool) -> list[Ledger]:
-    ledgers = []
-    for case in preset_cases(full_batch=full_batch):
-        known = committed(case.key, folder)
-        if known is None or not resumes:
-            found = rehearse(case)
-            for line in differences(known, found) if known is not None else []:
-                print(f"{case.key}: {line}")
-            commit(found, folder)
-            known = found
-        ledgers.append(known)
-        print(row(known), end="", flush=True)
-    return ledgers
-
-
-def _rehearse_everything() -> None:
-    for number, values in enumerate(every_row(FACTORS, is_valid)):
-        case = tiny_case(values, None)
-        if committed(case.key, _EVERYTHING) is None:
-            try:
-                commit(rehearse(case), _EVERYTHING)
-            except RehearsalError as error:
-                print(f"{number}: {case.key} died: {str(error).splitlines()[-1]}", flush=True)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--all", action="store_true")
-    if parser.parse_args().all:
-        _rehearse_presets(full_batch=True, folder=_WHOLE_BATCHES, resumes=True)
-        _rehearse_everything()
-        return
     print(_HEAD, end="")
-    ledgers = _rehearse_presets(full_batch=False, folder=LEDGERS, resumes=False)
+    ledgers = []
+    for case in preset_cases():
+        known, found = committed(case.key), rehearse(case)
+        print(row(found), end="", flush=True)
+        for line in differences(known, found) if known is not None else []:
+            print(f"{case.key}: {line}")
+        commit(found)
+        ledgers.append(found)
     MEMORY_PAGE.write_text(memory_page(ledgers))
     print(_FAULTS)
 

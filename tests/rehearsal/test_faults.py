@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from tests.rehearsal.case import Case, Pairs
-from tests.rehearsal.cases import FACTORS, TINY_HEAD_TOKENS, tiny_case
+from tests.rehearsal.cases import FACTORS, TINY_HEAD_TOKENS, saving, tiny_case
 from tests.rehearsal.ledger import Ledger
 from tests.rehearsal.plant import around_the_loss
 from tests.rehearsal.run import RehearsalError, rehearse
@@ -20,9 +20,9 @@ from tests.rehearsal.soundness import assert_sound
 _PLAIN = {factor: values[0] for factor, values in FACTORS.items()}
 
 
-def plain(checkpoint: Path | None = None, **factors: Any) -> Case:
+def plain(**factors: Any) -> Case:
     """Tensor-parallel ranks of bf16 Llamas, unless told otherwise."""
-    return tiny_case({**_PLAIN, "tensor": 2, **factors}, checkpoint)
+    return tiny_case({**_PLAIN, "tensor": 2, **factors})
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_a_key_of_transformer_engine_that_conversion_does_not_know(checkpoints: 
         model_config.nemo_config = wrong
 
     with pytest.raises(RehearsalError, match=r"UserError: .*tensor '.*bias' is missing"):
-        rehearse(plain(checkpoints / "llama" / "nemo"), plant)
+        rehearse(saving(plain(), checkpoints), plant)
 
 
 def test_a_float64() -> None:

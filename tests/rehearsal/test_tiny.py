@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.rehearsal.case import STEPS, Case
-from tests.rehearsal.cases import tiny_cases
+from tests.rehearsal.cases import saving, tiny_cases
 from tests.rehearsal.run import rehearse
 from tests.rehearsal.soundness import assert_sound
 
 
-@pytest.mark.parametrize("case", tiny_cases(None), ids=lambda case: case.key)
+@pytest.mark.parametrize("case", tiny_cases(), ids=lambda case: case.key)
 def test_a_rank_trains_two_steps_saves_and_resumes(case: Case, checkpoints: Path) -> None:
-    train = case.train.model_copy(update={"checkpoint_every_steps": 1})
-    ledger = rehearse(replace(case, train=train, checkpoint=checkpoints / case.model["model_type"] / "nemo"))
+    ledger = rehearse(saving(case, checkpoints))
     assert len(ledger.steps) == STEPS
     for step in ledger.steps:
         assert step.live["optimizer"] > ledger.before["optimizer"]

@@ -11,32 +11,16 @@ import torch.distributed as dist
 from tests.rehearsal.case import STEPS, Case
 from tests.rehearsal.cases import FACTORS, preset_cases, tiny_case
 from tests.rehearsal.committed import committed
-from tests.rehearsal.expected_traffic import expected_traffic
+from tests.rehearsal.expected.traffic import expected_traffic
 from tests.rehearsal.ledger import Ledger
 from tests.rehearsal.plant import around_the_loss
 from tests.rehearsal.run import rehearse
 
 _PLAIN = {factor: values[0] for factor, values in FACTORS.items()}
 
-LAYOUTS: dict[str, dict[str, Any]] = {
-    "one rank": {},
-    "dp overlapped": {"data": "2 overlapped", "rows": "packed"},
-    "tp": {"tensor": 2},
-    "tp recomputed": {"tensor": 2, "recompute": "full", "rows": "packed"},
-    "tp and the head that computes logits again": {"tensor": 2, "loss": "dpo"},
-    "pp first": {"pipeline": "2"},
-    "pp last": {"pipeline": "2", "rank": "last"},
-    "vpp first": {"pipeline": "2x2"},
-    "vpp last": {"pipeline": "2x2", "rank": "last"},
-    "cp": {"context": 2},
-    "cp last, packed and recomputed": {"context": 2, "rank": "last", "rows": "packed", "recompute": "selective"},
-    "all": {"tensor": 2, "pipeline": "2", "context": 2, "data": "2 overlapped", "rank": "last"},
-    "all, the coupled loss": {"tensor": 2, "pipeline": "2x2", "context": 2, "data": "2", "rank": "last", "loss": "dpo"},
-}
-
 
 def layout(**factors: Any) -> Case:
-    return tiny_case({**_PLAIN, **factors}, None)
+    return tiny_case({**_PLAIN, **factors})
 
 
 def assert_as_expected(case: Case, ledger: Ledger) -> None:
@@ -46,12 +30,6 @@ def assert_as_expected(case: Case, ledger: Ledger) -> None:
     for step in ledger.steps:
         assert step.calls == expected.calls
         assert step.bytes_sent == expected.bytes_sent
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_a_layout_says_what_it_must(name: str) -> None:
-    case = layout(**LAYOUTS[name])
-    assert_as_expected(case, rehearse(case))
 
 
 @pytest.mark.parametrize("recompute", ["none", "full"])

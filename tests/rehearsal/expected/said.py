@@ -1,0 +1,25 @@
+"""What a rank has said: calls and bytes by "operation group", and the sizes of types."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+FP8, BF16, FP32, INT64, FP64 = 1, 2, 4, 8, 8
+
+
+class Said:
+    """Bytes are what the rank hands over."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+
+    def add(self, operation: str, group: str, count: int, size: int) -> None:
+        """`count` calls of `size` bytes each."""
+        self.add_uneven(operation, group, count, count * size)
+
+    def add_uneven(self, operation: str, group: str, count: int, total: int) -> None:
+        """`count` calls, of `total` bytes together."""
+        if count:
+            self.calls[f"{operation} {group}"] += count
+            self.bytes[f"{operation} {group}"] += total

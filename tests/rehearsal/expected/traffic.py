@@ -1,0 +1,133 @@
+"""What a rank must say in an optimizer step: collectives, counted and sized from layout, model shape and batch.
+
+Legend, here and in the modules beside: T tokens of a microbatch's rows that this rank's context-parallel part has,
+H hidden; TP, PP, VPP, CP, DP the layout. Activations are bf16, gradients are summed in fp32. Bytes are what the rank
+hands over: the whole tensor of an all-reduce and of a reduce-scatter, its own part of an all-gather.
+
+Layers, embedding and head are in `layers.py`, the optimizer in `weights.py`. Here:
+
+Stages, pp: T / TP x H forward to the next stage, as much backward to the one before, for each of the rank's VPP chunks.
+Interleaved, two stages take the world's group for one direction, so that both can be under way.
+
+Head, tp: of each tile it takes the largest logit of a token, then the sum and the target logit: one, then two numbers
+in fp32.
+
+Pairs, on the last stage: pooled states are summed, and how many tokens they are of, over the groups that hold different
+tokens; so are the responses' log-probs over cp. The metrics of a step are summed over dp, and shared with the pipeline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from nemo_sspo.megatron.loss.metrics import MEANS, METRICS
+from tests.rehearsal.case import Case
+from tests.rehearsal.expected.batch import Batch
+from tests.rehearsal.expected.layers import layers
+from tests.rehearsal.expected.place import Place, chunks_of
+from tests.rehearsal.expected.said import BF16, FP32, FP64, INT64, Said
+from tests.rehearsal.expected.weights import optimizer
+
+_GPU_TILE = 4096
+"""Response tokens of the head's tile where the training names none."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """As in a ledger's `Step`, by "operation group"."""
+
+    microbatches: int
+    calls: dict[str, int]
+    bytes_sent: dict[str, int]
+
+
+def expected_traffic(case: Case) -> Expected:
+    """Of each of the steps, without checkpoints.
+
+    Raises ValueError for what the derivation above does not speak of.
+    """
+    _require_covered(case)
+    said = Said()
+    batch = Batch.of(case)
+    for part in (layers, _pipeline, optimizer, _pairs, _every_rank):
+        part(said, case, batch)
+    return Expected(batch.microbatches, dict(said.calls), dict(said.bytes))
+
+
+def _require_covered(case: Case) -> None:
+    if case.model["model_type"] not in ("llama", "mistral", "qwen3", "gemma2"):
+        raise ValueError(f"{case.key}: layers of Llama, Mistral, Qwen3 and Gemma 2 alone")
+    if case.model["model_type"] == "mistral" and case.model.get("sliding_window"):
+        raise ValueError(f"{case.key}: windows of Gemma 2 alone")
+    if not case.parallel.distributed_optimizer:
+        raise ValueError(f"{case.key}: the distributed optimizer alone")
+
+
+def _pipeline(said: Said, case: Case, batch: Batch) -> None:
+    parallel, place = case.parallel, Place.of(case)
+    if parallel.pipeline == 1:
+        return
+    chunks = chunks_of(case)
+    size = batch.tokens * case.model["hidden_size"] * BF16 // (parallel.tensor if parallel.sequence else 1)
+    # There is nothing before the first chunk of the first stage, and nothing behind the last one of the last.
+    boundaries = 2 * chunks - place.is_first - place.is_last
+    send = receive = "pp"
+    if parallel.virtual_pipeline and parallel.pipeline == 2:
+        send, receive = ("pp", "world") if place.stage == 0 else ("world", "pp")
+    said.add("send", send, batch.microbatches * boundaries, size)
+    said.add("recv", receive, batch.microbatches * boundaries, size)
+    if case.rank == 0:  # the loss, from the last stage
+        said.add("recv", "world", 1, FP32)
+    elif place.is_last and place.is_in_pipeline_of_0:
+        said.add("send", "world", 1, FP32)
+
+
+def _pairs(said: Said, case: Case, batch: Batch) -> None:
+    parallel, hidden = case.parallel, case.model["hidden_size"]
+    if not Place.of(case).is_last:
+        return
+    tiles, groups = _tiles(case, batch)
+    said.add_uneven(
+        "allreduce", "tp", 2 * batch.microbatches * tiles, 3 * batch.microbatches * sum(batch.scored) * FP32
+    )
+    if parallel.context > 1:
+        if case.loss == "sppo":  # how many tokens each response has at most, and the sums, group by group
+            said.add("allreduce", "cp", batch.microbatches, batch.responses * INT64)
+            said.add_uneven("allreduce", "cp", batch.microbatches * groups, batch.microbatches * batch.responses * FP32)
+        else:
+            said.add("allreduce", "cp", batch.microbatches, batch.responses * FP32)
+    for group, is_shared in (("tp", parallel.sequence), ("cp", parallel.context > 1)):
+        if is_shared:
+            said.add("allreduce", group, batch.microbatches, batch.responses * hidden * FP32)  # pooled states
+            said.add("allreduce", group, batch.microbatches, batch.responses * FP32)  # of so many tokens
+            said.add("allreduce", group, 1, 2 * FP32)  # squared norms of the gradients of both terms
+    # Over dp: means and the number of pairs; the squared norms; how many responses the largest share has.
+    said.add("allreduce", "dp", 1, (len(MEANS) + 1) * FP32)
+    said.add("allreduce", "dp", 1, 2 * FP32)
+    said.add("allreduce", "dp", 1, INT64)
+    said.add("allgather", "dp", 1, batch.microbatches * batch.responses * hidden * FP32)  # unit states
+
+
+def _tiles(case: Case, batch: Batch) -> tuple[int, int]:
+    """How often the head of a microbatch fills a tile, and for how many groups of whole responses."""
+    tile = case.train.head_chunk_tokens or _GPU_TILE
+    if case.loss != "sppo":  # computes logits again, and cuts tokens as they come
+        return max(1, ceil(sum(batch.scored) / tile)), 0
+    groups: list[list[int]] = []
+    room = 0
+    for (
+        scored
+    ) in batch.scored:  # on a cluster: as many as the context-parallel rank that has most; here ranks hear themselves
+        if scored > room:
+            groups.append([])
+            room = tile
+        groups[-1].append(scored)
+        room -= scored
+    return sum(max(1, ceil(sum(group) / tile)) for group in groups), len(groups)
+
+
+def _every_rank(said: Said, case: Case, batch: Batch) -> None:
+    said.add("broadcast", "pp", 1, len(METRICS) * FP64)
+    said.add("allreduce", "world", 1, 2 * INT64)  # the most memory, and whether all is sound
+    said.add("allreduce", "world", 1, INT64)  # whether a rank was told to stop
