@@ -7,15 +7,11 @@ held against fp32 by the same lines.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from megatron.core import parallel_state
-from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from megatron.core.transformer.module import Float16Module
 from nemo.lightning.pytorch.plugins.mixed_precision import update_config_with_dtype_overrides
 from torch import Tensor, nn
@@ -28,14 +24,14 @@ from nemo_sspo.config.precisions import Bf16Precision, Fp8Precision, Fp32Precisi
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.microbatch import Microbatch, RowShape, packed_microbatch
-from nemo_sspo.megatron.checkpoints.weights import forget_groups, load_weights
+from nemo_sspo.megatron.checkpoints.weights import load_weights
 from nemo_sspo.megatron.head.choice import head_tile
-from nemo_sspo.megatron.loss.hidden_states import forward_to_hidden_states, output_weight
-from nemo_sspo.megatron.loss.loss import preference_loss
+from nemo_sspo.megatron.loss.hidden_states import forward_to_hidden_states, output_weight, unwrap
+from nemo_sspo.megatron.loss.loss import HeadLayout, preference_loss
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
-from nemo_sspo.megatron.nemo.loss_reduction import head_layout
 from nemo_sspo.megatron.nemo.model_config import training_config
 from nemo_sspo.megatron.nemo.precision import precision_plugin
+from nemo_sspo.megatron.runtime.groups import Groups, groups_of_one_rank
 
 PAIRS = 8
 TOKEN_MULTIPLE = 16
@@ -85,12 +81,12 @@ def build(precision: Precision, world: World, folder: Path) -> nn.Module:
 def backward(model: nn.Module, batch: Microbatch, world: World) -> Tensor:
     """The microbatch's loss; its gradients are the parameters'."""
     model.zero_grad()
-    layout = head_layout(
+    layout = HeadLayout.of(
+        unwrap(model).config,
+        Groups.of_megatron(),
         vocab_size=world.vocab,
         chunk_tokens=head_tile(world.settings()),
-        sequence_parallel=False,
         one_pass=True,
-        softcap=None,
     )
     hidden_SBH = forward_to_hidden_states(model, batch)
     loss, _ = preference_loss(hidden_SBH, output_weight(model), batch, objective(), layout, repulsion_weight=1.0)
@@ -156,23 +152,10 @@ def _goals(name: str, loss: float, cosine: float, speed: float, place: Place) ->
     ]
 
 
-@contextmanager
-def model_parallel(place: Place) -> Iterator[None]:
-    """Megatron's groups of this process alone."""
-    with nemo_cpu_runtime(), one_rank(place):
-        parallel_state.initialize_model_parallel()
-        model_parallel_cuda_manual_seed(1)
-        try:
-            yield
-        finally:
-            parallel_state.destroy_model_parallel()
-            forget_groups()
-
-
 def run(place: Place, world: World, folder: Path) -> Benchmark:
     """Hold every precision against the first."""
     write_policy(world, folder)
-    with model_parallel(place):
+    with nemo_cpu_runtime(), one_rank(place), groups_of_one_rank():
         rows, goals, refused = compare(place, world, folder)
     return Benchmark(
         name="gpu.precision",

@@ -30,12 +30,16 @@ from nemo_sspo.megatron.batches.microbatch import (
     padded_microbatch,
     shared_prompt_microbatch,
 )
+from nemo_sspo.megatron.batches.microbatch_plan import PreparedMicrobatch
 from nemo_sspo.megatron.layers.core_attention import CoreAttention, LocalCoreAttention
-from nemo_sspo.megatron.loss import loss as losses
 from nemo_sspo.megatron.loss.hidden_states import forward_to_hidden_states, output_weight, unwrap
-from nemo_sspo.megatron.loss.metrics import PairMetrics
+from nemo_sspo.megatron.loss.loss import HeadLayout, PreferenceObjective, microbatch_logps
+from nemo_sspo.megatron.loss.metrics import PairMetrics, sum_metrics
+from nemo_sspo.megatron.loss.step import TrainingLoss
+from nemo_sspo.megatron.models.finite import StepNumbers
 from nemo_sspo.megatron.runtime.cpu_runtime import cpu_runtime
 from nemo_sspo.megatron.runtime.forked_ranks import run_forked
+from nemo_sspo.megatron.runtime.groups import Groups
 from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean
 from tests.distributed import world
@@ -151,20 +155,20 @@ class Step:
 
     def __init__(self, layout: Layout, case: Case, models: list[DistributedDataParallel]) -> None:
         self.layout, self.case, self.models = layout, case, models
-        self.head = losses.HeadLayout(
+        self.groups = Groups.of_megatron()
+        self.head = HeadLayout.of(
+            unwrap(models[0]).config,
+            self.groups,
             vocab_size=world.VOCAB,
             chunk_tokens=5,
-            sequence_parallel=layout.sequence,
-            tp_group=parallel_state.get_tensor_model_parallel_group(),
-            cp_group=parallel_state.get_context_parallel_group(),
             one_pass=case.one_pass,
-            softcap=case.architecture.final_cap,
         )
-        self.objective = losses.PreferenceObjective(
+        objective = PreferenceObjective(
             lambda pairs: case.preference_weight * sppo(pairs, eta=world.ETA),
             euclidean,
             case.pooling,
         )
+        self.loss = TrainingLoss(objective, lambda _: case.repulsion_weight, self.head, self.groups.dp, StepNumbers())
 
     def run(self) -> _RankResult:
         microbatches = self.microbatches()
@@ -174,8 +178,8 @@ class Step:
             model.zero_grad_buffer()
         kept = self._schedule(microbatches, partial(self._loss, len(microbatches)), forward_only=False)
         # Only the last stage has kept anything.
-        metrics = losses.sum_metrics(kept, parallel_state.get_data_parallel_group()) if kept else None
-        tp_rank = parallel_state.get_tensor_model_parallel_rank()
+        metrics = sum_metrics(kept, self.groups.dp) if kept else None
+        tp_rank = dist.get_rank(self.groups.tp)
         shards = {
             name: _Shard(parameter.main_grad.clone(), cut_dimension(parameter), tp_rank)
             for model in self.models
@@ -192,12 +196,11 @@ class Step:
         weights = [1 / len(case.pairs)] * len(case.pairs) + [0.0] * filler
         size = case.micro_batch_size
         made = []
-        for start in range(size * parallel_state.get_data_parallel_rank(), len(pairs), size * replicas):
+        for start in range(size * dist.get_rank(self.groups.dp), len(pairs), size * replicas):
             build = packed_microbatch if case.packed else padded_microbatch
             build = shared_prompt_microbatch if case.shared else build
             microbatch = build(pairs[start : start + size], weights[start : start + size], self._row_shape())
-            rank = parallel_state.get_context_parallel_rank()
-            made.append(context_parallel_slice(microbatch, rank, self.layout.context))
+            made.append(context_parallel_slice(microbatch, dist.get_rank(self.groups.cp), self.layout.context))
         return made
 
     def _row_shape(self) -> RowShape:
@@ -226,20 +229,12 @@ class Step:
     def _loss(
         self, num_microbatches: int, model: GPTModel, microbatch: Microbatch, hidden_SBH: Tensor
     ) -> tuple[Tensor, PairMetrics]:
-        loss, metrics = losses.preference_loss(
-            hidden_SBH,
-            output_weight(model),
-            microbatch,
-            self.objective,
-            self.head,
-            repulsion_weight=self.case.repulsion_weight,
-        )
-        scaled = losses.schedule_loss(loss, num_microbatches=num_microbatches, data_parallel_size=self.layout.data)
-        return scaled, metrics
+        prepared = PreparedMicrobatch(microbatch, rows=(), step=0, num_microbatches=num_microbatches)
+        return self.loss(hidden_SBH, output_weight(model), prepared)
 
     def _with_own_reference(self, microbatches: list[Microbatch]) -> list[Microbatch]:
         def logps(model: GPTModel, microbatch: Microbatch, hidden_SBH: Tensor) -> tuple[Tensor, Tensor]:
-            kept = losses.microbatch_logps(hidden_SBH, output_weight(model), microbatch, self.head)
+            kept = microbatch_logps(hidden_SBH, output_weight(model), microbatch, self.head)
             return kept.sum(), kept
 
         with torch.no_grad(), self.case.reference_fault(unwrap(self.models[-1])):

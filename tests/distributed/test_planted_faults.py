@@ -24,7 +24,7 @@ from nemo_sspo.megatron.head import one_pass as one_pass_head
 from nemo_sspo.megatron.head import tile_torch
 from nemo_sspo.megatron.layers import attention_mask, flex_attention
 from nemo_sspo.megatron.layers.flex_attention import FlexCoreAttention
-from nemo_sspo.megatron.loss import hidden_states, pooling
+from nemo_sspo.megatron.loss import hidden_states, pooling, step
 from nemo_sspo.megatron.loss import loss as preference_loss
 from tests.distributed import ranks, world
 from tests.distributed.architectures import GEMMA2
@@ -67,12 +67,12 @@ def repulsion_without_gradient() -> AbstractContextManager:
 
 
 def loss_times_cp() -> AbstractContextManager:
-    right = preference_loss.schedule_loss
+    right = step.schedule_loss
 
     def wrong(loss: Tensor, **kwargs: int) -> Tensor:
         return right(loss, **kwargs) * parallel_state.get_context_parallel_world_size()
 
-    return mock.patch.object(preference_loss, "schedule_loss", wrong)
+    return mock.patch.object(step, "schedule_loss", wrong)
 
 
 def gradient_of_the_forward_pass_as_it_is() -> AbstractContextManager:

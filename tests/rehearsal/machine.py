@@ -76,7 +76,7 @@ def _adapt_only(chunks: list[Any]) -> None:
     """`load_policy` without a checkpoint: tens of gigabytes that nobody has here."""
     for chunk in chunks:
         if chunk.adapters is not None:
-            model.add_adapters(chunk.module, chunk.adapters)
+            model.add_adapters(chunk.module, chunk.adapters, chunk.groups.tp)
 
 
 def _save_nothing(*_: Any) -> None:

@@ -12,14 +12,14 @@ def around_the_loss(change: Callable[[torch.Tensor], Any]) -> Callable[[], None]
     """A fault in every microbatch, behind its loss."""
 
     def plant() -> None:
-        from nemo_sspo.megatron.nemo import loss_reduction
+        from nemo_sspo.megatron.loss import step
 
-        right = loss_reduction.schedule_loss
+        right = step.schedule_loss
 
         def wrong(loss: torch.Tensor, **sizes: int) -> torch.Tensor:
             change(loss.detach())
             return right(loss, **sizes)
 
-        loss_reduction.schedule_loss = wrong
+        step.schedule_loss = wrong
 
     return plant

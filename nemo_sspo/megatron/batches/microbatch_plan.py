@@ -36,7 +36,7 @@ class PreparedMicrobatch:
     rows: tuple[int, ...]
     step: int
     """Optimizer step, counted from 0."""
-    of_step: int
+    num_microbatches: int
     """Microbatches that this replica runs in that step."""
 
 
@@ -72,13 +72,13 @@ class MicrobatchPlan:
         fullest = max(sum(self._pair_tokens[row] for row in rows or (self._filler,)) for rows in packs)
         return self._layout.row_length(fullest)
 
-    def build(self, step: int, rows: tuple[int, ...], of_step: int, length: int) -> PreparedMicrobatch:
+    def build(self, step: int, rows: tuple[int, ...], num_microbatches: int, length: int) -> PreparedMicrobatch:
         """The tensors of one microbatch; pairs of weight zero complete a padded one, and stand in for an empty one."""
         full = 1 if self.train.packing else self.train.micro_batch_size
         fillers = max(0, full - len(rows))
         pairs = [self.pairs[row] for row in (*rows, *[self._filler] * fillers)]
         weights = [1.0 / len(self.batches[step].pairs)] * len(rows) + [0.0] * fillers
-        return PreparedMicrobatch(self._make(pairs, weights, self._row_shape(length)), rows, step, of_step)
+        return PreparedMicrobatch(self._make(pairs, weights, self._row_shape(length)), rows, step, num_microbatches)
 
     @property
     def _make(self) -> Callable[[Sequence[PreferencePair], Sequence[float], RowShape], Microbatch]:

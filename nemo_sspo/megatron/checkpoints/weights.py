@@ -11,7 +11,6 @@ are loaded only from artifacts of this project, whose manifest hashes were verif
 from __future__ import annotations
 
 import dataclasses
-import gc
 import io
 import pickle
 from collections.abc import Iterator, Sequence
@@ -20,12 +19,10 @@ from pathlib import Path
 from typing import cast
 
 import torch.distributed as dist
-from megatron.core import dist_checkpointing, parallel_state
+from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException, maybe_load_config
 from megatron.core.dist_checkpointing.mapping import ShardedTensor
 from megatron.core.dist_checkpointing.validation import StrictHandling
-from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
-from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from megatron.core.transformer.module import MegatronModule
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
@@ -34,6 +31,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.checkpoints.writer_queue import forget_writers, serve_writers
 from nemo_sspo.megatron.models.finite import refuse_not_finite
 from nemo_sspo.megatron.runtime.cpu_runtime import cpu_runtime
+from nemo_sspo.megatron.runtime.groups import groups_of_one_rank
 
 WEIGHTS = "weights"
 # How NeMo 2.7 lays out sharded state; recorded in the checkpoint, as NeMo does.
@@ -48,27 +46,11 @@ def one_rank() -> Iterator[None]:
     with cpu_runtime():
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         try:
-            parallel_state.initialize_model_parallel()
-            model_parallel_cuda_manual_seed(0)
-            yield
+            with groups_of_one_rank():
+                yield
         finally:
-            parallel_state.destroy_model_parallel()
-            forget_groups()
+            forget_writers()
             dist.destroy_process_group()
-
-
-def forget_groups() -> None:
-    """Drop the groups that `destroy_model_parallel` leaves in globals of the module, and those that dead models hold.
-
-    A rank forked from this process later would destroy them, and there gloo waits for threads that no fork copies.
-    """
-    RotaryEmbedding.forward.cache_clear()  # keeps the embeddings of the last models that ran, and their groups
-    gc.collect()
-    for name, value in vars(parallel_state).items():
-        if isinstance(value, dist.ProcessGroup):
-            setattr(parallel_state, name, None)
-    parallel_state._global_process_group_list = None
-    forget_writers()
 
 
 def sharded_weights(module: MegatronModule) -> dict:

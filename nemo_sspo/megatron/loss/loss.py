@@ -20,34 +20,21 @@ from functools import partial
 from typing import Literal
 
 import torch
+import torch.distributed as dist
+from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from nemo_sspo.megatron.batches.microbatch import Microbatch
 from nemo_sspo.megatron.head.one_pass import DlossDlogp, one_pass_logps
 from nemo_sspo.megatron.head.recompute import response_logps
-from nemo_sspo.megatron.loss.metrics import (
-    METRICS,
-    PREFERENCE,
-    REPULSION,
-    PairMetrics,
-    measure_gradient,
-    sum_metrics,
-)
+from nemo_sspo.megatron.layers.gemma2 import final_softcap
+from nemo_sspo.megatron.loss.metrics import PREFERENCE, REPULSION, PairMetrics, measure_gradient
 from nemo_sspo.megatron.loss.pooling import pool_responses
+from nemo_sspo.megatron.runtime.groups import Groups
 from nemo_sspo.objective.pair_batch import PairBatch
 from nemo_sspo.objective.repulsion import cosine, unit
 from nemo_sspo.objective.separable import dloss_dlogp
-
-__all__ = [
-    "METRICS",
-    "HeadLayout",
-    "PreferenceObjective",
-    "microbatch_logps",
-    "preference_loss",
-    "schedule_loss",
-    "sum_metrics",
-]
 
 
 @dataclass(frozen=True)
@@ -79,6 +66,21 @@ class HeadLayout:
     """Compute gradients while the logits exist (`head/one_pass.py`): for separable losses only."""
     softcap: float | None = None
     """Bound of the logits (see `head/tile.py`)."""
+
+    @classmethod
+    def of(
+        cls, config: TransformerConfig, groups: Groups, *, vocab_size: int, chunk_tokens: int, one_pass: bool
+    ) -> HeadLayout:
+        """The head of a model of this config in these groups."""
+        return cls(
+            vocab_size=vocab_size,
+            chunk_tokens=chunk_tokens,
+            sequence_parallel=config.sequence_parallel,
+            tp_group=groups.tp,
+            cp_group=groups.cp if dist.get_world_size(groups.cp) > 1 else None,
+            one_pass=one_pass,
+            softcap=final_softcap(config),
+        )
 
     @property
     def sequence_groups(self) -> tuple[ProcessGroup, ...]:

@@ -6,7 +6,7 @@ Legend: P pairs and R = 2P responses of a microbatch, H hidden, N responses of t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,14 @@ def sum_metrics(metrics: Sequence[PairMetrics], dp_group: ProcessGroup) -> dict[
         "gradient_ratio": math.sqrt(repulsion / preference) if preference > 0 else 0.0,
         "effective_rank": effective_rank(_gather_rows(torch.cat([part.states_RH for part in metrics]), dp_group)),
     }
+
+
+def share_metrics(metrics: Mapping[str, float] | None, pp_group: ProcessGroup) -> dict[str, float]:
+    """A step's metrics on every rank, from the last stage of its pipeline; None on the others. Collective."""
+    values = [0.0] * len(METRICS) if metrics is None else [metrics[name] for name in METRICS]
+    shared = torch.tensor(values, dtype=torch.float64, device=torch.cuda.current_device())
+    dist.broadcast(shared, group=pp_group, group_src=dist.get_world_size(pp_group) - 1)
+    return dict(zip(METRICS, shared.tolist(), strict=True))
 
 
 def effective_rank(states_NH: Tensor) -> float:

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
-from megatron.core import parallel_state
+import torch.distributed as dist
 from nemo.lightning.megatron_parallel import MegatronStep
 from nemo.lightning.pytorch.plugins.data_sampler import DataSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 from typing_extensions import override
 
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan, PreparedMicrobatch
+from nemo_sspo.megatron.nemo.strategy import groups_of
 
 
 class _Microbatches(Dataset[PreparedMicrobatch]):
@@ -23,8 +24,8 @@ class _Microbatches(Dataset[PreparedMicrobatch]):
         self._plan = plan
         self._items: list[tuple[int, tuple[int, ...], int, int]] = []
         for step in range(len(plan.batches)):
-            of_step, length = plan.rows_of(step, replica), plan.row_length(step)
-            self._items += [(step, rows, len(of_step), length) for rows in of_step]
+            microbatches, length = plan.rows_of(step, replica), plan.row_length(step)
+            self._items += [(step, rows, len(microbatches), length) for rows in microbatches]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -58,7 +59,12 @@ class PairSampler(DataSampler):
 
     def __init__(self, plan: MicrobatchPlan) -> None:
         self._plan = plan
-        self.next_step = 0
+        self._replica = 0
+        self._next_step = 0
+
+    def begin(self, step: int, replica: int) -> None:
+        """The next step is `step`, on this data-parallel replica."""
+        self._next_step, self._replica = step, replica
 
     @override
     def setup(self, global_rank: int) -> None:
@@ -70,13 +76,13 @@ class PairSampler(DataSampler):
 
     def on_megatron_step_start(self, step: MegatronStep) -> MegatronStep:
         """Called by NeMo's strategy before a step's schedule runs."""
-        number = self.next_step
-        self.next_step += 1
+        number = self._next_step
+        self._next_step += 1
         return dataclasses.replace(
             step,
             seq_length=self._plan.row_length(number),
             micro_batch_size=self._plan.rows_per_microbatch,
-            num_microbatches=len(self._plan.rows_of(number, parallel_state.get_data_parallel_rank())),
+            num_microbatches=len(self._plan.rows_of(number, self._replica)),
         )
 
 
@@ -90,17 +96,22 @@ class PairDataModule(pl.LightningDataModule):
 
     @override
     def train_dataloader(self) -> DataLoader:
-        if self.trainer is None:
-            raise RuntimeError("the data module is read by a trainer")
-        return self._loader(start=self.trainer.global_step)
+        return self._loader(start=self._trainer.global_step)
 
     @override
     def test_dataloader(self) -> DataLoader:
         return self._loader(start=0)
 
+    @property
+    def _trainer(self) -> pl.Trainer:
+        if self.trainer is None:
+            raise RuntimeError("the data module is read by a trainer")
+        return self.trainer
+
     def _loader(self, start: int) -> DataLoader:
-        microbatches = _Microbatches(self._plan, parallel_state.get_data_parallel_rank())
-        self.data_sampler.next_step = start
+        replica = dist.get_rank(groups_of(self._trainer).dp)
+        microbatches = _Microbatches(self._plan, replica)
+        self.data_sampler.begin(start, replica)
         return DataLoader(
             microbatches,
             sampler=_From(microbatches.first_of(start), len(microbatches)),

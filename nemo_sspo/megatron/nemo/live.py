@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
-import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer.transformer_config import TransformerConfig
-from nemo.lightning.pytorch.strategies import MegatronStrategy
 from nemo.utils.callbacks.dist_ckpt_io import AsyncFinalizableCheckpointIO
 from torch import nn
 from typing_extensions import override
@@ -23,9 +20,10 @@ from nemo_sspo.megatron.binding import Observer
 from nemo_sspo.megatron.checkpoints.weights import save_weights
 from nemo_sspo.megatron.jobs import StepResult
 from nemo_sspo.megatron.loss.hidden_states import unwrap
-from nemo_sspo.megatron.loss.loss import METRICS
+from nemo_sspo.megatron.loss.metrics import share_metrics
 from nemo_sspo.megatron.models.finite import StepNumbers
 from nemo_sspo.megatron.nemo.lora import merged_adapters
+from nemo_sspo.megatron.nemo.strategy import PolicyStrategy
 
 
 class NemoTraining:
@@ -34,7 +32,7 @@ class NemoTraining:
     def __init__(self, trainer: pl.Trainer, numbers: StepNumbers) -> None:
         self._trainer = trainer
         self.numbers = numbers
-        self.metrics: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}
         self.started = 0.0
 
     @property
@@ -44,15 +42,19 @@ class NemoTraining:
     @property
     def result(self) -> StepResult:
         logged = self._trainer.callback_metrics
-        return StepResult(self.metrics, logged["grad_norm"], logged["lr"], self.started)
+        return StepResult(self._metrics, logged["grad_norm"], logged["lr"], self.started)
 
     @property
     def config(self) -> TransformerConfig:
         return self._modules[0].config
 
+    def share(self, metrics: Mapping[str, float] | None) -> None:
+        """Keep a step's metrics, which the last stage of the pipeline alone has. Collective."""
+        self._metrics = share_metrics(metrics, self._strategy.groups.pp)
+
     @property
-    def _strategy(self) -> MegatronStrategy:
-        return cast(MegatronStrategy, self._trainer.strategy)
+    def _strategy(self) -> PolicyStrategy:
+        return cast(PolicyStrategy, self._trainer.strategy)
 
     @property
     def _modules(self) -> list[GPTModel]:
@@ -118,15 +120,8 @@ class CallObservers(pl.Callback):
 
     def on_megatron_step_end(self, reduced: Any) -> None:
         """NeMo's hook after a step's schedule: the last stage has the metrics and shares them with its pipeline."""
-        values = [reduced["metrics"][name] for name in METRICS] if isinstance(reduced, dict) else [0.0] * len(METRICS)
-        shared = torch.tensor(values, dtype=torch.float64, device=torch.cuda.current_device())
-        dist.broadcast(
-            shared,
-            parallel_state.get_pipeline_model_parallel_last_rank(),
-            group=parallel_state.get_pipeline_model_parallel_group(),
-        )
         assert self._training is not None
-        self._training.metrics = dict(zip(METRICS, shared.tolist(), strict=True))
+        self._training.share(reduced["metrics"] if isinstance(reduced, dict) else None)
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:

@@ -28,13 +28,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from megatron.core import parallel_state
+import torch.distributed as dist
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
 from nemo.collections.llm.peft.lora import LoRALinear
 from nemo.collections.llm.peft.utils import ParallelLinearAdapter, get_adapter_attributes_from_linear
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from typing_extensions import override
 
 TARGETS = (
@@ -68,12 +69,12 @@ class AdaptedLinear(LoRALinear):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def add_adapters(model: GPTModel, adapters: Adapters) -> None:
+def add_adapters(model: GPTModel, adapters: Adapters, tp_group: ProcessGroup) -> None:
     """Freeze `model`, this rank's chunk, and adapt the matrices of its layers. Its output stays what it was."""
     model.requires_grad_(False)
     for parent, name, layer_number in _targets(model):
         linear = getattr(parent, name)
-        setattr(parent, name, AdaptedLinear(linear, _adapter(linear, name, layer_number, adapters)))
+        setattr(parent, name, AdaptedLinear(linear, _adapter(linear, name, layer_number, adapters, tp_group)))
     if model.pre_process and model.config.recompute_granularity == "full":
         # A recomputed layer has gradients only where its input requires one, and the frozen embedding's does not.
         model.embedding.register_forward_hook(lambda _module, _inputs, output: output.requires_grad_())
@@ -109,7 +110,9 @@ def _targets(model: GPTModel) -> Iterator[tuple[nn.Module, str, int]]:
             yield getattr(layer, block), name, layer.layer_number
 
 
-def _adapter(linear: nn.Module, name: str, layer_number: int, adapters: Adapters) -> ParallelLinearAdapter:
+def _adapter(
+    linear: nn.Module, name: str, layer_number: int, adapters: Adapters, tp_group: ProcessGroup
+) -> ParallelLinearAdapter:
     row_parallel, inputs, outputs, no_sequence_communication = _shape(linear)
     adapter = ParallelLinearAdapter(
         inputs,
@@ -127,9 +130,9 @@ def _adapter(linear: nn.Module, name: str, layer_number: int, adapters: Adapters
     identity = f"{adapters.seed}.{layer_number}.{name}".encode()
     generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(identity).digest()[:7], "big"))
     whole = nn.init.xavier_normal_(torch.empty(adapters.rank, inputs), generator=generator)
-    parts = whole.chunk(parallel_state.get_tensor_model_parallel_world_size(), dim=1 if row_parallel else 0)
+    parts = whole.chunk(dist.get_world_size(tp_group), dim=1 if row_parallel else 0)
     with torch.no_grad():
-        adapter.linear_in.weight.copy_(parts[parallel_state.get_tensor_model_parallel_rank()])
+        adapter.linear_in.weight.copy_(parts[dist.get_rank(tp_group)])
     return adapter
 
 

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from megatron.core import parallel_state
 from nemo.collections.llm.gpt.model.base import GPTConfig, GPTModel
 from nemo.lightning import OptimizerModule
 from torch import Tensor
 from typing_extensions import override
 
-from nemo_sspo.megatron.batches.microbatch import context_parallel_slice
 from nemo_sspo.megatron.batches.microbatch_plan import PreparedMicrobatch
 from nemo_sspo.megatron.checkpoints.weights import load_weights
 from nemo_sspo.megatron.head.choice import Head
-from nemo_sspo.megatron.layers.gemma2 import final_softcap
 from nemo_sspo.megatron.loss.hidden_states import forward_to_hidden_states
 from nemo_sspo.megatron.loss.loss import HeadLayout, PreferenceObjective
+from nemo_sspo.megatron.loss.step import TrainingLoss, on_this_rank
 from nemo_sspo.megatron.models.finite import StepNumbers
 from nemo_sspo.megatron.nemo.lora import Adapters, add_adapters
-from nemo_sspo.megatron.nemo.loss_reduction import LogpReduction, PreferenceLossReduction, head_layout
+from nemo_sspo.megatron.nemo.loss_reduction import LogpReduction, PreferenceLossReduction
+from nemo_sspo.megatron.runtime.groups import Groups
 
 
 class SSPOModel(GPTModel):
@@ -32,6 +29,9 @@ class SSPOModel(GPTModel):
     The family is the config's business (`LlamaConfig`, `Qwen2Config`, ...); this class serves all of them. ``fit``
     trains; ``test`` computes the log-probs of every pair's responses under the same forward pass.
     """
+
+    groups: Groups
+    """Given to every chunk by `PolicyStrategy`, once the ranks are connected."""
 
     def __init__(
         self,
@@ -79,12 +79,7 @@ class SSPOModel(GPTModel):
         """The next microbatch on this rank's device, cut to its part of the sequence under context parallelism."""
         batch, *_ = next(dataloader_iter)
         self.numbers.begin(batch.step, batch.rows)
-        tensors = context_parallel_slice(
-            batch.tensors,
-            parallel_state.get_context_parallel_rank(),
-            parallel_state.get_context_parallel_world_size(),
-        )
-        return replace(batch, tensors=tensors.to(torch.cuda.current_device()))
+        return on_this_rank(batch, self.groups.cp)
 
     @override
     def forward_step(self, batch: PreparedMicrobatch) -> Tensor:
@@ -100,20 +95,23 @@ class SSPOModel(GPTModel):
     def training_loss_reduction(self) -> PreferenceLossReduction:
         if self.objective is None or self.repulsion_weight is None:
             raise RuntimeError("a model without an objective and its repulsion weight is for reference log-probs only")
-        return PreferenceLossReduction(self.objective, self.repulsion_weight, self._head_layout(), self.numbers)
+        return PreferenceLossReduction(
+            TrainingLoss(self.objective, self.repulsion_weight, self._head_layout, self.groups.dp, self.numbers)
+        )
 
     @property
     def test_loss_reduction(self) -> LogpReduction:
         """What ``test`` computes from the hidden states."""
-        return LogpReduction(self._head_layout())
+        return LogpReduction(self._head_layout)
 
+    @property
     def _head_layout(self) -> HeadLayout:
-        return head_layout(
+        return HeadLayout.of(
+            self.config,
+            self.groups,
             vocab_size=self.vocab_size,
             chunk_tokens=self.head_chunk_tokens,
-            sequence_parallel=self.config.sequence_parallel,
             one_pass=self.head == "one_pass",
-            softcap=final_softcap(self.config),
         )
 
 
@@ -122,4 +120,4 @@ def load_policy(chunks: Sequence[SSPOModel]) -> None:
     load_weights([chunk.module for chunk in chunks], chunks[0].weights)
     for chunk in chunks:
         if chunk.adapters is not None:
-            add_adapters(chunk.module, chunk.adapters)
+            add_adapters(chunk.module, chunk.adapters, chunk.groups.tp)

@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
+from nemo.lightning.megatron_parallel import MegatronStep
 from torch import Tensor
 
 from nemo_sspo.artifacts.progress import Progress
@@ -19,6 +18,7 @@ from nemo_sspo.megatron.batches.fit import require_fit
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.head.choice import choose_head, head_tile
 from nemo_sspo.megatron.jobs import ReferenceJob
+from nemo_sspo.megatron.loss.logp_table import LogpTable
 from nemo_sspo.megatron.models.families import read_hf_config
 from nemo_sspo.megatron.models.precision import token_multiple
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
@@ -26,39 +26,24 @@ from nemo_sspo.megatron.nemo.data import PairDataModule
 from nemo_sspo.megatron.nemo.model import SSPOModel
 from nemo_sspo.megatron.nemo.model_config import training_config
 from nemo_sspo.megatron.nemo.recipe import trainer
+from nemo_sspo.megatron.nemo.strategy import groups_of
 
 
-class LogpsTable(pl.Callback):
-    """Gathers the log-probs that the last stage's ranks computed into one table on every rank."""
+class CollectLogps(pl.Callback):
+    """NeMo's hook after a step's schedule -> the table of log-probs."""
 
-    def __init__(self, pairs: int, steps: int, progress: Progress) -> None:
-        self.logps_N2 = torch.zeros(pairs, 2)
-        self._done = torch.zeros(pairs, dtype=torch.int64)
+    def __init__(self, table: LogpTable, steps: int, progress: Progress) -> None:
+        self._table = table
         self._steps = steps
         self._step = 0
         self._progress = progress
 
-    def on_megatron_step_end(self, reduced: Any) -> None:
-        """NeMo's hook after a step's schedule."""
+    def on_megatron_step_end(self, step: MegatronStep, reduced: Any) -> None:
         self._step += 1
         if dist.get_rank() == 0:
             self._progress.update(self._step, self._steps, unit="batches")
-        # All ranks of TP x CP have equal values: one of them reports.
-        speaks = parallel_state.get_tensor_model_parallel_rank() + parallel_state.get_context_parallel_rank() == 0
-        if isinstance(reduced, dict) and speaks:
-            for rows, logps_P2 in reduced["logps"]:
-                self.logps_N2[list(rows)] = logps_P2
-                self._done[list(rows)] += 1
-
-    def gather(self) -> Tensor:
-        """[pairs, 2] on every rank. Every pair must have been computed exactly once."""
-        device = torch.cuda.current_device()
-        logps_N2, done_N = self.logps_N2.to(device), self._done.to(device)
-        dist.all_reduce(logps_N2)
-        dist.all_reduce(done_N)
-        if not bool((done_N == 1).all()):
-            raise RuntimeError(f"{int((done_N != 1).sum())} pairs were not computed exactly once")
-        return logps_N2.cpu()
+        if isinstance(reduced, dict):  # on the last stage
+            self._table.add(reduced["logps"], groups_of(step.trainer))
 
 
 def reference_rank(job: ReferenceJob) -> Tensor:
@@ -78,13 +63,8 @@ def reference_rank(job: ReferenceJob) -> Tensor:
             # Without a gradient every loss is separable: the tiles are those of a training with such a loss.
             choose_head(train, separable=True),
         )
-        collect = LogpsTable(len(job.pairs), len(batches), job.progress)
+        table = LogpTable(job.pairs.pair_ids)
+        collect = CollectLogps(table, len(batches), job.progress)
         test = trainer(job.parallel, job.precision, max_steps=None, callbacks=[collect])
         test.test(model, datamodule=PairDataModule(plan), verbose=False)
-        logps_N2 = collect.gather()
-        if broken := (~logps_N2.isfinite().all(dim=1)).nonzero().flatten().tolist():
-            raise FloatingPointError(
-                f"reference_logps, rank {dist.get_rank()}: the log-probs of pair {job.pairs.pair_ids[broken[0]]} "
-                f"({len(broken)} in all) are not finite"
-            )
-        return logps_N2
+        return table.gather()

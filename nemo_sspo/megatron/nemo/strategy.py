@@ -8,8 +8,10 @@ these two wait for each other for ever.
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Any, cast
 
+import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from nemo.lightning.pytorch.strategies import MegatronStrategy
@@ -17,6 +19,7 @@ from typing_extensions import override
 
 from nemo_sspo.megatron.nemo.model import SSPOModel, load_policy
 from nemo_sspo.megatron.optimizer.torch_adam import allocate_adam_state
+from nemo_sspo.megatron.runtime.groups import Groups
 
 _FOUND = re.compile("found (NaN|Inf) in local grad norm")
 """What Megatron's check of the gradients says (`check_for_nan_in_grad`)."""
@@ -37,9 +40,17 @@ class PolicyStrategy(MegatronStrategy):
             numbers = cast(SSPOModel, self.lightning_module).numbers
             raise FloatingPointError(f"train, step {step}, rank {rank}: {error}; {numbers}") from error
 
+    @cached_property
+    def groups(self) -> Groups:
+        """Once the ranks are connected."""
+        return Groups.of_megatron()
+
     @override
     def init_model_parallel(self) -> None:
-        load_policy([cast(SSPOModel, chunk) for chunk in self.megatron_parallel])
+        chunks = [cast(SSPOModel, chunk) for chunk in self.megatron_parallel]
+        for chunk in chunks:
+            chunk.groups = self.groups
+        load_policy(chunks)
         # NeMo wraps the chunks on a stream of its own, and no stream waits for the other: weights still on their way
         # would be copied into the buffers that training reads, and a step could read those before they are filled.
         torch.cuda.synchronize()
@@ -51,3 +62,8 @@ class PolicyStrategy(MegatronStrategy):
         if is_loading:
             allocate_adam_state(self.optimizers)
         return super().optimizer_sharded_state_dict(is_loading, metadata)
+
+
+def groups_of(trainer: pl.Trainer) -> Groups:
+    """The process groups of a trainer of `recipe.trainer` that runs."""
+    return cast(PolicyStrategy, trainer.strategy).groups

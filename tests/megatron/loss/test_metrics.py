@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("torch")
+pytest.importorskip("megatron.core")
 
 import torch
 import torch.distributed as dist
@@ -15,8 +15,11 @@ from nemo_sspo.megatron.loss.metrics import (
     PairMetrics,
     effective_rank,
     measure_gradient,
+    share_metrics,
     sum_metrics,
 )
+from nemo_sspo.megatron.runtime.cpu_runtime import cpu_runtime
+from nemo_sspo.megatron.runtime.forked_ranks import run_forked
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5])
@@ -53,3 +56,14 @@ def test_no_preference_gradient_is_no_ratio(one_rank: dist.ProcessGroup) -> None
         torch.zeros(len(MEANS) + 1), torch.tensor([0.0, 3.0]), torch.eye(2), (), torch.tensor([True, True])
     )
     assert sum_metrics([alone], one_rank)["gradient_ratio"] == 0.0
+
+
+def test_every_stage_gets_the_metrics_of_the_last() -> None:
+    metrics = {name: float(number) / 3 for number, name in enumerate(METRICS)}
+
+    def rank() -> dict[str, float]:
+        with cpu_runtime():
+            dist.init_process_group("gloo")
+            return share_metrics(metrics if dist.get_rank() == 1 else None, dist.group.WORLD)
+
+    assert run_forked(rank, 2, timeout=60) == [metrics, metrics]

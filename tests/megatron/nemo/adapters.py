@@ -14,6 +14,7 @@ from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.megatron.batches.batch_plan import by_length
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.loss.logp_table import LogpTable
 from nemo_sspo.megatron.models.finite import StepNumbers
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.nemo.data import PairDataModule
@@ -22,7 +23,7 @@ from nemo_sspo.megatron.nemo.lora import Adapters
 from nemo_sspo.megatron.nemo.model import SSPOModel
 from nemo_sspo.megatron.nemo.model_config import training_config
 from nemo_sspo.megatron.nemo.recipe import trainer
-from nemo_sspo.megatron.nemo.reference import LogpsTable
+from nemo_sspo.megatron.nemo.reference import CollectLogps
 from tests.megatron.nemo.worlds import VOCAB
 
 RANK = 4
@@ -53,8 +54,9 @@ def adapted_logps(pairs: PairTable, imported: Path, parallel: Parallel, output: 
     with nemo_cpu_runtime():
         config = training_config(imported / "hf", parallel, Fp32Precision(), settings)
         model = SSPOModel(config, imported / "nemo", VOCAB, 64, adapters=Adapters(RANK, alpha=10.0, seed=1))
-        collect = LogpsTable(len(pairs), len(batches), Progress(None))
+        table = LogpTable(pairs.pair_ids)
+        collect = CollectLogps(table, len(batches), Progress(None))
         test = trainer(parallel, Fp32Precision(), max_steps=None, callbacks=[_LargeAdapters(output), collect])
         plan = MicrobatchPlan(pairs, batches, settings, parallel)
         test.test(model, datamodule=PairDataModule(plan), verbose=False)
-        return collect.gather()
+        return table.gather()

@@ -168,10 +168,10 @@ def test_a_stored_reference_or_target_that_is_no_number_is_refused_by_its_pair(
 def test_reference_log_probs_that_are_no_numbers_name_their_pair(
     pairs: pa.Table, imported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nemo_sspo.megatron.nemo import loss_reduction
+    from nemo_sspo.megatron.loss import step
 
-    logps = loss_reduction.microbatch_logps
-    monkeypatch.setattr(loss_reduction, "microbatch_logps", lambda *args: logps(*args) * torch.tensor([1.0, torch.nan]))
+    logps = step.microbatch_logps
+    monkeypatch.setattr(step, "microbatch_logps", lambda *args: logps(*args) * torch.tensor([1.0, torch.nan]))
     with pytest.raises(ForkedRanksError, match=r"reference_logps, rank 0: the log-probs of pair pair0 \(20 in all\)"):
         reference(pairs, imported, Parallel())
 

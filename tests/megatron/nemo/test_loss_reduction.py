@@ -16,10 +16,9 @@ from nemo_sspo.megatron.nemo.loss_reduction import LogpReduction, PreferenceLoss
 
 def test_the_loss_of_a_step_is_on_the_ranks_device() -> None:
     """NeMo sends it through the pipeline; NCCL serves no tensor of the host."""
-    reductions = object.__new__(PreferenceLossReduction), object.__new__(LogpReduction)
+    reductions = PreferenceLossReduction(mock.Mock()), LogpReduction(mock.Mock())
     with (
         mock.patch.object(loss_reduction, "sum_metrics", return_value={"loss": 2.0}),
-        mock.patch.object(loss_reduction.parallel_state, "get_data_parallel_group"),
         mock.patch.object(torch.cuda, "current_device", return_value=torch.device("meta")),
     ):
         for reduction in reductions:
