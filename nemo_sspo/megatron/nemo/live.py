@@ -19,10 +19,10 @@ from typing_extensions import override
 from nemo_sspo.megatron.binding import Observer
 from nemo_sspo.megatron.checkpoints.weights import save_weights
 from nemo_sspo.megatron.jobs import StepResult
+from nemo_sspo.megatron.layers.lora import merged_adapters
 from nemo_sspo.megatron.loss.hidden_states import unwrap
 from nemo_sspo.megatron.loss.metrics import share_metrics
 from nemo_sspo.megatron.models.finite import StepNumbers
-from nemo_sspo.megatron.nemo.lora import merged_adapters
 from nemo_sspo.megatron.nemo.strategy import PolicyStrategy
 
 

@@ -14,11 +14,12 @@ from typing_extensions import override
 from nemo_sspo.megatron.batches.microbatch_plan import PreparedMicrobatch
 from nemo_sspo.megatron.checkpoints.weights import load_weights
 from nemo_sspo.megatron.head.choice import Head
+from nemo_sspo.megatron.layers.adapter import Adapters
+from nemo_sspo.megatron.layers.lora import add_adapters
 from nemo_sspo.megatron.loss.hidden_states import forward_to_hidden_states
 from nemo_sspo.megatron.loss.loss import HeadLayout, PreferenceObjective
 from nemo_sspo.megatron.loss.step import TrainingLoss, on_this_rank
 from nemo_sspo.megatron.models.finite import StepNumbers
-from nemo_sspo.megatron.nemo.lora import Adapters, add_adapters
 from nemo_sspo.megatron.nemo.loss_reduction import LogpReduction, PreferenceLossReduction
 from nemo_sspo.megatron.runtime.groups import Groups
 

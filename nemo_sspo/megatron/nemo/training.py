@@ -18,13 +18,13 @@ from nemo_sspo.megatron.binding import Observer
 from nemo_sspo.megatron.checkpoints.states import newest_whole_state
 from nemo_sspo.megatron.head.choice import choose_head, head_tile
 from nemo_sspo.megatron.jobs import TrainingJob
+from nemo_sspo.megatron.layers.adapter import Adapters
 from nemo_sspo.megatron.models.families import read_hf_config
 from nemo_sspo.megatron.models.finite import StepNumbers
 from nemo_sspo.megatron.models.precision import token_multiple
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.nemo.data import PairDataModule
 from nemo_sspo.megatron.nemo.live import CallObservers
-from nemo_sspo.megatron.nemo.lora import Adapters
 from nemo_sspo.megatron.nemo.model import SSPOModel
 from nemo_sspo.megatron.nemo.model_config import training_config
 from nemo_sspo.megatron.nemo.recipe import optimizer, trainer

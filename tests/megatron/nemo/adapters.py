@@ -14,12 +14,12 @@ from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.megatron.batches.batch_plan import by_length
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.layers.adapter import Adapters
 from nemo_sspo.megatron.loss.logp_table import LogpTable
 from nemo_sspo.megatron.models.finite import StepNumbers
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.nemo.data import PairDataModule
 from nemo_sspo.megatron.nemo.live import NemoTraining
-from nemo_sspo.megatron.nemo.lora import Adapters
 from nemo_sspo.megatron.nemo.model import SSPOModel
 from nemo_sspo.megatron.nemo.model_config import training_config
 from nemo_sspo.megatron.nemo.recipe import trainer
