@@ -1,68 +1,20 @@
-"""Hugging Face directory -> NeMo distributed checkpoint, and back. Exact: the same dtype gives the same bits.
-
-Runs in one process on the host, whatever the training layout. The model is built with Megatron's local layer spec
-also where Transformer Engine is there, because checkpoints of both specs have the same keys.
-"""
+"""Conversion of policies with the models that NeMo builds; see `checkpoints/convert.py`."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from megatron.core.models.gpt import GPTModel
 
-from nemo_sspo.artifacts.sources.weight_files import policy_weight_problems
-from nemo_sspo.errors import UserError
-from nemo_sspo.megatron.checkpoints.weights import load_weights, one_rank, save_weights
-from nemo_sspo.megatron.models.families import read_hf_config
-from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory, copy_side_files, write_tensors
-from nemo_sspo.megatron.models.weight_map import Shape, to_hugging_face, to_megatron
+from nemo_sspo.megatron.checkpoints import convert
 from nemo_sspo.megatron.nemo.model_config import host_config
 
 
-def import_policy(policy_dir: Path, nemo_dir: Path, hf_dir: Path, dtype: torch.dtype) -> int:
-    """Write `policy_dir`'s weights in `dtype` as a checkpoint to `nemo_dir`, and its other files to `hf_dir`.
-
-    Returns the number of parameters (padding of the vocabulary not counted). Raises UserError for an unsupported
-    family and for missing, surplus, malformed, ambiguous or quantized weights.
-    """
-    config = read_hf_config(policy_dir)
-    for problem in policy_weight_problems(f"policy={policy_dir}", policy_dir, config.raw):
-        raise UserError(problem)
-    shape = Shape.of(config)
-    state = to_megatron(SafetensorsDirectory(policy_dir), shape, what=str(policy_dir))
-    with one_rank():
-        _save({name: tensor.to(dtype) for name, tensor in state.items()}, policy_dir, nemo_dir, dtype)
-    copy_side_files(policy_dir, hf_dir)
-    return sum(tensor.numel() for tensor in to_hugging_face(state, shape, what=str(policy_dir)).values())
+def _build(hf_dir: Path, dtype: torch.dtype) -> GPTModel:
+    return host_config(hf_dir, dtype).configure_model(tokenizer=None)
 
 
-def export_policy(nemo_dir: Path, config_dir: Path, hf_dir: Path, dtype: torch.dtype) -> int:
-    """Write the checkpoint in `nemo_dir` as a Hugging Face directory in `dtype`; `config_dir` gives the other files.
-
-    Returns the number of parameters. Raises UserError when the checkpoint lacks a tensor of the model.
-    """
-    config = read_hf_config(config_dir)
-    with one_rank():
-        state = _load(config_dir, nemo_dir, dtype)
-    tensors = to_hugging_face(state, Shape.of(config), what=str(nemo_dir))
-    copy_side_files(config_dir, hf_dir)
-    write_tensors(tensors, hf_dir)
-    return sum(tensor.numel() for tensor in tensors.values())
-
-
-# The model is gone when these return: it holds process groups, which must not outlive `one_rank`.
-
-
-def _save(state: dict[str, Tensor], config_dir: Path, nemo_dir: Path, dtype: torch.dtype) -> None:
-    model = host_config(config_dir, dtype).configure_model(tokenizer=None)
-    # Assigned: copies would be the policy in host memory once more. `to_megatron` has seen to every weight, and extra
-    # state is none.
-    model.load_state_dict(state, strict=False, assign=True)
-    save_weights([model], nemo_dir)
-
-
-def _load(config_dir: Path, nemo_dir: Path, dtype: torch.dtype) -> dict[str, Tensor]:
-    model = host_config(config_dir, dtype).configure_model(tokenizer=None)
-    load_weights([model], nemo_dir)
-    return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+import_policy = partial(convert.import_policy, build=_build)
+export_policy = partial(convert.export_policy, build=_build)

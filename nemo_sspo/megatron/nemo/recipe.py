@@ -7,8 +7,6 @@ import os
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
-from megatron.core.distributed import DistributedDataParallelConfig
-from megatron.core.optimizer import OptimizerConfig
 from nemo import lightning as nl
 from nemo.lightning.pytorch.optim import MegatronOptimizerModule
 from nemo.utils import logging as nemo_logging
@@ -21,31 +19,14 @@ from nemo_sspo.megatron.nemo.cpu import CpuMegatronStrategy
 from nemo_sspo.megatron.nemo.lr_schedule import PolicyLRSchedule
 from nemo_sspo.megatron.nemo.precision import precision_plugin
 from nemo_sspo.megatron.nemo.strategy import PolicyStrategy
+from nemo_sspo.megatron.optimizer.settings import data_parallel_config, optimizer_config
 
 
 def optimizer(train: Train, precision: Precision, parallel: Parallel, steps_per_epoch: int) -> MegatronOptimizerModule:
-    """Megatron's optimizer with the learning-rate schedule; gradient clipping is Megatron's, over all ranks."""
-    config = OptimizerConfig(
-        # Megatron's "adam" decouples weight decay: it is AdamW.
-        optimizer={"adamw": "adam", "sgd": "sgd"}[train.optimizer],
-        lr=train.learning_rate,
-        min_lr=train.min_learning_rate,
-        weight_decay=train.weight_decay,
-        adam_beta1=train.adam_beta1,
-        adam_beta2=train.adam_beta2,
-        adam_eps=train.adam_epsilon,
-        sgd_momentum=train.sgd_momentum,
-        clip_grad=train.clip_grad,
-        bf16=precision.kind != "fp32",
-        params_dtype=params_dtype(precision),
-        use_distributed_optimizer=parallel.distributed_optimizer,
-        overlap_param_gather=_overlaps_gather(parallel),
+    """Megatron's optimizer with the learning-rate schedule."""
+    return MegatronOptimizerModule(
+        config=optimizer_config(train, precision, parallel), lr_scheduler=PolicyLRSchedule(train, steps_per_epoch)
     )
-    return MegatronOptimizerModule(config=config, lr_scheduler=PolicyLRSchedule(train, steps_per_epoch))
-
-
-def _overlaps_gather(parallel: Parallel) -> bool:
-    return parallel.overlap_communication and parallel.distributed_optimizer
 
 
 def strategy(parallel: Parallel, precision: Precision, *, trains: bool) -> nl.MegatronStrategy:
@@ -59,13 +40,7 @@ def strategy(parallel: Parallel, precision: Precision, *, trains: bool) -> nl.Me
         context_parallel_size=parallel.context,
         sequence_parallel=parallel.sequence,
         pipeline_dtype=params_dtype(precision),
-        ddp=DistributedDataParallelConfig(
-            grad_reduce_in_fp32=True,
-            use_distributed_optimizer=parallel.distributed_optimizer,
-            overlap_grad_reduce=parallel.overlap_communication,
-            overlap_param_gather=_overlaps_gather(parallel),
-            check_for_nan_in_grad=True,
-        ),
+        ddp=data_parallel_config(parallel),
         process_group_backend="nccl" if has_gpu else "gloo",
         setup_optimizers=trains,
         save_ckpt_format="torch_dist",

@@ -60,7 +60,7 @@ class PolicyStrategy(MegatronStrategy):
     @override
     def optimizer_sharded_state_dict(self, is_loading: bool = False, metadata: dict | None = None) -> dict[str, Any]:
         if is_loading:
-            allocate_adam_state(self.optimizers)
+            allocate_adam_state(optimizer.mcore_optimizer for optimizer in self.optimizers)
         return super().optimizer_sharded_state_dict(is_loading, metadata)
 
 

@@ -1,4 +1,8 @@
-"""The learning rate of every optimizer step: pure functions of the settings and of the number of steps."""
+"""The learning rate of every optimizer step: pure functions of the settings and of the number of steps.
+
+Not torch's SequentialLR: it finds each rate from the one before it, which differs from these in its last bits, and a
+dry run, which has no torch, asks for the highest rate.
+"""
 
 import math
 from collections.abc import Callable

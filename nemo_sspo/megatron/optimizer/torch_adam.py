@@ -45,10 +45,10 @@ def torch_adam_resumes() -> Iterator[None]:
 def allocate_adam_state(optimizers: Iterable[Any]) -> None:
     """Give torch's Adam, which allocates at its first step, the state that a checkpoint is loaded into.
 
-    `optimizers`: NeMo's, each with its Megatron optimizer.
+    `optimizers`: Megatron's, chained ones included.
     """
     for optimizer in optimizers:
-        for part in getattr(optimizer.mcore_optimizer, "chained_optimizers", [optimizer.mcore_optimizer]):
+        for part in getattr(optimizer, "chained_optimizers", [optimizer]):
             if not isinstance(part.optimizer, torch.optim.Adam):
                 continue
             for parameter in (p for group in part.optimizer.param_groups for p in group["params"]):

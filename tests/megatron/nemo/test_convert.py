@@ -18,11 +18,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from nemo_sspo.artifacts.sources.weight_files import policy_weight_problems
 from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.checkpoints import convert
 from nemo_sspo.megatron.checkpoints.weights import WEIGHTS, make_index_canonical, one_rank
 from nemo_sspo.megatron.models.families import FAMILIES, read_hf_config
 from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory, copy_side_files, write_tensors
 from nemo_sspo.megatron.models.weight_map import Shape, to_megatron
-from nemo_sspo.megatron.nemo import convert
 from nemo_sspo.megatron.nemo.convert import export_policy, import_policy
 from nemo_sspo.megatron.nemo.model_config import host_config
 from tests.megatron.nemo.worlds import GEMMA2, VOCAB, write_policy

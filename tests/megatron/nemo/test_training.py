@@ -22,7 +22,7 @@ from nemo_sspo.megatron.binding import LiveTraining, Observer
 from nemo_sspo.megatron.checkpoints.states import latest_state
 from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
-from nemo_sspo.megatron.nemo import recipe
+from nemo_sspo.megatron.optimizer import settings
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError
 from tests.megatron.nemo.hugging_face import hugging_face_logps
 from tests.megatron.nemo.worlds import (
@@ -100,8 +100,8 @@ def test_overlapped_communication_trains_alike(
 ) -> None:
     """Parameters are gathered while the forward pass runs, by hooks on its modules, the output layer among them."""
     # Megatron's buckets are larger than this model: with one bucket the first module's hook would wait for all.
-    small_buckets = partial(recipe.DistributedDataParallelConfig, bucket_size=4096)
-    monkeypatch.setattr(recipe, "DistributedDataParallelConfig", small_buckets)
+    small_buckets = partial(settings.DistributedDataParallelConfig, bucket_size=4096)
+    monkeypatch.setattr(settings, "DistributedDataParallelConfig", small_buckets)
     found = train(job(supervised, imported, tmp_path, Parallel(data=2, overlap_communication=True)))
     for ours, theirs in zip(found, alone[1], strict=True):
         tolerance = 1e-6 if ours["step"] == 1 else 1e-4
