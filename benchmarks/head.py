@@ -77,17 +77,17 @@ class Problem:
         tensors = (x.to(device) for x in (labels, index, reference, target))
         return cls(*(x.to(device, sizes.dtype).requires_grad_() for x in (hidden, weight)), *tensors, sizes.chunk)
 
-    def loss(self, logps: Tensor, numbers: Tensor) -> Tensor:
+    def loss(self, logps: Tensor, indices: Tensor) -> Tensor:
         """SPPO of some responses, over all pairs."""
-        return self._of_each(logps, numbers).sum()
+        return self._of_each(logps, indices).sum()
 
-    def dloss_dlogp(self, logps: Tensor, numbers: Tensor) -> Tensor:
+    def dloss_dlogp(self, logps: Tensor, indices: Tensor) -> Tensor:
         with torch.enable_grad():
             logps = logps.detach().requires_grad_()
-            return torch.autograd.grad(self.loss(logps, numbers), logps)[0]
+            return torch.autograd.grad(self.loss(logps, indices), logps)[0]
 
-    def _of_each(self, logps: Tensor, numbers: Tensor) -> Tensor:
-        reference, target = self.reference_R[numbers], self.target_R[numbers]
+    def _of_each(self, logps: Tensor, indices: Tensor) -> Tensor:
+        reference, target = self.reference_R[indices], self.target_R[indices]
         half, one = torch.full_like(target, 0.5), torch.ones_like(target)
         pairs = PairBatch(
             logps_B2=torch.stack([logps, reference], dim=-1),

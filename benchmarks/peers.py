@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(sums of log-probs, numbers of their responses) -> scalar."""
+"""(sums of log-probs, indices of their responses) -> scalar."""
 
 
 def full_logits(hidden_SBH: Tensor, weight_VH: Tensor, labels_BS: Tensor, index_BS: Tensor, loss: Loss) -> Tensor:

@@ -87,8 +87,8 @@ class Step:
     def sppo(self) -> tuple[Tensor, Tensor]:
         """Gradients of SPPO: no pooled states, nothing measured of them."""
 
-        def dloss_dlogp(logps: Tensor, numbers: Tensor) -> Tensor:
-            return self._residual(logps, numbers) / len(self.microbatch.ref_logps_P2)
+        def dloss_dlogp(logps: Tensor, indices: Tensor) -> Tensor:
+            return self._residual(logps, indices) / len(self.microbatch.ref_logps_P2)
 
         logps_P2 = microbatch_logps(self.hidden_SBH, self.weight_VH, self.microbatch, self.layout, dloss_dlogp)
         loss = 0.5 * self._residual(logps_P2.flatten(), torch.arange(logps_P2.numel())).square().sum()
@@ -105,9 +105,9 @@ class Step:
             )
         return torch.autograd.grad(loss, self.hidden_SBH)[0]
 
-    def _residual(self, logps: Tensor, numbers: Tensor) -> Tensor:
+    def _residual(self, logps: Tensor, indices: Tensor) -> Tensor:
         target_R = ETA * (self.microbatch.targets_P3[:, :2] - 0.5) + self.microbatch.ref_logps_P2
-        return logps - target_R.flatten()[numbers]
+        return logps - target_R.flatten()[indices]
 
 
 def variants(step: Step) -> dict[str, Callable[[], object]]:

@@ -12,7 +12,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
 from nemo_sspo.megatron.jobs import ReferenceJob, StepResult, TrainingJob
-from nemo_sspo.megatron.models.finite import StepNumbers
+from nemo_sspo.megatron.models.finite import StepPairs
 
 
 class LiveTraining(Protocol):
@@ -31,7 +31,7 @@ class LiveTraining(Protocol):
         """The policy's shape."""
 
     @property
-    def numbers(self) -> StepNumbers:
+    def step_pairs(self) -> StepPairs:
         """The pairs of the last step on this rank, to name the one whose values are not finite."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -36,7 +36,7 @@ from nemo_sspo.megatron.loss.hidden_states import forward_to_hidden_states, outp
 from nemo_sspo.megatron.loss.loss import HeadLayout, PreferenceObjective, microbatch_logps
 from nemo_sspo.megatron.loss.metrics import PairMetrics, sum_metrics
 from nemo_sspo.megatron.loss.step import TrainingLoss
-from nemo_sspo.megatron.models.finite import StepNumbers
+from nemo_sspo.megatron.models.finite import StepPairs
 from nemo_sspo.megatron.runtime.cpu_runtime import cpu_runtime
 from nemo_sspo.megatron.runtime.forked_ranks import run_forked
 from nemo_sspo.megatron.runtime.groups import Groups
@@ -168,7 +168,7 @@ class Step:
             euclidean,
             case.pooling,
         )
-        self.loss = TrainingLoss(objective, lambda _: case.repulsion_weight, self.head, self.groups.dp, StepNumbers())
+        self.loss = TrainingLoss(objective, lambda _: case.repulsion_weight, self.head, self.groups.dp, StepPairs())
 
     def run(self) -> _RankResult:
         microbatches = self.microbatches()

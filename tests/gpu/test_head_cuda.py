@@ -59,7 +59,7 @@ def test_values_and_gradients_are_those_of_log_softmax(
     inputs = hidden, weight, labels_BS, index_BS, ROWS
     layout = {"vocab_size": VOCAB, "chunk_tokens": 100, "tp_group": one_gpu, "softcap": softcap}
     if one_pass:
-        got = one_pass_logps(*inputs, **layout, dloss_dlogp=lambda _, numbers: upstream_R[numbers])
+        got = one_pass_logps(*inputs, **layout, dloss_dlogp=lambda _, indices: upstream_R[indices])
     else:
         got = response_logps(*inputs, **layout)
     got.backward(upstream_R)

@@ -46,7 +46,7 @@ def _check(name: str, device: torch.device) -> None:
 
     # Sequence parallelism: each rank has half of the positions, and gets their gradient.
     own_hidden, own_weight = (whole.chunk(2)[dist.get_rank()].clone().requires_grad_() for whole in (hidden, weight))
-    one_pass = partial(one_pass_logps, dloss_dlogp=lambda _, numbers: upstream_R[numbers])
+    one_pass = partial(one_pass_logps, dloss_dlogp=lambda _, indices: upstream_R[indices])
     head = one_pass if "one pass" in name else response_logps
     layout = {"vocab_size": VOCAB, "chunk_tokens": 40, "tp_group": dist.group.WORLD, "sequence_parallel": True}
     got_R = head(own_hidden, own_weight, labels_BS, index_BS, ROWS, softcap=cap, **layout)

@@ -58,14 +58,14 @@ def _measured(directory: Path, parallel: Parallel, settings: dict[str, Any]) -> 
     policy, hf, exported = worlds.write_policy(directory / "policy", "llama"), directory / "hf", directory / "exported"
     import_policy(policy, directory / "nemo", hf, torch.float32)
     pairs = worlds.make_pairs(20)  # three steps: 8, 8 and 4
-    reference_N2 = worlds.reference(pairs, directory, parallel)
-    supervised = PairTable(pairs, worlds.make_reference(reference_N2))
+    reference_P2 = worlds.reference(pairs, directory, parallel)
+    supervised = PairTable(pairs, worlds.make_reference(reference_P2))
     job = worlds.job(supervised, directory, directory / "output", parallel, train_epochs=1, **settings)
     steps = worlds.train(job)
     export_policy(job.output, hf, exported, torch.float32)
     files = sorted(path for path in job.output.rglob("*") if path.is_file())
     return {
-        "reference": reference_N2.tolist(),
+        "reference": reference_P2.tolist(),
         "steps": steps,
         "tensors": {name: _digest(tensor.numpy().tobytes()) for name, tensor in SafetensorsDirectory(exported).items()},
         "files": {str(path.relative_to(job.output)): _digest(path.read_bytes()) for path in files},

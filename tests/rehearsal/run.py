@@ -160,9 +160,9 @@ def _reference(case: Case, directory: Path) -> None:
 
 def _resume(case: Case, directory: Path) -> Ledger:
     """A second attempt, with the state that the first one saved."""
-    from nemo_sspo.megatron.checkpoints.states import latest_state
+    from nemo_sspo.megatron.checkpoints.states import states
 
-    if latest_state(job_of(case, directory).scratch) is None:
+    if not states(job_of(case, directory).scratch):
         raise RuntimeError("no state was saved to resume from")
     return _train(case, directory, None)
 

@@ -1,6 +1,6 @@
 """Preference pairs -> the tensors of one microbatch, padded or packed. Pure torch: no process group, no Megatron.
 
-Legend: P pairs, R = 2P responses ordered chosen_0, rejected_0, chosen_1, ...; a row is prompt + response.
+A row is prompt + response, and responses are ordered chosen_0, rejected_0, chosen_1, ...
     padded   B = 2P rows of S tokens, one response each, padding on the right
     packed   B = 1 row of S tokens, all responses end to end (THD), bounded by `cu_seqlens`
 

@@ -25,11 +25,6 @@ def states(scratch: Path) -> list[Path]:
     return sorted(complete, key=lambda path: -int(path.name.removeprefix(_PREFIX)))
 
 
-def latest_state(scratch: Path) -> Path | None:
-    """The newest complete state below `scratch`, or None."""
-    return next(iter(states(scratch)), None)
-
-
 def draft_of(scratch: Path, step: int, attempt: str) -> Path:
     """Where an attempt writes the state after a step, until it is complete."""
     return scratch / f".{_PREFIX}{step}.{attempt}.partial"

@@ -1,8 +1,4 @@
-"""Shared by both heads: find the response tokens, make a tile of logits, sum the output weight's gradient.
-
-Legend: S sequence, B rows, H hidden, V this rank's rows of the output weight, N response tokens of this rank ordered by
-response, C tokens of a tile, R responses.
-"""
+"""Shared by both heads: find the response tokens, make a tile of logits, sum the output weight's gradient."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """Log-prob sums whose gradient is computed while their logits exist: three GEMMs over response tokens, none twice.
 
-Legend: S sequence, B rows, H hidden, V this rank's rows of the output weight, N response tokens of this rank ordered by
-response, C tokens of a tile, R responses of the microbatch.
-
 `recompute.py` computes a chunk's logits forward and again backward, because the loss's gradient needs
 every log-prob. For a separable loss (`objective/separable.py`) a response's gradient needs only that response's sum. So
 this head takes whole responses, as many as fit into a tile of C tokens:
@@ -33,7 +30,7 @@ from nemo_sspo.megatron.head.normalizer import Normalizer
 from nemo_sspo.megatron.head.tile import to_gradient_, token_logps
 
 DlossDlogp = Callable[[Tensor, Tensor], Tensor]
-"""(sums of log-probs, numbers of their responses in [0, R)) -> dL / d sum of each; all of one shape."""
+"""(sums of log-probs, indices of their responses in [0, R)) -> dL / d sum of each; all of one shape."""
 
 # Of the largest gradient: the rounding allowed between forward's dL/d log p and the gradient that backward gets.
 _GRADIENT_TOLERANCE = 1e-4
@@ -136,14 +133,14 @@ class _Walk:
         return token_logps(tile_CV, self.labels_N[chunk], self.softcap, self.tp_group)
 
     def sums(self, logp_N: Tensor, tokens: slice, group: range) -> tuple[Tensor, Tensor]:
-        """Sums of the group's log-probs over the context-parallel ranks, and the responses' numbers."""
-        numbers = torch.arange(group.start, group.stop, device=logp_N.device)
+        """Sums of the group's log-probs over the context-parallel ranks, and the responses' indices."""
+        indices = torch.arange(group.start, group.stop, device=logp_N.device)
         # A masked sum rather than index_add: its order, and so its rounding, is the same at every call, also on a GPU.
-        is_response = self.response_N[tokens] == numbers[:, None]
+        is_response = self.response_N[tokens] == indices[:, None]
         sums = torch.where(is_response, logp_N, 0.0).sum(dim=-1)
         if self.cp_group is not None:
             dist.all_reduce(sums, group=self.cp_group)
-        return sums, numbers
+        return sums, indices
 
 
 class OnePass(torch.autograd.Function):
@@ -194,10 +191,10 @@ def _score(
         normalizers.append(normalizer)
     tile_CV = logits_tile(hidden_NH[last], rows_VH)
     logp_C, normalizer = walk.token_logps(tile_CV, last)
-    sums, numbers = walk.sums(torch.cat([*logp, logp_C]), slice(chunks[0].start, last.stop), group)
+    sums, indices = walk.sums(torch.cat([*logp, logp_C]), slice(chunks[0].start, last.stop), group)
     if dloss_dlogp is None or gradients is None:
         return sums, torch.zeros_like(sums)
-    own_dloss_dlogp = dloss_dlogp(sums, numbers)
+    own_dloss_dlogp = dloss_dlogp(sums, indices)
     gradients.add(last, tile_CV, normalizer, own_dloss_dlogp, group)
     del tile_CV
     for chunk, normalizer in zip(early, normalizers, strict=True):

@@ -1,8 +1,5 @@
 """Per-response sums of log-probabilities from hidden states, without ever holding [tokens x vocabulary].
 
-Legend: S sequence, B rows, H hidden, V this rank's rows of the output weight, N selected (response) tokens of this
-rank, C tokens of a chunk, R responses of the microbatch.
-
 Only response tokens are scored, in chunks of C, whose logits exist one chunk at a time (`tile.py`).
 Backward computes them again (4 GEMMs in all) rather than keep them. The weight's gradient is summed over chunks in fp32
 and handed to autograd in the weight's dtype, from where Megatron's data-parallel hook adds it to `main_grad`.

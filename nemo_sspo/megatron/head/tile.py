@@ -1,6 +1,6 @@
 """The softmax of a tile of logits over the whole vocabulary, and its gradient in the logits' place.
 
-Legend: C tokens of the tile, V this rank's columns of the vocabulary, without padding.
+A tile's columns are this rank's rows of the output weight, without those that pad the vocabulary.
 
 A soft cap c (Gemma 2, arXiv:2408.00118, 2) stands between a logit x and the softmax: y = c tanh(x / c), |y| < c, and
 dy/dx = 1 - (y / c)^2. Without one y = x. For a token with label t, gradient s = dL / d log p(t) and p = softmax(y):

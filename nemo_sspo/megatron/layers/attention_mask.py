@@ -1,7 +1,5 @@
 """Which tokens attend to which: every token of a row has a part and a position, and all masks are made from these.
 
-Legend: S this rank's queries, T tokens of the whole row; Q and K blocks of queries and of keys.
-
     padded   a row is one part
     packed   sequence s is part 3 s
     shared   pair p is three: its prompt 3 p, its responses 3 p + 1 and 3 p + 2; see `prompt_sharing.py`
@@ -63,14 +61,14 @@ class AttentionMask:
         return cls(part_S, part_S - part_S % PARTS, first_S, position_S, *keys)
 
     def sees(self, query: Tensor, key: Tensor) -> Tensor:
-        """Whether queries see keys, given by their numbers, which broadcast against each other."""
+        """Whether queries see keys, given by their indices, which broadcast against each other."""
         part, position = self.key_part_T[key], self.key_position_T[key]
         is_kin = (part == self.part_S[query]) | (part == self.root_S[query])
         return is_kin & (position >= self.first_S[query]) & (position <= self.last_S[query])
 
     def dense(self) -> Tensor:
         """[S, T] bool."""
-        query_S, key_T = self._numbers()
+        query_S, key_T = self._indices()
         return self.sees(query_S[:, None], key_T[None])
 
     @cached_property
@@ -81,25 +79,25 @@ class AttentionMask:
         holds no [S, T] in memory.
         """
         mask = self._padded()
-        query_S, key_T = mask._numbers()
+        query_S, key_T = mask._indices()
         rows = []
         for some in query_S.split(ROWS_AT_ONCE * BLOCK):
             is_seen = mask.sees(some[:, None], key_T[None]).view(-1, BLOCK, key_T.numel() // BLOCK, BLOCK)
             rows.append((is_seen.any(dim=3).any(dim=1), is_seen.all(dim=3).all(dim=1)))
-        any_QK, all_QK = (torch.cat(blocks) for blocks in zip(*rows, strict=True))
+        any_IJ, all_IJ = (torch.cat(blocks) for blocks in zip(*rows, strict=True))
 
         def mask_mod(_row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             return mask.sees(query, key)
 
         return BlockMask.from_kv_blocks(
-            *_blocks_in_front(any_QK & ~all_QK),
-            *_blocks_in_front(all_QK),
+            *_blocks_in_front(any_IJ & ~all_IJ),
+            *_blocks_in_front(all_IJ),
             BLOCK_SIZE=BLOCK,
             mask_mod=mask_mod,
             seq_lengths=(query_S.numel(), key_T.numel()),
         )
 
-    def _numbers(self) -> tuple[Tensor, Tensor]:
+    def _indices(self) -> tuple[Tensor, Tensor]:
         device = self.part_S.device
         return torch.arange(self.part_S.numel(), device=device), torch.arange(self.key_part_T.numel(), device=device)
 
@@ -128,10 +126,10 @@ def padded_length(length: int) -> int:
     return -(-blocks // step) * step * BLOCK
 
 
-def _blocks_in_front(is_chosen_QK: Tensor) -> tuple[Tensor, Tensor]:
-    """How many blocks of keys each row of blocks has, [1, 1, Q], and their numbers before all others, [1, 1, Q, K]."""
-    order_QK = is_chosen_QK.int().argsort(dim=-1, descending=True, stable=True)
-    return is_chosen_QK.sum(dim=-1, dtype=torch.int32)[None, None], order_QK.to(torch.int32)[None, None]
+def _blocks_in_front(is_chosen_IJ: Tensor) -> tuple[Tensor, Tensor]:
+    """How many blocks of keys each row of blocks has, [1, 1, I], and their indices before all others, [1, 1, I, J]."""
+    order_IJ = is_chosen_IJ.int().argsort(dim=-1, descending=True, stable=True)
+    return is_chosen_IJ.sum(dim=-1, dtype=torch.int32)[None, None], order_IJ.to(torch.int32)[None, None]
 
 
 @dataclass(eq=False)

@@ -1,7 +1,4 @@
-"""Core attention where Megatron and Transformer Engine have no kernel: any mask of parts, and capped logits.
-
-Legend: S this rank's positions of a row, T positions of the whole row, B rows, N heads, G key-value heads, D head size.
-"""
+"""Core attention where Megatron and Transformer Engine have no kernel: any mask of parts, and capped logits."""
 
 from __future__ import annotations
 
@@ -69,7 +66,7 @@ class CoreAttention(MegatronModule):
         attention_bias: Tensor | None = None,
         packed_seq_params: PackedSeqParams | None = None,
     ) -> Tensor:
-        """query [S, B, N, D], key and value [S, B, G, D] -> [S, B, N * D]; packed: all without B.
+        """query [S, B, A, D], key and value [S, B, G, D] -> [S, B, A * D]; packed: all without B.
 
         There is no `attention_mask`: the packed row determines the mask. In padded rows the padding comes after the
         tokens, where causal queries do not attend.
@@ -81,12 +78,12 @@ class CoreAttention(MegatronModule):
             key, value = (
                 gather_from_sequence_parallel_region(x.contiguous(), group=self.cp_group) for x in (key, value)
             )
-        q_BNSD, k_BGTD, v_BGTD = (x.permute(1, 2, 0, 3) for x in (query, key, value))
-        o_SBP = self.attend(q_BNSD, k_BGTD, v_BGTD, mask).permute(2, 0, 1, 3).flatten(2).contiguous()
-        return o_SBP.squeeze(1) if packed_seq_params is not None else o_SBP
+        q_BASD, k_BGTD, v_BGTD = (x.permute(1, 2, 0, 3) for x in (query, key, value))
+        output = self.attend(q_BASD, k_BGTD, v_BGTD, mask).permute(2, 0, 1, 3).flatten(2).contiguous()
+        return output.squeeze(1) if packed_seq_params is not None else output
 
-    def attend(self, q_BNSD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, mask: AttentionMask) -> Tensor:
-        """[B, N, S, D]."""
+    def attend(self, q_BASD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, mask: AttentionMask) -> Tensor:
+        """[B, A, S, D]."""
         raise NotImplementedError
 
     def _mask(self, row: PackedSeqParams | None, local_length: int, device: torch.device) -> AttentionMask:
@@ -99,25 +96,25 @@ class CoreAttention(MegatronModule):
 
 
 class LocalCoreAttention(CoreAttention):
-    """In plain torch, with a mask of [S, T], and where logits are capped scores of [B, N, S, T] in fp32: for a CPU."""
+    """In plain torch, with a mask of [S, T], and where logits are capped scores of [B, A, S, T] in fp32: for a CPU."""
 
-    def attend(self, q_BNSD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, mask: AttentionMask) -> Tensor:
+    def attend(self, q_BASD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, mask: AttentionMask) -> Tensor:
         dropout, mask_ST = self.dropout if self.training else 0.0, mask.dense()
         # The heads differ between the tensor-parallel ranks, and so must their dropout. Under sequence parallelism the
         # transformer block has forked the generator already.
         must_fork = dropout > 0.0 and not self.config.sequence_parallel
         with get_cuda_rng_tracker().fork() if must_fork else nullcontext():
             if self.softcap is not None:
-                return self._attend_capped(q_BNSD, k_BGTD, v_BGTD, mask_ST, dropout, self.softcap)
+                return self._attend_capped(q_BASD, k_BGTD, v_BGTD, mask_ST, dropout, self.softcap)
             return F.scaled_dot_product_attention(
-                q_BNSD, k_BGTD, v_BGTD, attn_mask=mask_ST, dropout_p=dropout, scale=self.scale, enable_gqa=True
+                q_BASD, k_BGTD, v_BGTD, attn_mask=mask_ST, dropout_p=dropout, scale=self.scale, enable_gqa=True
             )
 
     def _attend_capped(
-        self, q_BNSD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, mask_ST: Tensor, dropout: float, cap: float
+        self, q_BASD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, mask_ST: Tensor, dropout: float, cap: float
     ) -> Tensor:
         """Scores are scaled, capped and masked, in this order (arXiv:2408.00118, 2)."""
-        q_BGQSD = q_BNSD.unflatten(1, (k_BGTD.shape[1], -1))
+        q_BGQSD = q_BASD.unflatten(1, (k_BGTD.shape[1], -1))
         scores_BGQST = (q_BGQSD @ k_BGTD[:, :, None].transpose(-1, -2)).float() * self.scale
         scores_BGQST = soft_cap(scores_BGQST, cap).masked_fill(~mask_ST, -torch.inf)
         weights_BGQST = F.dropout(scores_BGQST.softmax(dim=-1), dropout).to(v_BGTD.dtype)

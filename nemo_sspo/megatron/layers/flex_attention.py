@@ -2,8 +2,6 @@
 
 One fused kernel computes, caps and masks one block of scores at a time, forward and backward: neither scores nor a mask
 of size S x T are ever in memory, and fully masked blocks are skipped.
-
-Legend: S this rank's positions of a row, T positions of the whole row, B rows, N heads, G key-value heads, D head size.
 """
 
 from __future__ import annotations
@@ -38,23 +36,23 @@ class FlexCoreAttention(CoreAttention):
             raise UserError(f"flex-attention has no dropout: the policy's attention_dropout={self.dropout} must be 0")
 
     @override
-    def attend(self, q_BNSD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, mask: AttentionMask) -> Tensor:
-        length, channels = q_BNSD.shape[2:]
-        o_BNSD = _run(
-            *(_padded(x) for x in (q_BNSD, k_BGTD, v_BGTD)),
+    def attend(self, q_BASD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, mask: AttentionMask) -> Tensor:
+        length, channels = q_BASD.shape[2:]
+        o_BASD = _run(
+            *(_padded(x) for x in (q_BASD, k_BGTD, v_BGTD)),
             score_mod=None if self.softcap is None else _capping(self.softcap),
             block_mask=mask.block_mask,
             scale=self.scale,
             enable_gqa=True,
         )
-        return o_BNSD[:, :, :length, :channels]
+        return o_BASD[:, :, :length, :channels]
 
 
-def _padded(x_BNSD: Tensor) -> Tensor:
+def _padded(x_BASD: Tensor) -> Tensor:
     """Contiguous also where nothing is added: torch compiles anew for other strides."""
-    length, channels = x_BNSD.shape[2:]
+    length, channels = x_BASD.shape[2:]
     rest, beside = padded_length(length) - length, max(0, _LEAST_CHANNELS - channels)
-    return F.pad(x_BNSD, (0, beside, 0, rest)) if rest or beside else x_BNSD.contiguous()
+    return F.pad(x_BASD, (0, beside, 0, rest)) if rest or beside else x_BASD.contiguous()
 
 
 @cache

@@ -1,7 +1,5 @@
 """A pair's prompt computed once for both of its responses: which parts a row has, and at which positions they stand.
 
-Legend: T tokens of the one packed row.
-
 A pair takes three parts of the row, and the prompt's last token stands in each response's part, because it predicts
 another token there:
 

@@ -1,7 +1,5 @@
 """Loss of one microbatch from its hidden states, normalized to the mean over the pairs of the global batch.
 
-Legend: P pairs of the microbatch, S sequence, B rows, H hidden, V rows of the output weight on this rank.
-
 Every pair carries the weight 1 / (pairs of the global batch), or 0 if it only fills a microbatch up. A microbatch's
 loss is the *weighted sum* over its pairs, so the sum over all microbatches of all data-parallel ranks is the mean over
 the pairs of the global batch, whatever the microbatch size, packing or an uneven last batch.
@@ -154,16 +152,16 @@ def preference_loss(
             loss_P, preference_P, repulsion_P, d_chosen_P, d_rejected_P, margin_P, (margin_P > 0).float(), cosine_P,
         )  # fmt: skip
         sums = torch.cat([torch.stack(values) @ microbatch.weight_P, is_real_P.sum().float()[None]])
-        inputs_PX = torch.cat([logps_P2, microbatch.ref_logps_P2, microbatch.targets_P3], dim=1)
-        sound_P = inputs_PX.isfinite().all(dim=1) & torch.stack(values).isfinite().all(dim=0)
+        inputs_P7 = torch.cat([logps_P2, microbatch.ref_logps_P2, microbatch.targets_P3], dim=1)
+        sound_P = inputs_P7.isfinite().all(dim=1) & torch.stack(values).isfinite().all(dim=0)
         states_RH = unit_RH * is_real_P.repeat_interleave(2)[:, None]
     metrics = PairMetrics(sums, gradient_squares, states_RH, layout.sequence_groups, sound_P)
     return (microbatch.weight_P * loss_P).sum(), metrics
 
 
-def _dloss_dlogp(microbatch: Microbatch, objective: PreferenceObjective, logps: Tensor, numbers: Tensor) -> Tensor:
+def _dloss_dlogp(microbatch: Microbatch, objective: PreferenceObjective, logps: Tensor, indices: Tensor) -> Tensor:
     """Gradient of the microbatch's loss for single responses' log-probs, given theirs alone."""
-    pair, side = numbers // 2, numbers % 2
+    pair, side = indices // 2, indices % 2
     pairs = microbatch.pair_batch(microbatch.ref_logps_P2).rows(pair)
     return pairs.weight_B * dloss_dlogp(objective.loss, logps, side == 0, pairs)
 

@@ -1,7 +1,4 @@
-"""Metrics of a step: means over the pairs of the global batch, which loss term dominates, how collapsed the states are.
-
-Legend: P pairs and R = 2P responses of a microbatch, H hidden, N responses of the global batch.
-"""
+"""Metrics of a step: means over the global batch's pairs, which loss term dominates, how collapsed the states are."""
 
 from __future__ import annotations
 
@@ -90,9 +87,9 @@ def share_metrics(metrics: Mapping[str, float] | None, pp_group: ProcessGroup) -
     return dict(zip(METRICS, shared.tolist(), strict=True))
 
 
-def effective_rank(states_NH: Tensor) -> float:
+def effective_rank(states_RH: Tensor) -> float:
     """exp(entropy) of the singular values divided by their sum. Zero rows do not change it."""
-    values = torch.linalg.eigvalsh(states_NH.double() @ states_NH.double().T).clamp(min=0).sqrt()
+    values = torch.linalg.eigvalsh(states_RH.double() @ states_RH.double().T).clamp(min=0).sqrt()
     shares = values / values.sum()
     return torch.special.entr(shares).sum().exp().item()
 

@@ -1,7 +1,4 @@
-"""Pooled hidden states of responses under any layout of the sequence.
-
-Legend: S sequence, B rows, H hidden, N pooled tokens of this rank, R responses of the microbatch.
-"""
+"""Pooled hidden states of responses under any layout of the sequence."""
 
 from __future__ import annotations
 

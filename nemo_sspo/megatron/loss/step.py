@@ -23,7 +23,7 @@ from nemo_sspo.megatron.loss.loss import (
     schedule_loss,
 )
 from nemo_sspo.megatron.loss.metrics import PairMetrics
-from nemo_sspo.megatron.models.finite import StepNumbers
+from nemo_sspo.megatron.models.finite import StepPairs
 
 
 def on_this_rank(microbatch: PreparedMicrobatch, cp_group: ProcessGroup) -> PreparedMicrobatch:
@@ -41,7 +41,7 @@ class TrainingLoss:
     """lambda at a 0-based optimizer step."""
     head: HeadLayout
     dp_group: ProcessGroup
-    numbers: StepNumbers
+    step_pairs: StepPairs
     """Records pairs with NaN or Inf."""
 
     def __call__(
@@ -56,7 +56,7 @@ class TrainingLoss:
             self.head,
             repulsion_weight=self.repulsion_weight(microbatch.step),
         )
-        self.numbers.add(microbatch.rows, metrics.sound_P, metrics.gradient_squares)
+        self.step_pairs.add(microbatch.rows, metrics.sound_P, metrics.gradient_squares)
         replicas = dist.get_world_size(self.dp_group)
         return schedule_loss(loss, num_microbatches=microbatch.num_microbatches, data_parallel_size=replicas), metrics
 

@@ -18,7 +18,7 @@ from nemo_sspo.errors import UserError
 _NAMED = 8
 
 
-class StepNumbers:
+class StepPairs:
     """The pairs that this rank works on in a step, and, on the device, which of them have NaN or Inf."""
 
     def __init__(self, pair_ids: Sequence[str] = ()) -> None:
@@ -27,7 +27,7 @@ class StepNumbers:
         self._rows: dict[int, None] = {}
         self._sound: list[tuple[tuple[int, ...], Tensor, Tensor]] = []
 
-    def __deepcopy__(self, memo: object) -> StepNumbers:
+    def __deepcopy__(self, memo: object) -> StepPairs:
         """The chunks of an interleaved pipeline are copies of one model, and share it."""
         return self
 

@@ -1,6 +1,5 @@
 """Tensor names and layouts between Hugging Face and Megatron; every function here is exact (moves bits only).
 
-Legend: H hidden size, G query groups, Q query heads per group, D channels per head, F feed-forward size, V vocabulary.
 Megatron keeps, in one matrix, for each group its Q query heads, then its key head, then its value head; and the
 feed-forward's gate above its up projection. Names are those of Megatron's local layer spec; checkpoints store both
 specs under one set of keys, so a model built with Transformer Engine reads the same files.

@@ -22,16 +22,16 @@ from nemo_sspo.megatron.jobs import StepResult
 from nemo_sspo.megatron.layers.lora import merged_adapters
 from nemo_sspo.megatron.loss.hidden_states import unwrap
 from nemo_sspo.megatron.loss.metrics import share_metrics
-from nemo_sspo.megatron.models.finite import StepNumbers
+from nemo_sspo.megatron.models.finite import StepPairs
 from nemo_sspo.megatron.nemo.strategy import PolicyStrategy
 
 
 class NemoTraining:
     """`LiveTraining` of a NeMo trainer."""
 
-    def __init__(self, trainer: pl.Trainer, numbers: StepNumbers) -> None:
+    def __init__(self, trainer: pl.Trainer, step_pairs: StepPairs) -> None:
         self._trainer = trainer
-        self.numbers = numbers
+        self.step_pairs = step_pairs
         self._metrics: dict[str, float] = {}
         self.started = 0.0
 
@@ -99,14 +99,14 @@ class NemoTraining:
 class CallObservers(pl.Callback):
     """Lightning's and NeMo's hooks -> observers."""
 
-    def __init__(self, observers: Sequence[Observer], numbers: StepNumbers) -> None:
+    def __init__(self, observers: Sequence[Observer], step_pairs: StepPairs) -> None:
         self._observers = observers
-        self._numbers = numbers
+        self._step_pairs = step_pairs
         self._training: NemoTraining | None = None
 
     def _live(self, trainer: pl.Trainer) -> NemoTraining:
         if self._training is None:
-            self._training = NemoTraining(trainer, self._numbers)
+            self._training = NemoTraining(trainer, self._step_pairs)
         return self._training
 
     @override

@@ -19,7 +19,7 @@ from nemo_sspo.megatron.layers.lora import add_adapters
 from nemo_sspo.megatron.loss.hidden_states import forward_to_hidden_states
 from nemo_sspo.megatron.loss.loss import HeadLayout, PreferenceObjective
 from nemo_sspo.megatron.loss.step import TrainingLoss, on_this_rank
-from nemo_sspo.megatron.models.finite import StepNumbers
+from nemo_sspo.megatron.models.finite import StepPairs
 from nemo_sspo.megatron.nemo.loss_reduction import LogpReduction, PreferenceLossReduction
 from nemo_sspo.megatron.runtime.groups import Groups
 
@@ -45,7 +45,7 @@ class SSPOModel(GPTModel):
         repulsion_weight: Callable[[int], float] | None = None,
         optim: OptimizerModule | None = None,
         adapters: Adapters | None = None,
-        numbers: StepNumbers | None = None,
+        step_pairs: StepPairs | None = None,
     ) -> None:
         """
         Args:
@@ -58,7 +58,7 @@ class SSPOModel(GPTModel):
             repulsion_weight: lambda at a 0-based optimizer step.
             optim: optimizer and learning-rate schedule.
             adapters: what to train in place of the weights, which are frozen then.
-            numbers: records which pairs have NaN or Inf.
+            step_pairs: records which pairs have NaN or Inf.
         """
         super().__init__(config, optim=optim)
         self.weights = weights
@@ -68,7 +68,7 @@ class SSPOModel(GPTModel):
         self.objective = objective
         self.repulsion_weight = repulsion_weight
         self.adapters = adapters
-        self.numbers = numbers or StepNumbers()
+        self.step_pairs = step_pairs or StepPairs()
 
     @property
     def vp_stage(self) -> int | None:
@@ -79,7 +79,7 @@ class SSPOModel(GPTModel):
     def data_step(self, dataloader_iter: Iterator[Any]) -> PreparedMicrobatch:
         """The next microbatch on this rank's device, cut to its part of the sequence under context parallelism."""
         batch, *_ = next(dataloader_iter)
-        self.numbers.begin(batch.step, batch.rows)
+        self.step_pairs.begin(batch.step, batch.rows)
         return on_this_rank(batch, self.groups.cp)
 
     @override
@@ -97,7 +97,7 @@ class SSPOModel(GPTModel):
         if self.objective is None or self.repulsion_weight is None:
             raise RuntimeError("a model without an objective and its repulsion weight is for reference log-probs only")
         return PreferenceLossReduction(
-            TrainingLoss(self.objective, self.repulsion_weight, self._head_layout, self.groups.dp, self.numbers)
+            TrainingLoss(self.objective, self.repulsion_weight, self._head_layout, self.groups.dp, self.step_pairs)
         )
 
     @property

@@ -37,8 +37,8 @@ class PolicyStrategy(MegatronStrategy):
             if not _FOUND.search(str(error)):
                 raise
             step, rank = self.trainer.global_step + 1, dist.get_rank()
-            numbers = cast(SSPOModel, self.lightning_module).numbers
-            raise FloatingPointError(f"train, step {step}, rank {rank}: {error}; {numbers}") from error
+            step_pairs = cast(SSPOModel, self.lightning_module).step_pairs
+            raise FloatingPointError(f"train, step {step}, rank {rank}: {error}; {step_pairs}") from error
 
     @cached_property
     def groups(self) -> Groups:

@@ -20,7 +20,7 @@ from nemo_sspo.megatron.head.choice import choose_head, head_tile
 from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.layers.adapter import Adapters
 from nemo_sspo.megatron.models.families import read_hf_config
-from nemo_sspo.megatron.models.finite import StepNumbers
+from nemo_sspo.megatron.models.finite import StepPairs
 from nemo_sspo.megatron.models.precision import token_multiple
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.nemo.data import PairDataModule
@@ -51,7 +51,7 @@ def train_rank(job: TrainingJob, observers: Sequence[Observer]) -> None:
     require_fit(job.pairs, job.hf_dir)
     with nemo_cpu_runtime(), torch_adam_resumes():
         config = training_config(job.hf_dir, job.parallel, job.precision, train)
-        numbers = StepNumbers(job.pairs.pair_ids)
+        step_pairs = StepPairs(job.pairs.pair_ids)
         model = SSPOModel(
             config,
             job.weights,
@@ -62,10 +62,10 @@ def train_rank(job: TrainingJob, observers: Sequence[Observer]) -> None:
             partial(_at_step, job.repulsion_weight, len(batches)),
             optimizer(train, job.precision, job.parallel, steps_per_epoch(len(job.pairs), train.global_batch_size)),
             None if train.peft is None else Adapters(train.lora_rank, train.lora_alpha, job.seed),
-            numbers,
+            step_pairs,
         )
         fit = trainer(
-            job.parallel, job.precision, max_steps=len(batches), callbacks=[CallObservers(observers, numbers)]
+            job.parallel, job.precision, max_steps=len(batches), callbacks=[CallObservers(observers, step_pairs)]
         )
         fit._checkpoint_connector = _VerifiedResume(fit)
         plan = MicrobatchPlan(job.pairs, batches, train, job.parallel, token_multiple(job.precision))

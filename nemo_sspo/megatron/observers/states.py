@@ -1,4 +1,4 @@
-"""States to resume from, saved every few steps and when the training is told to stop.
+"""States to resume from, saved every few steps and when a stop signal arrives.
 
 Where there are GPUs a state is written in the background: each rank copies its part to the host and forks a process
 that writes it, while training goes on. The state gets its name when all ranks' writers have ended well, so a

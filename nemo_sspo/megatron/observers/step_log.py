@@ -105,7 +105,7 @@ def _stop_at_what_is_not_finite(training: LiveTraining, result: StepResult, is_s
     """
     where = f"train, step {training.step}, rank {dist.get_rank()}"
     if wrong := [name for name in MEANS if not math.isfinite(result.metrics[name])]:
-        raise FloatingPointError(f"{where}: {wrong[0]} is {result.metrics[wrong[0]]}; {training.numbers}")
+        raise FloatingPointError(f"{where}: {wrong[0]} is {result.metrics[wrong[0]]}; {training.step_pairs}")
     if not is_sound:
         trained = [(name, value) for name, value in training.named_parameters() if value.requires_grad]
         norm = float(result.grad_norm)
@@ -116,7 +116,7 @@ def _stop_at_what_is_not_finite(training: LiveTraining, result: StepResult, is_s
         else:
             found = first_not_finite((name, cast(Any, value).main_grad) for name, value in trained)
             what = f"the gradient norm is {norm}: {found or 'no gradient of this rank is infinite by itself'}"
-        raise FloatingPointError(f"{where}: {what}; {training.numbers}")
+        raise FloatingPointError(f"{where}: {what}; {training.step_pairs}")
 
 
 def _peak_memory() -> int:

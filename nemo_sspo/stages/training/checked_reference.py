@@ -36,7 +36,7 @@ LEAST_CHECKED = 8
 class RolloutLogps:
     """What the rollout engine found, and how it is checked."""
 
-    logps_N2: Tensor
+    logps_P2: Tensor
     """Sums over each pair's responses (chosen, rejected), float64; not a number where the engine gave none."""
     rows: tuple[int, ...]
     """Pairs that Megatron computes too."""
@@ -48,7 +48,7 @@ class RolloutLogps:
 class ReferenceLogps:
     """The reference of every pair and where it is from; equal on all ranks."""
 
-    logps_N2: Tensor
+    logps_P2: Tensor
     source: Source
     checked: int = 0
     """Pairs that both have computed."""
@@ -92,14 +92,14 @@ def reference_logps(job: ReferenceJob, rollout: RolloutLogps | None, compute: Co
 
     Missing log-probs (of responses made elsewhere) do not match; `rollout` is None when Megatron's are wanted.
     """
-    if rollout is None or bool(rollout.logps_N2.isnan().any()):
+    if rollout is None or bool(rollout.logps_P2.isnan().any()):
         return ReferenceLogps(compute(job), "recompute")
     sample_S2 = compute(replace(job, pairs=job.pairs.subset(rollout.rows)))
     # Equal on all ranks, because the sample's log-probs are.
-    difference_S2 = rollout.logps_N2[list(rollout.rows)] - sample_S2.double()
+    difference_S2 = rollout.logps_P2[list(rollout.rows)] - sample_S2.double()
     agrees = float(difference_S2.abs().max()) <= rollout.tolerance
     return ReferenceLogps(
-        rollout.logps_N2.float() if agrees else compute(job),
+        rollout.logps_P2.float() if agrees else compute(job),
         "rollout" if agrees else "recompute",
         len(rollout.rows),
         float(difference_S2.abs().max()),

@@ -39,7 +39,7 @@ def run(context: StageContext) -> None:
     )
     if found is None:
         return
-    chosen, rejected = found.logps_N2.T.tolist()
+    chosen, rejected = found.logps_P2.T.tolist()
     chosen_tokens, rejected_tokens = zip(*pairs.response_tokens(), strict=True)
     columns = {
         "pair_id": pairs.pair_ids,

@@ -32,14 +32,14 @@ LENGTHS = [9, 7, 5, 3]
 """Response tokens of each row of the problem."""
 
 
-def fixed_gradient(logps: Tensor, numbers: Tensor) -> Tensor:
+def fixed_gradient(logps: Tensor, indices: Tensor) -> Tensor:
     """Those of a linear loss, UPSTREAM . logps."""
-    return UPSTREAM[numbers]
+    return UPSTREAM[indices]
 
 
-def regression_gradient(logps: Tensor, numbers: Tensor) -> Tensor:
+def regression_gradient(logps: Tensor, indices: Tensor) -> Tensor:
     """Those of 1/2 (logp - target)^2, which ask for the sum."""
-    return logps - 10.0 * UPSTREAM[numbers]
+    return logps - 10.0 * UPSTREAM[indices]
 
 
 def head(hidden: Tensor, weight: Tensor, labels: Tensor, index: Tensor, *, chunk: int = 5, **options: Any) -> Tensor:

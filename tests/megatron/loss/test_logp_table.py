@@ -17,11 +17,11 @@ from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError, run_forked
 from nemo_sspo.megatron.runtime.groups import Groups
 
 IDS = ["a", "b", "c"]
-LOGPS_N2 = torch.tensor([[-1.0, -2.0], [-3.0, -4.0], [-5.0, -6.0]])
+LOGPS_P2 = torch.tensor([[-1.0, -2.0], [-3.0, -4.0], [-5.0, -6.0]])
 
 
 def part(*rows: int) -> RowLogps:
-    return rows, LOGPS_N2[list(rows)]
+    return rows, LOGPS_P2[list(rows)]
 
 
 def gathered(computed: Sequence[Sequence[RowLogps]], over: str) -> list[Tensor]:
@@ -40,14 +40,14 @@ def gathered(computed: Sequence[Sequence[RowLogps]], over: str) -> list[Tensor]:
 
 
 def test_replicas_put_their_pairs_together() -> None:
-    for table_N2 in gathered([[part(2), part()], [part(1, 0)]], over="dp"):
-        assert torch.equal(table_N2, LOGPS_N2)
+    for table_P2 in gathered([[part(2), part()], [part(1, 0)]], over="dp"):
+        assert torch.equal(table_P2, LOGPS_P2)
 
 
 @pytest.mark.parametrize("dimension", ["tp", "cp"])
 def test_of_ranks_with_equal_pairs_one_counts(dimension: str) -> None:
-    for table_N2 in gathered([[part(0, 1, 2)]] * 2, over=dimension):
-        assert torch.equal(table_N2, LOGPS_N2)
+    for table_P2 in gathered([[part(0, 1, 2)]] * 2, over=dimension):
+        assert torch.equal(table_P2, LOGPS_P2)
 
 
 @pytest.mark.parametrize("computed", [[[part(0, 1)], [part(1, 2)]], [[part(0)], [part(2)]]], ids=["twice", "never"])

@@ -16,7 +16,7 @@ from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.layers.adapter import Adapters
 from nemo_sspo.megatron.loss.logp_table import LogpTable
-from nemo_sspo.megatron.models.finite import StepNumbers
+from nemo_sspo.megatron.models.finite import StepPairs
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.nemo.data import PairDataModule
 from nemo_sspo.megatron.nemo.live import NemoTraining
@@ -39,12 +39,12 @@ class _LargeAdapters(pl.Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         torch.manual_seed(trainer.global_rank)
         with torch.no_grad():
-            for name, parameter in NemoTraining(trainer, StepNumbers()).named_parameters():
+            for name, parameter in NemoTraining(trainer, StepPairs()).named_parameters():
                 if name.endswith("adapter.linear_out.weight"):
                     parameter.normal_(std=0.1)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        NemoTraining(trainer, StepNumbers()).save_weights(self._directory)
+        NemoTraining(trainer, StepPairs()).save_weights(self._directory)
 
 
 def adapted_logps(pairs: PairTable, imported: Path, parallel: Parallel, output: Path) -> torch.Tensor:

@@ -20,7 +20,7 @@ from nemo_sspo.errors import Interrupted
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.binding import LiveTraining, Observer
 from nemo_sspo.megatron.checkpoints.state_files import damage
-from nemo_sspo.megatron.checkpoints.states import latest_state, saves_in_background, states
+from nemo_sspo.megatron.checkpoints.states import saves_in_background, states
 from nemo_sspo.megatron.nemo import recipe
 from nemo_sspo.megatron.nemo.live import NemoTraining
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError
@@ -52,7 +52,7 @@ def test_a_state_is_seen_only_when_it_is_whole_and_continues_bit_equal(
     killed = job(supervised, imported, tmp_path / "killed", PARALLEL, checkpoint_every_steps=2)
     with pytest.raises(ForkedRanksError):
         train(killed, _DieWhileWriting())
-    assert latest_state(killed.scratch) == killed.scratch / "step_2"
+    assert states(killed.scratch)[0] == killed.scratch / "step_2"
     assert not (killed.scratch / "step_4").exists()
     assert train(killed) == whole
     # The last state was published, and the one before it is kept.
@@ -60,13 +60,13 @@ def test_a_state_is_seen_only_when_it_is_whole_and_continues_bit_equal(
     assert [damage(state) for state in states(killed.scratch)] == [None, None]
 
 
-def test_a_step_that_is_told_to_stop_ends_when_its_state_is_on_disk(
+def test_a_step_that_is_stopped_ends_when_its_state_is_on_disk(
     supervised: PairTable, imported: Path, tmp_path: Path
 ) -> None:
     stopped = job(supervised, imported, tmp_path, PARALLEL)
     with pytest.raises(Interrupted, match="saved after step 2 of 6"):
         train(stopped, SignalAfter(1, rank=1))
-    assert latest_state(stopped.scratch) == stopped.scratch / "step_2"
+    assert states(stopped.scratch)[0] == stopped.scratch / "step_2"
 
 
 def test_a_writer_that_fails_ends_the_training_and_shows_no_state(
@@ -79,7 +79,7 @@ def test_a_writer_that_fails_ends_the_training_and_shows_no_state(
     failing = job(supervised, imported, tmp_path, Parallel(data=2), checkpoint_every_steps=2)
     with pytest.raises(ForkedRanksError, match="No space left on device") as raised:
         train(failing)
-    assert latest_state(failing.scratch) is None, str(raised.value)
+    assert not states(failing.scratch), str(raised.value)
 
 
 def test_a_state_that_is_being_written_at_the_end_leaves_the_final_weights_their_index(

@@ -44,11 +44,11 @@ def engine(policy: Path, pairs: pa.Table) -> Tensor:
     return hugging_face_logps(policy, pairs).double() + 0.2 * noise
 
 
-def checked(pairs: pa.Table, imported: Path, logps_N2: Tensor, tolerance: float) -> ReferenceLogps:
+def checked(pairs: pa.Table, imported: Path, logps_P2: Tensor, tolerance: float) -> ReferenceLogps:
     """On two ranks, which must agree."""
-    job, rollout = reference_job(pairs, imported, Parallel(data=2)), RolloutLogps(logps_N2, ROWS, tolerance)
+    job, rollout = reference_job(pairs, imported, Parallel(data=2)), RolloutLogps(logps_P2, ROWS, tolerance)
     first, second = run_forked(lambda: reference_logps(job, rollout, reference_rank), 2, timeout=SECONDS)
-    assert torch.equal(first.logps_N2, second.logps_N2)
+    assert torch.equal(first.logps_P2, second.logps_P2)
     assert (first.source, first.largest_difference) == (second.source, second.largest_difference)
     return first
 
@@ -59,7 +59,7 @@ def test_what_agrees_on_the_sample_is_taken(policy: Path, imported: Path, pairs:
     found = checked(pairs, imported, elsewhere, tolerance=0.11)
     differences = (engine - hugging_face_logps(policy, pairs).double())[list(ROWS)]
     assert (found.source, found.checked) == ("rollout", 3)
-    assert torch.equal(found.logps_N2, elsewhere.float())
+    assert torch.equal(found.logps_P2, elsewhere.float())
     assert found.largest_difference == pytest.approx(differences.abs().max().item(), abs=1e-4)
     assert found.mean_difference == pytest.approx(differences.mean().item(), abs=1e-4)
 
@@ -72,7 +72,7 @@ def test_one_sampled_response_that_differs_has_all_recomputed(
     found = checked(pairs, imported, off, tolerance=2.0)
     assert (found.source, found.checked) == ("recompute", 3)
     assert found.largest_difference == pytest.approx(3.0, abs=0.11)
-    torch.testing.assert_close(found.logps_N2, hugging_face_logps(policy, pairs), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.logps_P2, hugging_face_logps(policy, pairs), rtol=1e-5, atol=1e-5)
 
 
 def test_log_probs_that_are_missing_are_recomputed_without_a_check(
@@ -82,7 +82,7 @@ def test_log_probs_that_are_missing_are_recomputed_without_a_check(
     missing[0, 0] = torch.nan
     found = checked(pairs, imported, missing, tolerance=2.0)
     assert (found.source, found.checked, found.largest_difference) == ("recompute", 0, None)
-    torch.testing.assert_close(found.logps_N2, hugging_face_logps(policy, pairs), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.logps_P2, hugging_face_logps(policy, pairs), rtol=1e-5, atol=1e-5)
 
 
 @given(pairs=st.integers(1, 2000), share=st.floats(0.001, 1.0), seed=st.integers(0, 9))
@@ -100,15 +100,15 @@ def test_a_stored_reference_that_is_not_the_policys_is_refused_before_the_first_
     supervised: PairTable, pairs: pa.Table, imported: Path, parallel: Parallel
 ) -> None:
     """One response of one pair, off by a nat."""
-    stored_N2 = torch.tensor([[pair.ref_chosen, pair.ref_rejected] for pair in supervised])
+    stored_P2 = torch.tensor([[pair.ref_chosen, pair.ref_rejected] for pair in supervised])
 
     def check() -> None:
-        table = PairTable(pairs, make_reference(stored_N2))
+        table = PairTable(pairs, make_reference(stored_P2))
         own = replace(reference_job(pairs, imported, parallel), pairs=table)
         run_forked(lambda: refuse_other_reference(own, 1, reference_rank), parallel.world_size, timeout=SECONDS)
 
     check()
-    stored_N2[11, 0] -= 1.0
+    stored_P2[11, 0] -= 1.0
     with pytest.raises(UserError, match=r"pair pair11: its reference log-prob is 1 nats off .* \(1 of 20 pairs"):
         check()
 

@@ -16,7 +16,7 @@ from nemo.lightning.pytorch.strategies import MegatronStrategy
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.pairs import PairTable
-from nemo_sspo.megatron.checkpoints.states import latest_state
+from nemo_sspo.megatron.checkpoints.states import states
 from nemo_sspo.megatron.checkpoints.weights import load_weights, one_rank, save_weights
 from nemo_sspo.megatron.models.finite import all_finite, first_not_finite
 from nemo_sspo.megatron.nemo.convert import export_policy, import_policy
@@ -65,7 +65,7 @@ def test_gradients_that_turn_bad_behind_megatrons_check_are_not_kept(
             ForkedRanksError, match=rf"train, step {at_step}, rank 1: after the step the weights are no"
         ):
             train(training)
-    assert latest_state(training.scratch).name == f"step_{at_step - 1}"
+    assert states(training.scratch)[0].name == f"step_{at_step - 1}"
     assert not training.output.exists()
     assert len(training.metrics_file.read_text().splitlines()) == at_step - 1
     expected = train(job(supervised, imported, tmp_path / "whole", parallel))
@@ -87,7 +87,7 @@ def test_a_gradient_norm_that_overflows_ends_the_training_although_the_weights_s
     training = job(supervised, imported, tmp_path, parallel, checkpoint_every_steps=1, clip_grad=clip_grad)
     with pytest.raises(ForkedRanksError, match=r"(?s)train, step 3, rank .: the gradient norm is inf"):
         train(training)
-    assert latest_state(training.scratch).name == "step_2"
+    assert states(training.scratch)[0].name == "step_2"
     assert not training.output.exists()
 
 
@@ -110,7 +110,7 @@ def test_a_loss_that_is_no_number_names_stage_rank_and_pair(
     message = rf"(?s)train, step {step}, rank \d: .*the log-probs, targets or loss of pair pair7 are not numbers"
     with pytest.raises(ForkedRanksError, match=message):
         train(training)
-    assert latest_state(training.scratch).name == f"step_{step - 1}" == "step_2"
+    assert states(training.scratch)[0].name == f"step_{step - 1}" == "step_2"
 
 
 def test_weights_that_are_no_numbers_are_neither_imported_saved_loaded_nor_exported(
@@ -153,10 +153,10 @@ def test_weights_that_are_no_numbers_are_neither_imported_saved_loaded_nor_expor
 def test_a_stored_reference_or_target_that_is_no_number_is_refused_by_its_pair(
     supervised: PairTable, pairs: pa.Table
 ) -> None:
-    logps_N2 = torch.tensor([[pair.ref_chosen, pair.ref_rejected] for pair in supervised])
-    logps_N2[13, 1] = -torch.inf
+    logps_P2 = torch.tensor([[pair.ref_chosen, pair.ref_rejected] for pair in supervised])
+    logps_P2[13, 1] = -torch.inf
     with pytest.raises(UserError, match="pair pair13: rejected_logp is not finite"):
-        PairTable(pairs, make_reference(logps_N2))
+        PairTable(pairs, make_reference(logps_P2))
     column = pairs.schema.get_field_index("target_pair")
     targets = pairs["target_pair"].to_pylist()
     targets[4] = float("nan")

@@ -57,8 +57,8 @@ def supervised_gemma(pairs: pa.Table, gemma: Path) -> PairTable:
     ids=["one rank", "TP2 PP2 SP", "TP2 CP2"],
 )
 def test_reference_is_hugging_faces_log_softmax(gemma: Path, pairs: pa.Table, parallel: Parallel) -> None:
-    found_N2, expected_N2 = reference(pairs, gemma, parallel), hugging_face_logps(gemma / "policy", pairs)
-    torch.testing.assert_close(found_N2, expected_N2, rtol=1e-5, atol=1e-5)
+    found_P2, expected_P2 = reference(pairs, gemma, parallel), hugging_face_logps(gemma / "policy", pairs)
+    torch.testing.assert_close(found_P2, expected_P2, rtol=1e-5, atol=1e-5)
 
 
 def test_layouts_train_alike_and_export_megatrons_log_probs(
@@ -73,9 +73,9 @@ def test_layouts_train_alike_and_export_megatrons_log_probs(
 
     (tmp_path / "parallel" / "hf").symlink_to(gemma / "hf")
     export_policy(tmp_path / "parallel" / "nemo", gemma / "hf", tmp_path / "exported", torch.float32)
-    megatron_N2 = reference(pairs, tmp_path / "parallel", Parallel(tensor=2))
-    torch.testing.assert_close(hugging_face_logps(tmp_path / "exported", pairs), megatron_N2, rtol=1e-5, atol=1e-5)
-    assert (megatron_N2 - reference(pairs, gemma, Parallel())).abs().max() > 0.1  # it has learnt something
+    megatron_P2 = reference(pairs, tmp_path / "parallel", Parallel(tensor=2))
+    torch.testing.assert_close(hugging_face_logps(tmp_path / "exported", pairs), megatron_P2, rtol=1e-5, atol=1e-5)
+    assert (megatron_P2 - reference(pairs, gemma, Parallel())).abs().max() > 0.1  # it has learnt something
 
 
 def test_adapters_add_before_the_norm_behind_their_matrix(gemma: Path, pairs: pa.Table, tmp_path: Path) -> None:
@@ -84,10 +84,10 @@ def test_adapters_add_before_the_norm_behind_their_matrix(gemma: Path, pairs: pa
     def on_rank() -> torch.Tensor:
         return adapted_logps(PairTable(pairs, None), gemma, Parallel(tensor=2, sequence=True), tmp_path / "nemo")
 
-    adapted_N2 = run_forked(on_rank, 2, timeout=SECONDS)[0]
-    merged_N2 = hugging_face_logps(exported(tmp_path / "nemo", gemma, tmp_path), pairs)
-    torch.testing.assert_close(merged_N2, adapted_N2, rtol=1e-5, atol=1e-5)
-    assert (merged_N2 - hugging_face_logps(gemma / "policy", pairs)).abs().max() > 1.0
+    adapted_P2 = run_forked(on_rank, 2, timeout=SECONDS)[0]
+    merged_P2 = hugging_face_logps(exported(tmp_path / "nemo", gemma, tmp_path), pairs)
+    torch.testing.assert_close(merged_P2, adapted_P2, rtol=1e-5, atol=1e-5)
+    assert (merged_P2 - hugging_face_logps(gemma / "policy", pairs)).abs().max() > 1.0
 
 
 def test_embedding_is_scaled_as_hugging_faces_in_bf16(tmp_path: Path) -> None:

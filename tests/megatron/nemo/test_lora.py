@@ -112,10 +112,10 @@ def test_merged_weights_have_the_adapted_models_log_probs(
     def on_rank() -> torch.Tensor:
         return adapted_logps(PairTable(pairs, None), imported, parallel, tmp_path / "nemo")
 
-    adapted_N2 = run_forked(on_rank, parallel.world_size, timeout=SECONDS)[0]
-    merged_N2 = hugging_face_logps(exported(tmp_path / "nemo", imported, tmp_path), pairs)
-    torch.testing.assert_close(merged_N2, adapted_N2, rtol=1e-5, atol=1e-5)
-    assert (merged_N2 - hugging_face_logps(policy, pairs)).abs().max() > 1.0
+    adapted_P2 = run_forked(on_rank, parallel.world_size, timeout=SECONDS)[0]
+    merged_P2 = hugging_face_logps(exported(tmp_path / "nemo", imported, tmp_path), pairs)
+    torch.testing.assert_close(merged_P2, adapted_P2, rtol=1e-5, atol=1e-5)
+    assert (merged_P2 - hugging_face_logps(policy, pairs)).abs().max() > 1.0
 
 
 def test_resuming_restores_the_adapters(supervised: PairTable, imported: Path, tmp_path: Path) -> None:

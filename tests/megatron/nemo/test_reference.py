@@ -27,6 +27,6 @@ from tests.megatron.nemo.worlds import reference
 def test_reference_is_hugging_faces_log_softmax(
     policy: Path, imported: Path, pairs: pa.Table, parallel: Parallel
 ) -> None:
-    found_N2 = reference(pairs, imported, parallel)
-    assert found_N2.dtype == torch.float32
-    torch.testing.assert_close(found_N2, hugging_face_logps(policy, pairs), rtol=1e-5, atol=1e-5)
+    found_P2 = reference(pairs, imported, parallel)
+    assert found_P2.dtype == torch.float32
+    torch.testing.assert_close(found_P2, hugging_face_logps(policy, pairs), rtol=1e-5, atol=1e-5)

@@ -19,7 +19,7 @@ from nemo_sspo.errors import Interrupted
 from nemo_sspo.megatron.batches.microbatch import pairs_at_reference
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.binding import LiveTraining, Observer
-from nemo_sspo.megatron.checkpoints.states import latest_state
+from nemo_sspo.megatron.checkpoints.states import states
 from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
 from nemo_sspo.megatron.optimizer import settings
@@ -129,8 +129,8 @@ def test_first_loss_is_its_closed_form(supervised: PairTable, imported: Path, al
 def test_another_policys_reference_breaks_the_identity(
     supervised: PairTable, pairs: pa.Table, imported: Path, alone: Any, tmp_path: Path
 ) -> None:
-    wrong_N2 = torch.tensor([[p.ref_chosen, p.ref_rejected] for p in supervised]) + 0.5
-    training = job(PairTable(pairs, make_reference(wrong_N2)), imported, tmp_path, Parallel(), train_epochs=1)
+    wrong_P2 = torch.tensor([[p.ref_chosen, p.ref_rejected] for p in supervised]) + 0.5
+    training = job(PairTable(pairs, make_reference(wrong_P2)), imported, tmp_path, Parallel(), train_epochs=1)
     expected = closed_form(training)
     assert abs(train(training)[0]["preference_loss"] / expected - 1) > 1e-3
 
@@ -142,9 +142,9 @@ def test_exported_policy_has_megatrons_log_probs(pairs: pa.Table, imported: Path
     trained.mkdir()
     (trained / "nemo").symlink_to(output / "nemo")
     (trained / "hf").symlink_to(imported / "hf")
-    before_N2, megatron_N2 = reference(pairs, imported, Parallel()), reference(pairs, trained, Parallel(tensor=2))
-    torch.testing.assert_close(hugging_face_logps(tmp_path / "hf", pairs), megatron_N2, rtol=1e-5, atol=1e-5)
-    assert (megatron_N2 - before_N2).abs().max() > 0.1  # it has learnt something
+    before_P2, megatron_P2 = reference(pairs, imported, Parallel()), reference(pairs, trained, Parallel(tensor=2))
+    torch.testing.assert_close(hugging_face_logps(tmp_path / "hf", pairs), megatron_P2, rtol=1e-5, atol=1e-5)
+    assert (megatron_P2 - before_P2).abs().max() > 0.1  # it has learnt something
 
 
 @pytest.mark.parametrize("settings", [{}, {"peft": "lora"}], ids=["all weights", "LoRA"])
@@ -199,7 +199,7 @@ def test_after_a_stop_signal_every_rank_saves_the_same_step_and_continues_bit_eq
     stopped = job(supervised, imported, tmp_path / "stopped", Parallel(tensor=2))
     with pytest.raises(Interrupted, match=r"saved after step 2 of 6"):
         train(stopped, SignalAfter(1, rank=1))
-    assert latest_state(stopped.scratch).name == "step_2"
+    assert states(stopped.scratch)[0].name == "step_2"
     assert not stopped.output.exists()
     assert train(stopped) == expected
     weights = [weights_of(one, imported) for one in (whole, stopped)]
@@ -224,7 +224,7 @@ def test_an_attempt_that_was_replaced_writes_nothing_more(
     with pytest.raises(ForkedRanksError, match="another attempt at this step has begun"):
         train(one, _TakeOver(one.scratch))
     assert len(one.metrics_file.read_text().splitlines()) == 1
-    assert latest_state(one.scratch) is None
+    assert not states(one.scratch)
 
 
 def test_resuming_in_another_layout_continues_alike(supervised: PairTable, imported: Path, tmp_path: Path) -> None:

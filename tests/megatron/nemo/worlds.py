@@ -22,7 +22,7 @@ from nemo_sspo.config.precisions import Fp32Precision
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.binding import LiveTraining, Observer
-from nemo_sspo.megatron.checkpoints.states import latest_state
+from nemo_sspo.megatron.checkpoints.states import states
 from nemo_sspo.megatron.jobs import ReferenceJob, TrainingJob
 from nemo_sspo.megatron.loss.loss import PreferenceObjective
 from nemo_sspo.megatron.nemo.convert import export_policy
@@ -101,7 +101,7 @@ def make_pairs(count: int, *, seed: int = 0) -> pa.Table:
     return PAIRS.of(rows)
 
 
-def make_reference(logps_N2: torch.Tensor) -> pa.Table:
+def make_reference(logps_P2: torch.Tensor) -> pa.Table:
     """The reference table of `make_pairs`."""
     rows = [
         {
@@ -111,7 +111,7 @@ def make_reference(logps_N2: torch.Tensor) -> pa.Table:
             "chosen_tokens": 1,
             "rejected_tokens": 1,
         }
-        for number, (chosen, rejected) in enumerate(logps_N2.tolist())
+        for number, (chosen, rejected) in enumerate(logps_P2.tolist())
     ]
     return REFERENCE.of(rows)
 
@@ -195,7 +195,7 @@ def killed_after_a_state(training: TrainingJob) -> None:
     """Train until step 4 with a state saved at step 3, then die."""
     with pytest.raises(ForkedRanksError):
         train(training, DieAfter(4))
-    assert latest_state(training.scratch).name == "step_3"
+    assert states(training.scratch)[0].name == "step_3"
 
 
 def exported(checkpoint: Path, imported: Path, directory: Path) -> Path:
