@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.shard import join_pairs, join_scores, read_shard
 from nemo_sspo.artifacts.store import is_published, open_artifact
-from nemo_sspo.artifacts.tables import MESSAGES, PAIRS, ROLLOUTS, SCORES
+from nemo_sspo.artifacts.tables import MESSAGES, PAIRS
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import mean_scores, symmetrize
 
@@ -55,6 +55,8 @@ as in UltraFeedback. Both hold the mean symmetrized logit of the pair and of all
 pairs.estimator=bt_mean_score``. ``finish_reason_*`` is ``length`` where a response was cut at the longest length:
 trainers put an end of turn behind every response, and read no column that would keep them from it."""
 
+_COLUMNS = ("prompt_id", "prompt", "messages")
+_RESPONSE_FIELDS = ("response_id", "text", "finish_reason")
 _PAIR_COLUMNS = [
     "prompt_id",
     "chosen_id",
@@ -64,6 +66,28 @@ _PAIR_COLUMNS = [
     "target_pair",
     "similarity",
 ]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A prompt with a pair."""
+
+    prompt: dict[str, Any]
+    responses: list[dict[str, Any]]
+    scores: list[float]
+    """Mean symmetrized logit of each response."""
+    pair: dict[str, Any]
+    places: dict[str, int]
+    """Where the chosen and the rejected response are among the K."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a response of the pair was cut at the longest length."""
+        return "length" in map(self.finish_reason, SIDES)
+
+    def finish_reason(self, side: str) -> str:
+        """Why the chosen or the rejected response ended."""
+        return self.responses[self.places[side]]["finish_reason"]
 
 
 @dataclass
@@ -95,12 +119,11 @@ def export_pairs(
     draft.mkdir(parents=True)
     try:
         with pq.ParquetWriter(draft / TRAIN, SCHEMAS[form], compression="zstd") as writer:
-            for block in _joined(layout, iteration):
-                cut = [row for row in block if "length" in _finish_reasons(row)]
-                kept = block if unfinished == "keep" else [row for row in block if row not in cut]
-                writer.write_table(pa.Table.from_pylist([_row(row, form) for row in kept], schema=SCHEMAS[form]))
+            for shard in _paired(layout, iteration):
+                kept = [paired for paired in shard if unfinished == "keep" or not paired.is_cut]
+                writer.write_table(pa.Table.from_pylist([_row(paired, form) for paired in kept], schema=SCHEMAS[form]))
                 exported.pairs += len(kept)
-                exported.unfinished += len(cut)
+                exported.unfinished += sum(paired.is_cut for paired in shard)
         if not exported.pairs:
             raise UserError(f"{layout.root}: all {exported.unfinished} pairs have an unfinished response; keep them")
         os.rename(draft, output)
@@ -117,52 +140,39 @@ def _last_with_pairs(layout: RunLayout) -> int:
     return max(published)
 
 
-def _joined(layout: RunLayout, iteration: int) -> Iterator[list[dict[str, Any]]]:
-    """Rows of each shard in turn: the prompt, its responses, their scores and its pair."""
+def _paired(layout: RunLayout, iteration: int) -> Iterator[list[Paired]]:
+    """The prompts with a pair, shard by shard."""
     built = open_artifact(layout.artifact("build_pairs", iteration))
-    how = str(built.manifest.config["pairs.symmetrize"])
-    pairs = {row["prompt_id"]: row for row in pq.read_table(built.file(PAIRS.file), columns=_PAIR_COLUMNS).to_pylist()}
-    for shard in range(len(built.manifest.inputs["rollout"])):
-        rollout, score = (open_artifact(layout.artifact(stage, iteration, shard)) for stage in ("rollout", "score"))
-        columns = ["prompt_id", "prompt", "messages", "responses.list.element.response_id"]
-        columns += ["responses.list.element.text", "responses.list.element.finish_reason"]
-        prompts = pq.ParquetFile(rollout.file(ROLLOUTS.file)).read(columns=columns).to_pylist()
-        logits = pq.read_table(score.file(SCORES.file), columns=["prompt_id", "logits"]).to_pylist()
-        scores = {
-            row["prompt_id"]: mean_scores(symmetrize(np.array(row["logits"], dtype=np.float64), how)).tolist()
-            for row in logits
-        }
-        kept = (row for row in prompts if row["prompt_id"] in pairs)
-        yield [row | pairs[row["prompt_id"]] | {"scores": scores[row["prompt_id"]]} for row in kept]
+    how, pairs = str(built.manifest.config["pairs.symmetrize"]), PAIRS.read(built.path, _PAIR_COLUMNS)
+    for number in range(len(built.manifest.inputs["rollout"])):
+        rollout, score = (open_artifact(layout.artifact(stage, iteration, number)) for stage in ("rollout", "score"))
+        shard = read_shard(rollout.path, _COLUMNS, _RESPONSE_FIELDS)
+        scores_NK = mean_scores(symmetrize(join_scores(shard, score.path), how)).tolist()
+        found = join_pairs(shard, pairs)
+        joined = zip(shard.listed(), scores_NK, found.rows, found.places_N2.tolist(), strict=True)
+        yield [
+            Paired(prompt, responses, scores_K, pair, dict(zip(SIDES, places_2, strict=True)))
+            for (prompt, responses), scores_K, pair, places_2 in joined
+            if pair is not None
+        ]
 
 
-def _places(row: dict[str, Any]) -> dict[str, int]:
-    """Where the chosen and the rejected response are among the K."""
-    ids = [response["response_id"] for response in row["responses"]]
-    return {side: ids.index(row[f"{side}_id"]) for side in SIDES}
-
-
-def _finish_reasons(row: dict[str, Any]) -> list[str]:
-    return [row["responses"][place]["finish_reason"] for place in _places(row).values()]
-
-
-def _row(row: dict[str, Any], form: Format) -> dict[str, Any]:
-    texts = [response["text"] for response in row["responses"]]
-    sides = _places(row)
-    ends = dict(zip((name for name, _ in _ENDS), _finish_reasons(row), strict=True))
-    messages = row["messages"]
+def _row(paired: Paired, form: Format) -> dict[str, Any]:
+    texts = [response["text"] for response in paired.responses]
+    messages, pair = paired.prompt["messages"], paired.pair
     before = [] if form == "trl" else messages
-    answers = {side: [*before, {"role": "assistant", "content": texts[place]}] for side, place in sides.items()}
+    answers = {side: [*before, {"role": "assistant", "content": texts[place]}] for side, place in paired.places.items()}
+    ends = {f"finish_reason_{side}": paired.finish_reason(side) for side in SIDES}
     if form == "sppo":
         names = {"chosen_probs": "pair", "chosen_probs_win": "chosen", "chosen_probs_lose": "rejected"}
-        return answers | ends | {name: row[f"target_{target}"] for name, target in names.items()}
-    facts = {name: row.get(name) for name in ("target_chosen", "target_rejected", "similarity", "scores", "prompt_id")}
+        return answers | ends | {name: pair[f"target_{target}"] for name, target in names.items()}
     return {
-        "prompt": messages if form == "trl" else row["prompt"],
+        "prompt": messages if form == "trl" else paired.prompt["prompt"],
         **answers,
         **ends,
-        **facts,
+        **{name: pair[name] for name in ("target_chosen", "target_rejected", "similarity", "prompt_id")},
+        "scores": paired.scores,
         "responses": texts,
-        "finish_reasons": [response["finish_reason"] for response in row["responses"]],
-        **{f"score_{side}": row["scores"][place] for side, place in sides.items()},
+        "finish_reasons": [response["finish_reason"] for response in paired.responses],
+        **{f"score_{side}": paired.scores[place] for side, place in paired.places.items()},
     }

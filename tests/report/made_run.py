@@ -9,7 +9,8 @@ import numpy as np
 
 from nemo_sspo.artifacts.layout import METRICS, VOLATILE, RunLayout
 from nemo_sspo.artifacts.store import publish
-from nemo_sspo.artifacts.tables import EVALUATION, REFERENCE, ROLLOUTS, Table
+from nemo_sspo.artifacts.table import Table
+from nemo_sspo.artifacts.tables import EVALUATION, REFERENCE, ROLLOUTS
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.report.blocks import Page, Plot, PlotGrid

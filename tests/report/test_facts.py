@@ -6,16 +6,19 @@ import platform
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.layout import METRICS, RunLayout
 from nemo_sspo.artifacts.progress import Progress
-from nemo_sspo.artifacts.tables import PAIRS
+from nemo_sspo.artifacts.tables import COMPARISONS, DROPPED, EVALUATION, PAIRS, REFERENCE, ROLLOUTS, SCORES
 from nemo_sspo.config.cluster import LocalCluster
 from nemo_sspo.config.environments import Environment
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.errors import UserError
+from nemo_sspo.report.facts.comparison import compare
 from nemo_sspo.report.facts.evaluation import BestOfN, evaluations, win_matrix
 from nemo_sspo.report.facts.gate_view import binned
 from nemo_sspo.report.facts.record import read_run
@@ -240,6 +243,39 @@ def test_a_damaged_table_is_named_and_the_rest_is_read(tmp_path):
     assert any(PAIRS.file in name for name in facts.unreadable)
     assert facts.supervisions == []
     assert facts.evaluations
+
+
+@pytest.mark.parametrize(
+    ("stage", "table", "column"),
+    [
+        ("rollout/shard_00000", ROLLOUTS, "prompt"),
+        ("score/shard_00000", SCORES, "truncated_rows"),
+        ("build_pairs", PAIRS, "similarity"),
+        ("build_pairs", DROPPED, "reason"),
+        ("diagnose", COMPARISONS, "similarity"),
+        ("evaluate", EVALUATION, "win_vs_base"),
+        ("reference_logps", REFERENCE, "chosen_tokens"),
+    ],
+)
+def test_a_table_of_another_schema_is_named_and_its_numbers_are_not_shown(tmp_path, stage, table, column):
+    """The column's numbers are as they were; its type is that of another version."""
+    folder = RunLayout((settings := half_finished_run(tmp_path)).run_dir).root / "iter_1" / stage
+    found, place = table.read(folder), table.schema.get_field_index(column)
+    other = pa.large_string() if pa.types.is_string(found[column].type) else pa.float32()
+    pq.write_table(found.set_column(place, column, found[column].cast(other)), folder / table.file)
+
+    comparison = compare([record(settings), record(half_finished_run(tmp_path, name="other"))])
+    facts = gather(record(settings))
+    (remark,) = {*facts.unreadable, *comparison.runs[0].unreadable}
+    assert remark.startswith(f"iter_1/{stage}/{table.file}: columns ")
+    assert remark.endswith("make it again")
+    samples = [sample for sample in facts.samples if sample.iteration == 1]
+    assert bool(samples) == (table is not ROLLOUTS)
+    assert all((response.score is None) == (table is SCORES) for sample in samples for response in sample.responses)
+    assert all(sample.similarity is None for sample in samples) == (table in (PAIRS, ROLLOUTS))
+    assert bool(facts.supervisions) == (table is not PAIRS)
+    assert bool(facts.gate_views) == (table is not COMPARISONS)
+    assert bool(comparison.advantages) == (table is not EVALUATION)
 
 
 def test_no_run(tmp_path):

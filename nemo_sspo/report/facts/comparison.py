@@ -73,12 +73,14 @@ def compare(records: Sequence[RunRecord]) -> Comparison:
         if root in roots[:position]:
             raise UserError(f"compare: {records[position].layout.root} is given twice")
     names = [record.name for record in records]
+    # Before the facts are gathered, which tell what could not be read.
+    advantages = [a for position in range(1, len(records)) for a in _advantages(records, position)]
     labels = names if len(set(names)) == len(names) else [str(record.layout.root) for record in records]
     return Comparison(
         labels=labels,
         runs=[gather(record, sample_count=0) for record in records],
         differences=differing(records),
-        advantages=[a for position in range(1, len(records)) for a in _advantages(records, position)],
+        advantages=advantages,
         same_base=all(_base(record) == _base(records[0]) for record in records),
         budgets=[budget(record, max(_evaluated(record), default=0)) for record in records],
     )
@@ -165,11 +167,8 @@ def _evaluated(record: RunRecord) -> list[int]:
 
 def _wins(record: RunRecord, iteration: int) -> dict[str, float]:
     """Win rate against the base by held-out prompt; empty before the evaluation."""
-    evaluated = record.of("evaluate", iteration)
-    if not evaluated:
-        return {}
-    table = record.column(evaluated[0].path / EVALUATION.file, "prompt_id", "win_vs_base")
-    return dict(zip(table.column("prompt_id").to_pylist(), table.column("win_vs_base").to_pylist(), strict=True))
+    table = record.table("evaluate", iteration, EVALUATION, ("prompt_id", "win_vs_base"))
+    return dict(zip(table["prompt_id"].to_pylist(), table["win_vs_base"].to_pylist(), strict=True))
 
 
 def _base(record: RunRecord) -> dict[str, object]:

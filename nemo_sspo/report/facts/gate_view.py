@@ -14,7 +14,6 @@ from nemo_sspo.artifacts.layout import DIAGNOSTICS
 from nemo_sspo.artifacts.tables import COMPARISONS, PAIRS
 from nemo_sspo.config.binding import bind
 from nemo_sspo.config.gates import GATES
-from nemo_sspo.errors import UserError
 from nemo_sspo.objective.gates import GATE_WEIGHTS
 from nemo_sspo.report.facts.record import RunRecord
 
@@ -69,20 +68,13 @@ def diagnostics(run: RunRecord, iteration: int) -> Diagnostics | None:
     diagnosed = run.of("diagnose", iteration)
     if not diagnosed:
         return None
-    try:
-        return read_diagnostics(diagnosed[0].path / DIAGNOSTICS)
-    except (UserError, OSError) as error:
-        run.unreadable.append(str(error))
-        return None
+    return run.read(lambda: read_diagnostics(diagnosed[0].path / DIAGNOSTICS), None)
 
 
 def gate_view(run: RunRecord, iteration: int, found: Diagnostics | None) -> GateView | None:
     """The view of an iteration; None before its pairs are built, or when they cannot be read."""
-    stage, file = ("diagnose", COMPARISONS.file) if found else ("build_pairs", PAIRS.file)
-    published = run.of(stage, iteration)
-    if not published:
-        return None
-    table = run.column(published[0].path / file, *_COLUMNS)
+    stage, source = ("diagnose", COMPARISONS) if found else ("build_pairs", PAIRS)
+    table = run.table(stage, iteration, source, _COLUMNS)
     if not table.num_rows:
         return None
     similarity, before, after = (table.column(name).to_numpy().astype(np.float64) for name in _COLUMNS)

@@ -1,22 +1,22 @@
 """A run as the report reads it: its manifests, its settings, and its tables, column by column."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nemo_sspo.artifacts.layout import RunLayout, no_run
 from nemo_sspo.artifacts.published import PublishedStep, published_steps
 from nemo_sspo.artifacts.selection import EarlyStop, early_stop
+from nemo_sspo.artifacts.table import Table
 from nemo_sspo.config.earlier import tree_of_today
 from nemo_sspo.errors import UserError
 
-_BATCH_ROWS = 2048
+Read = TypeVar("Read")
 
 
 class PlannedStep(Protocol):
@@ -95,26 +95,32 @@ class RunRecord:
         numbers = [value for value in values if isinstance(value, int | float)]
         return sum(numbers) if numbers else None
 
-    def batches(self, path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Some columns of a Parquet file in batches; nothing, and a remark on the page, when it cannot be read."""
-        try:
-            with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns))
-        except (OSError, pa.ArrowInvalid, KeyError) as error:
-            self.unreadable.append(f"{path.relative_to(self.layout.root)}: {_first_line(error)}")
+    def table(
+        self, stage: str, iteration: int, table: Table, columns: Sequence[str], prompts: pa.Array | None = None
+    ) -> pa.Table:
+        """Some columns of a table of a stage without shards; empty before it is published, or when it cannot be read.
 
-    def column(self, path: Path, *columns: str) -> pa.Table:
-        """Flat columns of a Parquet file; empty when it cannot be read."""
-        batches = list(self.batches(path, columns))
-        return pa.Table.from_batches(batches) if batches else pa.table({name: [] for name in columns})
+        `prompts`: ids of the prompts whose rows are read; None reads all.
+        """
+        found, nothing = self.of(stage, iteration), table.schema.empty_table().select(list(columns))
+        if not found:
+            return nothing
+        folder = found[0].path
+        if prompts is None:
+            return self.read(lambda: table.read(folder, columns), nothing)
+        return self.read(lambda: table.matching(folder, "prompt_id", prompts, columns), nothing)
+
+    def read(self, read: Callable[[], Read], otherwise: Read) -> Read:
+        """What `read` returns; `otherwise`, and a remark on the page, when an artifact is not what it should be."""
+        try:
+            return read()
+        except (UserError, OSError) as error:
+            self.unreadable.append(str(error).replace(f"{self.layout.root}/", ""))
+            return otherwise
 
     def lines(self, path: Path) -> list[dict[str, Any]]:
         """Records of a JSON lines file. A last line that is being written is left out."""
-        try:
-            text = path.read_text()
-        except OSError as error:
-            self.unreadable.append(f"{path.relative_to(self.layout.root)}: {_first_line(error)}")
-            return []
+        text = self.read(path.read_text, "")
         return [record for line in text.splitlines() if (record := _json_object(line)) is not None]
 
 
@@ -141,7 +147,3 @@ def _json_object(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

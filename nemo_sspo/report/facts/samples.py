@@ -4,37 +4,29 @@ A prompt's id is the hash of its content, so those with the smallest ids are a f
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from nemo_sspo.artifacts.tables import DROPPED, PAIRS, ROLLOUTS, SCORES
+from nemo_sspo.artifacts.published import PublishedStep
+from nemo_sspo.artifacts.shard import join_pairs, join_scores, read_shard
+from nemo_sspo.artifacts.tables import DROPPED, PAIRS, ROLLOUTS
 from nemo_sspo.objective.win_rates import mean_scores, symmetrize, win_probabilities, win_rates
 from nemo_sspo.report.facts.record import RunRecord
 
 TEXT_CHARACTERS = 2000
 """Longer texts are cut: three iterations of 100 prompts with 5 responses of 2,048 tokens would be 12 MB."""
 
-_RESPONSE = "responses.list.element."
-_ROLLOUT_COLUMNS = (
-    "prompt_id",
-    "prompt",
-    *(f"{_RESPONSE}{name}" for name in ("response_id", "text", "finish_reason")),
-)
-_PAIR_COLUMNS = (
-    "prompt_id",
-    "chosen_id",
-    "rejected_id",
-    "p_chosen",
-    "p_rejected",
-    "similarity",
-    "target_chosen",
-    "target_rejected",
-)
+_COLUMNS = ("prompt_id", "prompt")
+_RESPONSE_FIELDS = ("response_id", "text", "finish_reason")
+_PAIR_NUMBERS = ("similarity", "p_chosen", "p_rejected", "target_chosen", "target_rejected")
+_PAIR_COLUMNS = ("prompt_id", "chosen_id", "rejected_id", *_PAIR_NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -78,77 +70,68 @@ class SamplePrompt:
 
 def sample_prompts(run: RunRecord, iteration: int, count: int) -> list[SamplePrompt]:
     """At most `count` prompts of an iteration, by id."""
-    ids = _sampled_ids(run, iteration, count)
-    if not ids:
+    wanted = pa.array(_sampled_ids(run, iteration, count), pa.string())
+    if not len(wanted):
         return []
-    wanted = pa.array(ids)
-    scores = {
-        row["prompt_id"]: row for row in _rows(run, "score", iteration, SCORES.file, ("prompt_id", "logits"), wanted)
-    }
-    pairs = {row["prompt_id"]: row for row in _rows(run, "build_pairs", iteration, PAIRS.file, _PAIR_COLUMNS, wanted)}
-    dropped = _rows(run, "build_pairs", iteration, DROPPED.file, ("prompt_id", "reason"), wanted)
+    pairs = run.table("build_pairs", iteration, PAIRS, _PAIR_COLUMNS, wanted)
+    dropped = run.table("build_pairs", iteration, DROPPED, ("prompt_id", "reason"), wanted).to_pylist()
     reasons = {row["prompt_id"]: row["reason"] for row in dropped}
-    settings = run.settings.get("pairs", {})
-    prompts = []
-    for row in _rows(run, "rollout", iteration, ROLLOUTS.file, _ROLLOUT_COLUMNS, wanted):
-        prompt_id = row["prompt_id"]
-        logits = scores[prompt_id]["logits"] if prompt_id in scores else None
-        prompts.append(_prompt(iteration, row, logits, pairs.get(prompt_id, {}), reasons.get(prompt_id, ""), settings))
-    return sorted(prompts, key=lambda prompt: prompt.prompt_id)
+    found = [prompt for step in run.of("rollout", iteration) for prompt in _of_shard(run, step, wanted, pairs, reasons)]
+    return sorted(found, key=lambda prompt: prompt.prompt_id)
 
 
 def _sampled_ids(run: RunRecord, iteration: int, count: int) -> list[str]:
     """The smallest prompt ids over all shards."""
-    ids = (
-        prompt_id
-        for step in run.of("rollout", iteration)
-        for batch in run.batches(step.path / ROLLOUTS.file, ["prompt_id"])
-        for prompt_id in batch.column(0).to_pylist()
-    )
-    return heapq.nsmallest(count, ids)
+    ids: list[str] = []
+    for step in run.of("rollout", iteration):
+        parts = ROLLOUTS.batches(step.path, ["prompt_id"])
+        of_shard = chain.from_iterable(part["prompt_id"].to_pylist() for part in parts)
+        ids = heapq.nsmallest(count, [*ids, *run.read(partial(heapq.nsmallest, count, of_shard), [])])
+    return ids
 
 
-def _rows(
-    run: RunRecord, stage: str, iteration: int, file: str, columns: Sequence[str], wanted: pa.Array
-) -> Iterator[dict[str, Any]]:
-    """Rows of a stage's table, of all shards, whose prompt is wanted."""
-    for step in run.of(stage, iteration):
-        for batch in run.batches(step.path / file, columns):
-            mask = pc.is_in(batch.column(batch.schema.get_field_index("prompt_id")), value_set=wanted)
-            yield from batch.filter(mask).to_pylist()
-
-
-def _prompt(
-    iteration: int, row: dict, logits: list | None, pair: dict, reason: str, settings: dict[str, Any]
-) -> SamplePrompt:
-    scores, wins = _scored(logits, settings) if logits else (None, None)
-    roles = {pair.get("chosen_id"): "chosen", pair.get("rejected_id"): "rejected"} if pair else {}
-    responses = []
-    for position, response in enumerate(row["responses"]):
-        text, cut = _cut(response["text"])
-        responses.append(
-            SampleResponse(
-                text=text,
-                cut=cut,
-                finished=response["finish_reason"] != "length",
-                score=None if scores is None else round(float(scores[position]), 4),
-                win_rate=None if wins is None else round(float(wins[position]), 4),
-                role=roles.pop(response["response_id"], ""),  # equal responses share an id: the first has the role
-            )
+def _of_shard(
+    run: RunRecord, rollout: PublishedStep, wanted: pa.Array, pairs: pa.Table, reasons: Mapping[str, str]
+) -> Iterator[SamplePrompt]:
+    """The wanted prompts of a shard. Scores and pairs that are missing, or of other responses, are left out."""
+    iteration = rollout.manifest.iteration
+    shard = run.read(lambda: read_shard(rollout.path, _COLUMNS, _RESPONSE_FIELDS, wanted), None)
+    if shard is None or not shard.prompts:
+        return
+    score = [step for step in run.of("score", iteration) if step.manifest.shard == rollout.manifest.shard]
+    logits_NKK = run.read(lambda: join_scores(shard, score[0].path), None) if score else None
+    scores = None if logits_NKK is None else _scores(logits_NKK, run.settings.get("pairs", {}))
+    paired = run.read(lambda: join_pairs(shard, pairs), join_pairs(shard, pairs.slice(0, 0)))
+    for place, (prompt, responses) in enumerate(shard.listed()):
+        roles = dict(zip(paired.places_N2[place].tolist(), ("chosen", "rejected"), strict=True))
+        text, cut = _cut(prompt["prompt"])
+        pair = paired.rows[place] or dict.fromkeys(_PAIR_NUMBERS)
+        yield SamplePrompt(
+            iteration=iteration,
+            prompt_id=prompt["prompt_id"],
+            text=text,
+            cut=cut,
+            responses=[
+                _response(response, None if scores is None else scores[place, k], roles.get(k, ""))
+                for k, response in enumerate(responses)
+            ],
+            dropped=reasons.get(prompt["prompt_id"], ""),
+            **{name: None if (value := pair[name]) is None else round(value, 4) for name in _PAIR_NUMBERS},
         )
-    text, cut = _cut(row["prompt"])
-    names = ("similarity", "p_chosen", "p_rejected", "target_chosen", "target_rejected")
-    numbers = {name: round(pair[name], 4) if name in pair else None for name in names}
-    return SamplePrompt(iteration, row["prompt_id"], text, cut, responses, dropped=reason, **numbers)
 
 
-def _scored(logits: list[list[float]], settings: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and win rates of one prompt's responses, [K] each, as build_pairs computes them."""
-    logits_1KK = np.asarray([logits], dtype=np.float64)
+def _response(response: Mapping[str, Any], scores_2: NDArray[np.float64] | None, role: str) -> SampleResponse:
+    text, cut = _cut(response["text"])
+    score, win_rate = (None, None) if scores_2 is None else (round(float(value), 4) for value in scores_2)
+    return SampleResponse(text, cut, response["finish_reason"] != "length", score, win_rate, role)
+
+
+def _scores(logits_NKK: NDArray[np.float64], settings: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Score and win rate of every response, [N, K, 2], as build_pairs computes them."""
     how = settings.get("symmetrize", "half")
-    p_1KK = win_probabilities(logits_1KK, symmetrization=how, estimator=settings.get("estimator", "pairwise"))
-    wins_1K = win_rates(p_1KK, include_self=settings.get("include_self", True))
-    return mean_scores(symmetrize(logits_1KK, how))[0], wins_1K[0]
+    p_NKK = win_probabilities(logits_NKK, symmetrization=how, estimator=settings.get("estimator", "pairwise"))
+    wins_NK = win_rates(p_NKK, include_self=settings.get("include_self", True))
+    return np.stack([mean_scores(symmetrize(logits_NKK, how)), wins_NK], axis=-1)
 
 
 def _cut(text: str) -> tuple[str, int]:

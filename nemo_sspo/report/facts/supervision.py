@@ -44,10 +44,7 @@ class Supervision:
 
 def supervision(run: RunRecord, iteration: int) -> Supervision | None:
     """The pairs of an iteration; None before they are published, or when they cannot be read."""
-    built = run.of("build_pairs", iteration)
-    if not built:
-        return None
-    table = run.column(built[0].path / PAIRS.file, *_MEANS, *_HISTOGRAMS)
+    table = run.table("build_pairs", iteration, PAIRS, (*_MEANS, *_HISTOGRAMS))
     if not table.num_rows:
         return None
     columns = {name: table.column(name).to_numpy().astype(np.float64) for name in table.column_names}
@@ -68,10 +65,9 @@ def supervision(run: RunRecord, iteration: int) -> Supervision | None:
 
 def dropped_reasons(run: RunRecord, iteration: int) -> dict[str, int] | None:
     """Prompts without a pair by reason; None before the pairs are published."""
-    built = run.of("build_pairs", iteration)
-    if not built:
+    if not run.of("build_pairs", iteration):
         return None
-    return dict(Counter(run.column(built[0].path / DROPPED.file, "reason").column("reason").to_pylist()))
+    return dict(Counter(run.table("build_pairs", iteration, DROPPED, ["reason"])["reason"].to_pylist()))
 
 
 def _histograms(columns: dict[str, NDArray[np.float64]]) -> Histograms:
@@ -81,10 +77,7 @@ def _histograms(columns: dict[str, NDArray[np.float64]]) -> Histograms:
 
 
 def _mean_tokens(run: RunRecord, iteration: int) -> tuple[float | None, float | None]:
-    reference = run.of("reference_logps", iteration)
-    if not reference:
-        return None, None
-    table = run.column(reference[0].path / REFERENCE.file, "chosen_tokens", "rejected_tokens")
+    table = run.table("reference_logps", iteration, REFERENCE, ("chosen_tokens", "rejected_tokens"))
     if not table.num_rows:
         return None, None
     chosen, rejected = (float(table.column(name).to_numpy().mean()) for name in table.column_names)

@@ -153,7 +153,7 @@ def drop_reasons(shard: JoinedShard, supervision: PairSupervision, settings: Pai
             pc.equal(responses.field("finish_reason").take(side), "length") for side in sides
         )
     if settings.max_tokens is not None:
-        prompt_lengths = _lengths(shard.prompt_token_ids)
+        prompt_lengths = _lengths(shard.column("prompt_token_ids"))
         longest = np.maximum(*(_lengths(responses.field("token_ids").take(side)) for side in sides))
         applies["too_long"] = prompt_lengths + longest > settings.max_tokens
     for reason in reversed(REASONS):
@@ -175,7 +175,7 @@ def pair_table(shard: JoinedShard, supervision: PairSupervision, kept: NDArray[n
     columns = {
         "pair_id": [content_id(*triple) for triple in triples],
         "prompt_id": prompt_ids,
-        "prompt_token_ids": shard.prompt_token_ids.take(kept),
+        "prompt_token_ids": shard.column("prompt_token_ids").take(kept),
         "chosen_id": chosen_ids,
         "rejected_id": rejected_ids,
         "chosen_token_ids": tokens.take(chosen),

@@ -6,11 +6,11 @@ other and each in blocks of prompts; only sums are kept, so memory does not grow
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nemo_sspo.artifacts.diagnostics import (
@@ -69,7 +69,7 @@ def run(context: StageContext) -> None:
         similarity_margin=sums.gate_tables(),
         oracle=sums.oracle_bias(),
         duplicates=sums.duplicates(),
-        targets=target_histograms(PAIRS.open(context.input("build_pairs").path)),
+        targets=target_histograms(context.input("build_pairs").path),
         calibration=calibration_of(LABELLED.read(labelled[0].path)) if labelled else None,
         collapse=sums.collapse(),
     )
@@ -163,7 +163,7 @@ class DiagnosticSums:
             self.order.add(shard.logits_NKK[rows])
             self.cycles.add(shard.logits_NKK[rows])
             self.length_bias.add(p_NKK[rows], lengths_NK[rows])
-            self._add_embeddings(shard.vectors(rows).astype(np.float64))
+            self._add_embeddings(shard.vectors.of(rows).astype(np.float64))
             self._add_pairs(
                 shard.prompt_ids[rows], p_NKK[rows], similarity_NKK[rows], codes_NK[rows], selected_N2[rows]
             )
@@ -242,23 +242,24 @@ class DiagnosticSums:
         )
 
 
-def target_histograms(pairs: pq.ParquetFile) -> TargetHistograms:
-    """Histograms of the training targets, read in batches."""
+def target_histograms(built: Path) -> TargetHistograms:
+    """Histograms of the training targets, read in parts."""
     edges = np.linspace(0.0, 1.0, _TARGET_BINS + 1)
     names = ("p_chosen", "target_chosen", "p_rejected", "target_rejected")
-    counts, moved = dict.fromkeys(names, np.zeros(_TARGET_BINS, dtype=np.int64)), 0
-    for batch in pairs.iter_batches(columns=list(names)):
-        values = {name: batch.column(name).to_numpy() for name in names}
+    counts, moved, pairs = dict.fromkeys(names, np.zeros(_TARGET_BINS, dtype=np.int64)), 0, 0
+    for part in PAIRS.batches(built, names):
+        values = {name: part[name].to_numpy() for name in names}
         counts = {name: counts[name] + np.histogram(values[name], edges)[0] for name in names}
         moves = [np.abs(values[f"target_{side}"] - values[f"p_{side}"]) > MOVED for side in ("chosen", "rejected")]
         moved += int((moves[0] | moves[1]).sum())
+        pairs += part.num_rows
     return TargetHistograms(
         edges=edges.tolist(),
         chosen_before=counts["p_chosen"].tolist(),
         chosen_after=counts["target_chosen"].tolist(),
         rejected_before=counts["p_rejected"].tolist(),
         rejected_after=counts["target_rejected"].tolist(),
-        moved_share=moved / pairs.metadata.num_rows if pairs.metadata.num_rows else None,
+        moved_share=moved / pairs if pairs else None,
     )
 
 

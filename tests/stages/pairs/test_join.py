@@ -1,6 +1,6 @@
 """Vectors are read by blocks of prompts, wherever they are stored."""
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ def test_a_block_reads_its_own_vectors_alone(tmp_path: Path) -> None:
     class Watched:
         def __getitem__(self, part: slice) -> np.ndarray:
             read.append(part)
-            return np.asarray(shard.stored_vectors[part])
+            return np.asarray(shard.vectors.stored[part])
 
-    similarities(dataclasses.replace(shard, stored_vectors=Watched()), block=4)
+    similarities(replace(shard, vectors=replace(shard.vectors, stored=Watched())), block=4)
     assert read == [slice(0, 8), slice(8, 16), slice(16, 22)]

@@ -1,10 +1,12 @@
 """Responses from a file in the place of sampled ones, up to the pairs, and out again as a data set."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,7 +16,8 @@ from nemo_sspo import cli
 from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
 from nemo_sspo.artifacts.sources.responses import read_responses
 from nemo_sspo.artifacts.store import publish
-from nemo_sspo.artifacts.tables import PAIRS, ROLLOUTS
+from nemo_sspo.artifacts.table import Table
+from nemo_sspo.artifacts.tables import PAIRS, ROLLOUTS, SCORES
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.gates import NoGate
 from nemo_sspo.config.stages import Data, Pairs, Rollout
@@ -285,3 +288,31 @@ def test_responses_that_spell_a_control_token_without_a_name_are_dropped_with_th
     assert "Forged?" not in {row["prompt"] for row in rows}
     control = set(control_tokens(load_policy_tokenizer(str(policy))).all_in("".join(SPECIAL)))
     assert control == set(SPECIAL)
+
+
+@pytest.mark.parametrize(
+    ("stage", "table", "column"),
+    [
+        ("rollout/shard_00001", ROLLOUTS, "prompt"),
+        ("score/shard_00000", SCORES, "prompt_id"),
+        ("build_pairs", PAIRS, "similarity"),
+    ],
+)
+def test_an_export_names_a_table_of_another_schema(
+    tmp_path: Path, policy: Path, stage: str, table: Table, column: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Published so, and the values are as they were."""
+    settings = settings_of(tmp_path, policy)
+    judged(settings)
+    folder = settings.run_dir / "iter_1" / stage
+    found = table.read(folder)
+    schema = [(f.name, pa.large_string() if f.name == column else f.type) for f in table.schema]
+    pq.write_table(found.cast(pa.schema(schema)), folder / table.file)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    content = (folder / table.file).read_bytes()
+    manifest["files"][table.file] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert cli.main(["export-pairs", str(settings.run_dir), "--output", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {folder / table.file}: columns ")
+    assert not (tmp_path / "out").exists()

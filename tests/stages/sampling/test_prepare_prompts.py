@@ -10,7 +10,8 @@ pytest.importorskip("transformers")
 
 from nemo_sspo.artifacts.layout import TOKENS
 from nemo_sspo.artifacts.store import Artifact
-from nemo_sspo.artifacts.tables import HELD_OUT, SELECTION_PROMPTS, Table, portion_prompts
+from nemo_sspo.artifacts.table import Table
+from nemo_sspo.artifacts.tables import HELD_OUT, SELECTION_PROMPTS, portion_prompts
 from nemo_sspo.artifacts.token_record import read_token_record
 from nemo_sspo.config.encoders import SentenceEncoder
 from nemo_sspo.config.oracles import RewardModelOracle

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from nemo_sspo.artifacts.tables import Table
+from nemo_sspo.artifacts.table import BATCH_ROWS, Table
 from nemo_sspo.errors import UserError
 
 NUMBERS = Table("numbers.parquet", pa.schema([("x", pa.int32()), ("y", pa.string())]))
@@ -49,3 +49,19 @@ def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / NUMBERS.file).write_bytes(b"no parquet")
     with pytest.raises(UserError, match=r"numbers\.parquet: not a readable Parquet file"):
         NUMBERS.read(tmp_path)
+
+
+def test_in_parts_it_is_the_same_table(tmp_path):
+    rows = {"x": range(2 * BATCH_ROWS + 3), "y": [f"{x % 7}" for x in range(2 * BATCH_ROWS + 3)]}
+    NUMBERS.write(tmp_path, rows)
+    parts = list(NUMBERS.batches(tmp_path))
+    assert [part.num_rows for part in parts] == [BATCH_ROWS, BATCH_ROWS, 3]
+    assert pa.concat_tables(parts).equals(NUMBERS.read(tmp_path).combine_chunks())
+    some = NUMBERS.matching(tmp_path, "y", pa.array(["3", "absent"]), ["y", "x"])
+    assert some["x"].to_pylist() == list(range(3, 2 * BATCH_ROWS + 3, 7))
+    assert NUMBERS.matching(tmp_path, "y", pa.array([], pa.string()), ["y"]).num_rows == 0
+
+
+def test_of_an_empty_table_nothing_matches(tmp_path):
+    NUMBERS.write(tmp_path, {"x": [], "y": []})
+    assert NUMBERS.matching(tmp_path, "y", pa.array(["3"]), ["y"]).column_names == ["y"]
