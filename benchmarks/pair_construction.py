@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,19 @@ from benchmarks.resident import Usage, in_fresh_process, measured
 from benchmarks.table import Benchmark, Cell, Goal
 from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.store import publish
+from nemo_sspo.artifacts.store import Draft, open_artifact, publish
 from nemo_sspo.artifacts.tables import EMBEDDING_INDEX, ROLLOUTS, SCORES
 from nemo_sspo.artifacts.vectors import write_vectors
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.stages.__main__ import run_step
+from nemo_sspo.stages.runner.registry import stage_inputs, stage_settings
 
 K, D, TOKENS = 5, 384, 64
 WANTED = 1_000_000
 
 
-def publish_shard(layout: RunLayout, shard: int, prompts: int) -> None:
+def publish_shard(experiment: Experiment, shard: int, prompts: int) -> None:
     """A shard of random responses, logits and unit vectors."""
     draw = np.random.default_rng(shard)
     ids = [content_id(f"{shard}/{prompt}") for prompt in range(prompts)]
@@ -50,20 +52,25 @@ def publish_shard(layout: RunLayout, shard: int, prompts: int) -> None:
     scores = {"prompt_id": ids, "response_ids": grouped, "logits": logits, "truncated_rows": [0] * prompts}
     vectors = draw.normal(size=(len(response_ids), D)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    with _artifact(layout, "rollout", shard) as draft:
+    with _artifact(experiment, "rollout", shard) as draft:
         ROLLOUTS.write(draft.path, rollouts)
-    with _artifact(layout, "score", shard) as draft:
+    with _artifact(experiment, "score", shard) as draft:
         SCORES.write(draft.path, scores)
-    with _artifact(layout, "embed", shard) as draft:
+    with _artifact(experiment, "embed", shard) as draft:
         write_vectors(draft.path, vectors)
         index = {"response_id": response_ids, "row": np.arange(len(response_ids), dtype=np.int32)}
         EMBEDDING_INDEX.write(draft.path, index)
 
 
-def _artifact(layout: RunLayout, stage: str, shard: int):
-    final = layout.artifact(stage, 1, shard)
+def _artifact(experiment: Experiment, stage: str, shard: int | None = None) -> AbstractContextManager[Draft]:
+    """The place of an artifact that is up to date."""
+    layout, iteration = RunLayout(experiment.run_dir), 0 if stage == "prepare_prompts" else 1
+    final = layout.artifact(stage, iteration, shard)
     final.parent.mkdir(parents=True, exist_ok=True)
-    return publish(final, stage=stage, iteration=1, shard=shard, config={}, inputs={})
+    paths = stage_inputs(stage, experiment, layout, iteration, shard or 0)
+    inputs = {name: [open_artifact(path) for path in group] for name, group in paths.items()}
+    config = stage_settings(experiment, stage)
+    return publish(final, stage=stage, iteration=iteration, shard=shard or 0, config=config, inputs=inputs)
 
 
 def _experiment(folder: Path, shards: int) -> Experiment:
@@ -88,8 +95,10 @@ def main() -> None:
             layout = RunLayout(experiment.run_dir)
             layout.root.mkdir(parents=True)
             layout.experiment.write_text(experiment.model_dump_json())
+            with _artifact(experiment, "prepare_prompts") as draft:
+                (draft.path / "content.txt").write_text("")
             for shard in range(shards):
-                publish_shard(layout, shard, options.prompts)
+                publish_shard(experiment, shard, options.prompts)
             usage = in_fresh_process(build, layout.root)
             pairs = options.prompts * shards
             rows.append((shards, pairs, *usage[:2], pairs / usage.cpu_seconds * 60, usage.peak_mib))
