@@ -21,7 +21,8 @@ from nemo_sspo.artifacts.vectors import write_vectors
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.stages.__main__ import run_step
-from nemo_sspo.stages.runner.registry import stage_inputs, stage_settings
+from nemo_sspo.stages.runner.registry import stage_inputs
+from nemo_sspo.stages.runner.settings import stage_settings
 
 K, D, TOKENS = 5, 384, 64
 WANTED = 1_000_000

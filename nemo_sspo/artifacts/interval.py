@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 class Interval:
     """A mean, or another statistic, and the ends of its confidence interval."""
 
-    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True)
 
     mean: float
     low: float

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from nemo_sspo.artifacts.facts.base import Counts
 from nemo_sspo.artifacts.layout import step_id
 from nemo_sspo.config.earlier import keys_of_today
 from nemo_sspo.errors import UserError
@@ -59,8 +60,8 @@ class Manifest(BaseModel):
     files: dict[str, FileRecord]
     """Content, by relative path. These files are the artifact's identity."""
     rows: int
-    counts: dict[str, int | float | str | None]
-    """Facts that the content determines."""
+    counts: Counts
+    """Facts that the content determines, as `artifacts.facts` flattens them."""
     timings: dict[str, float]
     """Seconds and rates: they differ between equal runs, so they are no part of the identity."""
     code_version: str

@@ -1,22 +1,18 @@
 """What a run has published so far, from its manifests alone: no other file is opened and none is verified."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from nemo_sspo.artifacts.facts.base import SomeFacts
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.manifest import Manifest, read_manifest_file, step_of
+from nemo_sspo.artifacts.manifest import Manifest, read_manifest_file
+from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.errors import UserError
 
 
-@dataclass(frozen=True)
-class PublishedStep:
+class PublishedStep(Artifact):
     """One artifact of a run."""
-
-    step_id: str
-    path: Path
-    manifest: Manifest
 
     @property
     def seconds(self) -> float:
@@ -47,10 +43,20 @@ def read_manifest(path: Path) -> Manifest | None:
         return None
 
 
+def facts_at(path: Path, kind: type[SomeFacts]) -> SomeFacts | None:
+    """What the stage of an artifact's directory reported; None when there is no manifest that this version can read.
+
+    Raises:
+        UserError: a fact is of another type than `kind` says.
+    """
+    manifest = read_manifest(path)
+    return None if manifest is None else Artifact(path, manifest).facts(kind)
+
+
 def _steps(layout: RunLayout) -> Iterator[PublishedStep]:
     directories = [layout.artifact("prepare_prompts")]
     for stage in sorted(layout.root.glob("iter_[0-9]*/[a-z]*")):
         directories += [stage, *sorted(stage.glob("shard_[0-9]*"))]
     for path in directories:
         if (manifest := read_manifest(path)) is not None:
-            yield PublishedStep(step_of(path, manifest), path, manifest)
+            yield PublishedStep(path, manifest)

@@ -5,10 +5,11 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
+from nemo_sspo.artifacts.facts.evaluation import SelectionFacts
 from nemo_sspo.artifacts.facts_file import Facts, FactsFile, read_facts
 from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.published import read_manifest
+from nemo_sspo.artifacts.published import facts_at
 
 SCHEMA_VERSION = 1
 
@@ -94,11 +95,15 @@ class EarlyStop:
 
 
 def early_stop(layout: RunLayout) -> EarlyStop | None:
-    """Where a run has ended early, from the manifests of its selections; None where it goes on."""
+    """Where a run has ended early, from the manifests of its selections; None where it goes on.
+
+    Raises:
+        UserError: a selection's facts are not what this version writes.
+    """
     for iteration in count(1):
-        manifest = read_manifest(layout.artifact("select_model", iteration))
-        if manifest is None:
+        facts = facts_at(layout.artifact("select_model", iteration), SelectionFacts)
+        if facts is None:
             return None
-        if reason := manifest.counts.get("stop"):
-            return EarlyStop(iteration, str(reason))
+        if facts.stop:
+            return EarlyStop(iteration, facts.stop)
     return None

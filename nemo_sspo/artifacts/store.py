@@ -20,6 +20,7 @@ from uuid import uuid4
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.changes import changes
 from nemo_sspo.artifacts.durable import fsync
+from nemo_sspo.artifacts.facts.base import Facts, SomeFacts
 from nemo_sspo.artifacts.layout import VOLATILE
 from nemo_sspo.artifacts.manifest import (
     MANIFEST_NAME,
@@ -46,9 +47,18 @@ class Artifact:
     manifest: Manifest
 
     @property
+    def step_id(self) -> str:
+        """Name of the step that made it."""
+        return step_of(self.path, self.manifest)
+
+    @property
     def record(self) -> InputRecord:
         """How the manifests of what is made from it name it."""
-        return InputRecord(step=step_of(self.path, self.manifest), digest=self.manifest.digest)
+        return InputRecord(step=self.step_id, digest=self.manifest.digest)
+
+    def facts(self, kind: type[SomeFacts]) -> SomeFacts:
+        """What its stage reported; raises UserError when a fact is of another type than `kind` says."""
+        return kind.of(self.manifest.counts, self.path / MANIFEST_NAME)
 
     def file(self, name: str) -> Path:
         """Path of a file or subfolder that the artifact must hold."""
@@ -60,12 +70,12 @@ class Artifact:
 
 @dataclass
 class Draft:
-    """An artifact in the making: write files below `path`, facts into `counts`, seconds and rates into `timings`, and
-    remarks for readers of the manifest into `notes`."""
+    """An artifact in the making: write files below `path`, what they determine into `facts`, seconds and rates into
+    `timings`, and remarks for readers of the manifest into `notes`."""
 
     path: Path
     rows: int = 0
-    counts: dict[str, int | float | str | None] = field(default_factory=dict)
+    facts: Facts | None = None
     timings: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -110,7 +120,7 @@ def publish(
             inputs={name: [artifact.record for artifact in group] for name, group in inputs.items()},
             files=_hash_files(draft.path),
             rows=draft.rows,
-            counts=draft.counts,
+            counts={} if draft.facts is None else draft.facts.counts(),
             timings=draft.timings,
             code_version=__version__,
             software=software_versions(),
@@ -219,7 +229,7 @@ def _hash_files(root: Path) -> dict[str, FileRecord]:
 
 def _verify(artifact: Artifact, name: str, every_hash: bool) -> None:
     path, record = artifact.path / name, artifact.manifest.files[name]
-    again = f"`nemo-sspo redo <run> --from {artifact.record.step}` makes it anew, and what was made from it"
+    again = f"`nemo-sspo redo <run> --from {artifact.step_id}` makes it anew, and what was made from it"
     if not path.is_file():
         raise UserError(f"{path}: missing from a published artifact; {again}")
     wrong_size = path.stat().st_size != record.size

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from nemo_sspo.artifacts.facts.benchmarks import AnswerFacts
 from nemo_sspo.artifacts.store import open_artifact
 from nemo_sspo.commands import lm_eval
 from nemo_sspo.commands.benchmark_options import add_run, output_of, refuse_extra, say
@@ -70,9 +71,9 @@ def answer_and_judge(options: argparse.Namespace) -> int:
             print(failure, file=sys.stderr)
             return UserError.EXIT_CODE if failure.code == UserError.EXIT_CODE else 1
     answers = Path(request.output) / benchmark.answers_file(request.model_name)
-    counts = open_artifact(Path(request.output)).manifest.counts
+    facts = open_artifact(Path(request.output)).facts(AnswerFacts)
     say(console, str(answers))
-    say(console, ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
+    say(console, ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in facts if count is not None))
     return _judge(console, benchmark.judge(questions, answers.absolute(), request.model_name, options.tool))
 
 

@@ -32,6 +32,7 @@ def register(names: "argparse._SubParsersAction[Any]") -> None:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Run every task and publish the scores, or print the commands where lm_eval is not installed."""
+    from nemo_sspo.artifacts.facts.benchmarks import TaskFacts
     from nemo_sspo.artifacts.fingerprint import fingerprint
     from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
     from nemo_sspo.artifacts.store import is_published, open_artifact, publish, refuse_changes
@@ -92,7 +93,7 @@ def evaluate(options: argparse.Namespace) -> int:
             score for task in tasks for score in _run_task(task, draft.path / task.name, line, variables, console)
         ]
         draft.rows = len(scores)
-        draft.counts |= {f"{score.task} {score.metric}": score.value for score in scores}
+        draft.facts = TaskFacts(scores={f"{score.task} {score.metric}": score.value for score in scores})
         (draft.path / SCORES).write_text(json.dumps([score._asdict() for score in scores], indent=1) + "\n")
     console.print(_table(scores))
     say(console, str(final / SCORES))

@@ -4,8 +4,9 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from nemo_sspo.artifacts.facts.base import SomeFacts
+from nemo_sspo.artifacts.facts.training import ReferenceFacts, TrainFacts
 from nemo_sspo.artifacts.layout import METRICS, VOLATILE
 from nemo_sspo.artifacts.store import open_artifact
 from nemo_sspo.config.oracles import PairRMOracle
@@ -43,10 +44,11 @@ def _ended(failure: StepFailed, overdue: bool) -> Check:
 
 def _step1(trial: Trial) -> Check:
     name = "step-1 closed form"
-    if (counts := _counts(trial, "train")) is None:
+    train = _facts(trial, "train", TrainFacts)
+    if train is None or train.step1_loss is None:
         return not_run(name, _ABSENT.format("train"))
     bound = STEP1_TOLERANCE[trial.loop.precision.kind]
-    identity = Step1Identity(1, counts["step1_loss"], counts.get("step1_closed_form"), bound)
+    identity = Step1Identity(1, train.step1_loss, train.step1_closed_form, bound)
     difference = identity.relative_difference
     if difference is None:
         return not_run(name, "these settings have no closed form")
@@ -59,16 +61,17 @@ def _logps(trial: Trial, iteration: int, name: str, bounds: Bounds) -> Check:
 
     In iteration 2 the engine has read the export, and Megatron the checkpoint that the export was made from.
     """
-    counts = _counts(trial, "reference_logps", iteration)
-    if counts is None or counts["largest_difference"] is None:
+    reference = _facts(trial, "reference_logps", ReferenceFacts, iteration)
+    if reference is None or reference.largest_difference is None:
         return not_run(name, _ABSENT.format("train or rollout"))
-    note = f"{counts['checked_pairs']} pairs, on average {counts['mean_difference']:.2g} nats"
-    if iteration > 1 and (trained := _counts(trial, "train")) is not None:
-        moved = max(abs(trained[side]) for side in ("d_chosen_last", "d_rejected_last"))
+    note = f"{reference.checked_pairs} pairs, on average {reference.mean_difference:.2g} nats"
+    if iteration > 1 and (trained := _facts(trial, "train", TrainFacts)) is not None:
+        sides = (trained.d_chosen_last, trained.d_rejected_last)
+        moved = max((abs(side) for side in sides if side is not None), default=0.0)
         note += f"; training had moved them by {moved:.2g}"
         if moved <= bounds.logps:  # the policy before training would pass as well
-            return Check(name, "failed", counts["largest_difference"], bounds.logps, "nats", note=note)
-    return at_most(name, counts["largest_difference"], bounds.logps, unit="nats", stand_in=_processor(trial), note=note)
+            return Check(name, "failed", reference.largest_difference, bounds.logps, "nats", note=note)
+    return at_most(name, reference.largest_difference, bounds.logps, unit="nats", stand_in=_processor(trial), note=note)
 
 
 def _oracle(trial: Trial) -> Check:
@@ -134,9 +137,9 @@ def _processor(trial: Trial) -> str | None:
     return None if trial.loop.cluster.has_gpus else "CPU"
 
 
-def _counts(trial: Trial, stage: str, iteration: int = 1) -> dict[str, Any] | None:
+def _facts(trial: Trial, stage: str, kind: type[SomeFacts], iteration: int = 1) -> SomeFacts | None:
     path = trial.published(LOOP, stage, iteration)
-    return None if path is None else open_artifact(path).manifest.counts
+    return None if path is None else open_artifact(path).facts(kind)
 
 
 def _metrics(trial: Trial, run: str) -> list[dict[str, float]]:

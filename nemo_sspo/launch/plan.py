@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from nemo_sspo.artifacts.layout import RunLayout, step_id
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.stages.runner.registry import STAGES, setting_keys, stage_inputs, steps_of_run
+from nemo_sspo.stages.runner.registry import STAGES, stage_inputs, steps_of_run
+from nemo_sspo.stages.runner.settings import setting_keys
 
 
 @dataclass(frozen=True)

@@ -224,8 +224,8 @@ def _report(on_progress: OnProgress, rows: int, questions: int, answered: int) -
 
 def _facts(judgements: Sequence[Judgement]) -> dict[str, int]:
     return {
-        "judge_answers": len(judgements),
-        "judge_unparsed": sum(judgement.unparsed for judgement in judgements),
-        "judge_input_tokens": sum(judgement.input_tokens for judgement in judgements),
-        "judge_output_tokens": sum(judgement.output_tokens for judgement in judgements),
+        "answers": len(judgements),
+        "unparsed": sum(judgement.unparsed for judgement in judgements),
+        "input_tokens": sum(judgement.input_tokens for judgement in judgements),
+        "output_tokens": sum(judgement.output_tokens for judgement in judgements),
     }

@@ -32,14 +32,8 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.stages.runner.context import ModelCache, StageContext
 from nemo_sspo.stages.runner.freshness import refuse_changed_since, refuse_stale_inputs
-from nemo_sspo.stages.runner.registry import (
-    STAGES,
-    knob_names,
-    rounding_knobs,
-    stage_inputs,
-    stage_knobs,
-    stage_settings,
-)
+from nemo_sspo.stages.runner.registry import STAGES, stage_inputs
+from nemo_sspo.stages.runner.settings import knob_names, rounding_knobs, stage_knobs, stage_settings
 from nemo_sspo.stages.runner.slurm_task import is_leader, set_rank_env
 from nemo_sspo.stages.runner.torch_extensions import prepare
 from nemo_sspo.stages.runner.variables import hide_gpus, set_defaults
@@ -147,6 +141,8 @@ def run_step(
         module.run(StageContext(stage, iteration, shard, experiment, layout, inputs, draft, progress, scratch, held))
         draft.timings["peak_memory_gib"] = _peak_memory_gib()
         if leader:
+            if not isinstance(draft.facts, spec.facts):
+                raise TypeError(f"{stage} reports {type(draft.facts).__name__}, not {spec.facts.__name__}")
             refuse_changed_since(_stored_experiment(layout), layout, stage, settings, inputs)
     if leader:
         shutil.rmtree(scratch, ignore_errors=True)

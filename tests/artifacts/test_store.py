@@ -14,6 +14,7 @@ from nemo_sspo.artifacts.layout import VOLATILE
 from nemo_sspo.artifacts.manifest import MANIFEST_NAME
 from nemo_sspo.artifacts.store import discard_drafts, is_published, link_tree, open_artifact, publish
 from nemo_sspo.errors import UserError
+from tests.some_facts import some_facts
 from tests.waiting import wait_until
 
 
@@ -24,7 +25,7 @@ def make(final, text="hello", **settings):
         (draft.path / VOLATILE).mkdir()
         (draft.path / VOLATILE / "log.txt").write_text(str(time.time()))
         draft.rows = 3
-        draft.counts["kept"] = 2
+        draft.facts = some_facts(kept=2)
     return open_artifact(final)
 
 

@@ -16,6 +16,7 @@ from nemo_sspo.config.environments import Environment
 from nemo_sspo.launch import benchmark as launch_benchmark
 from tests.json_edit import edit
 from tests.launch.tiny_models import write_tokenizer
+from tests.some_facts import some_facts
 from tests.stages import runs
 
 REPOSITORY = Path(__file__).parents[2]
@@ -72,7 +73,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list:
         inputs = launch_benchmark.policy_artifact(request, layout)
         with publish(final, stage="benchmark", config=config, inputs=inputs) as draft:
             (draft.path / f"{request.model_name}.jsonl").write_text("answers\n")
-            draft.counts["questions"] = 1
+            draft.facts = some_facts(questions=1)
 
     monkeypatch.setattr(launch_benchmark, "generate", generate)
     return asked
@@ -109,7 +110,7 @@ def test_what_is_given_wins(run, answers) -> None:
 def test_of_a_run_that_has_stopped_the_result_is_asked(run, answers, last, result) -> None:
     for iteration in range(1, last + 1):
         with publish(run.artifact("select_model", iteration), stage="select_model", config={}, inputs={}) as draft:
-            draft.counts["stop"] = "nobody wins" if iteration == last else None
+            draft.facts = some_facts(stop="nobody wins" if iteration == last else None)
     for given in ([], ["--iteration", "2"]):
         assert call("mt-bench", "runs/run", "--questions", "asked.jsonl", *given) == 0
     assert [request.iteration for request in answers] == [result, 2]

@@ -10,7 +10,7 @@ from nemo_sspo.config.earlier import keys_of_today
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.stages.runner.registry import stage_settings
+from nemo_sspo.stages.runner.settings import stage_settings
 
 QUICK = "experiment=quickstart"
 OF_EVERY_FORM = {"pooling": "mean", "weight": 2.0, "schedule": "linear", "margin": 0.25, "temperature": 3.0}

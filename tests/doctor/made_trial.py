@@ -13,6 +13,7 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.doctor.trial import LOOP, ONE_RANK, RESUMED, trial_experiment
 from nemo_sspo.launch.local.step_failed import StepFailed
 from nemo_sspo.launch.plan import Step
+from tests.some_facts import some_facts
 
 STEPS = 12
 COUNTS: dict[tuple[str, int], dict[str, Any]] = {
@@ -82,4 +83,4 @@ class Actor:
             for name, content in files.items():
                 (draft.path / name).parent.mkdir(exist_ok=True)
                 (draft.path / name).write_text(content)
-            draft.counts |= self.counts.get((step.stage, step.iteration), {})
+            draft.facts = some_facts(**self.counts.get((step.stage, step.iteration), {}))

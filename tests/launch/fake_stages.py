@@ -1,10 +1,8 @@
 """Stand-ins for the stages, behind the real step runner: what they publish depends on their inputs alone.
 
 FAKE_STAGES is a JSON object ``{step id: behaviour}``: ``refuse`` (bad input), ``crash``, ``silent`` (ends without an
-    how = json.loads(os.environ.get("FAKE_STAGES", "{}")).get(name)
-    _behave(how, context.layout.root)
-    if how == "stop":
-        context.output.counts["stop"] = "nobody wins"
+artifact), ``hang``, ``after NAME`` (waits for a file of the run), a number (of seconds to take), or ``stop`` (ends the
+run early).
 """
 
 import importlib
@@ -16,6 +14,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+from nemo_sspo.artifacts.facts.base import Facts
 from nemo_sspo.artifacts.layout import step_id
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages import __main__ as step_runner
@@ -31,14 +30,18 @@ def run(context: StageContext) -> None:
     context.progress.update(1, 2, unit="halves", note="working")
     how = json.loads(os.environ.get("FAKE_STAGES", "{}")).get(name)
     _behave(how, context.layout.root)
-    if how == "stop":
-        context.output.counts["stop"] = "nobody wins"
+    context.output.facts = no_facts(context.stage, **({"stop": "nobody wins"} if how == "stop" else {}))
     inputs = sorted(artifact.manifest.digest for group in context.inputs.values() for artifact in group)
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
     (context.output.path / "content.txt").write_text(f"{name} {context.seed} {' '.join(inputs)}\n")
     (context.output.path / "volatile").mkdir()
     (context.output.path / "volatile" / "devices").write_text(devices)
     context.output.rows = 1
+
+
+def no_facts(stage: str, **counts: str) -> Facts:
+    """What a stage reports that knows nothing, but for these."""
+    return STAGES[stage].facts.of(counts, Path("manifest.json"))
 
 
 def _behave(how: str | float | None, run: Path) -> None:

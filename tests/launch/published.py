@@ -7,7 +7,8 @@ from nemo_sspo.artifacts.store import Draft, is_published, open_artifact, publis
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.slurm.jobs import job_name
-from nemo_sspo.stages.runner.registry import rounding_knobs, stage_inputs, stage_knobs, stage_settings
+from nemo_sspo.stages.runner.registry import stage_inputs
+from nemo_sspo.stages.runner.settings import rounding_knobs, stage_knobs, stage_settings
 
 
 def publish_steps(experiment: Experiment, *names: str, fill: Callable[[Step, Draft], None] | None = None) -> None:

@@ -26,7 +26,8 @@ from nemo_sspo.report.run_page import run_page
 from nemo_sspo.report.summary import summarize
 from nemo_sspo.stages.__main__ import run_step
 from nemo_sspo.stages.runner.context import StageContext
-from nemo_sspo.stages.runner.registry import knob_names, stage_inputs
+from nemo_sspo.stages.runner.registry import stage_inputs
+from nemo_sspo.stages.runner.settings import knob_names
 from tests.launch import fake_stages
 from tests.launch.fake_run import drive, tiny_experiment
 from tests.launch.published import publish_steps

@@ -19,7 +19,7 @@ from nemo_sspo.launch.run_directory import bind
 from nemo_sspo.launch.slurm.jobs import jobs
 from nemo_sspo.launch.slurm.submit import missing_parts
 from nemo_sspo.launch.stale import freshness_of, refuse_stale, stale_steps
-from nemo_sspo.stages.runner.registry import stage_settings
+from nemo_sspo.stages.runner.settings import stage_settings
 from tests.launch.fake_run import digests, drive, fake_command, tiny_experiment
 from tests.launch.published import publish_steps
 from tests.launch.slurm.stand_in import calls

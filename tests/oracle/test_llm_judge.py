@@ -63,10 +63,10 @@ def test_the_logit_is_that_of_the_first_tokens_log_probs(judge, server: JudgeSer
     assert (body["model"], body["temperature"], body["logprobs"]) == ("m", 0, True)
     assert server.keys == {f"Bearer {KEY}"}
     assert preferences.facts == {
-        "judge_answers": 4,
-        "judge_unparsed": 0,
-        "judge_input_tokens": 4 * USAGE["prompt_tokens"],
-        "judge_output_tokens": 4 * USAGE["completion_tokens"],
+        "answers": 4,
+        "unparsed": 0,
+        "input_tokens": 4 * USAGE["prompt_tokens"],
+        "output_tokens": 4 * USAGE["completion_tokens"],
     }
 
 
@@ -75,7 +75,7 @@ def test_without_log_probs_a_verdict_is_a_stated_logit(judge, server: JudgeServe
     server.answer = lambda prompt, first, second: in_words(words[first, second])
     preferences = judge(logprobs=False, verdict_logit=1.5).compare(ROWS)
     assert preferences.logits_R.tolist() == [-1.5, 1.5, 0, 0]
-    assert preferences.facts["judge_unparsed"] == 1
+    assert preferences.facts["unparsed"] == 1
     assert "logprobs" not in server.bodies[0]
     for step in ("strict", "step"):  # asked anew, or kept as a tie by the settings before
         with pytest.raises(UserError, match="to the prompt 'q' the judge answered 'no idea', which is no verdict"):

@@ -15,7 +15,8 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.report.blocks import Page, Plot, PlotGrid
 from nemo_sspo.report.facts.record import RunRecord, read_run
-from nemo_sspo.stages.runner.registry import stage_settings
+from nemo_sspo.stages.runner.settings import stage_settings
+from tests.some_facts import some_facts
 from tests.stages.runs import (
     experiment,
     publish_rollout,
@@ -77,7 +78,7 @@ def put(
             (draft.path / name).write_text(content)
         for table, rows in (tables or {}).items():
             table.write(draft.path, rows)
-        draft.counts |= counts
+        draft.facts = some_facts(**counts)
         draft.timings |= timings or {"seconds": 1.0}
 
 

@@ -5,7 +5,7 @@ from nemo_sspo.artifacts.layout import SELECTION as SELECTION_FILE
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.selection import Candidate, SelectionResult
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.stages.runner.registry import stage_settings
+from nemo_sspo.stages.runner.settings import stage_settings
 from tests.report.made_run import put
 
 

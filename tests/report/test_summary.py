@@ -10,6 +10,7 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import publish
 from nemo_sspo.errors import UserError
 from nemo_sspo.report.summary import summarize, summary_table, write_summary
+from tests.some_facts import some_facts
 
 PAIRS = {"pairs": 290, "dropped_tie": 8, "dropped_too_long": 2, "dropped_empty": 0}
 MARGINS = {"margin_before": 0.5, "margin_after": 0.25, "similarity_mean": 0.5}
@@ -21,7 +22,7 @@ BEST = {f"best_of_n{end}": x for end, x in {"": 16, "_win_vs_base": 0.9, "_win_v
 def put(layout, stage, iteration, shard=None, seconds=1.0, **counts):
     final = layout.artifact(stage, iteration, shard)
     with publish(final, stage=stage, iteration=iteration, config={}, inputs={}) as draft:
-        draft.counts |= counts
+        draft.facts = some_facts(**counts)
         draft.timings["seconds"] = seconds
 
 

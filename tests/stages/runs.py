@@ -22,7 +22,8 @@ from nemo_sspo.config.losses import SppoLoss
 from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.config.precisions import Fp32Precision
 from nemo_sspo.stages import __main__ as step_runner
-from nemo_sspo.stages.runner.registry import STAGES, stage_inputs, stage_settings
+from nemo_sspo.stages.runner.registry import STAGES, stage_inputs
+from nemo_sspo.stages.runner.settings import stage_settings
 
 
 def experiment(root: Path, **changes: object) -> Experiment:

@@ -12,7 +12,8 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.oracle.pairrm_checkpoint import inspect_pairrm
-from nemo_sspo.stages.runner.registry import STAGES, source_settings
+from nemo_sspo.stages.runner.registry import STAGES
+from nemo_sspo.stages.runner.settings import source_settings
 
 _MODELS = ("policy", "oracle.path", "encoder.path")
 

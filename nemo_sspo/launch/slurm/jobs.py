@@ -16,7 +16,8 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.shard_batches import ShardBatch, shard_batches
 from nemo_sspo.launch.slurm.report_step import REPORT, REPORT_SPEC, report_step
-from nemo_sspo.stages.runner.registry import STAGES, Stage
+from nemo_sspo.stages.runner.registry import STAGES
+from nemo_sspo.stages.runner.stage import Stage
 
 
 @dataclass(frozen=True)

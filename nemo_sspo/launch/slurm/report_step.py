@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
+from nemo_sspo.artifacts.facts.base import Facts
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.manifest import MANIFEST_NAME
 from nemo_sspo.launch.plan import Step
 from nemo_sspo.stages.runner.freshness import Freshness
-from nemo_sspo.stages.runner.registry import Stage
+from nemo_sspo.stages.runner.stage import Stage
 
 REPORT = "report"
-REPORT_SPEC = Stage("report", "rollout", "conversion and preparation")
+REPORT_SPEC = Stage("report", "rollout", "conversion and preparation", Facts)
 """One process without a GPU; ``nemo-sspo report`` works in either environment."""
 
 

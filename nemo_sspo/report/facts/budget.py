@@ -3,7 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nemo_sspo.report.facts.record import RunRecord
+from nemo_sspo.artifacts.facts.pairs import PairFacts
+from nemo_sspo.artifacts.facts.sampling import RolloutFacts
+from nemo_sspo.artifacts.facts.training import TrainFacts
+from nemo_sspo.report.facts.record import RunRecord, total
 
 PAIRS_TOLERANCE = 0.01
 """Share by which pairs may differ: prompts without a pair are an outcome of the method, and few."""
@@ -37,14 +40,17 @@ class Budget:
 def budget(run: RunRecord, last: int) -> Budget:
     """Budget of the iterations up to the `last`."""
     iterations = range(1, last + 1)
+    sampled = [run.facts("rollout", iteration, RolloutFacts) for iteration in iterations]
+    built = [run.facts("build_pairs", iteration, PairFacts) for iteration in iterations]
+    trained = [run.facts("train", iteration, TrainFacts) for iteration in iterations]
     return Budget(
-        prompts=_total(run.summed("rollout", i, "prompts") for i in iterations),
-        responses=_total(run.summed("rollout", i, "responses") for i in iterations),
-        pairs=_total(run.summed("build_pairs", i, "pairs") for i in iterations),
-        steps=_total(run.summed("train", i, "steps") for i in iterations),
+        prompts=_sum(total(shard.prompts for shard in shards) for shards in sampled),
+        responses=_sum(total(shard.responses for shard in shards) for shards in sampled),
+        pairs=_sum(total(facts.pairs for facts in found) for found in built),
+        steps=_sum(total(facts.steps for facts in found) for found in trained),
     )
 
 
-def _total(counts: Iterable[float | None]) -> int | None:
-    found = list(counts)
-    return None if None in found else round(sum(count for count in found if count is not None))
+def _sum(iterations: Iterable[int | None]) -> int | None:
+    found = list(iterations)
+    return None if None in found else sum(count for count in found if count is not None)

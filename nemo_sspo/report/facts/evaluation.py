@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nemo_sspo.artifacts.facts.evaluation import EvaluationFacts
+from nemo_sspo.artifacts.facts.sampling import RolloutFacts, ScoreFacts
 from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.matchups import opponents
-from nemo_sspo.report.facts.record import RunRecord
+from nemo_sspo.report.facts.record import RunRecord, total
 
 OPPONENTS = ("base", "previous")
 
@@ -57,71 +59,55 @@ class Sampled:
 
 def evaluations(run: RunRecord) -> list[Evaluated]:
     """One per evaluated iteration."""
-    found = ((iteration, run.counts("evaluate", iteration)) for iteration in run.iterations)
     return [
-        Evaluated(
-            iteration=iteration,
-            prompts=counts.get("prompts"),
-            wins={
-                name: win for name in opponents(iteration) if (win := _win_rate(counts, f"win_vs_{name}")) is not None
-            },
-            at_equal_length=_win_rate(counts, "length_controlled_win_vs_base"),
-            best_of_n=_best_of_n(counts),
-            tokens=_by_policy(counts, "mean_tokens"),
-            distinct=_by_policy(counts, "distinct"),
-            unfinished={name: int(value) for name, value in _by_policy(counts, "unfinished").items()},
-        )
-        for iteration, counts in found
-        if counts
+        _evaluated(iteration, facts)
+        for iteration in run.iterations
+        for facts in run.facts("evaluate", iteration, EvaluationFacts)
+        if facts.wins
     ]
 
 
 def sampled(run: RunRecord) -> list[Sampled]:
     """One per iteration with published rollouts."""
-    facts = []
+    found = []
     for iteration in run.iterations:
-        if not (responses := run.summed("rollout", iteration, "responses")):
+        shards = run.facts("rollout", iteration, RolloutFacts)
+        if not (responses := total(shard.responses for shard in shards)):
             continue
-        facts.append(
+        found.append(
             Sampled(
                 iteration=iteration,
-                prompts=_whole(run, iteration, "prompts"),
-                responses=int(responses),
-                tokens=(run.summed("rollout", iteration, "tokens") or 0.0) / responses,
-                unfinished=_whole(run, iteration, "unfinished"),
-                empty=_whole(run, iteration, "empty"),
-                duplicates=_whole(run, iteration, "duplicates"),
-                order_bias=_order_bias(run, iteration),
+                prompts=total(shard.prompts for shard in shards) or 0,
+                responses=responses,
+                tokens=(total(shard.tokens for shard in shards) or 0) / responses,
+                unfinished=total(shard.unfinished for shard in shards) or 0,
+                empty=total(shard.empty for shard in shards) or 0,
+                duplicates=total(shard.duplicates for shard in shards) or 0,
+                order_bias=_order_bias(run.facts("score", iteration, ScoreFacts)),
             )
         )
-    return facts
+    return found
 
 
-def _win_rate(counts: dict, key: str) -> Interval | None:
-    found = [counts[name] for end in ("", "_low", "_high") if (name := f"{key}{end}") in counts]
-    return Interval(*found) if len(found) == 3 else None
+def _evaluated(iteration: int, facts: EvaluationFacts) -> Evaluated:
+    best = facts.best_of_n_win_vs_base
+    return Evaluated(
+        iteration=iteration,
+        prompts=facts.prompts,
+        wins={name: facts.wins[name] for name in opponents(iteration) if name in facts.wins},
+        at_equal_length=facts.length_controlled_win_vs_base,
+        best_of_n=None if best is None else BestOfN(facts.best_of_n or 0, best, facts.best_of_n_mean_tokens),
+        tokens=facts.mean_tokens,
+        distinct=facts.distinct,
+        unfinished=facts.unfinished,
+    )
 
 
-def _best_of_n(counts: dict) -> BestOfN | None:
-    win = _win_rate(counts, "best_of_n_win_vs_base")
-    return None if win is None else BestOfN(int(counts["best_of_n"]), win, counts.get("best_of_n_mean_tokens"))
-
-
-def _by_policy(counts: dict, name: str) -> dict[str, float]:
-    keys = {policy: f"{policy}_{name}" for policy in ("new", "previous", "base")}
-    return {policy: counts[key] for policy, key in keys.items() if counts.get(key) is not None}
-
-
-def _whole(run: RunRecord, iteration: int, name: str) -> int:
-    return int(run.summed("rollout", iteration, name) or 0)
-
-
-def _order_bias(run: RunRecord, iteration: int) -> float | None:
+def _order_bias(shards: Sequence[ScoreFacts]) -> float | None:
     """Over all shards, each weighted by the rows it scored."""
-    shards = [step.manifest.counts for step in run.of("score", iteration)]
-    weighted = [(shard["rows"], shard["order_bias"]) for shard in shards if {"rows", "order_bias"} <= shard.keys()]
-    rows = sum(float(count or 0) for count, _ in weighted)
-    return sum(float(count or 0) * float(bias or 0) for count, bias in weighted) / rows if rows else None
+    weighted = [(shard.rows, shard.order_bias) for shard in shards if shard.rows and shard.order_bias is not None]
+    rows = sum(count for count, _ in weighted)
+    return sum(count * bias for count, bias in weighted) / rows if rows else None
 
 
 @dataclass(frozen=True)

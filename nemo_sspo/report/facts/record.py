@@ -1,7 +1,7 @@
 """A run as the report reads it: its manifests, its settings, and its tables, column by column."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
+from nemo_sspo.artifacts.facts.base import SomeFacts
 from nemo_sspo.artifacts.layout import RunLayout, no_run
 from nemo_sspo.artifacts.published import PublishedStep, published_steps
 from nemo_sspo.artifacts.selection import EarlyStop, early_stop
@@ -71,7 +72,7 @@ class RunRecord:
     @cached_property
     def stopped(self) -> EarlyStop | None:
         """Where the run has ended before its last iteration."""
-        return early_stop(self.layout)
+        return self.read(lambda: early_stop(self.layout), None)
 
     @property
     def pending(self) -> list[str]:
@@ -84,16 +85,9 @@ class RunRecord:
         """Published shards of a stage; one element for a stage without shards."""
         return [s for s in self.steps if s.manifest.stage == stage and s.manifest.iteration == iteration]
 
-    def counts(self, stage: str, iteration: int) -> dict[str, Any]:
-        """Facts of a stage that has no shards; empty before it is published."""
-        found = self.of(stage, iteration)
-        return dict(found[0].manifest.counts) if found else {}
-
-    def summed(self, stage: str, iteration: int, name: str) -> float | None:
-        """Sum of one count over a stage's shards; None where no shard has it."""
-        values = [step.manifest.counts.get(name) for step in self.of(stage, iteration)]
-        numbers = [value for value in values if isinstance(value, int | float)]
-        return sum(numbers) if numbers else None
+    def facts(self, stage: str, iteration: int, kind: type[SomeFacts]) -> list[SomeFacts]:
+        """What the shards of a stage reported, one element for a stage without shards; none where one is unreadable."""
+        return self.read(lambda: [step.facts(kind) for step in self.of(stage, iteration)], [])
 
     def table(
         self, stage: str, iteration: int, table: Table, columns: Sequence[str], prompts: pa.Array | None = None
@@ -139,6 +133,13 @@ def read_run(layout: RunLayout, plan: Sequence[PlannedStep] = (), failed: Mappin
     if not isinstance(settings, dict):
         raise UserError(f"{layout.experiment}: not a configuration; start the run again to write it")
     return RunRecord(layout, tree_of_today(settings), published_steps(layout), plan, failed or {})
+
+
+def total(values: Iterable[int | None]) -> int | None:
+    """Sum of a fact over shards; None where one does not have it, or where there are none."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return sum(known) if known and len(known) == len(found) else None
 
 
 def _json_object(line: str) -> dict[str, Any] | None:

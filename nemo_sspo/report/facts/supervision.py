@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_sspo.artifacts.facts.pairs import PairFacts
 from nemo_sspo.artifacts.tables import DROPPED, PAIRS, REFERENCE
 from nemo_sspo.report.facts.record import RunRecord
 
@@ -57,7 +58,7 @@ def supervision(run: RunRecord, iteration: int) -> Supervision | None:
         similarity=similarity,
         margin_before=before,
         margin_after=after,
-        moved_share=run.counts("build_pairs", iteration).get("gate_moved_share"),
+        moved_share=next((each.gate_moved_share for each in run.facts("build_pairs", iteration, PairFacts)), None),
         chosen_tokens=chosen_tokens,
         rejected_tokens=rejected_tokens,
     )

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from nemo_sspo.artifacts.facts.training import TrainFacts
 from nemo_sspo.artifacts.layout import METRICS, step_id
 from nemo_sspo.report.facts.record import RunRecord
 from nemo_sspo.stages.training.step1 import STEP1_TOLERANCE
@@ -87,11 +87,11 @@ def full_batches(curve: TrainingCurve, name: str) -> list[tuple[int, float]]:
 
 def step1_identities(run: RunRecord) -> list[Step1Identity]:
     """One per trained iteration."""
-    found: list[tuple[int, dict[str, Any]]] = [(i, run.counts("train", i)) for i in run.iterations]
     return [
-        Step1Identity(iteration, counts["step1_loss"], counts.get("step1_closed_form"), _step1_bound(run, iteration))
-        for iteration, counts in found
-        if counts.get("step1_loss") is not None
+        Step1Identity(iteration, train.step1_loss, train.step1_closed_form, _step1_bound(run, iteration))
+        for iteration in run.iterations
+        for train in run.facts("train", iteration, TrainFacts)
+        if train.step1_loss is not None
     ]
 
 

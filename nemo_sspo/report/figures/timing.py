@@ -9,7 +9,8 @@ from nemo_sspo.report.blocks import Plot, Table
 from nemo_sspo.report.facts.timing import Running, Span, StageCost, overlap, stage_rank
 from nemo_sspo.report.figures.base import figure, rounded
 from nemo_sspo.report.theme import series
-from nemo_sspo.stages.runner.registry import STAGES, Group
+from nemo_sspo.stages.runner.registry import STAGES
+from nemo_sspo.stages.runner.stage import Group
 
 _ROW_PIXELS = 26
 _LISTED_STEPS = 500

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_sspo import __version__
+from nemo_sspo.artifacts.facts.benchmarks import AnswerFacts
 from nemo_sspo.artifacts.fingerprint import fingerprint
 from nemo_sspo.artifacts.layout import HF_MODEL, TOKENS, RunLayout
 from nemo_sspo.artifacts.progress import Progress
@@ -127,13 +128,13 @@ def _fill(
     (draft.path / benchmark.answers_file(request.model_name)).write_text(text, encoding="utf-8")
     reasons = [reply.finish_reason for replies in answers for reply in replies]
     draft.rows = len(questions)
-    draft.counts |= {
-        "questions": len(questions),
-        "turns": turns,
-        "unfinished": reasons.count("length"),
-        "no_room": reasons.count("no room"),
-        "empty": sum(not reply.text.strip() for replies in answers for reply in replies),
-    }
+    draft.facts = AnswerFacts(
+        questions=len(questions),
+        turns=turns,
+        unfinished=reasons.count("length"),
+        no_room=reasons.count("no room"),
+        empty=sum(not reply.text.strip() for replies in answers for reply in replies),
+    )
     record = {
         "benchmark": request.benchmark,
         "model_name": request.model_name,

@@ -4,13 +4,16 @@ Prompts and opponent are the same for all of them: the selection prompts, which 
 and the policy that the iteration started from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
+from nemo_sspo.artifacts.facts.evaluation import SelectionFacts
+from nemo_sspo.artifacts.facts.training import TrainFacts
 from nemo_sspo.artifacts.layout import SELECTION
 from nemo_sspo.artifacts.selection import SelectionResult, policy_name
+from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.artifacts.tables import CANDIDATES
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.batch_plan import candidate_steps
@@ -40,7 +43,7 @@ def run(context: StageContext) -> None:
     oracle = load_oracle(context.experiment.oracle, resources(context))
     wins, asked = judged(context, oracle, prompt_ids, rows, spans)
 
-    steps = candidate_steps(int(context.input("train").manifest.counts["steps"] or 0), len(candidates))
+    steps = candidate_steps(_steps(context.input("train")), len(candidates))
     matches = [
         CandidateMatches(
             step, wins_N, longer(candidate, before, prompt_ids), candidate.mean_tokens, candidate.unfinished
@@ -51,8 +54,13 @@ def run(context: StageContext) -> None:
     (context.output.path / SELECTION).write_text(selection.model_dump_json(indent=1) + "\n", encoding="utf-8")
     CANDIDATES.write(context.output.path, _table(prompt_ids, matches))
     context.output.rows = len(prompt_ids)
-    context.output.counts |= asked
-    context.output.counts |= _facts(selection)
+    context.output.facts = _facts(selection, asked)
+
+
+def _steps(train: Artifact) -> int:
+    if (steps := train.facts(TrainFacts).steps) is None:
+        raise UserError(f"{train.path}: its manifest does not tell its steps; train anew")
+    return steps
 
 
 def _before(context: StageContext, samples: int) -> HeldOut:
@@ -94,18 +102,16 @@ def _table(prompt_ids: Sequence[str], matches: Sequence[CandidateMatches]) -> pa
     return CANDIDATES.of(columns)
 
 
-def _facts(selection: SelectionResult) -> dict[str, int | float | str | None]:
-    """Facts that a run's summary and its runner read without opening the file."""
-    chosen, win = selection.candidates[selection.chosen], selection.by_criterion(selection.chosen)
-    return {
-        "prompts": selection.prompts,
-        "candidates": len(selection.candidates),
-        "chosen_step": chosen.step,
-        "last_step": selection.candidates[-1].step,
-        "criterion": selection.criterion,
-        "win": win.mean,
-        "win_low": win.low,
-        "win_high": win.high,
-        "reason": selection.reason,
-        "stop": selection.stop,
-    }
+def _facts(selection: SelectionResult, asked: Mapping[str, int]) -> SelectionFacts:
+    """What a run's summary and its runner read without opening the file."""
+    return SelectionFacts(
+        prompts=selection.prompts,
+        candidates=len(selection.candidates),
+        chosen_step=selection.candidates[selection.chosen].step,
+        last_step=selection.candidates[-1].step,
+        criterion=selection.criterion,
+        win=selection.by_criterion(selection.chosen),
+        reason=selection.reason,
+        stop=selection.stop,
+        judge=dict(asked),
+    )

@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from nemo_sspo.artifacts.changes import CONTENT
 from nemo_sspo.artifacts.content_id import content_id
+from nemo_sspo.artifacts.facts.pairs import PairFacts
 from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.artifacts.tables import DROPPED, PAIRS
 from nemo_sspo.config.binding import bind
@@ -24,7 +26,6 @@ from nemo_sspo.objective.gates import GATE_WEIGHTS
 from nemo_sspo.objective.targets import PairSupervision, build_targets
 from nemo_sspo.stages.pairs.join import JoinedShard, join_shard, similarities
 from nemo_sspo.stages.runner.context import StageContext
-from nemo_sspo.stages.runner.registry import CONTENT
 
 REASONS = ("tie", "identical_texts", "empty", "control_tokens", "unfinished", "too_long")
 """Why a prompt has no pair; the first that applies is recorded."""
@@ -64,14 +65,21 @@ class PairSums:
         for name, values in facts.items():
             self.totals[name] += int(np.rint(values[keep] / _UNIT).astype(np.int64).sum())
 
-    def counts(self) -> dict[str, int | float | str | None]:
-        """Counts and means for the summary; means are None without pairs."""
-        return {
-            "prompts": self.prompts,
-            "pairs": self.pairs,
-            **{f"dropped_{reason}": self.dropped[reason] for reason in REASONS},
-            **{name: total * _UNIT / self.pairs if self.pairs else None for name, total in self.totals.items()},
-        }
+    def facts(self, made_with: dict[str, str]) -> PairFacts:
+        """All of them; means are None without pairs."""
+        return PairFacts(
+            prompts=self.prompts,
+            pairs=self.pairs,
+            dropped={reason: self.dropped[reason] for reason in REASONS},
+            margin_before=self._mean("margin_before"),
+            margin_after=self._mean("margin_after"),
+            similarity_mean=self._mean("similarity_mean"),
+            gate_moved_share=self._mean("gate_moved_share"),
+            made_with=made_with,
+        )
+
+    def _mean(self, name: str) -> float | None:
+        return self.totals[name] * _UNIT / self.pairs if self.pairs else None
 
 
 def run(context: StageContext) -> None:
@@ -88,15 +96,15 @@ def run(context: StageContext) -> None:
     _refuse_repeated(prompt_ids)
     context.progress.update(len(shards), len(shards), unit="shards")
     context.output.rows = sums.pairs
-    context.output.counts |= sums.counts() | _judged_by(context)
+    context.output.facts = sums.facts(_made_with(context))
     if not sums.pairs:
         raise UserError(f"build_pairs: no pair is left of {sums.prompts} prompts ({dict(sums.dropped)})")
 
 
-def _judged_by(context: StageContext) -> dict[str, str]:
+def _made_with(context: StageContext) -> dict[str, str]:
     """The fingerprints of oracle and encoder that scores and vectors were made with, for the model card."""
-    made_with = context.inputs["score"][0].manifest.config | context.inputs["embed"][0].manifest.config
-    return {key: str(value) for key, value in made_with.items() if key.startswith(CONTENT)}
+    config = context.inputs["score"][0].manifest.config | context.inputs["embed"][0].manifest.config
+    return {key.removeprefix(CONTENT): str(value) for key, value in config.items() if key.startswith(CONTENT)}
 
 
 def _write_shard(

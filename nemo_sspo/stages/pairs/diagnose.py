@@ -22,6 +22,7 @@ from nemo_sspo.artifacts.diagnostics import (
     SimilarityBin,
     TargetHistograms,
 )
+from nemo_sspo.artifacts.facts.pairs import DiagnosisFacts
 from nemo_sspo.artifacts.layout import DIAGNOSTICS
 from nemo_sspo.artifacts.tables import COMPARISONS, LABELLED, PAIRS
 from nemo_sspo.config.binding import bind
@@ -61,7 +62,7 @@ def run(context: StageContext) -> None:
     context.progress.update(len(shards), len(shards), unit="shards")
 
     labelled = context.inputs.get("score_labelled")
-    facts = Diagnostics(
+    found = Diagnostics(
         iteration=context.iteration,
         prompts=sums.prompts,
         responses_per_prompt=sums.k,
@@ -73,17 +74,17 @@ def run(context: StageContext) -> None:
         calibration=calibration_of(LABELLED.read(labelled[0].path)) if labelled else None,
         collapse=sums.collapse(),
     )
-    (context.output.path / DIAGNOSTICS).write_text(facts.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (context.output.path / DIAGNOSTICS).write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
     COMPARISONS.write(context.output.path, sums.sample.columns)
     context.output.rows = sums.prompts
-    context.output.counts |= {
-        "response_pairs": sums.pairs,
-        "order_flip_share": facts.oracle.order_flip_share,
-        "intransitive_share": facts.oracle.intransitive_share,
-        "near_duplicate_share": facts.collapse.near_duplicate_share,
-        "self_bleu": facts.collapse.self_bleu,
-        "effective_rank": facts.collapse.effective_rank,
-    }
+    context.output.facts = DiagnosisFacts(
+        response_pairs=sums.pairs,
+        order_flip_share=found.oracle.order_flip_share,
+        intransitive_share=found.oracle.intransitive_share,
+        near_duplicate_share=found.collapse.near_duplicate_share,
+        self_bleu=found.collapse.self_bleu,
+        effective_rank=found.collapse.effective_rank,
+    )
 
 
 @dataclass

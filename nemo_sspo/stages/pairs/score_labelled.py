@@ -5,6 +5,7 @@ import pyarrow as pa
 
 from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.artifacts.diagnostics import Calibration, ReliabilityBin
+from nemo_sspo.artifacts.facts.sampling import LabelledFacts
 from nemo_sspo.artifacts.sources.labelled import read_labelled
 from nemo_sspo.artifacts.tables import LABELLED
 from nemo_sspo.objective.oracle_bias import reliability
@@ -41,7 +42,7 @@ def run(context: StageContext) -> None:
     }
     LABELLED.write(context.output.path, columns)
     context.output.rows = len(pairs)
-    context.output.counts |= {"pairs": len(pairs), **judged.facts}
+    context.output.facts = LabelledFacts(pairs=len(pairs), judge=dict(judged.facts))
 
 
 def calibration_of(labelled: pa.Table) -> Calibration:

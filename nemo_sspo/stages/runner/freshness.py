@@ -15,7 +15,9 @@ from nemo_sspo.artifacts.manifest import Manifest, read_manifest_file
 from nemo_sspo.artifacts.store import Artifact, open_artifact
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.stages.runner.registry import STAGES, Inputs, knob_names, stage_inputs, stage_settings
+from nemo_sspo.stages.runner.inputs import Inputs
+from nemo_sspo.stages.runner.registry import STAGES, stage_inputs
+from nemo_sspo.stages.runner.settings import knob_names, stage_settings
 
 Standing = Literal["missing", "current", "stale"]
 

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 
+from nemo_sspo.artifacts.facts.sampling import EmbeddingFacts
 from nemo_sspo.artifacts.tables import EMBEDDING_INDEX, ROLLOUTS
 from nemo_sspo.artifacts.vectors import write_vectors
 from nemo_sspo.encoder.registry import load_encoder
@@ -32,10 +33,10 @@ def run(context: StageContext) -> None:
     index = {"response_id": list(by_id), "row": np.arange(len(by_id), dtype=np.int32)}
     EMBEDDING_INDEX.write(context.output.path, index)
     context.output.rows = len(by_id)
-    context.output.counts |= {
-        "responses": len(by_id),
-        "unique_texts": embeddings.unique_texts,
-        "long_texts": int(embeddings.long_N.sum()),
-        "dimension": vectors_ND.shape[1],
-    }
+    context.output.facts = EmbeddingFacts(
+        responses=len(by_id),
+        unique_texts=embeddings.unique_texts,
+        long_texts=int(embeddings.long_N.sum()),
+        dimension=vectors_ND.shape[1],
+    )
     context.output.timings |= {"encoding_seconds": seconds, "responses_per_second": len(by_id) / seconds}

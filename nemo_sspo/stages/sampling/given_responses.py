@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from nemo_sspo.artifacts.content_id import content_id
+from nemo_sspo.artifacts.facts.sampling import RolloutFacts
 from nemo_sspo.artifacts.sources.responses import ResponseRead, read_responses
 from nemo_sspo.artifacts.tables import ROLLOUTS
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.sampling.control_tokens import responses_without_control_tokens
 from nemo_sspo.stages.sampling.policy_tokenizer import same_tokenizer
-from nemo_sspo.stages.sampling.rollout_table import conversation_text, rollout_counts
+from nemo_sspo.stages.sampling.rollout_table import conversation_text, response_facts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,10 +51,8 @@ def take_given(context: StageContext, prompts: pa.Table, source: str) -> None:
         raise UserError(f"{source}: no prompt of this shard is left: each has a response that spells a control token")
     table = ROLLOUTS.of(rows)
     ROLLOUTS.write(context.output.path, table)
-    context.output.counts |= rollout_counts(table) | {
-        "given": table.num_rows * read.k,
-        "dropped_control_tokens": dropped,
-    }
+    facts = vars(response_facts(table))
+    context.output.facts = RolloutFacts(**facts, given=table.num_rows * read.k, dropped_control_tokens=dropped)
     context.output.rows = table.num_rows
 
 

@@ -2,18 +2,16 @@
 
 from collections.abc import Callable
 
+from nemo_sspo.artifacts.facts.sampling import RolloutFacts
 from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.config.stages import Judging
-
-OPENS_REASONING = "opens_reasoning"
-"""Count of a rollout whose prompts end inside a reasoning that the chat template has begun."""
 
 
 def reader(judging: Judging, rollout: Artifact) -> Callable[[str], str]:
     """What is made of a text of `rollout` before it is judged."""
     if judging.reasoning == "judged":
         return lambda text: text
-    opened = bool(rollout.manifest.counts.get(OPENS_REASONING))
+    opened = bool(rollout.facts(RolloutFacts).opens_reasoning)
     return lambda text: answer_of(text, judging.reasoning_tags, opened=opened)
 
 

@@ -6,11 +6,13 @@ adding a line to it, moves no other prompt by chance.
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nemo_sspo.artifacts.content_id import content_id
+from nemo_sspo.artifacts.facts.sampling import PromptFacts
 from nemo_sspo.artifacts.layout import TOKENS
 from nemo_sspo.artifacts.sources.models import SIDE_FILES, local_model
 from nemo_sspo.artifacts.sources.prompts import Message, PromptRead, read_prompts
@@ -45,28 +47,31 @@ def run(context: StageContext) -> None:
     from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, token_record
     from nemo_sspo.tokens.library import require_same
 
-    experiment, counts = context.experiment, context.output.counts
+    experiment = context.experiment
     data = experiment.data
     for problem in length_problems(experiment, local_model(experiment.policy, "policy", SIDE_FILES)):
         raise UserError(problem)
     tokenizer = load_policy_tokenizer(experiment.policy, data.template_arguments)
     refuse_other_tokenizers(experiment)
     read = read_prompts(experiment.prompts, duplicates=data.duplicate_prompts)
-    prompts = _ready(read, tokenizer, data, context)
+    prompts, dropped = _ready(read, tokenizer, data, context)
+    also_held_out = None
     if data.held_out_prompts is None:
         held_out, rest = _split(by_hash(prompts, experiment.seed), data.held_out_count)
     else:
         held_read = read_prompts(
             data.held_out_prompts, duplicates=data.duplicate_prompts, setting="data.held_out_prompts"
         )
-        held_out = by_hash(_ready(held_read, tokenizer, data, context), experiment.seed)[: data.held_out_count]
+        held_prompts, dropped_held = _ready(held_read, tokenizer, data, context)
+        dropped += dropped_held
+        held_out = by_hash(held_prompts, experiment.seed)[: data.held_out_count]
         held_ids = {prompt.prompt_id for prompt in held_out}
         rest = [p for p in by_hash(prompts, experiment.seed) if p.prompt_id not in held_ids]
-        counts["also_held_out"] = len(prompts) - len(rest)
+        also_held_out = len(prompts) - len(rest)
     selecting = experiment.selection.is_on
     to_select_by, rest = _split(rest, experiment.selection.prompts if selecting else 0)
     portions = divide(rest, experiment.iterations, data.prompts_per_iteration)
-    _refuse_empty(experiment, held_out, portions, len(prompts), int(counts["dropped_too_long"] or 0))
+    _refuse_empty(experiment, held_out, portions, len(prompts), dropped["too_long"])
 
     HELD_OUT.write(context.output.path, _rows(held_out))
     first_texts = _first_texts(tokenizer, held_out)
@@ -77,17 +82,21 @@ def run(context: StageContext) -> None:
     (context.output.path / TOKENS).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if selecting:
         SELECTION_PROMPTS.write(context.output.path, _rows(to_select_by))
-        counts["selection"] = len(to_select_by)
     for iteration, portion in enumerate(portions, start=1):
         portion_prompts(iteration).write(context.output.path, _rows(portion))
     used = sum(map(len, portions))
-    counts |= {
-        "prompts": used,
-        "prompts_per_iteration": max(map(len, portions)),
-        "held_out": len(held_out),
-        "left_over": len(rest) - used,
-        "mean_prompt_tokens": sum(len(p.token_ids) for portion in portions for p in portion) / used,
-    }
+    context.output.facts = PromptFacts(
+        prompts=used,
+        prompts_per_iteration=max(map(len, portions)),
+        held_out=len(held_out),
+        left_over=len(rest) - used,
+        mean_prompt_tokens=sum(len(p.token_ids) for portion in portions for p in portion) / used,
+        dropped_duplicate=dropped["duplicate"],
+        dropped_too_long=dropped["too_long"],
+        dropped_control_tokens=dropped["control_tokens"],
+        also_held_out=also_held_out,
+        selection=len(to_select_by) if selecting else None,
+    )
     context.output.rows = used + len(held_out) + len(to_select_by)
 
 
@@ -114,8 +123,10 @@ def _first_texts(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Prompt]
     return [str(render(list(p.messages), add_generation_prompt=True, tokenize=False)) for p in first]
 
 
-def _ready(read: PromptRead, tokenizer: "PreTrainedTokenizerBase", data: Data, context: StageContext) -> list[Prompt]:
-    """Apply the chat template and the length limit to every prompt; count what was left out."""
+def _ready(
+    read: PromptRead, tokenizer: "PreTrainedTokenizerBase", data: Data, context: StageContext
+) -> tuple[list[Prompt], Counter[str]]:
+    """Apply the chat template and the length limit to every prompt; also how many were left out, by reason."""
     from nemo_sspo.rollout.tokenizer import control_tokens, prompt_token_ids
 
     prompts, overlong = [], 0
@@ -137,14 +148,7 @@ def _ready(read: PromptRead, tokenizer: "PreTrainedTokenizerBase", data: Data, c
         messages = conversation.messages
         prompts.append(Prompt(content_id(list(messages)), messages, token_ids))
         context.progress.update(done + 1, len(read.conversations), unit="prompts")
-    counted = {
-        "dropped_duplicate": read.duplicates,
-        "dropped_too_long": overlong,
-        "dropped_control_tokens": spelling,
-    }
-    for name, count in counted.items():
-        context.output.counts[name] = int(context.output.counts.get(name) or 0) + count
-    return prompts
+    return prompts, Counter(duplicate=read.duplicates, too_long=overlong, control_tokens=spelling)
 
 
 def _refuse_empty(

@@ -13,15 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nemo_sspo.artifacts.facts.sampling import RolloutFacts
 from nemo_sspo.artifacts.layout import SPELLED
 from nemo_sspo.artifacts.tables import HELD_OUT, ROLLOUTS, SELECTION_PROMPTS, portion_prompts
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.protocol import RolloutEngine, Sampling
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.sampling.given_responses import take_given
-from nemo_sspo.stages.sampling.judged_text import OPENS_REASONING, opens_reasoning
+from nemo_sspo.stages.sampling.judged_text import opens_reasoning
 from nemo_sspo.stages.sampling.policy_tokenizer import same_tokenizer
-from nemo_sspo.stages.sampling.rollout_table import rollout_counts, rollout_table
+from nemo_sspo.stages.sampling.rollout_table import response_facts, rollout_table
 from nemo_sspo.tokens.control import special_tokens
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ def run(context: StageContext) -> None:
 
     table = rollout_table(prompts, completions, tokenizer)
     ROLLOUTS.write(context.output.path, table)
-    counts = rollout_counts(table)
-    context.output.counts |= counts | token_facts(context, table, tokenizer)
+    context.output.facts = rollout_facts(context, table, tokenizer)
     context.output.rows = table.num_rows
-    context.output.timings |= {"generation_seconds": seconds, "tokens_per_second": counts["tokens"] / seconds}
+    tokens = sum(len(completion.token_ids) for responses in completions for completion in responses)
+    context.output.timings |= {"generation_seconds": seconds, "tokens_per_second": tokens / seconds}
 
 
 def _engine(context: StageContext, tokenizer: "PreTrainedTokenizerBase", longest: int) -> RolloutEngine:
@@ -117,8 +118,8 @@ def _shard_of(context: StageContext, portion: pa.Table) -> pa.Table:
     return portion.slice(start, stop - start)
 
 
-def token_facts(context: StageContext, table: pa.Table, tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | float]:
-    """Counts of mismatches between tokens and texts; responses that spell control tokens go to a file."""
+def rollout_facts(context: StageContext, table: pa.Table, tokenizer: "PreTrainedTokenizerBase") -> RolloutFacts:
+    """Responses, and where tokens and texts differ; responses that spell control tokens go to a file."""
     from nemo_sspo.rollout.tokenizer import control_tokens, policy_turn
 
     control = control_tokens(tokenizer)
@@ -139,12 +140,13 @@ def token_facts(context: StageContext, table: pa.Table, tokenizer: "PreTrainedTo
         )
     prompt = policy_turn(tokenizer).prompt
     opened = opens_reasoning(prompt, context.experiment.judging.reasoning_tags)
-    return {
-        "control_tokens": len(spelled),
-        "control_ids": _with_control_ids(responses, tokenizer),
-        "ids_without_token": len(nameless),
-        **({OPENS_REASONING: 1} if opened else {}),
-    }
+    return RolloutFacts(
+        **vars(response_facts(table)),
+        control_tokens=len(spelled),
+        control_ids=_with_control_ids(responses, tokenizer),
+        ids_without_token=len(nameless),
+        opens_reasoning=1 if opened else None,
+    )
 
 
 def _with_control_ids(responses: pa.StructArray, tokenizer: "PreTrainedTokenizerBase") -> int:

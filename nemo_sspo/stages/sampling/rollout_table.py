@@ -1,4 +1,4 @@
-"""The rows of a rollouts table, and their counts."""
+"""The rows of a rollouts table, and the facts of its responses."""
 
 import math
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from nemo_sspo.artifacts.content_id import content_id
+from nemo_sspo.artifacts.facts.sampling import ResponseFacts
 from nemo_sspo.artifacts.sources.prompts import Message
 from nemo_sspo.artifacts.tables import ROLLOUTS
 from nemo_sspo.errors import UserError
@@ -56,21 +57,21 @@ def _response(prompt_id: str, completion: Completion, tokenizer: "PreTrainedToke
     }
 
 
-def rollout_counts(table: pa.Table) -> dict[str, int | float]:
-    """Facts of a rollouts table for the summary."""
+def response_facts(table: pa.Table) -> ResponseFacts:
+    """The facts of a rollouts table."""
     responses = table.column("responses").combine_chunks().flatten()
     texts, reasons = responses.field("text").to_pylist(), responses.field("finish_reason").to_pylist()
     tokens = len(responses.field("token_ids").flatten())
     distinct = sum(len(set(texts_of_prompt)) for texts_of_prompt in _grouped(texts, len(texts) // table.num_rows))
-    return {
-        "prompts": table.num_rows,
-        "responses": len(texts),
-        "tokens": tokens,
-        "mean_tokens": tokens / len(texts),
-        "unfinished": reasons.count("length"),
-        "empty": sum(not text.strip() for text in texts),
-        "duplicates": len(texts) - distinct,
-    }
+    return ResponseFacts(
+        prompts=table.num_rows,
+        responses=len(texts),
+        tokens=tokens,
+        mean_tokens=tokens / len(texts),
+        unfinished=reasons.count("length"),
+        empty=sum(not text.strip() for text in texts),
+        duplicates=len(texts) - distinct,
+    )
 
 
 def _grouped(values: list[str], size: int) -> list[list[str]]:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nemo_sspo.artifacts.facts.sampling import ScoreFacts
 from nemo_sspo.artifacts.tables import ROLLOUTS, SCORES
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.protocol import PreferenceOracle, Row
@@ -44,7 +45,7 @@ def run(context: StageContext) -> None:
             writer.write_table(score_window(_judged(batch.to_pylist(), read), oracle, sums, report))
             context.output.rows += batch.num_rows
     seconds = time.monotonic() - started
-    context.output.counts |= sums.counts(prompts=total)
+    context.output.facts = sums.facts(prompts=total)
     context.output.timings |= {"scoring_seconds": seconds, "pairs_per_second": sums.rows / seconds}
 
 
@@ -70,18 +71,18 @@ class ScoreSums:
     def __init__(self) -> None:
         self.rows = self.unique_rows = self.truncated_rows = 0
         self.order_gap = 0.0
-        self.facts: Counter[str] = Counter()
+        self.judge: Counter[str] = Counter()
 
-    def counts(self, *, prompts: int) -> dict[str, int | float]:
-        """Facts for the summary. `order_bias` is the mean of |l_ij + l_ji|, 0 for an oracle blind to order."""
-        return {
-            "prompts": prompts,
-            "rows": self.rows,
-            "unique_rows": self.unique_rows,
-            "truncated_rows": self.truncated_rows,
-            "order_bias": self.order_gap / self.rows,
-            **self.facts,
-        }
+    def facts(self, *, prompts: int) -> ScoreFacts:
+        """All of them, of so many prompts."""
+        return ScoreFacts(
+            prompts=prompts,
+            rows=self.rows,
+            unique_rows=self.unique_rows,
+            truncated_rows=self.truncated_rows,
+            order_bias=self.order_gap / self.rows,
+            judge=dict(self.judge),
+        )
 
 
 def score_window(
@@ -113,7 +114,7 @@ def score_window(
     truncated_N = preferences.truncated_R.reshape(logits.shape).sum(axis=1, dtype=np.int32)
     sums.rows += len(rows)
     sums.unique_rows += preferences.unique_rows
-    sums.facts.update(preferences.facts)
+    sums.judge.update(preferences.facts)
     sums.truncated_rows += int(truncated_N.sum())
     sums.order_gap += float(np.abs(logits_NKK + logits_NKK.swapaxes(1, 2))[:, first, second].sum(dtype=np.float64))
     return SCORES.of(

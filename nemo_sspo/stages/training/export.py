@@ -7,6 +7,7 @@ The verbs ``export`` (the iteration's policy, which the next one samples from, w
 from collections.abc import Iterator
 from pathlib import Path
 
+from nemo_sspo.artifacts.facts.training import WeightFacts
 from nemo_sspo.artifacts.knobs import knob_changes
 from nemo_sspo.artifacts.layout import HF_MODEL, candidate_checkpoint
 from nemo_sspo.artifacts.manifest import Manifest, read_manifest_file
@@ -25,7 +26,7 @@ def run(context: StageContext) -> None:
     trained, directory = context.input("checkpoint"), context.output.path / HF_MODEL
     is_candidate = context.stage == "export_candidate"
     context.progress.update(0, 1, unit="models")
-    context.output.counts["parameters"] = binding(context.experiment.trainer).export_policy(
+    parameters = binding(context.experiment.trainer).export_policy(
         trained.file(candidate_checkpoint(context.shard, context.experiment.selection.candidates))
         if is_candidate
         else policy_checkpoint(context),
@@ -33,14 +34,15 @@ def run(context: StageContext) -> None:
         directory,
         params_dtype(context.experiment.precision),
     )
+    context.output.facts = WeightFacts(parameters=parameters)
     write_generation_config(directory, context.experiment.rollout)
     if not is_candidate:
         card = model_card(
             context.experiment,
             context.iteration,
-            prompts=context.input("prompts").manifest,
-            pairs=context.input("build_pairs").manifest,
-            train=trained.manifest,
+            prompts=context.input("prompts"),
+            pairs=context.input("build_pairs"),
+            train=trained,
             selection=policy_selection(context),
             changed=knob_changes(made_by(context)),
         )

@@ -15,37 +15,41 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.changes import CONTENT
+from nemo_sspo.artifacts.facts.pairs import PairFacts
+from nemo_sspo.artifacts.facts.sampling import PromptFacts
+from nemo_sspo.artifacts.facts.training import TrainFacts
 from nemo_sspo.artifacts.knobs import KnobChange
 from nemo_sspo.artifacts.manifest import Manifest, digest_of
 from nemo_sspo.artifacts.selection import Candidate, SelectionResult
+from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.artifacts.tables import portion_prompts
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Train
 from nemo_sspo.megatron.optimizer.learning_rate import highest_factor
-from nemo_sspo.stages.runner.registry import recipe_settings
+from nemo_sspo.stages.runner.settings import recipe_settings
 
 MODEL_CARD = "README.md"
 _TEMPLATES = Path(__file__).parent / "templates"
 
-Facts = list[tuple[str, Any]]
+Lines = list[tuple[str, Any]]
 
 
 def model_card(
     experiment: Experiment,
     iteration: int,
     *,
-    prompts: Manifest,
-    pairs: Manifest,
-    train: Manifest,
+    prompts: Artifact,
+    pairs: Artifact,
+    train: Artifact,
     selection: SelectionResult | None = None,
     changed: Sequence[KnobChange] = (),
 ) -> str:
     """The card as Markdown with YAML in front, as the Hugging Face hub reads it.
 
     Args:
-        prompts: manifest of prepare_prompts.
-        pairs: manifest of this iteration's build_pairs.
-        train: manifest of this iteration's training.
+        prompts: of prepare_prompts.
+        pairs: of this iteration's build_pairs.
+        train: of this iteration's training.
         selection: how this policy was chosen among the iteration's checkpoints, where there was a choice.
         changed: knobs that had another value in earlier steps that the policy was made by.
     """
@@ -66,11 +70,11 @@ def model_card(
         recipe=_recipe(settings),
         changed=changed,
         data=_data(experiment, iteration, prompts, pairs, train),
-        training=_training(experiment.train, train),
+        training=_training(experiment.train, train.facts(TrainFacts)),
         selection=[] if selection is None else _selection(selection),
         digest=digest_of(settings),
         settings=_yaml(_tree({key: _literal(value) for key, value in settings.items()})),
-        software=_software(train, pairs),
+        software=_software(train.manifest, pairs.manifest),
     )
 
 
@@ -97,7 +101,7 @@ def _front_matter(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _recipe(settings: Mapping[str, Any]) -> Facts:
+def _recipe(settings: Mapping[str, Any]) -> Lines:
     """Every setting that the policy depends on, a line for each section."""
     return [(name, _on_one_line(value)) for name, value in _tree(settings).items()]
 
@@ -109,33 +113,35 @@ def _on_one_line(value: Any) -> str:
     return _yaml(dict(sorted(value.items(), key=lambda item: item[0] != "kind")), flow=True).strip()[1:-1]
 
 
-def _data(experiment: Experiment, iteration: int, prompts: Manifest, pairs: Manifest, train: Manifest) -> Facts:
-    facts: Facts = [
+def _data(experiment: Experiment, iteration: int, prompts: Artifact, pairs: Artifact, train: Artifact) -> Lines:
+    split, built = prompts.facts(PromptFacts), pairs.facts(PairFacts)
+    lines: Lines = [
         ("prompts", experiment.prompts),
-        ("prompts of all iterations", prompts.counts["prompts"]),
-        ("held-out prompts", prompts.counts["held_out"]),
+        ("prompts of all iterations", split.prompts),
+        ("held-out prompts", split.held_out),
     ]
     # Of iterations 1..t alone: the others' portions have not been seen by this policy.
     names = {number: portion_prompts(number).file for number in range(1, iteration + 1)}
-    facts += [(f"SHA-256 of {name}, iteration {i}", prompts.files[name].sha256) for i, name in names.items()]
-    facts += [(f"pairs of iteration {iteration}", pairs.counts["pairs"])]
-    facts += [(f"digest of the pairs of iteration {iteration}", pairs.digest)]
-    recorded = {**prompts.config, **pairs.config, **pairs.counts, **train.config}
-    return facts + sorted((key, value) for key, value in recorded.items() if key.startswith(CONTENT))
+    files = prompts.manifest.files
+    lines += [(f"SHA-256 of {name}, iteration {i}", files[name].sha256) for i, name in names.items()]
+    lines += [(f"pairs of iteration {iteration}", built.pairs)]
+    lines += [(f"digest of the pairs of iteration {iteration}", pairs.manifest.digest)]
+    made_with = {f"{CONTENT}{key}": value for key, value in built.made_with.items()}
+    recorded = {**prompts.manifest.config, **pairs.manifest.config, **made_with, **train.manifest.config}
+    return lines + sorted((key, value) for key, value in recorded.items() if key.startswith(CONTENT))
 
 
-def _training(settings: Train, train: Manifest) -> Facts:
+def _training(settings: Train, train: TrainFacts) -> Lines:
     """The peak learning rate, the step-1 identity and the course of the loss, as far as they were measured."""
-    names = {
-        "optimizer steps": "steps",
-        "loss of the first step": "loss_first",
-        "loss of the last step": "loss_last",
-        "preference loss at step 1": "step1_loss",
-        "the same in closed form, every log-ratio 0": "step1_closed_form",
+    known = {
+        "optimizer steps": train.steps,
+        "loss of the first step": train.loss_first,
+        "loss of the last step": train.loss_last,
+        "preference loss at step 1": train.step1_loss,
+        "the same in closed form, every log-ratio 0": train.step1_closed_form,
     }
-    known = {name: train.counts.get(key) for name, key in names.items()}
-    if isinstance(steps := train.counts.get("steps"), int):
-        share = highest_factor(settings, steps // settings.train_epochs)
+    if train.steps is not None:
+        share = highest_factor(settings, train.steps // settings.train_epochs)
         known["highest learning rate"] = share * settings.learning_rate
     return [
         (name, f"{value:.6g}" if isinstance(value, float) else value)
@@ -144,19 +150,19 @@ def _training(settings: Train, train: Manifest) -> Facts:
     ]
 
 
-def _selection(selection: SelectionResult) -> Facts:
+def _selection(selection: SelectionResult) -> Lines:
     """Every candidate's figures, and the reason for the choice."""
-    facts: Facts = [("prompts to choose by, held out from training and evaluation", selection.prompts)]
-    facts += [(f"candidate after step {each.step}", _candidate(each)) for each in selection.candidates]
-    facts += [("chosen", f"step {selection.candidates[selection.chosen].step}"), ("reason", selection.reason)]
-    return [*facts, ("the run ended here", selection.stop)] if selection.stop else facts
+    lines: Lines = [("prompts to choose by, held out from training and evaluation", selection.prompts)]
+    lines += [(f"candidate after step {each.step}", _candidate(each)) for each in selection.candidates]
+    lines += [("chosen", f"step {selection.candidates[selection.chosen].step}"), ("reason", selection.reason)]
+    return [*lines, ("the run ended here", selection.stop)] if selection.stop else lines
 
 
 def _candidate(candidate: Candidate) -> str:
     return f"win rate {candidate.win_rate}, at equal length {candidate.length_controlled}"
 
 
-def _software(train: Manifest, pairs: Manifest) -> Facts:
+def _software(train: Manifest, pairs: Manifest) -> Lines:
     """Versions of both environments; the one that samples and judges is the one that builds the pairs."""
     sides = {"training": train.software, "rollout": pairs.software}
     versions = [(f"{name} ({side})", version) for side, found in sides.items() for name, version in found.items()]
@@ -164,7 +170,7 @@ def _software(train: Manifest, pairs: Manifest) -> Facts:
 
 
 def _tree(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree of an experiment from its settings by dotted key; the inverse of ``registry.recipe_settings``."""
+    """The tree of an experiment from its settings by dotted key; the inverse of ``settings.recipe_settings``."""
     tree: dict[str, Any] = {}
     for key, value in settings.items():
         *sections, name = key.split(".")

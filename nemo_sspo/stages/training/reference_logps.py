@@ -3,6 +3,7 @@
 import pyarrow as pa
 import torch
 
+from nemo_sspo.artifacts.facts.training import ReferenceFacts
 from nemo_sspo.artifacts.layout import HF_MODEL
 from nemo_sspo.artifacts.tables import PAIRS, REFERENCE
 from nemo_sspo.megatron.batches.fit import require_fit
@@ -50,14 +51,14 @@ def run(context: StageContext) -> None:
     }
     REFERENCE.write(context.output.path, columns)
     context.output.rows = len(pairs)
-    context.output.counts |= {
-        "pairs": len(pairs),
-        "logp_per_token": (sum(chosen) + sum(rejected)) / (sum(chosen_tokens) + sum(rejected_tokens)),
-        "source": found.source,
-        "checked_pairs": found.checked,
-        "largest_difference": found.largest_difference,
-        "mean_difference": found.mean_difference,
-    }
+    context.output.facts = ReferenceFacts(
+        pairs=len(pairs),
+        logp_per_token=(sum(chosen) + sum(rejected)) / (sum(chosen_tokens) + sum(rejected_tokens)),
+        source=found.source,
+        checked_pairs=found.checked,
+        largest_difference=found.largest_difference,
+        mean_difference=found.mean_difference,
+    )
 
 
 def _rollout(context: StageContext, pairs: int) -> RolloutLogps:

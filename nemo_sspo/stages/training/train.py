@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from nemo_sspo.artifacts.changes import setting_changes
+from nemo_sspo.artifacts.facts.training import ReferenceFacts, TrainFacts
 from nemo_sspo.artifacts.layout import HF_MODEL, METRICS, NEMO_CHECKPOINT, VOLATILE, candidate_checkpoint
 from nemo_sspo.artifacts.manifest import digest_of
 from nemo_sspo.artifacts.progress import Progress
@@ -38,7 +39,7 @@ from nemo_sspo.objective.losses import LOSSES, couples_pairs
 from nemo_sspo.objective.pair_batch import PairBatch
 from nemo_sspo.objective.repulsion import REPULSIONS, repulsion_weight
 from nemo_sspo.stages.runner.context import StageContext
-from nemo_sspo.stages.runner.registry import stage_knobs, stage_settings
+from nemo_sspo.stages.runner.settings import stage_knobs, stage_settings
 from nemo_sspo.stages.runner.slurm_task import is_leader
 from nemo_sspo.stages.training.checked_reference import refuse_other_reference
 from nemo_sspo.stages.training.policy_checkpoint import policy_checkpoint
@@ -72,8 +73,18 @@ def run(context: StageContext) -> None:
     shutil.copyfile(job.metrics_file, output.path / METRICS)
     shutil.copyfile(job.timings_file, job.logs / job.timings_file.name)
     output.rows = len(job.pairs)
-    output.counts |= _facts(metrics) | {"pairs": len(job.pairs)} | _step1_identity(context, job, metrics[0])
-    output.counts["head"] = choose_head(job.train, separable=job.objective.separable)
+    first, last = metrics[0], metrics[-1]
+    output.facts = TrainFacts(
+        pairs=len(job.pairs),
+        steps=len(metrics),
+        loss_first=first["loss"],
+        loss_last=last["loss"],
+        d_chosen_last=last["d_chosen"],
+        d_rejected_last=last["d_rejected"],
+        step1_loss=first["preference_loss"],
+        step1_closed_form=_step1_closed_form(context, job, first["preference_loss"]),
+        head=choose_head(job.train, separable=job.objective.separable),
+    )
     output.notes += job.notes
     output.timings |= _timings(read_log(job.timings_file))
 
@@ -182,17 +193,6 @@ def repulsion_weight_of(repulsion: Repulsion) -> Callable[[int, int], float]:
     return partial(repulsion_weight, weight=repulsion.weight, schedule=repulsion.schedule)
 
 
-def _facts(metrics: list[dict[str, Any]]) -> dict[str, float | int]:
-    first, last = metrics[0], metrics[-1]
-    return {
-        "steps": len(metrics),
-        "loss_first": first["loss"],
-        "loss_last": last["loss"],
-        "d_chosen_last": last["d_chosen"],
-        "d_rejected_last": last["d_rejected"],
-    }
-
-
 def _timings(steps: list[dict[str, Any]]) -> dict[str, float]:
     """Means over all steps except the first, which includes one-time allocation and compilation."""
     later = steps[1:] or steps
@@ -204,25 +204,22 @@ def _timings(steps: list[dict[str, Any]]) -> dict[str, float]:
     return timings
 
 
-def _step1_identity(context: StageContext, job: TrainingJob, first: dict[str, Any]) -> dict[str, float]:
-    """The first preference loss and its closed form (every log-ratio 0), where the run starts from its reference.
+def _step1_closed_form(context: StageContext, job: TrainingJob, measured: float) -> float | None:
+    """What the first preference loss is with every log-ratio 0; None where the run does not start from its reference.
 
     For ``sppo`` the closed form is 1/2 eta^2 [(p_w - 1/2)^2 + (p_l - 1/2)^2]. A loss that couples pairs has none here,
     because its value depends on the packing.
 
     Raises RuntimeError when they differ in fp32: then the reference log-probs are not the starting policy's.
     """
-    measured = first["preference_loss"]
     # The engine's log-probs are equal only within a tolerance, which their own check reports.
-    if (
-        not _starts_from_its_reference(context)
-        or context.input("reference_logps").manifest.counts.get("source") == "rollout"
-    ):
-        return {"step1_loss": measured}
+    from_rollout = context.input("reference_logps").facts(ReferenceFacts).source == "rollout"
+    if not _starts_from_its_reference(context) or from_rollout:
+        return None
     rows = job.batches[0].pairs
     pairs = pairs_at_reference([job.pairs[row] for row in rows], [1 / len(rows)] * len(rows))
     if couples_pairs(job.objective.loss, pairs):
-        return {"step1_loss": measured}
+        return None
     expected = job.objective.loss(pairs).mean().item()
     off = abs(measured - expected) > STEP1_TOLERANCE[job.precision.kind] * abs(expected) + STEP1_ROUNDING
     if off and job.precision.kind == "fp32":
@@ -230,4 +227,4 @@ def _step1_identity(context: StageContext, job: TrainingJob, first: dict[str, An
             f"step 1: the preference loss is {measured:.6g}, but with every log-ratio 0 it is {expected:.6g}; "
             "the reference log-probs are not those of the policy that training starts from"
         )
-    return {"step1_loss": measured, "step1_closed_form": expected}
+    return expected

@@ -17,6 +17,7 @@ from nemo_sspo.launch.slurm.submit import missing_parts, run_paths
 from nemo_sspo.launch.stale import freshness_of
 from tests.launch.fake_run import digests, drive, fake_command, tiny_experiment
 from tests.launch.published import publish_steps
+from tests.some_facts import some_facts
 
 SELECTING = ("iterations=3", "selection.candidates=2", "selection.early_stop=true")
 
@@ -45,7 +46,7 @@ def stop_after(experiment, iteration: int) -> None:
     """As if select_model had ended the run there."""
 
     def fill(step, draft):
-        draft.counts["stop"] = "nobody wins" if step.step_id == f"iter_{iteration}.select_model" else None
+        draft.facts = some_facts(stop="nobody wins" if step.step_id == f"iter_{iteration}.select_model" else None)
 
     publish_steps(experiment, f"iter_{iteration}.select_model", fill=fill)
 

@@ -25,6 +25,7 @@ from nemo_sspo.megatron.nemo.convert import export_policy, import_policy
 from nemo_sspo.stages.training.train import refuse_too_many_candidates
 from tests.megatron.nemo.worlds import job, write_policy
 from tests.report.made_selection import SELECTION as CHOSEN_FIRST
+from tests.some_facts import some_facts
 from tests.stages import runs
 
 
@@ -44,7 +45,7 @@ def put(settings: Experiment, stage: str, files: dict[str, Path | str], **counts
     final = RunLayout(settings.run_dir).artifact(stage, iteration)
     final.parent.mkdir(parents=True, exist_ok=True)
     with publish(final, stage=stage, iteration=iteration, config={}, inputs={}) as draft:
-        draft.counts |= counts
+        draft.facts = some_facts(**counts)
         for name, content in files.items():
             (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, str):

@@ -14,6 +14,7 @@ from nemo_sspo.config.stages import Selection
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import sigmoid
 from nemo_sspo.stages.evaluation import select_model
+from tests.some_facts import some_facts
 from tests.stages import runs
 from tests.stages.fake_oracle import FormulaOracle
 
@@ -35,7 +36,7 @@ def publish_iteration(settings: Experiment, iteration: int, *candidates: list[li
     final = RunLayout(settings.run_dir).artifact("train", iteration)
     final.parent.mkdir(parents=True, exist_ok=True)
     with publish(final, stage="train", iteration=iteration, config={}, inputs={}) as draft:
-        draft.counts["steps"] = 20
+        draft.facts = some_facts(steps=20)
     for number, responses in enumerate(candidates):
         runs.publish_rollout(settings, runs.rollout_rows(responses), "rollout_selection", iteration, number)
 

@@ -21,7 +21,8 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.stages.runner.context import StageContext
-from nemo_sspo.stages.runner.registry import STAGES, recipe_settings, rounding_knobs, stage_knobs, stage_settings
+from nemo_sspo.stages.runner.registry import STAGES
+from nemo_sspo.stages.runner.settings import recipe_settings, rounding_knobs, stage_knobs, stage_settings
 from tests.stages.runs import experiment
 
 WITHOUT_EFFECT = {"loggers": (), "checkpoint_every_steps": 7, "keep_states": 1}

@@ -16,7 +16,8 @@ from nemo_sspo.config.oracles import LlmJudgeOracle, Oracle, PolicyJudgeOracle
 from nemo_sspo.config.stages import Rollout
 from nemo_sspo.oracle.protocol import OracleResources, Turn
 from nemo_sspo.stages.__main__ import main
-from nemo_sspo.stages.runner.registry import stage_inputs, stage_settings
+from nemo_sspo.stages.runner.registry import stage_inputs
+from nemo_sspo.stages.runner.settings import stage_settings
 from nemo_sspo.stages.sampling import judging
 from tests.oracle.judge_server import TEMPLATE, JudgeServer, with_logprobs
 from tests.stages import runs

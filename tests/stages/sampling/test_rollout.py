@@ -24,7 +24,7 @@ from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, token_record
 from nemo_sspo.stages import __main__ as stages_main
 from nemo_sspo.stages.__main__ import main
 from nemo_sspo.stages.pairs.join import read_spelled
-from nemo_sspo.stages.runner.registry import stage_settings
+from nemo_sspo.stages.runner.settings import stage_settings
 from nemo_sspo.stages.sampling.rollout_table import conversation_text
 from tests.stages import runs
 

@@ -14,20 +14,15 @@ from markdown_it import MarkdownIt
 from nemo_sspo.artifacts.knobs import KnobChange
 from nemo_sspo.artifacts.manifest import FileRecord, Manifest
 from nemo_sspo.artifacts.selection import SelectionResult
+from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.gates import NoGate
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.config.losses import DpoLoss, SppoLoss
 from nemo_sspo.config.repulsions import EuclideanRepulsion
 from nemo_sspo.config.stages import Selection, Train
-from nemo_sspo.stages.runner.registry import (
-    STAGES,
-    knob_names,
-    recipe_settings,
-    rounding_knobs,
-    stage_knobs,
-    stage_settings,
-)
+from nemo_sspo.stages.runner.registry import STAGES
+from nemo_sspo.stages.runner.settings import knob_names, recipe_settings, rounding_knobs, stage_knobs, stage_settings
 from nemo_sspo.stages.training.model_card import code, model_card
 from tests.report.made_selection import SELECTION
 from tests.stages import runs
@@ -35,7 +30,7 @@ from tests.stages import runs
 HOSTILE = "mo`del: \"a\" 'b'\n---\n# pwned <img src=x> ``${seed}`` \\${x} é\u2028| {{ 7 * 7 }}"
 
 
-def manifest(stage: str, **changes) -> Manifest:
+def artifact(stage: str, **changes) -> Artifact:
     facts = {
         "iteration": 2,
         "shard": 0,
@@ -48,7 +43,7 @@ def manifest(stage: str, **changes) -> Manifest:
         "code_version": "0.1.0",
         "created_at": "2026-01-01",
     }
-    return Manifest(stage=stage, **(facts | changes))
+    return Artifact(Path(stage), Manifest(stage=stage, **(facts | changes)))
 
 
 def made(
@@ -65,11 +60,11 @@ def made(
     return model_card(
         settings,
         iteration,
-        prompts=manifest(
+        prompts=artifact(
             "prepare_prompts", files=files, counts={"prompts": 900, "held_out": 200}, config=content or {}
         ),
-        pairs=manifest("build_pairs", counts={"pairs": 287} | (judged or {}), software={"vllm": "0.99"}),
-        train=manifest("train", counts=counts | train, software={"torch": "2.99"}),
+        pairs=artifact("build_pairs", counts={"pairs": 287} | (judged or {}), software={"vllm": "0.99"}),
+        train=artifact("train", counts=counts | train, software={"torch": "2.99"}),
         selection=selection,
         changed=changed,
     )
