@@ -18,6 +18,7 @@ from nemo_sspo.config.cluster import LocalCluster
 from nemo_sspo.config.environments import Environment
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.errors import UserError
+from nemo_sspo.report.facts.budget import budget
 from nemo_sspo.report.facts.comparison import compare
 from nemo_sspo.report.facts.evaluation import BestOfN, evaluations, win_matrix
 from nemo_sspo.report.facts.gate_view import binned
@@ -30,6 +31,7 @@ from tests.stages.runs import experiment
 
 SIGMOID_4, SIGMOID_2 = 1 / (1 + math.exp(-4)), 1 / (1 + math.exp(-2))
 SIMILARITIES = np.cos(np.arange(PROMPTS - 1) / PROMPTS * np.pi / 2)  # of the prompts that are no tie
+SAMPLED = {"prompts": 12, "responses": 36, "tokens": 900}
 WIN, LOSS = (0.5 + SIGMOID_4 + SIGMOID_2) / 3, (0.5 + 2 - SIGMOID_4 - SIGMOID_2) / 3
 
 
@@ -276,6 +278,44 @@ def test_a_table_of_another_schema_is_named_and_its_numbers_are_not_shown(tmp_pa
     assert bool(facts.supervisions) == (table is not PAIRS)
     assert bool(facts.gate_views) == (table is not COMPARISONS)
     assert bool(comparison.advantages) == (table is not EVALUATION)
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "value"),
+    [
+        ("build_pairs", "gate_moved_share", "many"),
+        ("train", "step1_loss", "40.5"),
+        ("evaluate", "win_vs_base_low", None),
+        ("rollout/shard_00000", "responses", "36"),
+        ("select_model", "stop", 7),
+    ],
+)
+def test_a_fact_of_another_type_is_named_and_not_shown(tmp_path, stage, key, value):
+    """No sum goes without the shard that has it."""
+    settings = half_finished_run(tmp_path)
+    layout = RunLayout(settings.run_dir)
+    put(layout, "select_model", 1, stop="nobody wins")
+    put(layout, "rollout", 1, 1, **SAMPLED)
+    change_counts(layout, "rollout/shard_00000", SAMPLED)
+    change_counts(layout, stage, {key: value})
+    run = record(settings)
+    facts = gather(run)
+    (remark,) = (name for name in facts.unreadable if "manifest.json" in name)
+    assert remark.startswith(f"iter_1/{stage}/manifest.json: counts.{key} is {value!r}")
+    assert (facts.stopped is None) == (stage == "select_model")
+    assert bool(facts.identities) == (stage != "train")
+    assert bool(facts.evaluations) == (stage != "evaluate")
+    assert [found.moved_share is None for found in facts.supervisions] == [stage == "build_pairs"]
+    assert [found.iteration for found in facts.sampled] == ([2] if stage.startswith("rollout") else [1, 2])
+    assert budget(run, 1).responses == (None if stage.startswith("rollout") else 72)
+
+
+def change_counts(layout, stage, counts):
+    """Of a published artifact of iteration 1."""
+    file = layout.root / "iter_1" / stage / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["counts"] |= counts
+    file.write_text(json.dumps(manifest))
 
 
 def test_no_run(tmp_path):

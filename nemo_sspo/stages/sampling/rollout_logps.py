@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from nemo_sspo.artifacts.shard import read_shard
 from nemo_sspo.artifacts.store import Artifact
-from nemo_sspo.artifacts.tables import ROLLOUTS
 from nemo_sspo.errors import UserError
 
 
@@ -31,8 +31,7 @@ def rollout_logps(response_ids: Sequence[pa.Array], rollouts: Sequence[Artifact]
 
 def _sums(rollout: Artifact) -> tuple[pa.Array, NDArray[np.float64]]:
     """Ids of a shard's responses and the sums of their tokens' log-probs."""
-    column = ROLLOUTS.read(rollout.path).combine_chunks().column("responses")
-    responses = pa.concat_arrays(column.chunks).flatten()
+    responses = read_shard(rollout.path, ["prompt_id"], ["response_id", "token_ids", "logprobs"]).responses
     logprobs = responses.field("logprobs")
     parents = pc.list_parent_indices(logprobs).to_numpy()
     values = logprobs.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
