@@ -138,10 +138,11 @@ def join_scores(shard: Shard, score: Path) -> NDArray[np.float64]:
         raise UserError(f"{score}: scores for prompt {extra}, which is not in {shard.rollout}")
     scores = scores.take(positions)
     _refuse_other_responses(shard, _array(scores, "response_ids"), score)
-    rows = _array(scores, "logits").flatten()
-    if len(rows) != shard.prompts * k or (_lengths(rows) != k).any():
-        matrices = [[len(row) for row in matrix] for matrix in scores["logits"].to_pylist()]
-        odd = next(place for place, found in enumerate(matrices) if found != [k] * k)
+    matrices = _array(scores, "logits")
+    rows = matrices.flatten()
+    if (_lengths(matrices) != k).any() or (_lengths(rows) != k).any():
+        lengths = [[len(row) for row in matrix] for matrix in matrices.to_pylist()]
+        odd = next(place for place, found in enumerate(lengths) if found != [k] * k)
         raise UserError(f"{score}: the logits of prompt {ids[odd]} are not a {k} x {k} matrix")
     logits_NKK = rows.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(shard.prompts, k, k)
     broken = ~np.isfinite(logits_NKK).all(axis=(1, 2))

@@ -216,6 +216,11 @@ def ragged_logits(rows: list[dict], scores: list[dict], vectors: dict) -> None:
     scores[1]["logits"] = [row[:2] for row in scores[1]["logits"]]
 
 
+def a_row_of_the_next_prompt(rows: list[dict], scores: list[dict], vectors: dict) -> None:
+    """As many rows as there should be over both prompts."""
+    scores[0]["logits"].append(scores[1]["logits"].pop(0))
+
+
 def nan_logit(rows: list[dict], scores: list[dict], vectors: dict) -> None:
     scores[1]["logits"][0][1] = float("nan")
 
@@ -245,6 +250,7 @@ def repeat_a_prompt(rows: list[dict], scores: list[dict], vectors: dict) -> None
         (swap_responses, "the scores of prompt {1} are of other responses"),
         (forget_a_response, "prompt {1} has scores of 2 responses, expected 3"),
         (ragged_logits, "the logits of prompt {1} are not a 3 x 3 matrix"),
+        (a_row_of_the_next_prompt, "the logits of prompt {0} are not a 3 x 3 matrix"),
         (nan_logit, "prompt {1} has logits that are not finite"),
         (wrong_k, "prompt {1} has 2 responses, the first prompt 3"),
         (drop_a_vector, "a response of prompt {1} is not embedded"),
