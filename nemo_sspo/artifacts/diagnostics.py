@@ -5,12 +5,12 @@ A share is of the whole in [0, 1]; None means that there was nothing to measure.
 
 from pathlib import Path
 
-from nemo_sspo.artifacts.facts_file import Facts, FactsFile, read_facts
+from nemo_sspo.artifacts.versioned_file import FilePart, VersionedFile, read_versioned
 
 SCHEMA_VERSION = 1
 
 
-class SimilarityBin(Facts):
+class SimilarityBin(FilePart):
     """Response pairs of one similarity bin."""
 
     low: float
@@ -23,7 +23,7 @@ class SimilarityBin(Facts):
     """Pairs with a margin above 0.8."""
 
 
-class GateTable(Facts):
+class GateTable(FilePart):
     """S-SPPO's Fig. 2 under one gate."""
 
     gate: str
@@ -38,7 +38,7 @@ class GateTable(Facts):
     bins: list[SimilarityBin]
 
 
-class OracleBias(Facts):
+class OracleBias(FilePart):
     """Weaknesses of the oracle on this iteration's responses."""
 
     order_gap: float
@@ -55,7 +55,7 @@ class OracleBias(Facts):
     """Of the pairs of different length, those that the longer response wins."""
 
 
-class Duplicates(Facts):
+class Duplicates(FilePart):
     """Responses that say the same."""
 
     exact_share: float
@@ -66,7 +66,7 @@ class Duplicates(Facts):
     """Prompts with at least two equal responses."""
 
 
-class TargetHistograms(Facts):
+class TargetHistograms(FilePart):
     """Training targets in bins of equal width over [0, 1], before and after the gate."""
 
     edges: list[float]
@@ -78,7 +78,7 @@ class TargetHistograms(Facts):
     """Training pairs with a target that the gate moved by more than 0.1."""
 
 
-class ReliabilityBin(Facts):
+class ReliabilityBin(FilePart):
     """Labelled pairs of one confidence bin."""
 
     low: float
@@ -88,7 +88,7 @@ class ReliabilityBin(Facts):
     accuracy: float | None
 
 
-class Calibration(Facts):
+class Calibration(FilePart):
     """The oracle against labelled pairs (`evaluation.labelled_pairs`)."""
 
     pairs: int
@@ -99,7 +99,7 @@ class Calibration(Facts):
     bins: list[ReliabilityBin]
 
 
-class Collapse(Facts):
+class Collapse(FilePart):
     """Diversity of the K responses to a prompt; means are over prompts."""
 
     text_prompts: int
@@ -124,7 +124,7 @@ class Collapse(Facts):
     """Responses cut at the length limit."""
 
 
-class Diagnostics(FactsFile):
+class Diagnostics(VersionedFile):
     """All of diagnostics.json."""
 
     schema_version: int = SCHEMA_VERSION
@@ -147,4 +147,4 @@ def read_diagnostics(path: Path) -> Diagnostics:
     Raises:
         UserError: it was written by another version of the schema.
     """
-    return read_facts(path, Diagnostics, "diagnostics")
+    return read_versioned(path, Diagnostics, "diagnostics")

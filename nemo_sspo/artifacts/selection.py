@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Literal
 
 from nemo_sspo.artifacts.facts.evaluation import SelectionFacts
-from nemo_sspo.artifacts.facts_file import Facts, FactsFile, read_facts
 from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.published import facts_at
+from nemo_sspo.artifacts.versioned_file import FilePart, VersionedFile, read_versioned
 
 SCHEMA_VERSION = 1
 
 
-class Candidate(Facts):
+class Candidate(FilePart):
     """One checkpoint of an iteration."""
 
     step: int
@@ -29,7 +29,7 @@ class Candidate(Facts):
     """Responses cut at the token limit."""
 
 
-class SelectionResult(FactsFile):
+class SelectionResult(VersionedFile):
     """All of selection.json."""
 
     schema_version: int = SCHEMA_VERSION
@@ -65,7 +65,7 @@ def read_selection(path: Path) -> SelectionResult:
     Raises:
         UserError: it was written by another version of the schema.
     """
-    return read_facts(path, SelectionResult, "a selection")
+    return read_versioned(path, SelectionResult, "a selection")
 
 
 def policy_name(policy: int) -> str:

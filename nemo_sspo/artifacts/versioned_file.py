@@ -1,4 +1,4 @@
-"""JSON files of facts that a stage leaves for the report, each with the version of its schema."""
+"""JSON files that a stage leaves for the report, each with the version of its schema."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -8,23 +8,23 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nemo_sspo.errors import UserError
 
 
-class Facts(BaseModel):
+class FilePart(BaseModel):
     """A part of such a file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class FactsFile(Facts):
+class VersionedFile(FilePart):
     """All of a file."""
 
     schema_version: int
 
 
-File = TypeVar("File", bound=FactsFile)
+File = TypeVar("File", bound=VersionedFile)
 
 
-def read_facts(path: Path, kind: type[File], what: str) -> File:
-    """Read a file of facts; `what` names its content.
+def read_versioned(path: Path, kind: type[File], what: str) -> File:
+    """Read such a file; `what` names its content.
 
     Raises:
         UserError: it was written by another version of the schema.
