@@ -1,12 +1,16 @@
 """What a page is put together from. The template draws each kind; every text in them is escaped there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import plotly.graph_objects as go
 
 from nemo_sspo.report.facts.verdict import Finding
+from nemo_sspo.report.frame import Frame
+
+LISTED_ROWS = 500
+"""Of a figure's numbers."""
 
 Cell = str | int | float | None
 
@@ -31,13 +35,29 @@ class Plot:
     block: ClassVar[str] = "plot"
     key: str
     title: str
-    figure: go.Figure
+    frame: Frame
+    """The numbers that are drawn."""
+    traces: Sequence[Any]
+    """How they are drawn. Each trace's `meta` names its style in the theme's templates."""
     description: str
     """For those who do not see the figure: what it says, with numbers."""
-    table: Table
+    layout: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
     height: int = 300
     """Pixels."""
+
+    @property
+    def figure(self) -> go.Figure:
+        """The traces in their layout, without a template: the page's script adds the one of its colour scheme."""
+        return go.Figure(data=list(self.traces), layout=go.Layout(template=go.layout.Template(), **self.layout))
+
+    @property
+    def table(self) -> Table:
+        """The numbers, for those who want to read them."""
+        shown = self.frame.thinned(LISTED_ROWS).spread()
+        few = len(shown.rows) < len(self.frame.rows)
+        note = f"{len(shown.rows)} of {len(self.frame.rows):,} rows, evenly spaced." if few else ""
+        return Table(shown.names, shown.rows, note=note)
 
 
 @dataclass(frozen=True)

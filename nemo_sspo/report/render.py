@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 
 from nemo_sspo import __version__
 from nemo_sspo.report.blocks import Browser, Page, Plot, PlotGrid
-from nemo_sspo.report.theme import DARK, LIGHT, css_variables, swaps
+from nemo_sspo.report.theme import DARK, LIGHT, css_variables, template
 
 _TEMPLATES = Path(str(importlib.resources.files("nemo_sspo.report"))) / "templates"
 
@@ -40,7 +40,7 @@ def render(page: Page) -> str:
         policy=_policy([plotly, script] if plots else [script]),
         style=Markup(_style()),
         figures=safe_json({plot.key: _figure(plot) for plot in plots}),
-        swaps=safe_json(swaps()),
+        templates=safe_json({"light": template(LIGHT).to_plotly_json(), "dark": template(DARK).to_plotly_json()}),
         samples=safe_json(prompts),
         has_plots=bool(plots),
         plotly=Markup(plotly),
@@ -81,7 +81,7 @@ def _plots(page: Page) -> list[Plot]:
 
 def _figure(plot: Plot) -> dict[str, Any]:
     figure = json.loads(plot.figure.to_json())
-    figure["layout"].pop("template", None)  # the page's script adds the one of its colour scheme
+    del figure["layout"]["template"]  # the page's script adds the one of its colour scheme
     return figure
 
 

@@ -1,7 +1,10 @@
-"""The page's colours, light and dark: the style sheet's variables and the figures' colours are both made from these.
+"""The page's colours, light and dark: the style sheet's variables and the figures' templates are both made of these.
 
-Figures are written in the light colours; the page's script swaps each for its dark counterpart.
+A figure sets no colour. Each of its traces names its style by its ``meta``, and both templates have a style of every
+name; the page's script hands them out.
 """
+
+import plotly.graph_objects as go
 
 LIGHT = {
     "page": "#f6f5f1",
@@ -20,8 +23,6 @@ LIGHT = {
     "series4": "#9d2f6f",
     "series5": "#6b5d00",
     "series6": "#5b4bb5",
-    "tint1": "#d3e0ef",
-    "tint2": "#f1dece",
     "low": "#f2b98b",
     "middle": "#f4f3ef",
     "high": "#9cc3ef",
@@ -43,31 +44,63 @@ DARK = {
     "series4": "#f08cc1",
     "series5": "#d6c45b",
     "series6": "#b3a6fe",
-    "tint1": "#2a3d55",
-    "tint2": "#4c3724",
     "low": "#7a4313",
     "middle": "#262a31",
     "high": "#1d508b",
 }
-SERIES = tuple(LIGHT[f"series{number}"] for number in range(1, 7))
-"""Line colours; they differ in lightness as well as in hue."""
-DIVERGING = [[0.0, LIGHT["low"]], [0.5, LIGHT["middle"]], [1.0, LIGHT["high"]]]
-"""Colour scale around 1/2; the ink is readable on all of it."""
+_SERIES = 6
+INK, MUTED, HEAT = "ink", "muted", "heat"
 
 
 def series(number: int) -> str:
-    """Colour of the n-th line, from 0."""
-    return SERIES[number % len(SERIES)]
+    """Style of the n-th line, from 0; they differ in lightness as well as in hue."""
+    return f"series{number % _SERIES + 1}"
 
 
-def swaps() -> dict[str, str]:
-    """Light colour to dark colour."""
-    pairs = {LIGHT[name]: DARK[name] for name in LIGHT}
-    if len(pairs) != len(LIGHT):
-        raise ValueError("two names share a light colour: their dark ones cannot be told apart")
-    return pairs
+def template(colours: dict[str, str]) -> go.layout.Template:
+    """What all figures share, in these colours."""
+    font = {"size": 12, "color": colours["ink"]}
+    lines = dict.fromkeys(("linecolor", "zerolinecolor", "tickcolor"), colours["line"])
+    axis = {"gridcolor": colours["grid"], **lines, "ticks": "outside", "ticklen": 4, "title": {"standoff": 8}}
+    bars = {"thickness": 1.5, "width": 5}
+    strokes = {name: colours[name] for name in (*map(series, range(_SERIES)), INK, MUTED)}
+    heat = [[0.0, colours["low"]], [0.5, colours["middle"]], [1.0, colours["high"]]]
+    return go.layout.Template(
+        layout={
+            "font": font,
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "margin": {"l": 8, "r": 16, "t": 16, "b": 44},
+            "xaxis": axis,
+            "yaxis": axis | {"automargin": True},
+            "shapedefaults": {"line": {"color": colours["muted"], "width": 1, "dash": "dot"}},
+            "hoverlabel": {"bgcolor": colours["paper"], "bordercolor": colours["muted"], "font": font},
+            "legend": {"bgcolor": "rgba(0,0,0,0)", "orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        },
+        data={
+            "scatter": [
+                {
+                    "meta": name,
+                    "line": {"color": colour, "width": 2},
+                    "marker": {"color": colour, "size": 8},
+                    "fillcolor": _translucent(colour),
+                    "error_x": bars,
+                    "error_y": bars,
+                }
+                for name, colour in strokes.items()
+            ],
+            "bar": [{"meta": name, "marker": {"color": colour}} for name, colour in strokes.items()],
+            # Its ink is readable on all of the scale around 1/2.
+            "heatmap": [{"meta": HEAT, "colorscale": heat, "textfont": {"color": colours["ink"]}}],
+        },
+    )
 
 
 def css_variables(colours: dict[str, str]) -> str:
     """Declarations for a style sheet."""
     return " ".join(f"--{name}: {value};" for name, value in colours.items())
+
+
+def _translucent(colour: str) -> str:
+    red, green, blue = bytes.fromhex(colour[1:])
+    return f"rgba({red}, {green}, {blue}, 0.2)"

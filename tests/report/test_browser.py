@@ -78,9 +78,8 @@ def test_the_heat_map_is_readable(browser, pages, dark):
     browser.open(pages["report"], dark=dark)
     browser.draw_everything()
     colours = theme.DARK if dark else theme.LIGHT
-    trace = browser.run(
-        "(({colorscale, textfont}) => ({colorscale, textfont}))(document.querySelector('#plot-win-matrix').data[0])"
-    )
+    whole = "document.querySelector('#plot-win-matrix')._fullData[0]"
+    trace = browser.run(f"(({{colorscale, textfont}}) => ({{colorscale, textfont}}))({whole})")
     assert [colour for _, colour in trace["colorscale"]] == [colours[name] for name in ("low", "middle", "high")]
     assert trace["textfont"]["color"] == colours["ink"]
 

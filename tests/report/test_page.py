@@ -13,9 +13,9 @@ from nemo_sspo.artifacts.diagnostics import Calibration, ReliabilityBin
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.errors import UserError
 from nemo_sspo.report import theme
-from nemo_sspo.report.blocks import Page, Plot, Section, Table
+from nemo_sspo.report.blocks import Page, Plot, Section
 from nemo_sspo.report.facts.run_facts import gather
-from nemo_sspo.report.figures.base import figure
+from nemo_sspo.report.frame import Frame
 from nemo_sspo.report.render import render, safe_json, write_page
 from nemo_sspo.report.run_page import run_page
 from tests.report.made_run import HOSTILE, half_finished_run, plots_of, put, record
@@ -108,10 +108,14 @@ def test_every_plot_says_what_it_shows_and_lists_its_numbers(page, parsed):
     assert parsed.data("figures").keys() == {plot.key for plot in plots}
 
 
-def test_figures_use_colours_that_have_a_dark_counterpart(parsed):
-    used = set(re.findall(r"#[0-9a-fA-F]{3,8}\b", json.dumps(parsed.data("figures"))))
-    assert used
-    assert used <= parsed.data("swaps").keys()
+def test_figures_set_no_colour_but_name_a_style_that_both_templates_have(parsed):
+    figures, templates = parsed.data("figures"), parsed.data("templates")
+    assert not re.search(r"#[0-9a-fA-F]{3,8}\b|rgba?\(", json.dumps(figures))
+    named = {(trace["type"], trace["meta"]) for figure in figures.values() for trace in figure["data"]}
+    assert len(named) > 8
+    for scheme in ("light", "dark"):
+        styles = {(kind, style["meta"]) for kind, each in templates[scheme]["data"].items() for style in each}
+        assert named <= styles, scheme
 
 
 def test_what_is_missing_is_said(page, parsed):
@@ -129,7 +133,7 @@ def test_the_oracles_calibration_is_drawn_where_it_was_measured(settings):
     facts = gather(record(settings), sample_count=0)
     changed = {i: each.model_copy(update={"calibration": measured}) for i, each in facts.diagnosed.items()}
     (plot,) = [p for p in plots_of(run_page(replace(facts, diagnosed=changed))) if p.key == "calibration"]
-    assert (plot.figure.data[0].x, plot.figure.data[0].y) == ((0.6,), (2 / 3,))  # an empty bin is no point
+    assert (plot.figure.data[0].x, plot.figure.data[0].y) == ((0.6,), (0.666667,))  # an empty bin is no point
     assert "expected calibration error 0.067" in plot.description
     assert plot.table.rows[1] == ("0.75 to 1.00", 0, None, None)
     assert not [p for p in plots_of(run_page(facts)) if p.key == "calibration"]
@@ -180,7 +184,7 @@ def test_the_style_sheet_uses_only_colours_of_the_theme(parsed):
 
 
 def test_two_plots_with_one_key_are_refused():
-    plot = Plot("same", "a", figure([]), "1", Table(("x",), [(1,)]))
+    plot = Plot("same", "a", Frame(("x",), [(1,)]), [], "1")
     page = Page("t", "e", "s", (Section("one", "One", [plot, plot]),))
     with pytest.raises(ValueError, match="share a key"):
         render(page)

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from nemo_sspo.report.blocks import Plot, Table
+from nemo_sspo.report.blocks import Plot
 from nemo_sspo.report.facts.comparison import Comparison, sweep
 from nemo_sspo.report.facts.evaluation import OPPONENTS
 from nemo_sspo.report.facts.run_facts import RunFacts
 from nemo_sspo.report.facts.training import full_batches
-from nemo_sspo.report.figures.base import error_bars, figure, half_line, late_mean, rounded
+from nemo_sspo.report.figures.base import HALF, late_mean, scatter
 from nemo_sspo.report.figures.evaluation import (
     AT_EQUAL_LENGTH,
     OPPONENT_NAMES,
@@ -18,7 +18,10 @@ from nemo_sspo.report.figures.evaluation import (
     by_iteration,
 )
 from nemo_sspo.report.figures.wins import win_lines
-from nemo_sspo.report.theme import LIGHT, series
+from nemo_sspo.report.frame import Frame, drawn
+from nemo_sspo.report.theme import series
+
+_UNFAIR = "unequal budgets"
 
 
 def win_rate_plots(comparison: Comparison) -> list[Plot]:
@@ -47,51 +50,44 @@ def win_rate_plots(comparison: Comparison) -> list[Plot]:
 
 def advantage_plot(comparison: Comparison) -> Plot:
     """Paired differences to the baseline with their intervals."""
-    labels = [f"{comparison.labels[a.run]}, iteration {a.iteration}" for a in comparison.advantages]
-    differences = [advantage.difference for advantage in comparison.advantages]
-    bars = error_bars(differences)
-    trace = go.Scatter(
-        y=labels,
-        x=[difference.mean for difference in differences],
-        error_x=bars | {"color": LIGHT["ink"]},
-        mode="markers",
-        marker={"size": 9, "color": [series(a.run) for a in comparison.advantages]},
-        hovertemplate="%{y}: %{x:+.3f}<extra></extra>",
+    labels, advantages, baseline = comparison.labels, comparison.advantages, comparison.labels[0]
+    frame = Frame(
+        ("run", "iteration", "prompts", "difference", "told apart"),
+        [
+            (labels[a.run], a.iteration, a.prompts, a.difference, ("no", "yes")[a.is_clear] if a.is_fair else _UNFAIR)
+            for a in advantages
+        ],
     )
-    zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1}
-    baseline = comparison.labels[0]
+    traces = [
+        scatter(
+            own["difference"],
+            [_at(label, iteration) for iteration in own["iteration"]],
+            series(position),
+            mode="markers",
+            hovertemplate="%{y}: %{x:+.3f}<extra></extra>",
+        )
+        for position, label in enumerate(labels)
+        if (own := frame.where("run", label)).rows
+    ]
+    said = "; ".join(
+        f"{_at(label, iteration)} {won.mean:+.3f} [{won.low:+.3f}, {won.high:+.3f}]"
+        for label, iteration, _, won, _ in frame.rows
+    )
     return Plot(
         key="advantage",
         title=f"Difference to {baseline} in win rate against the base",
-        figure=figure(
-            [trace],
-            shapes=[zero | {"line": {"color": LIGHT["muted"], "width": 1, "dash": "dot"}}],
-            xaxis={"title": {"text": f"win rate minus that of {baseline}"}},
-            yaxis={"autorange": "reversed", "automargin": True},
-            margin={"l": 8, "r": 16, "t": 16, "b": 44},
-        ),
-        description="Paired differences: "
-        + "; ".join(
-            f"{label} {a.difference.mean:+.3f} [{a.difference.low:+.3f}, {a.difference.high:+.3f}]"
-            for label, a in zip(labels, comparison.advantages, strict=True)
-        )
-        + ".",
-        table=Table(
-            ("run", "iteration", "prompts", "difference", "low", "high", "told apart"),
-            [
-                (
-                    comparison.labels[a.run],
-                    a.iteration,
-                    a.prompts,
-                    *(rounded(x) for x in (a.difference.mean, a.difference.low, a.difference.high)),
-                    ("yes" if a.is_clear else "no") if a.is_fair else "unequal budgets",
-                )
-                for a in comparison.advantages
-            ],
-        ),
+        frame=frame,
+        traces=traces,
+        description=f"Paired differences: {said}.",
+        layout={
+            "shapes": [{"x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1}],
+            "xaxis_title": f"win rate minus that of {baseline}",
+            "yaxis_autorange": "reversed",
+            "showlegend": False,
+        },
         note="Bars: 95 % intervals of the paired bootstrap over the held-out prompts that both evaluated. One seed "
         "each: they say nothing about other seeds.",
-        height=110 + 36 * len(labels),
+        height=110 + 36 * len(advantages),
     )
 
 
@@ -101,32 +97,20 @@ def sweep_plot(comparison: Comparison) -> Plot | None:
     if found is None:
         return None
     key, points = found
-    values, wins = [value for value, _ in points], [win for _, win in points]
-    spread = min(values) > 0 and max(values) > 20 * min(values)
-    trace = go.Scatter(
-        x=values,
-        y=[win.mean for win in wins],
-        error_y=error_bars(wins),
-        mode="lines+markers",
-        marker={"size": 9},
-        line={"color": series(0), "width": 2},
-        text=[str(win) for win in wins],
-        hovertemplate=f"{key} = %{{x}}: %{{text}}<extra></extra>",
-    )
+    frame = Frame((key, "win rate"), points)
+    low, high = min(frame[key]), max(frame[key])
+    hover = f"{key} = %{{x}}: %{{text}}<extra></extra>"
     return Plot(
         key="sweep",
         title=f"Win rate against the base over {key}",
-        figure=figure(
-            [trace],
-            xaxis={"title": {"text": key}, "type": "log" if spread else "linear"},
-            yaxis={"title": {"text": "win rate"}},
-            shapes=[half_line()],
-        ),
+        frame=frame,
+        traces=[scatter(frame[key], frame["win rate"], series(0), mode="lines+markers", hovertemplate=hover)],
         description="; ".join(f"{key} = {value:g}: {win}" for value, win in points) + ".",
-        table=Table(
-            (key, "win rate", "low", "high"),
-            [(value, rounded(win.mean), rounded(win.low), rounded(win.high)) for value, win in points],
-        ),
+        layout={
+            "xaxis": {"title": key, "type": "log" if low > 0 and high > 20 * low else "linear"},
+            "yaxis_title": "win rate",
+            "shapes": [HALF],
+        },
         note="Of each run's last evaluated iteration. Bars: bootstrap intervals over the held-out prompts.",
     )
 
@@ -142,40 +126,44 @@ def fact_plots(comparison: Comparison) -> list[Plot]:
 
 def seconds_plot(comparison: Comparison) -> Plot:
     """Seconds of work of every stage, stacked, one bar per run."""
-    stages = list(dict.fromkeys(cost.stage for run in comparison.runs for cost in run.costs))
-    seconds = [
-        [sum(cost.seconds for cost in run.costs if cost.stage == stage) for run in comparison.runs] for stage in stages
+    labels, costs = comparison.labels, [run.costs for run in comparison.runs]
+    rows = [
+        (stage, *(sum(cost.seconds for cost in own if cost.stage == stage) for own in costs))
+        for stage in dict.fromkeys(cost.stage for own in costs for cost in own)
     ]
+    totals = [sum(cost.seconds for cost in own) for own in costs]
     traces = [
         go.Bar(
             orientation="h",
-            y=comparison.labels,
-            x=[rounded(value) for value in values],
+            y=labels,
+            x=[drawn(value) for value in seconds],
             name=stage,
-            marker={"color": series(position), "pattern": {"shape": ("", "/", ".")[position // 6 % 3]}},
+            meta=series(position),
+            marker_pattern_shape=("", "/", ".")[position // 6 % 3],
             hovertemplate=f"{stage}: %{{x:.1f}} s<extra></extra>",
         )
-        for position, (stage, values) in enumerate(zip(stages, seconds, strict=True))
+        for position, (stage, *seconds) in enumerate(rows)
     ]
-    totals = [sum(column) for column in zip(*seconds, strict=True)]
-    said = (f"{label} {total:,.0f} seconds" for label, total in zip(comparison.labels, totals, strict=True))
-    rows = [(stage, *(rounded(value, 5) for value in values)) for stage, values in zip(stages, seconds, strict=True)]
+    said = ", ".join(f"{label} {total:,.0f} seconds" for label, total in zip(labels, totals, strict=True))
     return Plot(
         key="compare-seconds",
         title="Seconds of work by stage",
-        figure=figure(
-            traces,
-            barmode="stack",
-            legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
-            xaxis={"title": {"text": "seconds"}},
-            yaxis={"autorange": "reversed", "automargin": True},
-            margin={"l": 8, "r": 16, "t": 16, "b": 44},
-        ),
-        description=f"Seconds of work over all stages: {', '.join(said)}.",
-        table=Table(("stage", *comparison.labels), [*rows, ("all", *(rounded(total, 5) for total in totals))]),
+        frame=Frame(("stage", *labels), [*rows, ("all", *totals)]),
+        traces=traces,
+        description=f"Seconds of work over all stages: {said}.",
+        layout={
+            "barmode": "stack",
+            "legend_traceorder": "normal",
+            "xaxis_title": "seconds",
+            "yaxis_autorange": "reversed",
+        },
         note="Without the start of processes; shards added up.",
-        height=200 + 44 * len(comparison.labels),
+        height=200 + 44 * len(labels),
     )
+
+
+def _at(label: str, iteration: int) -> str:
+    return f"{label}, iteration {iteration}"
 
 
 def _lines(

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping
 
-import plotly.graph_objects as go
-
 from nemo_sspo.artifacts.diagnostics import Calibration, Collapse, Diagnostics
 from nemo_sspo.report.blocks import Plot, Table
-from nemo_sspo.report.figures.base import figure, rounded
+from nemo_sspo.report.figures.base import scatter
 from nemo_sspo.report.figures.evaluation import by_iteration
-from nemo_sspo.report.theme import LIGHT, series
+from nemo_sspo.report.frame import Frame
+from nemo_sspo.report.theme import series
 
 _SIDE_BY_SIDE: tuple[tuple[str, str, str, str, Mapping[str, Callable[[Collapse], float | None]]], ...] = (
     (
@@ -109,45 +108,34 @@ def oracle_table(diagnosed: Mapping[int, Diagnostics]) -> Table:
 
 def calibration_plot(facts: Calibration) -> Plot:
     """Reliability: how often the oracle is right at each confidence."""
-    known = [each for each in facts.bins if each.mean_confidence is not None and each.accuracy is not None]
-    x, y = [each.mean_confidence for each in known], [each.accuracy for each in known]
-    diagonal = {"type": "line", "x0": 0.5, "x1": 1, "y0": 0.5, "y1": 1}
+    frame = Frame(
+        ("confidence", "pairs", "mean confidence", "share right"),
+        [(f"{b.low:.2f} to {b.high:.2f}", b.count, b.mean_confidence, b.accuracy) for b in facts.bins],
+    )
+    known = frame.known("mean confidence").known("share right")
+    trace = scatter(
+        known["mean confidence"],
+        known["share right"],
+        series(0),
+        mode="lines+markers",
+        text=[f"{count:,} pairs" for count in known["pairs"]],
+        hovertemplate="confidence %{x:.2f}, right %{y:.2f} (%{text})<extra></extra>",
+    )
     return Plot(
         key="calibration",
         title="Calibration of the oracle",
-        figure=figure(
-            [
-                go.Scatter(
-                    x=x,
-                    y=y,
-                    mode="lines+markers",
-                    line={"color": series(0), "width": 2},
-                    text=[f"{each.count:,} pairs" for each in known],
-                    hovertemplate="confidence %{x:.2f}, right %{y:.2f} (%{text})<extra></extra>",
-                )
-            ],
-            showlegend=False,
-            shapes=[diagonal | {"line": {"color": LIGHT["muted"], "width": 1, "dash": "dot"}}],
-            xaxis={"title": {"text": "confidence"}},
-            yaxis={"title": {"text": "share right"}, "range": [0, 1.05]},
-        ),
+        frame=frame,
+        traces=[trace],
         description=(
             f"Reliability on {facts.pairs:,} labelled pairs: expected calibration error "
             f"{facts.expected_calibration_error:.3f}, accuracy {facts.accuracy:.3f}, Brier score "
             f"{facts.brier_score:.3f}."
         ),
-        table=Table(
-            ("confidence", "pairs", "mean confidence", "share right"),
-            [
-                (
-                    f"{each.low:.2f} to {each.high:.2f}",
-                    each.count,
-                    rounded(each.mean_confidence),
-                    rounded(each.accuracy),
-                )
-                for each in facts.bins
-            ],
-        ),
+        layout={
+            "shapes": [{"x0": 0.5, "x1": 1, "y0": 0.5, "y1": 1}],
+            "xaxis_title": "confidence",
+            "yaxis": {"title": "share right", "range": [0, 1.05]},
+        },
         note="Dotted: as often right as it is confident.",
     )
 

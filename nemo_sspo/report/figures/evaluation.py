@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from nemo_sspo.artifacts.interval import Interval
-from nemo_sspo.report.blocks import Plot, Table
+from nemo_sspo.report.blocks import Plot
 from nemo_sspo.report.facts.evaluation import OPPONENTS, Evaluated, Sampled, WinMatrix
 from nemo_sspo.report.facts.supervision import Supervision
 from nemo_sspo.report.facts.training import TrainingCurve, full_batches
-from nemo_sspo.report.figures.base import figure, late_mean, rounded, whole_ticks
+from nemo_sspo.report.figures.base import around, late_mean, scatter
 from nemo_sspo.report.figures.wins import win_lines
-from nemo_sspo.report.theme import DIVERGING, LIGHT, series
+from nemo_sspo.report.frame import Frame, drawn
+from nemo_sspo.report.theme import HEAT, series
 
 _DISTINCT = "share of the responses to a prompt that differ from each other, held-out prompts"
 AT_EQUAL_LENGTH = "at equal length"
@@ -54,43 +55,35 @@ def best_of_n_lines(evaluations: Sequence[Evaluated]) -> dict[str, dict[int, Int
 
 def matrix_plot(matrix: WinMatrix) -> Plot:
     """Heat map of all checkpoints and the base against each other."""
-    names = [_policy_name(policy) for policy in matrix.policies]
-    rows = [[matrix.cells.get((first, second)) for second in matrix.policies] for first in matrix.policies]
-    said = [
-        f"{_policy_name(first)} against {_policy_name(second)} {win}"
-        for (first, second), win in matrix.cells.items()
-        if first > second
-    ]
-    texts = [[_cell_text(win) for win in row] for row in rows]
+    names = {policy: "base" if policy == 0 else f"iteration {policy}" for policy in matrix.policies}
+    rows = [(names[first], names[second], win) for (first, second), win in sorted(matrix.cells.items())]
+    wins = [[matrix.cells.get((first, second)) for second in matrix.policies] for first in matrix.policies]
     trace = go.Heatmap(
-        x=names,
-        y=names,
-        z=[[None if win is None else rounded(win.mean) for win in row] for row in rows],
-        text=texts,
+        x=list(names.values()),
+        y=list(names.values()),
+        z=[[drawn(win) for win in row] for row in wins],
+        text=[[f"{w.mean:.3f}<br>{w.low:.2f} to {w.high:.2f}" if w else "" for w in row] for row in wins],
         texttemplate="%{text}",
-        textfont={"color": LIGHT["ink"]},
         hovertemplate="%{y} against %{x}: %{z:.3f}<extra></extra>",
-        colorscale=DIVERGING,
+        meta=HEAT,
         zmin=0,
         zmax=1,
         xgap=2,
         ygap=2,
         showscale=False,
     )
+    later = [(first, second) for first, second in sorted(matrix.cells) if first > second]
+    said = [f"{names[first]} against {names[second]} {matrix.cells[first, second]}" for first, second in later]
     return Plot(
         key="win-matrix",
         title="Who beats whom",
-        figure=figure(
-            [trace],
-            xaxis={"title": {"text": "opponent"}, "showgrid": False, "ticks": ""},
-            yaxis={"autorange": "reversed", "showgrid": False, "ticks": ""},
-            margin={"l": 8, "r": 8, "t": 8, "b": 44},
-        ),
+        frame=Frame(("policy", "against", "win rate"), rows),
+        traces=[trace],
         description=f"Win rates of the row's policy against the column's: {'; '.join(said)}.",
-        table=Table(
-            ("policy", *(f"against {name}" for name in names)),
-            [(name, *("-" if win is None else str(win) for win in row)) for name, row in zip(names, rows, strict=True)],
-        ),
+        layout={
+            "xaxis": {"title": "opponent", "showgrid": False, "ticks": ""},
+            "yaxis": {"autorange": "reversed", "showgrid": False, "ticks": ""},
+        },
         note="Win rate of the row against the column, with its bootstrap interval. Empty: not compared.",
         height=max(300, 110 + 54 * len(names)),
     )
@@ -153,14 +146,15 @@ def by_iteration(
     if not known:
         return None
     iterations = sorted({iteration for points in known.values() for iteration in points})
+    frame = Frame(("iteration", *known), [(i, *(points.get(i) for points in known.values())) for i in iterations])
     traces = [
-        go.Scatter(
-            x=list(points),
-            y=[rounded(value, 6) for value in points.values()],
+        scatter(
+            list(points),
+            list(points.values()),
+            series(position),
             name=name,
             mode="lines+markers",
-            marker={"size": 8, "symbol": ("circle", "square", "diamond", "cross")[position % 4]},
-            line={"color": series(position), "width": 2},
+            marker_symbol=("circle", "square", "diamond", "cross")[position % 4],
         )
         for position, (name, points) in enumerate(known.items())
     ]
@@ -170,25 +164,14 @@ def by_iteration(
     return Plot(
         key=key,
         title=title,
-        figure=figure(
-            traces,
-            xaxis={"title": {"text": "iteration"}, "range": [iterations[0] - 0.4, iterations[-1] + 0.4]}
-            | whole_ticks(iterations),
-            yaxis={"title": {"text": unit}, "rangemode": "tozero"},
-            showlegend=len(traces) > 1,
-        ),
+        frame=frame,
+        traces=traces,
         description=f"{title} by iteration. {'; '.join(said)}.",
-        table=Table(
-            ("iteration", *known), [(i, *(rounded(points.get(i), 5) for points in known.values())) for i in iterations]
-        ),
+        layout={
+            "xaxis": around(iterations),
+            "yaxis": {"title": unit, "rangemode": "tozero"},
+            "showlegend": len(traces) > 1,
+        },
         note=note,
         height=260,
     )
-
-
-def _policy_name(policy: int) -> str:
-    return "base" if policy == 0 else f"iteration {policy}"
-
-
-def _cell_text(win: Interval | None) -> str:
-    return "" if win is None else f"{win.mean:.3f}<br>{win.low:.2f} to {win.high:.2f}"

@@ -1,11 +1,10 @@
 """The checkpoints of an iteration against each other, and which of them was taken."""
 
-import plotly.graph_objects as go
-
 from nemo_sspo.artifacts.selection import SelectionResult, policy_name
-from nemo_sspo.report.blocks import Plot, Table
-from nemo_sspo.report.figures.base import error_bars, figure, half_line, rounded
-from nemo_sspo.report.theme import LIGHT, series
+from nemo_sspo.report.blocks import Plot
+from nemo_sspo.report.figures.base import HALF, scatter
+from nemo_sspo.report.frame import Frame
+from nemo_sspo.report.theme import INK, series
 
 _MEASURES = {"win_rate": "win rate", "length_controlled": "win rate at equal length"}
 _APART = 0.08
@@ -15,22 +14,29 @@ _APART = 0.08
 def selection_plot(selection: SelectionResult) -> Plot:
     """Both win rates of every candidate with their intervals; a ring marks what was chosen, and by what."""
     candidates, chosen = selection.candidates, selection.chosen
-    opponent = policy_name(selection.opponent)
+    frame = Frame(
+        ("after step", *_MEASURES.values(), "tokens of a response", ""),
+        [
+            (c.step, c.win_rate, c.length_controlled, c.mean_tokens, "chosen" if number == chosen else "")
+            for number, c in enumerate(candidates)
+        ],
+    )
     traces, said = [], []
     for position, (measure, name) in enumerate(_MEASURES.items()):
-        wins = [getattr(candidate, measure) for candidate in candidates]
+        wins = frame[name]
         places = [number + (position - 0.5) * 2 * _APART for number in range(len(candidates))]
         if measure == selection.criterion:
-            traces.append(_ring(places[chosen], wins[chosen].mean))
+            ring = {"size": 20, "symbol": "circle-open", "line": {"width": 2}}
+            at = [places[chosen]], [wins[chosen].mean]
+            traces.append(scatter(*at, INK, name="chosen", mode="markers", marker=ring, hoverinfo="skip"))
         traces.append(
-            go.Scatter(
-                x=places,
-                y=[win.mean for win in wins],
-                error_y=error_bars(wins),
+            scatter(
+                places,
+                wins,
+                series(position),
                 name=name,
                 mode="markers",
-                marker={"size": 9, "symbol": ("circle", "square")[position], "color": series(position)},
-                text=[str(win) for win in wins],
+                marker_symbol=("circle", "square")[position],
                 hovertemplate=f"{name}: %{{text}}<extra></extra>",
             )
         )
@@ -38,36 +44,15 @@ def selection_plot(selection: SelectionResult) -> Plot:
     labels = [f"step {c.step}{' (chosen)' if n == chosen else ''}" for n, c in enumerate(candidates)]
     return Plot(
         key=f"selection-{selection.iteration}",
-        title=f"Checkpoints of iteration {selection.iteration} against {opponent}",
-        figure=figure(
-            traces,
-            xaxis={"tickmode": "array", "tickvals": list(range(len(candidates))), "ticktext": labels}
-            | {"range": [-0.5, len(candidates) - 0.5], "showgrid": False, "zeroline": False},
-            yaxis={"title": {"text": "win rate"}},
-            shapes=[half_line()],
-        ),
+        title=f"Checkpoints of iteration {selection.iteration} against {policy_name(selection.opponent)}",
+        frame=frame,
+        traces=traces,
         description=f"{selection.reason} On {selection.prompts} selection prompts: {'; '.join(said)}.",
-        table=_table(selection),
+        layout={
+            "xaxis": {"tickmode": "array", "tickvals": list(range(len(candidates))), "ticktext": labels}
+            | {"range": [-0.5, len(candidates) - 0.5], "showgrid": False, "zeroline": False},
+            "yaxis_title": "win rate",
+            "shapes": [HALF],
+        },
         note=f"{selection.reason} Bars: bootstrap intervals over the {selection.prompts} selection prompts.",
     )
-
-
-def _ring(x: float, y: float) -> go.Scatter:
-    return go.Scatter(
-        x=[x],
-        y=[y],
-        name="chosen",
-        mode="markers",
-        marker={"size": 20, "symbol": "circle-open", "color": LIGHT["ink"], "line": {"width": 2}},
-        hoverinfo="skip",
-    )
-
-
-def _table(selection: SelectionResult) -> Table:
-    rows = []
-    for number, each in enumerate(selection.candidates):
-        ends = [(win.mean, win.low, win.high) for win in (each.win_rate, each.length_controlled)]
-        figures = [rounded(value) for value in (*ends[0], *ends[1], each.mean_tokens)]
-        rows.append((each.step, *figures, "chosen" if number == selection.chosen else ""))
-    equal = ("at equal length", "low", "high")
-    return Table(("after step", "win rate", "low", "high", *equal, "tokens of a response", ""), rows)

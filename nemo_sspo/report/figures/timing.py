@@ -7,61 +7,55 @@ import plotly.graph_objects as go
 
 from nemo_sspo.report.blocks import Plot, Table
 from nemo_sspo.report.facts.timing import Running, Span, StageCost, overlap, stage_rank
-from nemo_sspo.report.figures.base import figure, rounded
+from nemo_sspo.report.frame import Frame, drawn
 from nemo_sspo.report.theme import series
 from nemo_sspo.stages.runner.registry import STAGES
 from nemo_sspo.stages.runner.stage import Group
 
 _ROW_PIXELS = 26
-_LISTED_STEPS = 500
 _GROUPS: tuple[Group, ...] = get_args(Group)
 
 
 def timeline_plot(spans: Sequence[Span]) -> Plot:
     """A row per stage and iteration; shards of a stage lie on one row."""
-    begun = min(span.started for span in spans)
+    begun, ended = min(span.started for span in spans), max(span.ended for span in spans)
     rows = list(dict.fromkeys(_row(span) for span in sorted(spans, key=_row_order)))
-    traces = []
-    for position, group in enumerate(_GROUPS):
-        own = [span for span in spans if _group(span.stage) == group]
-        if not own:
-            continue
-        traces.append(
-            go.Bar(
-                orientation="h",
-                y=[_row(span) for span in own],
-                base=[round((span.started - begun).total_seconds(), 2) for span in own],
-                x=[_seconds(span) for span in own],
-                name=group,
-                marker={"color": series(position), "line": {"width": 0}},
-                opacity=0.85,
-                text=[span.step_id for span in own],
-                textposition="none",
-                hovertemplate="%{text}: %{x:.1f} s, from %{base:.1f} s<extra></extra>",
-            )
+    frame = Frame(
+        ("step", "row", "work", "began (s)", "seconds"),
+        [(s.step_id, _row(s), _group(s.stage), (s.started - begun).total_seconds(), _seconds(s)) for s in spans],
+    )
+    traces = [
+        go.Bar(
+            orientation="h",
+            y=own["row"],
+            base=[drawn(began) for began in own["began (s)"]],
+            x=[drawn(seconds) for seconds in own["seconds"]],
+            name=group,
+            meta=series(position),
+            opacity=0.85,
+            text=own["step"],
+            textposition="none",
+            hovertemplate="%{text}: %{x:.1f} s, from %{base:.1f} s<extra></extra>",
         )
-    total = max((span.ended - begun).total_seconds() for span in spans)
+        for position, group in enumerate(_GROUPS)
+        if (own := frame.where("work", group)).rows
+    ]
     longest = max(spans, key=_seconds)
     return Plot(
         key="timeline",
         title="Timeline",
-        figure=figure(
-            traces,
-            barmode="overlay",
-            bargap=0.3,
-            xaxis={"title": {"text": "seconds since the first step began"}, "rangemode": "tozero"},
-            yaxis={"categoryorder": "array", "categoryarray": rows[::-1], "automargin": True, "ticks": ""},
-            margin={"l": 8, "r": 16, "t": 16, "b": 44},
-        ),
+        frame=frame,
+        traces=traces,
         description=(
-            f"{len(spans)} steps over {total:.0f} seconds from the first start to the last end; the longest was "
-            f"{longest.step_id} with {_seconds(longest):.1f} seconds.{_overlap(spans)}"
+            f"{len(spans)} steps over {(ended - begun).total_seconds():.0f} seconds from the first start to the last "
+            f"end; the longest was {longest.step_id} with {_seconds(longest):.1f} seconds.{_overlap(spans)}"
         ),
-        table=Table(
-            ("step", "began (s)", "seconds"),
-            [(s.step_id, round((s.started - begun).total_seconds(), 1), _seconds(s)) for s in spans[:_LISTED_STEPS]],
-            note="" if len(spans) <= _LISTED_STEPS else f"The first {_LISTED_STEPS} of {len(spans):,} steps.",
-        ),
+        layout={
+            "barmode": "overlay",
+            "bargap": 0.3,
+            "xaxis": {"title": "seconds since the first step began", "rangemode": "tozero"},
+            "yaxis": {"categoryorder": "array", "categoryarray": rows[::-1], "ticks": ""},
+        },
         note="A bar is a step's work, without the start of its process. Gaps: starts, waits, or a stopped run.",
         height=110 + _ROW_PIXELS * len(rows),
     )
@@ -123,7 +117,7 @@ def iteration_cost_table(costs: Sequence[StageCost]) -> Table:
     for iteration in iterations:
         own = [cost for cost in costs if cost.iteration == iteration]
         seconds, hours = sum(cost.seconds for cost in own), sum(cost.gpu_hours for cost in own)
-        rows.append((iteration or "prep.", rounded(seconds, 5), f"{hours:.3f}" if hours else "-"))
+        rows.append((iteration or "prep.", drawn(seconds), f"{hours:.3f}" if hours else "-"))
     return Table(("iteration", "seconds of work", "GPU-hours"), rows, title="Per iteration")
 
 

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import plotly.graph_objects as go
-
 from nemo_sspo.report.blocks import Plot, Table
 from nemo_sspo.report.facts.training import Step1Identity, TrainingCurve, full_batches
-from nemo_sspo.report.figures.base import figure, rounded
+from nemo_sspo.report.figures.base import scatter
+from nemo_sspo.report.frame import Frame
 from nemo_sspo.report.theme import series
 
 
@@ -77,37 +76,27 @@ def identity_table(identities: Sequence[Step1Identity]) -> Table:
 
 
 def _plot(metric: Metric, curves: Sequence[TrainingCurve]) -> Plot:
-    traces, said, shown = [], [], []
+    frame = Frame(("iteration", "step", *metric.names), [row for curve in curves for row in _rows(metric, curve)])
+    traces, said = [], []
     for position, curve in enumerate(curves):
         for name, dash in zip(metric.names, ("solid", "dash"), strict=False):
-            steps, values = _points(curve, name)
-            if not steps:
+            own = frame.where("iteration", curve.iteration).known(name)
+            if not own.rows:
                 continue
-            shown += values
+            steps, values = own["step"], own[name]
             label = f"iteration {curve.iteration}" + (f", {name}" if len(metric.names) > 1 else "")
-            traces.append(
-                go.Scatter(
-                    x=steps,
-                    y=[rounded(value, 6) for value in values],
-                    name=label,
-                    mode="lines+markers" if len(values) < 40 else "lines",
-                    marker={"size": 4},
-                    line={"color": series(position), "dash": dash, "width": 1.8},
-                    showlegend=False,
-                )
-            )
+            mode = "lines+markers" if len(values) < 40 else "lines"
+            style = {"mode": mode, "marker_size": 4, "line_dash": dash}
+            traces.append(scatter(steps, values, series(position), name=label, **style))
             said.append(f"{label}: {values[0]:.4g} at step {steps[0]}, {values[-1]:.4g} at step {steps[-1]}")
+    shown = [value for name in metric.names for value in frame.known(name)[name]]
     return Plot(
         key=f"training-{metric.names[0]}",
         title=metric.title,
-        figure=figure(
-            traces,
-            xaxis={"title": {"text": "step"}},
-            yaxis=_axis(metric, shown),
-            margin={"l": 8, "r": 8, "t": 8, "b": 40},
-        ),
+        frame=frame,
+        traces=traces,
         description=f"{metric.title} over the optimizer steps. {'; '.join(said)}.",
-        table=_table(metric, curves),
+        layout={"xaxis_title": "step", "yaxis": _axis(metric, shown), "showlegend": False},
         note=metric.note,
         height=210,
     )
@@ -120,19 +109,11 @@ def _axis(metric: Metric, values: Sequence[float]) -> dict[str, Any]:
     return {"type": "log", "exponentformat": "power", "dtick": "D2" if decades < 2 else math.ceil(decades / 5)}
 
 
-def _table(metric: Metric, curves: Sequence[TrainingCurve]) -> Table:
-    rows = []
-    for curve in curves:
-        columns = [dict(zip(*_points(curve, name), strict=True)) for name in metric.names]
-        steps = [step for step in curve.steps if all(step in column for column in columns)]
-        rows += [(curve.iteration, step, *(rounded(column[step], 6) for column in columns)) for step in _thinned(steps)]
-    return Table(("iteration", "step", *metric.names), rows)
-
-
-def _thinned(steps: Sequence[int], most: int = 50) -> list[int]:
-    """About `most` of the steps, the first and the last among them."""
-    stride = max(1, math.ceil(len(steps) / most))
-    return [step for i, step in enumerate(steps) if i % stride == 0 or i == len(steps) - 1]
+def _rows(metric: Metric, curve: TrainingCurve) -> list[tuple[Any, ...]]:
+    """Iteration, step and values of the steps with any."""
+    columns = [dict(zip(*_points(curve, name), strict=True)) for name in metric.names]
+    steps = [step for step in curve.steps if any(step in column for column in columns)]
+    return [(curve.iteration, step, *(column.get(step) for column in columns)) for step in steps]
 
 
 def _points(curve: TrainingCurve, name: str) -> tuple[list[int], list[float]]:

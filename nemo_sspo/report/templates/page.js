@@ -5,44 +5,29 @@
   const data = (id) => JSON.parse(document.getElementById(id).textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const finger = matchMedia("(pointer: coarse)"); // dragging scrolls the page there
-  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 
   // --- figures ---------------------------------------------------------------------------------------------------
   const figures = data("figures");
-  const swaps = data("swaps");
+  const templates = data("templates");
 
-  function recoloured(value) {
-    if (typeof value === "string") return swaps[value] ?? value;
-    if (Array.isArray(value)) return value.map(recoloured);
-    if (value && typeof value === "object") {
-      return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, recoloured(inner)]));
-    }
-    return value;
-  }
-
-  function template() {
-    const axis = {
-      gridcolor: css("grid"), linecolor: css("line"), zerolinecolor: css("line"), tickcolor: css("line"),
-      ticks: "outside", ticklen: 4, title: { standoff: 8 },
-    };
-    const font = { family: getComputedStyle(document.body).fontFamily, size: 12, color: css("ink") };
-    return {
-      layout: {
-        font, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-        xaxis: axis, yaxis: { ...axis, automargin: true },
-        hoverlabel: { bgcolor: css("paper"), bordercolor: css("muted"), font },
-        legend: { bgcolor: "rgba(0,0,0,0)" }, dragmode: finger.matches ? false : "zoom",
-      },
-    };
+  // Plotly hands out a template's styles in order, whatever their names: here each trace gets the one that it names.
+  function styled(traces, { layout, data }) {
+    const styles = {};
+    for (const { type, meta } of traces) (styles[type] ??= []).push(data[type].find((style) => style.meta === meta));
+    return { layout, data: styles };
   }
 
   function draw(canvas) {
     const figure = figures[canvas.id.slice("plot-".length)];
-    const shown = dark.matches ? recoloured(figure) : figure;
-    const layout = { ...shown.layout, template: template(), height: Number(canvas.dataset.height), autosize: true };
+    const scheme = dark.matches ? "dark" : "light";
+    const layout = {
+      ...figure.layout, template: styled(figure.data, templates[scheme]), height: Number(canvas.dataset.height),
+      autosize: true, font: { family: getComputedStyle(document.body).fontFamily },
+      dragmode: finger.matches ? false : "zoom",
+    };
     const config = { responsive: true, displaylogo: false, displayModeBar: false };
-    canvas.dataset.drawn = dark.matches ? "dark" : "light";
-    return Plotly.react(canvas, structuredClone(shown.data), layout, config);
+    canvas.dataset.drawn = scheme;
+    return Plotly.react(canvas, structuredClone(figure.data), layout, config);
   }
 
   const canvases = [...document.querySelectorAll(".canvas")];
