@@ -130,9 +130,9 @@ def show_summary(options: argparse.Namespace) -> int:
 
 
 def _show_summary(console: Console, layout: RunLayout) -> None:
-    from nemo_sspo.report.summary import summarize, summary_table, write_summary
+    from nemo_sspo.report.summary import summary_table, write_summary
 
-    facts = summarize(layout, report_commands.failures(layout))
+    facts = report_commands.gathered(layout, prompts=0)
     path = write_summary(layout, facts)
     console.print(summary_table(facts))
     console.print(f"{path}", markup=False, highlight=False, soft_wrap=True)

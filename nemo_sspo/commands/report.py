@@ -13,6 +13,7 @@ from nemo_sspo.errors import UserError
 
 if TYPE_CHECKING:
     from nemo_sspo.report.facts.record import RunRecord
+    from nemo_sspo.report.facts.run_facts import RunFacts
 
 
 def register(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -72,12 +73,21 @@ def draw_run(layout: RunLayout, output: Path | None = None, prompts: int | None 
     Raises:
         UserError: there is no run, or the page cannot be written there.
     """
-    from nemo_sspo.report.facts.run_facts import SAMPLE_PROMPTS, gather
     from nemo_sspo.report.render import write_page
     from nemo_sspo.report.run_page import run_page
 
-    facts = gather(_record(layout), sample_count=SAMPLE_PROMPTS if prompts is None else prompts)
-    return write_page(run_page(facts), _writable(output or layout.report))
+    return write_page(run_page(gathered(layout, prompts)), _writable(output or layout.report))
+
+
+def gathered(layout: RunLayout, prompts: int | None = None) -> "RunFacts":
+    """The facts of a run, with so many prompts of each iteration.
+
+    Raises:
+        UserError: there is no run.
+    """
+    from nemo_sspo.report.facts.run_facts import SAMPLE_PROMPTS, gather
+
+    return gather(_record(layout), sample_count=SAMPLE_PROMPTS if prompts is None else prompts)
 
 
 def draw_at_the_end(console: Console, layout: RunLayout) -> None:

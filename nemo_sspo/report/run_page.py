@@ -18,6 +18,7 @@ from nemo_sspo.report.blocks import (
     Tiles,
 )
 from nemo_sspo.report.facts.evaluation import win_matrix
+from nemo_sspo.report.facts.iteration import IterationFacts
 from nemo_sspo.report.facts.run_facts import RunFacts
 from nemo_sspo.report.figures.diagnosis import calibration_plot, diversity_plots, oracle_table
 from nemo_sspo.report.figures.evaluation import collapse_plots, length_plot, matrix_plot, win_rate_plots
@@ -26,6 +27,7 @@ from nemo_sspo.report.figures.supervision import around_the_gate, gate_panels, g
 from nemo_sspo.report.figures.timing import cost_table, iteration_cost_table, running_table, timeline_plot
 from nemo_sspo.report.figures.training import identity_table, training_plots
 from nemo_sspo.report.headline import duration, headline
+from nemo_sspo.report.iteration_rows import iteration_rows
 
 _WHOSE_MARGINS = {
     "response pairs": (
@@ -97,44 +99,16 @@ def _win_rates(facts: RunFacts) -> list[Block]:
 def _iterations(facts: RunFacts) -> list[Block]:
     if not facts.iterations:
         return [Missing("No iteration has begun.")]
-    cards = [_card(facts, iteration) for iteration in facts.iterations]
+    cards = [_card(facts.of(iteration)) for iteration in facts.iterations]
     waiting = facts.iterations_planned - len(cards)
     why = f"are left out: the run has {facts.stopped}" if facts.stopped else "have not begun"
     note = [Note(f"{waiting} of {facts.iterations_planned} iterations {why}.")] if waiting > 0 else []
     return [Cards(cards), *note]
 
 
-def _card(facts: RunFacts, iteration: int) -> Card:
-    rows: list[tuple[str, str]] = []
-    for sample in (s for s in facts.sampled if s.iteration == iteration):
-        rows.append(("prompts, responses", f"{sample.prompts:,}, {sample.responses:,}"))
-        rows.append(("tokens of a response", f"{sample.tokens:.1f}"))
-    for pairs in (s for s in facts.supervisions if s.iteration == iteration):
-        dropped = sum(facts.dropped.get(iteration, {}).values())
-        rows.append(("pairs", f"{pairs.pairs:,} ({dropped:,} prompts dropped)"))
-        rows.append(("margin before → after the gate", f"{pairs.margin_before:.3f} → {pairs.margin_after:.3f}"))
-        rows.append(("similarity of a pair", f"{pairs.similarity:.3f}"))
-        if pairs.moved_share is not None:
-            rows.append(("targets moved by > 0.1", f"{pairs.moved_share:.0%}"))
-    for curve in (c for c in facts.curves if c.iteration == iteration):
-        rows.append(("optimizer steps", f"{len(curve.steps)}" + ("" if curve.finished else " so far")))
-        rows.append(("loss", f"{curve.first('loss'):.4g} → {curve.last('loss'):.4g}"))
-        ends = (curve.last("d_chosen"), curve.last("d_rejected"))
-        if None not in ends:
-            rows.append(("d_w, d_l at the end", f"{ends[0]:+.2f}, {ends[1]:+.2f}"))
-    if (selection := facts.selections.get(iteration)) is not None:
-        steps = [candidate.step for candidate in selection.candidates]
-        rows.append(("checkpoint taken", f"step {steps[selection.chosen]} of {steps[-1]}"))
-    evaluated = [e for e in facts.evaluations if e.iteration == iteration]
-    for each in evaluated:
-        rows += [(f"win rate vs {name}", str(win)) for name, win in each.wins.items()]
-        if each.at_equal_length is not None:
-            rows.append(("vs base at equal length", str(each.at_equal_length)))
-        if (best := each.best_of_n) is not None:
-            rows.append((f"best of {best.n} vs base", str(best.win)))
-    seconds = sum(cost.seconds for cost in facts.costs if cost.iteration == iteration)
-    rows.append(("work", duration(seconds)))
-    return Card(f"Iteration {iteration}", "evaluated" if evaluated else "under way", rows)
+def _card(each: IterationFacts) -> Card:
+    rows = iteration_rows(each) | {"work": duration(sum(each.seconds.values()))}
+    return Card(f"Iteration {each.iteration}", "evaluated" if each.evaluated else "under way", list(rows.items()))
 
 
 def _training(facts: RunFacts) -> list[Block]:

@@ -23,7 +23,7 @@ from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.report.facts.record import read_run
 from nemo_sspo.report.facts.run_facts import gather
 from nemo_sspo.report.run_page import run_page
-from nemo_sspo.report.summary import summarize
+from nemo_sspo.report.summary import summary
 from nemo_sspo.stages.__main__ import run_step
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.runner.registry import stage_inputs
@@ -131,14 +131,14 @@ def test_what_was_changed_when_stands_in_summary_and_report(tmp_path: Path) -> N
     layout.root.mkdir()
     bind(before, layout)
     first_iteration(before)
-    assert summarize(layout)["changed"] == []
+    assert summary(gather(read_run(layout)))["changed"] == []
     after = tiny_experiment(tmp_path, "run", *PACKED, "iterations=2", "train.pack_tokens=4096", "train.loggers=[]")
     publish_steps(after, "iter_2.train")
     lines = [
         "train.loggers: ['tensorboard'] -> [] from iteration 2 (train) on",
         "train.pack_tokens: 8192 -> 4096 from iteration 2 (reference_logps, train) on (changes rounding)",
     ]
-    assert summarize(layout)["changed"] == lines
+    assert summary(gather(read_run(layout)))["changed"] == lines
     bind(after, layout)
     (section,) = [section for section in run_page(gather(read_run(layout))).sections if section.key == "configuration"]
     assert section.blocks[0].text == f"Changed in the run: {'; '.join(lines)}."
@@ -180,7 +180,7 @@ def test_a_run_of_the_earlier_layout_goes_on(earlier: RunLayout, remedy: tuple[s
     earlier.experiment.write_text(experiment.model_dump_json())
     bind(experiment, earlier)
     publish_steps(experiment, "iter_2.train")
-    changed = {line.partition(":")[0] for line in summarize(earlier)["changed"]}
+    changed = {line.partition(":")[0] for line in summary(gather(read_run(earlier)))["changed"]}
     expected = {"train.micro_batch_size", "engine.max_num_seqs", "parallel.pipeline", "parallel.sequence"}
     assert changed == (expected if remedy else set())
 

@@ -11,7 +11,7 @@ from nemo_sspo.config.stages import Selection
 from nemo_sspo.report.facts.run_facts import gather
 from nemo_sspo.report.render import render
 from nemo_sspo.report.run_page import run_page
-from nemo_sspo.report.summary import summarize, summary_table
+from nemo_sspo.report.summary import summary, summary_table
 from tests.report.made_run import half_finished_run, plots_of, put, record
 from tests.report.made_selection import SELECTION, put_selection
 from tests.report.parsed_page import Parsed
@@ -92,15 +92,18 @@ def test_a_damaged_selection_is_named(tmp_path):
 
 
 def test_the_summary_has_the_choice_and_the_result(settings):
-    facts = summarize(RunLayout(settings.run_dir))
-    assert facts["stopped"] == {"after_iteration": 1, "reason": "nobody wins"}
-    assert facts["result"] == 0
-    first = facts["iterations"][0]
+    facts = gather(record(settings))
+    made = summary(facts)
+    assert made["stopped"] == {"after_iteration": 1, "reason": "nobody wins"}
+    assert made["result"] == 0
+    first = made["iterations"][0]
+    assert (first["selection_win"], first["selection_win_low"], first["selection_criterion"]) == (0.6, 0.55, "win_rate")
     assert (first["selection_chosen_step"], first["selection_reason"]) == (10, SELECTION.reason)
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(summary_table(facts))
     text = console.export_text()
     for shown in ("step 10 of 20, of 2", "0.600 [0.550, 0.650]", "select_model (s)", STOPPED):
         assert shown in " ".join(text.split()), shown
-    put(RunLayout(settings.run_dir.parent / "other"), "export", 2)
-    assert summarize(RunLayout(settings.run_dir.parent / "other"))["result"] == 2
+    going_on = half_finished_run(settings.run_dir.parent, "other", diagnosed=False)
+    put(RunLayout(going_on.run_dir), "export", 2)
+    assert summary(gather(record(going_on)))["result"] == 2

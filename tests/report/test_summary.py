@@ -1,4 +1,4 @@
-"""The table at the end holds what the manifests say, for whole and for unfinished runs."""
+"""The summary tells the page's facts, for whole and for unfinished runs."""
 
 import io
 import json
@@ -7,36 +7,37 @@ import pytest
 from rich.console import Console
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.store import publish
+from nemo_sspo.artifacts.tables import DROPPED
+from nemo_sspo.commands.report import gathered
 from nemo_sspo.errors import UserError
-from nemo_sspo.report.summary import summarize, summary_table, write_summary
-from tests.some_facts import some_facts
+from nemo_sspo.report.blocks import Cards
+from nemo_sspo.report.facts.run_facts import gather
+from nemo_sspo.report.run_page import run_page
+from nemo_sspo.report.summary import summary, summary_table, write_summary
+from tests.report.made_run import PROMPTS, half_finished_run, put, record
 
-PAIRS = {"pairs": 290, "dropped_tie": 8, "dropped_too_long": 2, "dropped_empty": 0}
-MARGINS = {"margin_before": 0.5, "margin_after": 0.25, "similarity_mean": 0.5}
-TRAIN = {"steps": 20, "loss_first": 40.0, "loss_last": 20.0, "step1_loss": 10.00001, "step1_closed_form": 10.0}
-WINS = {"win_vs_base": 0.75, "win_vs_base_low": 0.7, "win_vs_base_high": 0.8, "win_vs_previous": 0.6}
-BEST = {f"best_of_n{end}": x for end, x in {"": 16, "_win_vs_base": 0.9, "_win_vs_base_low": 0.85}.items()}
+_WINS = ("win_vs_base", "win_vs_previous", "length_controlled_win_vs_base")
+KEYS = [
+    *("iteration", "prompts", "responses", "pairs", "dropped", "margin_before", "margin_after", "similarity"),
+    *("reference_source", "reference_difference", "steps", "loss_first", "loss_last"),
+    *("step1_loss", "step1_closed_form", "step1_relative_error"),
+    *(f"selection_{name}" for name in ("candidates", "chosen_step", "last_step", "criterion")),
+    *("selection_win", "selection_win_low", "selection_win_high", "selection_reason"),
+    *(f"{name}{end}" for name in _WINS for end in ("", "_low", "_high")),
+    *("best_of_n", "best_of_n_win_vs_base", "best_of_n_win_vs_base_low", "best_of_n_win_vs_base_high"),
+    *("mean_tokens", "base_mean_tokens", "seconds"),
+]
+"""Of an iteration in summary.json, which other programs read."""
 
 
-def put(layout, stage, iteration, shard=None, seconds=1.0, **counts):
-    final = layout.artifact(stage, iteration, shard)
-    with publish(final, stage=stage, iteration=iteration, config={}, inputs={}) as draft:
-        draft.facts = some_facts(**counts)
-        draft.timings["seconds"] = seconds
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return half_finished_run(tmp_path_factory.mktemp("runs"))
 
 
-@pytest.fixture
-def layout(tmp_path):
-    run = RunLayout(tmp_path / "demo")
-    put(run, "prepare_prompts", 0, prompts=300)
-    put(run, "rollout", 1, 0, seconds=2.0, prompts=150, responses=750)
-    put(run, "rollout", 1, 1, seconds=3.5, prompts=150, responses=750)
-    put(run, "build_pairs", 1, **PAIRS, **MARGINS)
-    put(run, "train", 1, seconds=60.0, **TRAIN)
-    put(run, "evaluate", 1, **WINS, **BEST, best_of_n_win_vs_base_high=0.95)
-    put(run, "rollout", 2, 0, prompts=150, responses=750)
-    return run
+@pytest.fixture(scope="module")
+def facts(settings):
+    return gather(record(settings), sample_count=0)
 
 
 def text_of(facts):
@@ -45,48 +46,80 @@ def text_of(facts):
     return console.export_text()
 
 
-def test_facts_of_each_iteration(layout):
-    first, second = summarize(layout)["iterations"]
-    assert (first["prompts"], first["responses"], first["pairs"]) == (300, 1500, 290)
-    assert first["dropped"] == {"tie": 8, "too_long": 2}
-    assert first["seconds"] == {"rollout": 5.5, "build_pairs": 1.0, "train": 60.0, "evaluate": 1.0}
-    assert first["step1_relative_error"] == pytest.approx(1e-6)
-    assert (second["prompts"], second["pairs"], second["win_vs_base"]) == (150, None, None)
+def test_facts_of_each_iteration(facts):
+    made = summary(facts)
+    assert list(made) == [
+        *("run", "prompts", "preparation_seconds", "iterations", "failed", "changed", "stopped", "result")
+    ]
+    assert (made["prompts"], made["preparation_seconds"]) == (
+        {"prompts": 24, "held_out": 4},
+        {"prepare_prompts": 1.0},
+    )
+    first, second = made["iterations"]
+    assert list(first) == list(second) == KEYS
+    assert (first["pairs"], first["dropped"]) == (PROMPTS - 1, {"tie": 1})
+    assert first["margin_before"] > first["margin_after"] > 0
+    assert (first["steps"], first["loss_first"], first["loss_last"]) == (4, 40.0, 10.0)
+    assert (first["step1_loss"], first["step1_relative_error"]) == (40.5, 0.0)
+    assert (first["win_vs_base"], first["win_vs_base_low"], first["win_vs_base_high"]) == (0.7, 0.65, 0.75)
+    assert (first["best_of_n"], first["best_of_n_win_vs_base_high"], first["base_mean_tokens"]) == (16, 0.95, 20.0)
+    assert (first["seconds"]["train"], list(first["seconds"])[:2]) == (7200.0, ["rollout", "score"])
+    assert (second["prompts"], second["responses"]) == (12, 36)
+    assert (second["pairs"], second["dropped"], second["win_vs_base"]) == (None, {}, None)
 
 
-def test_the_table_shows_them(layout):
-    text = text_of(summarize(layout))
+def test_the_table_shows_what_the_pages_cards_show(facts):
+    text = " ".join(text_of(facts).replace("│", " ").split())
     for shown in (
-        "10 (8 tie, 2 too long)",
-        "0.5000 → 0.2500",
-        "40 → 20",
-        "10.00001",
-        "1.0e-06",
-        "0.750 [0.700, 0.800]",
-        "0.600",
-        "0.900 [0.850, 0.950]",
-        "5.5",
-        "67.5",
+        *("prompts without a pair 1 tie", "40 → 10", "40.5", "0.0e+00", "0.700 [0.650, 0.750]", "20.0 → 30.0"),
+        *("best of 16 vs base 0.900 [0.850, 0.950]", "train (s) 7200.0"),
     ):
         assert shown in text, shown
+    (cards,) = [block for section in run_page(facts).sections for block in section.blocks if isinstance(block, Cards)]
+    first, second = (dict(card.rows) for card in cards.cards)
+    assert first.pop("work") == "2 h 00 min"
+    for label, value in first.items():
+        assert f"{label} {value}" in text, label
+    assert second["prompts, responses"] == "12, 36"
 
 
-def test_a_run_with_nothing_yet(tmp_path):
+def test_a_prompt_can_be_dropped_for_several_reasons(tmp_path):
+    made = half_finished_run(tmp_path)
+    layout = RunLayout(made.run_dir)
+    DROPPED.write(layout.artifact("build_pairs", 1), {"prompt_id": list("abc"), "reason": ["too_long", "tie", "tie"]})
+    facts = gathered(layout, prompts=0)
+    assert summary(facts)["iterations"][0]["dropped"] == {"tie": 2, "too_long": 1}
+    assert "3 (2 tie, 1 too long)" in text_of(facts)
+
+
+def test_where_the_engines_log_probs_were_compared_the_difference_is_told(tmp_path):
+    made = half_finished_run(tmp_path)
+    put(RunLayout(made.run_dir), "reference_logps", 2, source="rollout", largest_difference=0.0125)
+    facts = gather(record(made), sample_count=0)
+    first, second = summary(facts)["iterations"]
+    assert (first["reference_source"], first["reference_difference"]) == (None, None)
+    assert (second["reference_source"], second["reference_difference"]) == ("rollout", 0.0125)
+    assert "rollout (0.013)" in text_of(facts)
+
+
+def test_a_run_with_nothing_yet(settings, tmp_path):
     layout = RunLayout(tmp_path / "new")
     layout.root.mkdir()
-    facts = summarize(layout)
-    assert facts["iterations"] == []
+    layout.experiment.write_text(settings.model_copy(update={"name": "new", "runs_dir": tmp_path}).model_dump_json())
+    facts = gathered(layout)
+    assert (summary(facts)["iterations"], summary(facts)["result"]) == ([], 0)
     assert "0 iterations" in text_of(facts)
     with pytest.raises(UserError, match="no run lies there"):
-        summarize(RunLayout(tmp_path / "absent"))
+        gathered(RunLayout(tmp_path / "absent"))
 
 
-def test_an_unreadable_manifest_counts_as_not_published(layout):
-    (layout.artifact("train", 1) / "manifest.json").write_text("{")
-    assert summarize(layout)["iterations"][0]["steps"] is None
+def test_an_unreadable_manifest_counts_as_not_published(tmp_path):
+    made = half_finished_run(tmp_path)
+    (RunLayout(made.run_dir).artifact("train", 1) / "manifest.json").write_text("{")
+    first = summary(gather(record(made), sample_count=0))["iterations"][0]
+    assert (first["steps"], first["step1_loss"], first["pairs"]) == (None, None, PROMPTS - 1)
 
 
-def test_it_is_stored_as_data(layout):
-    facts = summarize(layout)
-    assert json.loads(write_summary(layout, facts).read_text()) == facts
-    assert not list(layout.root.glob(".*.tmp"))
+def test_it_is_stored_as_data(facts, tmp_path):
+    assert json.loads(write_summary(RunLayout(tmp_path), facts).read_text()) == summary(facts)
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]

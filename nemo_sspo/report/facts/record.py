@@ -75,6 +75,12 @@ class RunRecord:
         return self.read(lambda: early_stop(self.layout), None)
 
     @property
+    def result(self) -> int:
+        """The newest policy that is exported, or the one that an early stop names; 0 is the base."""
+        exported = (step.manifest.iteration for step in self.steps if step.manifest.stage == "export")
+        return self.stopped.result if self.stopped else max(exported, default=0)
+
+    @property
     def pending(self) -> list[str]:
         """Planned steps without an artifact, but those that an early stop has left out."""
         published, stop = {step.step_id for step in self.steps}, self.stopped

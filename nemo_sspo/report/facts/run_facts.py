@@ -2,19 +2,28 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from nemo_sspo.artifacts.diagnostics import Diagnostics
 from nemo_sspo.artifacts.knobs import knob_changes
 from nemo_sspo.artifacts.selection import EarlyStop, SelectionResult
 from nemo_sspo.report.facts.evaluation import Evaluated, Sampled, evaluations, sampled
 from nemo_sspo.report.facts.gate_view import GateView, diagnostics, gate_view
+from nemo_sspo.report.facts.iteration import IterationFacts, of_iteration
 from nemo_sspo.report.facts.record import RunRecord
 from nemo_sspo.report.facts.samples import SamplePrompt, sample_prompts
 from nemo_sspo.report.facts.selection import selection
 from nemo_sspo.report.facts.settings import Digest, Setting, digests, settings, software
 from nemo_sspo.report.facts.supervision import Supervision, dropped_reasons, supervision
 from nemo_sspo.report.facts.timing import Running, Span, StageCost, running_steps, spans, stage_costs, wall_seconds
-from nemo_sspo.report.facts.training import Step1Identity, TrainingCurve, step1_identities, training_curves
+from nemo_sspo.report.facts.training import (
+    ReferenceLogps,
+    Step1Identity,
+    TrainingCurve,
+    reference_logps,
+    step1_identities,
+    training_curves,
+)
 from nemo_sspo.report.facts.verdict import Evidence, Finding, findings
 
 SAMPLE_PROMPTS = 100
@@ -40,9 +49,12 @@ class RunFacts:
     """Those that have begun."""
     method: dict[str, str]
     """Policy, oracle, loss, gate, … in words."""
+    prepared: dict[str, Any]
+    """What `prepare_prompts` has counted; empty before it is published."""
     spans: list[Span]
     costs: list[StageCost]
     wall_seconds: float | None
+    references: list[ReferenceLogps]
     curves: list[TrainingCurve]
     identities: list[Step1Identity]
     evaluations: list[Evaluated]
@@ -50,6 +62,8 @@ class RunFacts:
     """By iteration."""
     stopped: EarlyStop | None
     """Where the run has ended before its last iteration."""
+    result: int
+    """The newest policy that is exported, or the one that an early stop names; 0 is the base."""
     sampled: list[Sampled]
     supervisions: list[Supervision]
     gate_views: list[GateView]
@@ -77,6 +91,21 @@ class RunFacts:
         """Whether every planned step is published, or left out after an early stop."""
         return bool(self.planned) and not self.pending
 
+    def of(self, iteration: int) -> IterationFacts:
+        """Of one iteration; 0 is the preparation, of which only costs are known."""
+        return IterationFacts(
+            iteration=iteration,
+            sampled=of_iteration(self.sampled, iteration),
+            pairs=of_iteration(self.supervisions, iteration),
+            dropped=self.dropped.get(iteration),
+            reference=of_iteration(self.references, iteration),
+            curve=of_iteration(self.curves, iteration),
+            identity=of_iteration(self.identities, iteration),
+            selection=self.selections.get(iteration),
+            evaluated=of_iteration(self.evaluations, iteration),
+            costs=[cost for cost in self.costs if cost.iteration == iteration],
+        )
+
 
 def gather(run: RunRecord, *, sample_count: int = SAMPLE_PROMPTS) -> RunFacts:
     """Read everything the page shows; `sample_count` prompts per iteration."""
@@ -98,14 +127,17 @@ def gather(run: RunRecord, *, sample_count: int = SAMPLE_PROMPTS) -> RunFacts:
         iterations_planned=int(run.settings.get("iterations", 0)),
         iterations=iterations,
         method=_method(run),
+        prepared=next((step.manifest.counts for step in run.of("prepare_prompts", 0)), {}),
         spans=spans(run),
         costs=stage_costs(run),
         wall_seconds=wall_seconds(run),
+        references=reference_logps(run),
         curves=curves,
         identities=identities,
         evaluations=evaluated,
         selections={i: chosen for i in iterations if (chosen := selection(run, i)) is not None},
         stopped=run.stopped,
+        result=run.result,
         sampled=samples,
         supervisions=[found for i in iterations if (found := supervision(run, i)) is not None],
         gate_views=[view for i in iterations if (view := gate_view(run, i, diagnosed.get(i))) is not None],

@@ -65,10 +65,11 @@ def supervision(run: RunRecord, iteration: int) -> Supervision | None:
 
 
 def dropped_reasons(run: RunRecord, iteration: int) -> dict[str, int] | None:
-    """Prompts without a pair by reason; None before the pairs are published."""
+    """Prompts without a pair by reason, the most frequent first; None before the pairs are published."""
     if not run.of("build_pairs", iteration):
         return None
-    return dict(Counter(run.table("build_pairs", iteration, DROPPED, ["reason"])["reason"].to_pylist()))
+    found = run.table("build_pairs", iteration, DROPPED, ["reason"])["reason"].to_pylist()
+    return dict(Counter(found).most_common())
 
 
 def _histograms(columns: dict[str, NDArray[np.float64]]) -> Histograms:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemo_sspo.artifacts.facts.training import TrainFacts
+from nemo_sspo.artifacts.facts.training import ReferenceFacts, TrainFacts
 from nemo_sspo.artifacts.layout import METRICS, step_id
 from nemo_sspo.report.facts.record import RunRecord
 from nemo_sspo.stages.training.step1 import STEP1_TOLERANCE
@@ -59,6 +59,17 @@ class Step1Identity:
         return None if difference is None else difference <= self.bound
 
 
+@dataclass(frozen=True)
+class ReferenceLogps:
+    """Where an iteration's reference log-probs come from."""
+
+    iteration: int
+    source: str | None
+    """``rollout``: the engine that sampled the responses; ``recompute``: the trainer."""
+    largest_difference: float | None
+    """Of the engine's log-probs from recomputed ones, in nats; None where they were not compared."""
+
+
 def training_curves(run: RunRecord) -> list[TrainingCurve]:
     """One curve per iteration that has taken a step, the running one included."""
     curves = []
@@ -83,6 +94,15 @@ def full_batches(curve: TrainingCurve, name: str) -> list[tuple[int, float]]:
     pairs = curve.metrics.get("pairs") or [1.0] * len(curve.steps)
     points = zip(curve.steps, curve.metrics.get(name, []), pairs, strict=False)
     return [(step, value) for step, value, count in points if count == max(pairs)]
+
+
+def reference_logps(run: RunRecord) -> list[ReferenceLogps]:
+    """One per iteration whose reference log-probs are published."""
+    return [
+        ReferenceLogps(iteration, found.source, found.largest_difference)
+        for iteration in run.iterations
+        for found in run.facts("reference_logps", iteration, ReferenceFacts)
+    ]
 
 
 def step1_identities(run: RunRecord) -> list[Step1Identity]:
