@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def show_config(options: argparse.Namespace) -> int:
-    """Print every setting with its value and meaning."""
+    """Print every setting with its value, its role and its meaning."""
     console = Console()
     rows = describe(options.overrides, options.config_dir)
     if options.json:
@@ -93,7 +93,8 @@ def show_config(options: argparse.Namespace) -> int:
     for row in rows:
         value = "null" if row.value is None else str(row.value)
         style = "dim" if row.is_default else "bold"
-        console.print(f"{row.path}: {value}", style=style, markup=False, highlight=False, soft_wrap=True)
+        role = f"  # {row.role.remark}" if row.role else ""
+        console.print(f"{row.path}: {value}{role}", style=style, markup=False, highlight=False, soft_wrap=True)
         if row.meaning:
             console.print(f"    {row.meaning}", style="dim italic", markup=False, highlight=False, soft_wrap=True)
     return 0

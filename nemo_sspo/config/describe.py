@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel
 
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.roles import Role, role_of
 
 REQUIRED = "(required)"
 
@@ -22,11 +23,13 @@ class FieldMeaning:
     is_default: bool
     """Whether the value is the one that applies when nothing is given."""
     meaning: str
+    role: Role | None
+    """What it is besides its value: whether it may change in a started run, say."""
 
 
 def describe_settings(settings: Mapping[str, Any], model: type[BaseModel] = Experiment) -> Iterator[FieldMeaning]:
     """Yield every leaf of `model` in the order of the class, with its value in `settings` or its default."""
-    yield from _walk(model, settings, "", ())
+    yield from _walk(model, settings, "", (), None)
 
 
 @cache
@@ -39,21 +42,21 @@ def kinds_of_keys() -> dict[str, tuple[str, ...]]:
 
 
 def _walk(
-    model: type[BaseModel], settings: Mapping[str, Any], prefix: str, kinds: tuple[str, ...]
+    model: type[BaseModel], settings: Mapping[str, Any], prefix: str, kinds: tuple[str, ...], inherited: Role | None
 ) -> Iterator[FieldMeaning]:
     for name, field in model.model_fields.items():
-        path = f"{prefix}{name}"
+        path, role = f"{prefix}{name}", role_of(field, inherited)
         given = settings.get(name)
         members = _models(field.annotation)
         if members:
             section = _chosen(members, given)
             below = given if isinstance(given, Mapping) else {}
-            yield from _walk(section, below, f"{path}.", tuple(map(kind_of, members)))
+            yield from _walk(section, below, f"{path}.", tuple(map(kind_of, members)), role)
             continue
         default = REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
         value = settings.get(name, default)
         meaning = f"One of {', '.join(kinds)}." if name == "kind" else field.description or ""
-        yield FieldMeaning(path, value, value == default, meaning)
+        yield FieldMeaning(path, value, value == default, meaning, role)
 
 
 def _chosen(members: list[type[BaseModel]], given: Any) -> type[BaseModel]:

@@ -118,6 +118,13 @@ def test_config_prints_value_and_meaning(capsys):
     assert cli.main(["config", "experiment=quickstart", "train.learning_rate=2e-3"]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"train\.learning_rate: 0\.002\n    Peak learning rate \(SPPO: 5e-7\)\.", shown)
+    for line in (
+        "train.pack_tokens: 8192  # may change in a started run; changes results by rounding at most",
+        "train.keep_states: 2  # may change in a started run; changes no result",
+        "policy: assets/toy/policy  # the content of the files counts too",
+        "seed: 0",
+    ):
+        assert line in shown.splitlines(), line
     assert cli.main(["config", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["policy"] == "(required)"
 

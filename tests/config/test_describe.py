@@ -2,6 +2,7 @@
 
 from nemo_sspo.config.describe import REQUIRED, kinds_of_keys
 from nemo_sspo.config.load import describe, load_experiment
+from nemo_sspo.config.roles import roles
 
 
 def leaves(value, prefix=""):
@@ -37,6 +38,12 @@ def test_defaults_and_changes_are_told_apart():
     assert rows["loss.eta"].is_default is False
     assert rows["train.clip_grad"].is_default is True
     assert rows["gate.kind"].meaning.startswith("One of none, linear, power")
+
+
+def test_every_role_is_told_beside_its_setting():
+    overrides = ["experiment=quickstart", "parallel=tp2", "gate=custom", "gate.function=tests.config:gate"]
+    experiment = load_experiment(overrides)
+    assert {row.path: row.role for row in describe(overrides) if row.role} == roles(experiment)
 
 
 def test_what_is_missing_shows_as_required():
