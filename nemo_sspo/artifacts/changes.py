@@ -32,11 +32,21 @@ def setting_changes(before: Mapping[str, Any], after: Mapping[str, Any], knobs: 
     Files that were seen when the artifact was made and lie elsewhere now (in another image, on another machine) are
     not known to differ: the stage that reads them looks for itself.
     """
+    before, after = flat(before), flat(after)
     return [
         f"{key}: {shown(before.get(key))} -> {shown(after.get(key))}"
         for key in sorted({*before, *after} - knobs)
         if differ(before.get(key), after.get(key)) and not (key.startswith(CONTENT) and key not in after)
     ]
+
+
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of sections that lie in each other, by dotted key. An empty section stays a value."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        below = {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, Mapping) else {}
+        found |= flat(below) if below else {key: value}
+    return found
 
 
 def _input_changes(manifest: Manifest, inputs: Mapping[str, Sequence[str]]) -> list[str]:

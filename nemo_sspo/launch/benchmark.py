@@ -15,6 +15,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.launch.local.guard import guarded
 from nemo_sspo.launch.run_directory import stored_experiment
 from nemo_sspo.stages.evaluation.benchmark import policy_artifact, progress_name, settings
+from nemo_sspo.stages.runner.settings import knob_names
 from nemo_sspo.stages.runner.variables import of_process
 
 _POLL_SECONDS = 0.2
@@ -90,9 +91,8 @@ def is_answered(request: BenchmarkRequest, experiment: Experiment) -> bool:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise UserError(f"--output {output}: something else lies there; give a directory that is not there yet")
         return False
-    refuse_changes(
-        open_artifact(output), settings(request, experiment), policy_artifact(request, RunLayout(Path(request.run)))
-    )
+    inputs = policy_artifact(request, RunLayout(Path(request.run)))
+    refuse_changes(open_artifact(output), settings(request, experiment), inputs, knob_names(experiment))
     return True
 
 

@@ -24,6 +24,12 @@ def test_the_setting_and_the_input_are_named(tmp_path):
     assert changes(manifest, {"loss.eta": 1.0}, two) == ["input selection: 0 artifacts -> 1"]
 
 
+def test_a_setting_of_a_section_is_named_alone_and_a_knob_may_differ():
+    before = {"engine": {"dtype": "auto", "max_num_seqs": 8, "extra": {}}, "seed": 0}
+    after = {"engine.dtype": "float16", "engine.max_num_seqs": 16, "engine.extra": {}, "seed": 0}
+    assert setting_changes(before, after, {"engine.max_num_seqs"}) == ["engine.dtype: 'auto' -> 'float16'"]
+
+
 def test_a_setting_that_is_new_or_gone_has_changed_and_a_file_that_is_not_seen_from_here_has_not():
     assert setting_changes({}, {"data.rule": "drop"}) == ["data.rule: unset -> 'drop'"]
     assert setting_changes({"data.rule": "drop"}, {}) == ["data.rule: 'drop' -> unset"]

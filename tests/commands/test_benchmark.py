@@ -124,6 +124,22 @@ def test_published_answers_of_other_questions_are_refused(run, answers, capsys) 
     assert len(answers) == 1
 
 
+def test_published_answers_are_kept_under_other_knobs_of_the_engine_and_refused_under_other_settings(
+    run, answers, capsys
+) -> None:
+    def ask(**engine) -> int:
+        tree = json.loads(run.experiment.read_text())
+        tree["engine"] |= engine
+        run.experiment.write_text(json.dumps(tree))
+        return call("mt-bench", "runs/run", "--questions", "asked.jsonl")
+
+    assert ask() == 0
+    assert ask(gpu_memory_utilization=0.5, max_num_seqs=8, enforce_eager=True) == 0
+    assert len(answers) == 1
+    assert ask(dtype="float16") == 2
+    assert "settings or inputs: engine.dtype: 'auto' -> 'float16'. " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -25,6 +25,7 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.public_benchmarks.protocol import Answer, Benchmark, Question, Writing
 from nemo_sspo.public_benchmarks.registry import BENCHMARKS
+from nemo_sspo.stages.runner.settings import knob_names
 
 GENERATION = "generation.json"
 """What the answers were made from and how, beside them."""
@@ -53,7 +54,7 @@ def answer(request: BenchmarkRequest) -> None:
     config, inputs = settings(request, experiment), policy_artifact(request, layout)
     final = Path(request.output)
     if is_published(final):
-        refuse_changes(open_artifact(final), config, inputs)
+        refuse_changes(open_artifact(final), config, inputs, knob_names(experiment))
         return
     benchmark = BENCHMARKS[request.benchmark]
     questions = benchmark.questions(Path(request.questions))
@@ -74,7 +75,7 @@ def answer(request: BenchmarkRequest) -> None:
 
 
 def settings(request: BenchmarkRequest, experiment: Experiment) -> dict[str, Any]:
-    """What the answers depend on."""
+    """What the answers depend on, the engine's knobs included."""
     resolved = request.model_dump(mode="json", exclude={"run", "questions", "output"})
     engine = experiment.engine.model_dump(mode="json")
     policy = {"policy": experiment.policy} if request.iteration == 0 else {}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_sspo.artifacts.changes import CONTENT
+from nemo_sspo.artifacts.changes import CONTENT, flat
 from nemo_sspo.artifacts.fingerprint import UNSEEN, fingerprint
 from nemo_sspo.config.binding import module_file
 from nemo_sspo.config.experiment import Experiment
@@ -96,7 +96,7 @@ def _values(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
         value: Any = resolved
         for part in key.split("."):
             value = value[part]
-        settings.update(_flatten(key, value))
+        settings |= flat({key: value})
     return settings
 
 
@@ -104,9 +104,3 @@ def _judging_settings(experiment: Experiment, stage: str) -> tuple[str, ...]:
     """Settings that a judgement depends on, apart from the oracle's own."""
     judges = "oracle" in STAGES[stage].settings and experiment.oracle.kind == "policy_judge"
     return ("policy", "engine", "data.template_arguments") if judges else ()
-
-
-def _flatten(key: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        return {k: v for name, inner in value.items() for k, v in _flatten(f"{key}.{name}", inner).items()}
-    return {key: value}
