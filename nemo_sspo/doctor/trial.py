@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.layout import RunLayout, step_id
 from nemo_sspo.artifacts.store import is_published, link_tree, open_artifact
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
@@ -25,6 +25,7 @@ from nemo_sspo.doctor.interruption import killed_when
 from nemo_sspo.launch.local.step_failed import StepFailed
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.run_directory import write_atomically
+from nemo_sspo.stages.runner.registry import STAGES
 from nemo_sspo.stages.runner.variables import of_process
 
 Drive = Callable[[Experiment, Sequence[Step]], None]
@@ -45,7 +46,7 @@ SMALL = (
 STATE_EVERY = 2
 """Optimizer steps between the states of the training that is killed. It takes 12."""
 LOOP, RESUMED, ONE_RANK = "loop", "resumed", "one_rank"
-_SECOND = ("rollout", "score", "embed", "build_pairs", "reference_logps")
+_ON_RANKS = [name for name, stage in STAGES.items() if stage.ranks]
 
 
 def trial_experiment(overrides: Sequence[str], gpus: int, directory: Path, config_dir: Path | None) -> Experiment:
@@ -118,13 +119,7 @@ def run_trial(loop: Experiment, environments: set[str], drive: Drive, seconds: f
 
 def loop_steps(experiment: Experiment) -> list[Step]:
     """An iteration to its export, and the next one to the log-probs of what its policy answered."""
-    return [
-        step
-        for step in plan(experiment)
-        if step.stage in ("prepare_prompts", "import_policy")
-        or (step.iteration == 1 and step.stage in (*_SECOND, "train", "export"))
-        or (step.iteration == 2 and step.stage in _SECOND)
-    ]
+    return up_to(plan(experiment), step_id("reference_logps", 2))
 
 
 def runnable(steps: Sequence[Step], environments: set[str]) -> list[Step]:
@@ -212,7 +207,7 @@ def _steps_in(state: Path) -> int:
 
 def _on_one_rank(trial: Trial, drive: Drive) -> None:
     alone = trial.loop.model_copy(update={"name": ONE_RANK, "parallel": Parallel()})
-    drive(alone, _shared(trial.loop, alone, leave_out=("reference_logps", "train")))
+    drive(alone, _shared(trial.loop, alone, leave_out=_ON_RANKS))
 
 
 def _shared(source: Experiment, target: Experiment, leave_out: Sequence[str]) -> list[Step]:
@@ -231,6 +226,6 @@ def step_facts(trial: Trial) -> list[dict[str, Any]]:
     for name in (LOOP, RESUMED, ONE_RANK):
         for manifest in sorted(trial.layout(name).root.glob("**/manifest.json")):
             made = open_artifact(manifest.parent).manifest
-            if name == LOOP or made.stage in ("reference_logps", "train"):
+            if name == LOOP or made.stage in _ON_RANKS:
                 facts.append({"run": name, "stage": made.stage, "iteration": made.iteration, **made.timings})
     return facts

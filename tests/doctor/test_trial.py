@@ -39,6 +39,9 @@ def test_the_loop_is_an_iteration_and_the_next_ones_log_probs(tmp_path):
     second = [f"iter_2.{name}" for name in FIRST[:5]]
     assert names(steps) == ["prepare_prompts", "iter_0.import_policy", *(f"iter_1.{name}" for name in FIRST), *second]
     assert all(set(step.depends_on) <= set(names(steps)) for step in steps)
+    with_a_choice = loop_steps(loop(tmp_path, "selection.candidates=2"))
+    assert "iter_1.select_model" in names(with_a_choice)
+    assert all(set(step.depends_on) <= set(names(with_a_choice)) for step in with_a_choice)
 
 
 def test_an_image_with_one_environment_runs_its_part_and_the_disk_hands_over(tmp_path):
