@@ -25,13 +25,9 @@ def shard_batches(steps: Sequence[Step], size: Callable[[Step], int]) -> list[Sh
         grouped.setdefault((step.stage, step.iteration), []).append(step)
     cut = []
     for group in grouped.values():
-        length = max(1, size(group[0])) if _one_model(group[0]) else 1
+        length = max(1, size(group[0])) if STAGES[group[0].stage].one_model else 1
         cut += [tuple(group[start : start + length]) for start in range(0, len(group), length)]
     return cut
-
-
-def _one_model(step: Step) -> bool:
-    return step.stage not in STAGES or STAGES[step.stage].one_model
 
 
 def fair_size(unfinished: int, processes: int) -> int:

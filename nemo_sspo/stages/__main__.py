@@ -42,7 +42,7 @@ from nemo_sspo.stages.runner.variables import hide_gpus, set_defaults
 def main(arguments: list[str] | None = None) -> int:
     """Run steps; 0 when they are published, 2 when an input is wrong, 85 when one saved its state and is to go on."""
     parser = argparse.ArgumentParser(prog="python -m nemo_sspo.stages", description=__doc__)
-    parser.add_argument("stage", choices=sorted(STAGES))
+    parser.add_argument("stage", choices=sorted(name for name, stage in STAGES.items() if stage.publishes))
     parser.add_argument("--run", type=Path, required=True, help="run directory, with experiment.json")
     parser.add_argument("--iteration", type=int, default=0)
     parser.add_argument("--shard", type=shards_in, default=(0,), help="one or several: 3, or 0-3,8")

@@ -6,12 +6,11 @@ from pydantic import ValidationError
 from nemo_sspo.config.cluster import LocalCluster, Resources, SlurmCluster, StageResources
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.slurm.report_step import REPORT
 from nemo_sspo.stages.runner.registry import STAGES
 
 
 def test_every_stage_has_its_resources():
-    assert list(StageResources.model_fields) == [*STAGES, REPORT]
+    assert list(StageResources.model_fields) == list(STAGES)
 
 
 def test_a_file_without_a_kind_is_a_local_cluster(tmp_path):

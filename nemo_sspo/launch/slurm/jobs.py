@@ -15,9 +15,8 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.shard_batches import ShardBatch, shard_batches
-from nemo_sspo.launch.slurm.report_step import REPORT, REPORT_SPEC, report_step
+from nemo_sspo.launch.slurm.report_step import REPORT, report_step
 from nemo_sspo.stages.runner.registry import STAGES
-from nemo_sspo.stages.runner.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,12 @@ class Job:
     @property
     def is_array(self) -> bool:
         """Whether it is submitted as a job array, one task per shard batch."""
-        return _spec(self.stage).sharded
+        return STAGES[self.stage].sharded
 
     @property
     def saves_state(self) -> bool:
         """Whether its processes save their state when Slurm stops them."""
-        return _spec(self.stage).saves_state
+        return STAGES[self.stage].saves_state
 
     @property
     def cpus_per_task(self) -> int | None:
@@ -67,7 +66,7 @@ class Job:
     @property
     def has_ranks(self) -> bool:
         """Whether its processes are the ranks of the training layout."""
-        return _spec(self.stage).ranks
+        return STAGES[self.stage].ranks
 
 
 def jobs(experiment: Experiment) -> tuple[Job, ...]:
@@ -102,10 +101,6 @@ def job_name(step: Step) -> str:
     return step.stage if step.stage == "prepare_prompts" else f"iter_{step.iteration}.{step.stage}"
 
 
-def _spec(stage: str) -> Stage:
-    return REPORT_SPEC if stage == REPORT else STAGES[stage]
-
-
 def _job(
     name: str, steps: tuple[Step, ...], grouped: dict[str, list[Step]], experiment: Experiment, cluster: SlurmCluster
 ) -> Job:
@@ -118,8 +113,8 @@ def _job(
         steps=steps,
         shard_batches=_shard_batches(steps, cluster),
         nodes=nodes,
-        tasks_per_node=per_node if _spec(first.stage).ranks and cluster.launcher == "srun" else 1,
-        gpus_per_node=0 if not first.gpus else per_node if _spec(first.stage).ranks else first.gpus,
+        tasks_per_node=per_node if STAGES[first.stage].ranks and cluster.launcher == "srun" else 1,
+        gpus_per_node=0 if not first.gpus else per_node if STAGES[first.stage].ranks else first.gpus,
         environment=cluster.environment_of(first.stage, first.environment),
         environment_name=first.environment,
         resources=cluster.resources_of(first.stage),
@@ -133,7 +128,7 @@ def _shard_batches(steps: Sequence[Step], cluster: SlurmCluster) -> tuple[ShardB
 
 def _shape(step: Step, experiment: Experiment, cluster: SlurmCluster) -> tuple[int, int]:
     """(nodes, ranks on each): full nodes, or a part of one."""
-    if not _spec(step.stage).ranks:
+    if not STAGES[step.stage].ranks:
         return 1, 1
     per_node = cluster.ranks_per_node or cluster.gpus_per_node or step.ranks
     return (1, step.ranks) if step.ranks <= per_node else (step.ranks // per_node, per_node)
@@ -149,8 +144,8 @@ def _dependencies(steps: Sequence[Step], grouped: dict[str, list[Step]], cluster
             for batch in _shard_batches(steps, cluster)
         ]
         published = [{step.step_id for step in batch} for batch in _shard_batches(group, cluster)]
-        task_by_task = all(_spec(item.stage).sharded for item in (steps[0], group[0])) and read == published
-        if steps[0].stage == REPORT:  # a run that failed is drawn too
+        task_by_task = all(STAGES[item.stage].sharded for item in (steps[0], group[0])) and read == published
+        if not STAGES[steps[0].stage].publishes:  # a run that failed is drawn too
             yield Dependency(parent, "afterany")
         else:
             yield Dependency(parent, "aftercorr" if task_by_task else "afterok")

@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 
-from nemo_sspo.artifacts.facts.base import Facts
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.manifest import MANIFEST_NAME
 from nemo_sspo.launch.plan import Step
 from nemo_sspo.stages.runner.freshness import Freshness
-from nemo_sspo.stages.runner.stage import Stage
+from nemo_sspo.stages.runner.registry import STAGES
 
 REPORT = "report"
-REPORT_SPEC = Stage("report", "rollout", "conversion and preparation", Facts)
-"""One process without a GPU; ``nemo-sspo report`` works in either environment."""
 
 
 def report_step(layout: RunLayout, steps: Sequence[Step]) -> Step:
@@ -23,7 +20,7 @@ def report_step(layout: RunLayout, steps: Sequence[Step]) -> Step:
         stage=REPORT,
         iteration=0,
         shard=0,
-        environment=REPORT_SPEC.environment,
+        environment=STAGES[REPORT].environment,
         ranks=1,
         gpus=0,
         inputs=tuple(step.output for step in last),
@@ -34,7 +31,7 @@ def report_step(layout: RunLayout, steps: Sequence[Step]) -> Step:
 
 def is_done(step: Step, freshness: Freshness) -> bool:
     """Whether a step's artifact is published and current, or its page drawn after all that it shows."""
-    if step.stage != REPORT:
+    if STAGES[step.stage].publishes:
         return freshness.standing(step.output) == "current"
     manifests = [path / MANIFEST_NAME for path in step.inputs]
     try:

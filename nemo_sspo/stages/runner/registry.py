@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from nemo_sspo.artifacts.facts.base import Facts
 from nemo_sspo.artifacts.facts.evaluation import EvaluationFacts, SelectionFacts
 from nemo_sspo.artifacts.facts.pairs import DiagnosisFacts, PairFacts
 from nemo_sspo.artifacts.facts.sampling import EmbeddingFacts, LabelledFacts, PromptFacts, RolloutFacts, ScoreFacts
@@ -230,11 +231,13 @@ STAGES: Mapping[str, Stage] = {
         inputs.diagnose,
         ("pairs", "gate", "judging", "seed"),
     ),
+    "report": Stage("", "rollout", "conversion and preparation", Facts, publishes=False),
 }
 """Every stage of the loop in its order: within an iteration, each comes after those it reads.
 
 Held-out rollouts are one shard: they are few, and an evaluation reads them whole. A shard of export_candidate and of
-rollout_selection is a candidate; the base policy is one alone."""
+rollout_selection is a candidate; the base policy is one alone. No iteration has a report: a run on Slurm ends with its
+job, and `nemo-sspo run` draws the page itself."""
 
 
 def stage_inputs(stage: str, experiment: Experiment, layout: RunLayout, iteration: int, shard: int) -> Inputs:

@@ -41,3 +41,6 @@ class Stage:
     """Saves its state when a runner stops it. The others end at once: their step is run again."""
     rate: tuple[str, str] = ("", "")
     """Which of the timings in its manifest is its rate, and the unit."""
+    publishes: bool = True
+    """Publishes an artifact. The report does not: it is a page of what is there, drawn after the last steps of a run
+    whether they succeeded or not, by ``nemo-sspo report``."""
