@@ -12,6 +12,7 @@ import numpy as np
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.tables import ROLLOUTS, SCORES
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.objective.win_rates import sigmoid
 from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.runner.variables import set_defaults
 from nemo_sspo.stages.sampling.score import ScoreSums, score_window
@@ -29,12 +30,8 @@ def main(run: Path) -> None:
     scored = SCORES.read(layout.artifact("score", 1, 0))
     again = score_window(prompts, load_oracle(settings), ScoreSums())
     first, second = (np.array(table.column("logits").to_pylist()) for table in (scored, again))
-    apart = np.abs(_win(first) - _win(second))[:, ~np.eye(first.shape[1], dtype=bool)]
+    apart = np.abs(sigmoid(first) - sigmoid(second))[:, ~np.eye(first.shape[1], dtype=bool)]
     print(json.dumps({"largest": float(apart.max()), "mean": float(apart.mean()), "rows": apart.size}))
-
-
-def _win(logits: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-logits))
 
 
 if __name__ == "__main__":
