@@ -147,20 +147,13 @@ def by_iteration(
         return None
     iterations = sorted({iteration for points in known.values() for iteration in points})
     frame = Frame(("iteration", *known), [(i, *(points.get(i) for points in known.values())) for i in iterations])
-    traces = [
-        scatter(
-            list(points),
-            list(points.values()),
-            series(position),
-            name=name,
-            mode="lines+markers",
-            marker_symbol=("circle", "square", "diamond", "cross")[position % 4],
-        )
-        for position, (name, points) in enumerate(known.items())
-    ]
-    said = [
-        f"{name}: " + ", ".join(f"{value:.4g} ({i})" for i, value in points.items()) for name, points in known.items()
-    ]
+    traces, said = [], []
+    for position, name in enumerate(known):
+        own = frame.known(name)
+        style = {"mode": "lines+markers", "marker_symbol": ("circle", "square", "diamond", "cross")[position % 4]}
+        traces.append(scatter(own["iteration"], own[name], series(position), name=name, **style))
+        points = zip(own["iteration"], own[name], strict=True)
+        said.append(f"{name}: " + ", ".join(f"{value:.4g} ({i})" for i, value in points))
     return Plot(
         key=key,
         title=title,
