@@ -141,7 +141,7 @@ def _gate(facts: RunFacts) -> list[Block]:
     blocks += [PlotGrid(around_the_gate(view)) for view in facts.gate_views]
     for view in facts.gate_views[-1:]:
         blocks += [gate_plot(view), PlotGrid(gate_panels(view))]
-    blocks.append(PlotGrid([target_plot(each) for each in facts.supervisions]))
+    blocks.append(PlotGrid([target_plot(each, found) for each in facts.supervisions if (found := each.histograms)]))
     return blocks
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.artifacts.layout import RunLayout
@@ -30,7 +31,11 @@ def large_run(runs: Path, prompts: int, words: int = 400, shards: int = 4) -> Ex
         put(layout, "score", 1, shard, tables={SCORES: _scores(own, generator)}, rows=len(own), order_bias=0.5)
     paired = np.arange(prompts) % 1000 != 0
     dropped = DROPPED.of({"prompt_id": ids[~paired], "reason": ["tie"] * int((~paired).sum())})
-    put(layout, "build_pairs", 1, tables={PAIRS: _pairs(ids[paired], generator), DROPPED: dropped})
+    pairs = _pairs(ids[paired], generator)
+    names = {"similarity_mean": "similarity", "margin_before": "margin_before", "margin_after": "margin_after"}
+    means = {name: pc.mean(pairs.column(column)).as_py() for name, column in names.items()}
+    counts = {"pairs": len(pairs), "dropped_tie": len(dropped), **means}
+    put(layout, "build_pairs", 1, tables={PAIRS: pairs, DROPPED: dropped}, **counts)
     return settings
 
 

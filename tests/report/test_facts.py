@@ -243,7 +243,7 @@ def test_a_damaged_table_is_named_and_the_rest_is_read(tmp_path):
     (layout.artifact("build_pairs", 1) / PAIRS.file).write_bytes(b"not parquet")
     facts = gather(record(settings))
     assert any(PAIRS.file in name for name in facts.unreadable)
-    assert facts.supervisions == []
+    assert [(pairs.pairs, pairs.histograms) for pairs in facts.supervisions] == [(PROMPTS - 1, None)]
     assert facts.evaluations
 
 
@@ -275,7 +275,7 @@ def test_a_table_of_another_schema_is_named_and_its_numbers_are_not_shown(tmp_pa
     assert bool(samples) == (table is not ROLLOUTS)
     assert all((response.score is None) == (table is SCORES) for sample in samples for response in sample.responses)
     assert all(sample.similarity is None for sample in samples) == (table in (PAIRS, ROLLOUTS))
-    assert bool(facts.supervisions) == (table is not PAIRS)
+    assert [pairs.histograms is None for pairs in facts.supervisions] == [table is PAIRS]
     assert bool(facts.gate_views) == (table is not COMPARISONS)
     assert bool(comparison.advantages) == (table is not EVALUATION)
 
@@ -305,7 +305,7 @@ def test_a_fact_of_another_type_is_named_and_not_shown(tmp_path, stage, key, val
     assert (facts.stopped is None) == (stage == "select_model")
     assert bool(facts.identities) == (stage != "train")
     assert bool(facts.evaluations) == (stage != "evaluate")
-    assert [found.moved_share is None for found in facts.supervisions] == [stage == "build_pairs"]
+    assert bool(facts.supervisions) == (stage != "build_pairs")
     assert [found.iteration for found in facts.sampled] == ([2] if stage.startswith("rollout") else [1, 2])
     assert budget(run, 1).responses == (None if stage.startswith("rollout") else 72)
 

@@ -7,14 +7,14 @@ import pytest
 from rich.console import Console
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.tables import DROPPED
+from nemo_sspo.artifacts.tables import PAIRS
 from nemo_sspo.commands.report import gathered
 from nemo_sspo.errors import UserError
 from nemo_sspo.report.blocks import Cards
 from nemo_sspo.report.facts.run_facts import gather
 from nemo_sspo.report.run_page import run_page
 from nemo_sspo.report.summary import summary, summary_table, write_summary
-from tests.report.made_run import PROMPTS, half_finished_run, put, record
+from tests.report.made_run import PROMPTS, half_finished_run, plots_of, put, record
 
 _WINS = ("win_vs_base", "win_vs_previous", "length_controlled_win_vs_base")
 KEYS = [
@@ -85,11 +85,20 @@ def test_the_table_shows_what_the_pages_cards_show(facts):
 
 def test_a_prompt_can_be_dropped_for_several_reasons(tmp_path):
     made = half_finished_run(tmp_path)
-    layout = RunLayout(made.run_dir)
-    DROPPED.write(layout.artifact("build_pairs", 1), {"prompt_id": list("abc"), "reason": ["too_long", "tie", "tie"]})
-    facts = gathered(layout, prompts=0)
-    assert summary(facts)["iterations"][0]["dropped"] == {"tie": 2, "too_long": 1}
+    put(RunLayout(made.run_dir), "build_pairs", 2, dropped_tie=2, dropped_too_long=1, dropped_empty=0)
+    facts = gather(record(made), sample_count=0)
+    assert summary(facts)["iterations"][1]["dropped"] == {"tie": 2, "too_long": 1}
     assert "3 (2 tie, 1 too long)" in text_of(facts)
+
+
+def test_pairs_are_told_from_the_manifest_also_where_their_table_is_damaged(tmp_path):
+    made = half_finished_run(tmp_path)
+    whole = summary(gather(record(made), sample_count=0))["iterations"][0]
+    (RunLayout(made.run_dir).artifact("build_pairs", 1) / PAIRS.file).write_text("damaged")
+    facts = gather(record(made), sample_count=0)
+    assert summary(facts)["iterations"][0] == whole
+    assert any(PAIRS.file in name for name in facts.unreadable)
+    assert not [plot for plot in plots_of(run_page(facts)) if plot.key.startswith("targets")]
 
 
 def test_where_the_engines_log_probs_were_compared_the_difference_is_told(tmp_path):

@@ -1,18 +1,15 @@
 """The training pairs: win rates before the gate, targets after it, prompts without a pair."""
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nemo_sspo.artifacts.facts.pairs import PairFacts
-from nemo_sspo.artifacts.tables import DROPPED, PAIRS, REFERENCE
+from nemo_sspo.artifacts.tables import PAIRS, REFERENCE
 from nemo_sspo.report.facts.record import RunRecord
 
 TARGET_BINS = 20
 _HISTOGRAMS = ("p_chosen", "p_rejected", "target_chosen", "target_rejected")
-_MEANS = ("similarity", "margin_before", "margin_after")
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,8 @@ class Supervision:
 
     iteration: int
     pairs: int
-    histograms: Histograms
+    histograms: Histograms | None
+    """None when the table cannot be read."""
     similarity: float
     """Mean similarity of a pair."""
     margin_before: float
@@ -44,37 +42,44 @@ class Supervision:
 
 
 def supervision(run: RunRecord, iteration: int) -> Supervision | None:
-    """The pairs of an iteration; None before they are published, or when they cannot be read."""
-    table = run.table("build_pairs", iteration, PAIRS, (*_MEANS, *_HISTOGRAMS))
-    if not table.num_rows:
+    """The pairs of an iteration; None before they are published, or where their means are not known."""
+    built = _built(run, iteration)
+    if built is None or not built.pairs:
         return None
-    columns = {name: table.column(name).to_numpy().astype(np.float64) for name in table.column_names}
-    similarity, before, after = (float(columns[name].mean()) for name in _MEANS)
+    similarity, before, after = built.similarity_mean, built.margin_before, built.margin_after
+    if similarity is None or before is None or after is None:
+        return None
     chosen_tokens, rejected_tokens = _mean_tokens(run, iteration)
     return Supervision(
         iteration=iteration,
-        pairs=table.num_rows,
-        histograms=_histograms(columns),
+        pairs=built.pairs,
+        histograms=_histograms(run, iteration),
         similarity=similarity,
         margin_before=before,
         margin_after=after,
-        moved_share=next((each.gate_moved_share for each in run.facts("build_pairs", iteration, PairFacts)), None),
+        moved_share=built.gate_moved_share,
         chosen_tokens=chosen_tokens,
         rejected_tokens=rejected_tokens,
     )
 
 
 def dropped_reasons(run: RunRecord, iteration: int) -> dict[str, int] | None:
-    """Prompts without a pair by reason, the most frequent first; None before the pairs are published."""
-    if not run.of("build_pairs", iteration):
+    """Prompts without a pair by reason; None before the pairs are published."""
+    built = _built(run, iteration)
+    return None if built is None else {reason: count for reason, count in built.dropped.items() if count}
+
+
+def _built(run: RunRecord, iteration: int) -> PairFacts | None:
+    return next(iter(run.facts("build_pairs", iteration, PairFacts)), None)
+
+
+def _histograms(run: RunRecord, iteration: int) -> Histograms | None:
+    table = run.table("build_pairs", iteration, PAIRS, _HISTOGRAMS)
+    if not table.num_rows:
         return None
-    found = run.table("build_pairs", iteration, DROPPED, ["reason"])["reason"].to_pylist()
-    return dict(Counter(found).most_common())
-
-
-def _histograms(columns: dict[str, NDArray[np.float64]]) -> Histograms:
     edges = np.linspace(0.0, 1.0, TARGET_BINS + 1)
-    counts = {name: np.histogram(columns[name].clip(0, 1), bins=edges)[0].tolist() for name in _HISTOGRAMS}
+    values = {name: table.column(name).to_numpy().astype(np.float64).clip(0, 1) for name in _HISTOGRAMS}
+    counts = {name: np.histogram(column, bins=edges)[0].tolist() for name, column in values.items()}
     return Histograms(edges.tolist(), counts)
 
 

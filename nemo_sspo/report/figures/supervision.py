@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from nemo_sspo.report.blocks import Plot
 from nemo_sspo.report.facts.gate_view import Bins, GateView
-from nemo_sspo.report.facts.supervision import Supervision
+from nemo_sspo.report.facts.supervision import Histograms, Supervision
 from nemo_sspo.report.figures.base import scatter
 from nemo_sspo.report.frame import Frame
 from nemo_sspo.report.theme import INK, MUTED, series
@@ -103,10 +103,10 @@ def gate_panels(view: GateView) -> list[Plot]:
     ]
 
 
-def target_plot(facts: Supervision) -> Plot:
+def target_plot(facts: Supervision, histograms: Histograms) -> Plot:
     """Histograms of win rates and of the targets they became."""
-    edges = facts.histograms.edges
-    columns = [facts.histograms.counts[name] for name in _TARGETS]
+    edges = histograms.edges
+    columns = [histograms.counts[name] for name in _TARGETS]
     frame = Frame(("win rate", *_TARGETS.values()), list(zip(_ranges(edges), *columns, strict=True)))
     traces = [
         scatter(

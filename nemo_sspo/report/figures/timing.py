@@ -21,13 +21,13 @@ def timeline_plot(spans: Sequence[Span]) -> Plot:
     begun, ended = min(span.started for span in spans), max(span.ended for span in spans)
     rows = list(dict.fromkeys(_row(span) for span in sorted(spans, key=_row_order)))
     frame = Frame(
-        ("step", "row", "work", "began (s)", "seconds"),
+        ("step", "stage", "work", "began (s)", "seconds"),
         [(s.step_id, _row(s), _group(s.stage), (s.started - begun).total_seconds(), _seconds(s)) for s in spans],
     )
     traces = [
         go.Bar(
             orientation="h",
-            y=own["row"],
+            y=own["stage"],
             base=[drawn(began) for began in own["began (s)"]],
             x=[drawn(seconds) for seconds in own["seconds"]],
             name=group,
