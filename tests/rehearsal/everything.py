@@ -30,8 +30,16 @@ def rehearse_whole_batches() -> None:
 
 
 def takes_no_more_memory(few: Ledger, whole: Ledger) -> bool:
-    """Whether a whole batch holds what a few of its microbatches do."""
-    return [(step.peak, step.live) for step in few.steps] == [(step.peak, step.live) for step in whole.steps]
+    """Whether a whole batch holds what a few of its microbatches do, but for all microbatches' token ids and pooled
+    states, which wait on the GPU: less than a thousandth."""
+    return (
+        all(
+            other.peak[kind] == one.peak[kind] and other.live[kind] == one.live[kind]
+            for one, other in zip(few.steps, whole.steps, strict=True)
+            for kind in ("weights", "gradients", "optimizer", "head")
+        )
+        and 0 <= whole.peak_bytes - few.peak_bytes < few.peak_bytes / 1000
+    )
 
 
 def rehearse_tiny_cases(collected: Collected, checkpoints: Path, most: int | None) -> list[str]:

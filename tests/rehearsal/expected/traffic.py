@@ -116,10 +116,9 @@ def _tiles(case: Case, batch: Batch) -> tuple[int, int]:
         return max(1, ceil(sum(batch.scored) / tile)), 0
     groups: list[list[int]] = []
     room = 0
-    for (
-        scored
-    ) in batch.scored:  # on a cluster: as many as the context-parallel rank that has most; here ranks hear themselves
-        if scored > room:
+    # On a cluster the largest of the context-parallel ranks' counts decides; a rehearsed rank hears its own.
+    for scored in batch.scored:
+        if not groups or scored > room:
             groups.append([])
             room = tile
         groups[-1].append(scored)

@@ -1,8 +1,8 @@
 """The trained parameters of a rank's chunk, and what the optimizer says of their gradients.
 
 A reduce-scatter of all gradients and an all-gather of this rank's share of the weights over dp_cp, for each chunk;
-where stages share one embedding, for that one by itself, whose gradients the first and the last stage sum first. The
-norms' gradients under sequence parallelism are of the rank's own tokens, and are summed over tp before.
+where stages share one embedding, for that one by itself if it is in the rank's first chunk. Its gradients the first and
+the last stage sum before, as tp sums the norms' under sequence parallelism, which are of the rank's own tokens.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ _START = 64
 def optimizer(said: Said, case: Case, batch: Batch) -> None:
     place, chunks = Place.of(case), chunks_of(case)
     for chunk in range(chunks):
-        is_first, is_last = place.is_first and chunk == 0, place.is_last and chunk == chunks - 1
-        for parameters in _buckets(case, is_first=is_first, is_last=is_last):
-            _shared_over_replicas(said, case, parameters)
+        body, vocabulary = _parameters(case, place.is_first and chunk == 0, place.is_last and chunk == chunks - 1)
+        if chunk == 0 and vocabulary and _shares_embedding(case):
+            _shared_over_replicas(said, case, body)
+            _shared_over_replicas(said, case, vocabulary)
+        else:
+            _shared_over_replicas(said, case, body + vocabulary)
     is_end = place.is_first or place.is_last
     if _shares_embedding(case) and is_end and not case.train.peft:
         said.add("allreduce", "embedding", 1, _vocabulary(case) * FP32)
@@ -44,16 +47,14 @@ def _shared_over_replicas(said: Said, case: Case, parameters: list[int]) -> None
     said.add("allgather_into_tensor_coalesced", "dp_cp", 1, count // shares * BF16)
 
 
-def _buckets(case: Case, *, is_first: bool, is_last: bool) -> list[list[int]]:
-    """Sizes of a chunk's trained parameters, by what is sent together."""
+def _parameters(case: Case, is_first: bool, is_last: bool) -> tuple[list[int], list[int]]:
+    """Sizes of a chunk's trained parameters: of its layers, and of embedding and head."""
     layers = layers_of(case) // chunks_of(case)
     if case.train.peft:
-        return [layers * _adapters(case)]
-    body = layers * (_matrices(case) + _norms(case)) + is_last * [case.model["hidden_size"]]
-    if _shares_embedding(case) and (is_first or is_last):
-        return [body, [_vocabulary(case)]]
+        return layers * _adapters(case), []
     ends = is_first + is_last - (is_first and is_last and _is_tied(case))
-    return [body + ends * [_vocabulary(case)]]
+    norm = is_last * [case.model["hidden_size"]]
+    return layers * (_matrices(case) + _norms(case)) + norm, ends * [_vocabulary(case)]
 
 
 def _is_tied(case: Case) -> bool:
