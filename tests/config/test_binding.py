@@ -56,15 +56,13 @@ def test_a_path_that_leads_nowhere_is_named(path):
         bind(CustomGate(function=path), GATE_WEIGHTS)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [({}, "missing a required argument: 'exponent'"), ({"power": 2.0}, "missing a required argument: 'exponent'")],
-)
-def test_a_function_that_cannot_be_called_so_is_refused_with_the_call(arguments, reason):
+@pytest.mark.parametrize("arguments", [{}, {"power": 2.0}])
+def test_a_function_that_cannot_be_called_so_is_refused_with_the_call(arguments):
     path = "nemo_sspo.objective.gates:power"
     call = "power(similarity, power=...)" if arguments else "power(similarity)"
-    message = f"gate.function={path}: cannot be called as {call} ({reason}); change the function or gate.arguments"
-    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+    begin = re.escape(f"gate.function={path}: cannot be called as {call} (")
+    reason = r"missing a required (keyword-only )?argument: 'exponent'"  # Python 3.11's words, and 3.12's
+    with pytest.raises(UserError, match=rf"^{begin}{reason}\); change the function or gate.arguments$"):
         bind(CustomGate(function=path, arguments=arguments), GATE_WEIGHTS)
 
 
