@@ -31,7 +31,8 @@ export TOKENIZERS_PARALLELISM ?= false
 	check-image parity bench bench-pairrm bench-gates bench-gpu clean test-rehearsal-figures
 
 # These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
-CPU_TARGETS := quickstart doctor test test-train test-loggers test-next-megatron test-rollout test-312 test-e2e bench
+CPU_TARGETS := quickstart doctor test test-train test-loggers test-next-megatron test-kernels test-rollout test-312 \
+	test-e2e test-slurm parity bench
 $(CPU_TARGETS): export CUDA_VISIBLE_DEVICES :=
 # Importing megatron-core compiles where there is nvcc, and dies where torch then sees no GPU and no list.
 $(CPU_TARGETS): export TORCH_CUDA_ARCH_LIST := 9.0
