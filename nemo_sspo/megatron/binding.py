@@ -87,6 +87,7 @@ class Binding(Protocol):
 
 BINDINGS = {
     "nemo": "nemo_sspo.megatron.nemo.binding:BINDING",
+    "core": "nemo_sspo.megatron.core.binding:BINDING",
 }
 """Where each choice of `trainer` lies."""
 

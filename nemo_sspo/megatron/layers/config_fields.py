@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.megatron.layers.spec import layer_spec, local_layer_spec, takes_transformer_engine
+from nemo_sspo.megatron.layers.spec import takes_transformer_engine
 
 _FUSED_KERNELS = (
     "apply_rope_fusion",
@@ -24,7 +24,6 @@ _FUSED_KERNELS = (
 def host_fields(dtype: torch.dtype) -> dict[str, Any]:
     """Of the whole policy in `dtype` on the host, for conversion."""
     return {
-        "transformer_layer_spec": local_layer_spec,
         "use_cpu_initialization": True,
         "perform_initialization": False,
         "params_dtype": dtype,
@@ -36,7 +35,6 @@ def host_fields(dtype: torch.dtype) -> dict[str, Any]:
 def training_fields(parallel: Parallel, train: Train, dtype: torch.dtype) -> dict[str, Any]:
     """Of a policy that is trained with parameters in `dtype`; the parallel sizes are left out."""
     return {
-        "transformer_layer_spec": partial(layer_spec, shares_prompts=train.share_prompt, layers=train.layers),
         # The weights are overwritten at once, but Megatron marks them as tensor-parallel while it initializes them:
         # without the marks the gradient norm, and with it clipping, would leave out all TP ranks but the first.
         "perform_initialization": True,
@@ -47,6 +45,34 @@ def training_fields(parallel: Parallel, train: Train, dtype: torch.dtype) -> dic
         "batch_p2p_comm": parallel.virtual_pipeline is None,
         **_recomputation(train),
         **_kernels(train),
+    }
+
+
+def parallel_fields(parallel: Parallel) -> dict[str, Any]:
+    """The sizes of a layout; NeMo's strategy enters them itself."""
+    return {
+        "tensor_model_parallel_size": parallel.tensor,
+        "sequence_parallel": parallel.sequence,
+        "pipeline_model_parallel_size": parallel.pipeline,
+        "virtual_pipeline_model_parallel_size": parallel.virtual_pipeline,
+        "context_parallel_size": parallel.context,
+    }
+
+
+def fused_kernels(activation: str) -> dict[str, Any]:
+    """What Transformer Engine's layers are run with, which NeMo's config classes choose themselves.
+
+    `training_fields` takes back what other layers lack. `activation`: as ``config.json`` names it.
+    """
+    return {
+        "apply_rope_fusion": True,
+        "bias_activation_fusion": activation == "silu",
+        "bias_dropout_fusion": True,
+        "masked_softmax_fusion": True,
+        "persist_layer_norm": True,
+        "deallocate_pipeline_outputs": True,
+        # Apex's. Megatron's output layer refuses without it.
+        "gradient_accumulation_fusion": find_spec("fused_weight_gradient_mlp_cuda") is not None,
     }
 
 

@@ -8,6 +8,8 @@ in for Transformer Engine's attention where that has no kernel: for shared promp
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Literal
 
@@ -23,6 +25,7 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
+from nemo_sspo.config.stages import Train
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.layers.core_attention import CoreAttention, LocalCoreAttention
 from nemo_sspo.megatron.layers.flex_attention import FlexCoreAttention
@@ -32,6 +35,8 @@ _log = logging.getLogger(__name__)
 
 Layers = Literal["auto", "local"]
 """The setting ``train.layers``."""
+LayerSpec = Callable[[TransformerConfig, int | None], ModuleSpec | TransformerBlockSubmodules]
+"""(config, chunk of the rank under VPP) -> spec of this pipeline stage's layers."""
 
 
 def transformer_engine_usable() -> bool:
@@ -53,6 +58,11 @@ def takes_transformer_engine(layers: Layers) -> bool:
             "local layers with train.layers=local"
         )
     return transformer_engine_usable()
+
+
+def training_spec(train: Train) -> LayerSpec:
+    """The layers of a policy that is trained."""
+    return partial(layer_spec, shares_prompts=train.share_prompt, layers=train.layers)
 
 
 def layer_spec(

@@ -13,7 +13,7 @@ from typing import Any
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.families import family_of
 from nemo_sspo.megatron.models.family import Family, HFConfig
-from nemo_sspo.megatron.models.layout import VOCAB_MULTIPLE, padded_vocab_size
+from nemo_sspo.megatron.models.layout import padded_vocab_size
 
 
 def _refusals(config: HFConfig, family: Family) -> Iterator[str]:
@@ -34,7 +34,7 @@ def _refusals(config: HFConfig, family: Family) -> Iterator[str]:
 
 
 def transformer_fields(config: HFConfig) -> dict[str, Any]:
-    """The shape and the numbers of a policy as fields of Megatron's config, the activation function left out.
+    """The shape and the numbers of a policy's layers as fields of Megatron's config, the activation function left out.
 
     Raises UserError for an unknown family, a missing field, and features whose numbers would not be Hugging Face's.
     """
@@ -55,21 +55,25 @@ def transformer_fields(config: HFConfig) -> dict[str, Any]:
         "add_bias_linear": False,
         "add_qkv_bias": family.qkv_bias,
         "qk_layernorm": family.qk_norm,
-        "seq_length": config.require("max_position_embeddings"),
-        "position_embedding_type": "rope",
-        "rotary_base": config.rope["rope_theta"],
-        "share_embeddings_and_output_weights": config.tied,
-        "vocab_size": padded_vocab_size(config.require("vocab_size")),
-        "make_vocab_size_divisible_by": VOCAB_MULTIPLE,
         "hidden_dropout": 0.0,
         "attention_dropout": 0.0,
-        **_rope_scaling(config),
         **_windows(config, family),
         **family.fields(config),
     }
 
 
-def _rope_scaling(config: HFConfig) -> dict[str, Any]:
+def model_fields(config: HFConfig) -> dict[str, Any]:
+    """What a policy has around its layers, by the names that Megatron's model and NeMo's config share."""
+    return {
+        "vocab_size": padded_vocab_size(config.require("vocab_size")),
+        "share_embeddings_and_output_weights": config.tied,
+        "position_embedding_type": "rope",
+        "rotary_base": config.rope["rope_theta"],
+    }
+
+
+def rope_scaling(config: HFConfig) -> dict[str, Any]:
+    """The numbers of Llama 3.1's rotary scaling, as `layers/rotary.py` and NeMo name them; none for other policies."""
     rope = config.rope
     if rope["rope_type"] != "llama3":
         return {}

@@ -6,7 +6,9 @@ waits for the GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -16,6 +18,8 @@ from torch.nn.utils import get_total_norm
 from nemo_sspo.errors import UserError
 
 _NAMED = 8
+_FOUND = re.compile("found (NaN|Inf) in local grad norm")
+"""What Megatron's check of the gradients says (`check_for_nan_in_grad`)."""
 
 
 class StepPairs:
@@ -58,6 +62,21 @@ class StepPairs:
         names = [self._pair_ids[row] if row < len(self._pair_ids) else f"row {row}" for row in rows[:_NAMED]]
         more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
         return f"pair{'s' if len(rows) > 1 else ''} {', '.join(names)}{more}"
+
+
+@contextmanager
+def naming_the_pairs(step: int, step_pairs: StepPairs) -> Iterator[None]:
+    """Around a step, counted from 1: Megatron finds NaN and Inf in gradients before it sums over ranks; the error that
+    leaves this block names the step, the rank and the pairs.
+
+    Raises FloatingPointError for those, and lets everything else pass.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _FOUND.search(str(error)):
+            raise
+        raise FloatingPointError(f"train, step {step}, rank {dist.get_rank()}: {error}; {step_pairs}") from error
 
 
 def all_finite(tensors: Iterable[Tensor]) -> Tensor:

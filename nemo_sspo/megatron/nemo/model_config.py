@@ -9,11 +9,11 @@ from nemo.collections.llm.gpt.model.base import GPTConfig
 
 from nemo_sspo.config.precisions import Precision
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.layers.config_fields import host_fields, training_fields
+from nemo_sspo.megatron.layers.spec import local_layer_spec, training_spec
 from nemo_sspo.megatron.models.families import read_hf_config
-from nemo_sspo.megatron.models.layout import layout_problems, setting_problems
-from nemo_sspo.megatron.models.precision import params_dtype, require_support
+from nemo_sspo.megatron.models.precision import params_dtype
+from nemo_sspo.megatron.models.refusals import policy_for
 from nemo_sspo.megatron.nemo.policy_config import nemo_config
 from nemo_sspo.megatron.nemo.versions import require_nemo
 
@@ -24,7 +24,7 @@ def host_config(hf_dir: Path, dtype: torch.dtype) -> GPTConfig:
     Raises UserError where NeMo or megatron-core is of a version that was never tested.
     """
     require_nemo()
-    return nemo_config(read_hf_config(hf_dir), **host_fields(dtype))
+    return nemo_config(read_hf_config(hf_dir), transformer_layer_spec=local_layer_spec, **host_fields(dtype))
 
 
 def training_config(hf_dir: Path, parallel: Parallel, precision: Precision, train: Train) -> GPTConfig:
@@ -34,8 +34,6 @@ def training_config(hf_dir: Path, parallel: Parallel, precision: Precision, trai
     model, or the machine does not have the precision.
     """
     require_nemo()
-    require_support(precision)
-    policy = read_hf_config(hf_dir)
-    for problem in (*layout_problems(policy, parallel), *setting_problems(parallel, train, precision)):
-        raise UserError(problem)
-    return nemo_config(policy, **training_fields(parallel, train, params_dtype(precision)))
+    policy = policy_for(hf_dir, parallel, precision, train)
+    fields = training_fields(parallel, train, params_dtype(precision))
+    return nemo_config(policy, transformer_layer_spec=training_spec(train), **fields)

@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-import torch.nn.functional as F
 from megatron.core.models.gpt import GPTModel
 from nemo.collections.llm.gpt.model.base import GPTConfig
 from nemo.collections.llm.gpt.model.gemma2 import Gemma2Config
 from nemo.collections.llm.gpt.model.llama import Llama31Config
 from typing_extensions import override
 
-from nemo_sspo.megatron.layers.gemma2 import finish_gemma2, gelu_tanh
+from nemo_sspo.megatron.layers.gemma2 import finish_gemma2
+from nemo_sspo.megatron.layers.policy_config import ACTIVATIONS
 from nemo_sspo.megatron.models.families import family_of
 from nemo_sspo.megatron.models.family import HFConfig
-from nemo_sspo.megatron.models.fields import transformer_fields
-
-_ACTIVATIONS = {"silu": F.silu, "gelu_pytorch_tanh": gelu_tanh}
+from nemo_sspo.megatron.models.fields import model_fields, rope_scaling, transformer_fields
+from nemo_sspo.megatron.models.layout import VOCAB_MULTIPLE
 
 
 @dataclass
@@ -37,8 +36,15 @@ def nemo_config(config: HFConfig, **settings: Any) -> GPTConfig:
 
     Raises UserError for an unknown family and for features whose numbers would differ from Hugging Face's.
     """
-    fields = transformer_fields(config)
-    return _config_class(config)(activation_func=_ACTIVATIONS[family_of(config).activation], **fields, **settings)
+    return _config_class(config)(
+        activation_func=ACTIVATIONS[family_of(config).activation],
+        seq_length=config.require("max_position_embeddings"),
+        make_vocab_size_divisible_by=VOCAB_MULTIPLE,
+        **transformer_fields(config),
+        **model_fields(config),
+        **rope_scaling(config),
+        **settings,
+    )
 
 
 def _config_class(config: HFConfig) -> type[GPTConfig]:

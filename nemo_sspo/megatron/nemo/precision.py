@@ -8,6 +8,7 @@ import torch
 from nemo.lightning.pytorch.plugins import MegatronMixedPrecision
 
 from nemo_sspo.config.precisions import Bf16Precision, Fp8Precision, Fp32Precision, Precision
+from nemo_sspo.megatron.models.precision import fp8_fields
 
 
 def precision_plugin(precision: Precision) -> MegatronMixedPrecision:
@@ -23,15 +24,8 @@ def _settings(precision: Precision) -> dict[str, Any]:
         case Bf16Precision():
             return _BF16
         case Fp8Precision():
-            return _BF16 | {
-                "fp8": precision.format,
-                "fp8_recipe": precision.recipe,
-                "first_last_layers_bf16": precision.first_last_layers_bf16 > 0,
-                "num_layers_at_start_in_bf16": precision.first_last_layers_bf16,
-                "num_layers_at_end_in_bf16": precision.first_last_layers_bf16,
-                # Parameters stay bf16: the reference log-probs and the exported policy are the bf16 model's.
-                "fp8_param_gather": False,
-            }
+            # Parameters stay bf16: the reference log-probs and the exported policy are the bf16 model's.
+            return _BF16 | fp8_fields(precision) | {"fp8_param_gather": False}
 
 
 _BF16: dict[str, Any] = {

@@ -7,22 +7,18 @@ these two wait for each other for ever.
 
 from __future__ import annotations
 
-import re
 from functools import cached_property
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
 from nemo.lightning.pytorch.strategies import MegatronStrategy
 from typing_extensions import override
 
+from nemo_sspo.megatron.models.finite import naming_the_pairs
 from nemo_sspo.megatron.nemo.model import SSPOModel, load_policy
 from nemo_sspo.megatron.optimizer.torch_adam import allocate_adam_state
 from nemo_sspo.megatron.runtime.groups import Groups
-
-_FOUND = re.compile("found (NaN|Inf) in local grad norm")
-"""What Megatron's check of the gradients says (`check_for_nan_in_grad`)."""
 
 
 class PolicyStrategy(MegatronStrategy):
@@ -31,14 +27,9 @@ class PolicyStrategy(MegatronStrategy):
     @override
     def training_step(self, dataloader_iter: Any, *args: Any, **kwargs: Any) -> Any:
         """As NeMo's. Megatron finds NaN and Inf in gradients before it sums over ranks; the error here names pairs."""
-        try:
+        step_pairs = cast(SSPOModel, self.lightning_module).step_pairs
+        with naming_the_pairs(self.trainer.global_step + 1, step_pairs):
             return super().training_step(dataloader_iter, *args, **kwargs)
-        except RuntimeError as error:
-            if not _FOUND.search(str(error)):
-                raise
-            step, rank = self.trainer.global_step + 1, dist.get_rank()
-            step_pairs = cast(SSPOModel, self.lightning_module).step_pairs
-            raise FloatingPointError(f"train, step {step}, rank {rank}: {error}; {step_pairs}") from error
 
     @cached_property
     def groups(self) -> Groups:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from torch.distributed import ProcessGroup
+
+from nemo_sspo.config.stages import Parallel
+
+_SEED = 1234
+"""Of what Megatron draws: weights that are overwritten, and dropout, which no policy has."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,33 @@ class Groups:
             cp=parallel_state.get_context_parallel_group(),
             dp=parallel_state.get_data_parallel_group(),
         )
+
+
+def connect(parallel: Parallel) -> Groups:
+    """Meet the other ranks of a layout, over NCCL on GPUs and over gloo without. Collective.
+
+    They stay connected until the process ends: what it runs next, a training after a look at its reference, has the
+    same layout.
+    """
+    if not dist.is_initialized():
+        _meet()
+        parallel_state.initialize_model_parallel(
+            parallel.tensor,
+            parallel.pipeline,
+            virtual_pipeline_model_parallel_size=parallel.virtual_pipeline,
+            context_parallel_size=parallel.context,
+        )
+    model_parallel_cuda_manual_seed(_SEED)
+    return Groups.of_megatron()
+
+
+def _meet() -> None:
+    if not torch.cuda.is_available():
+        dist.init_process_group("gloo")
+        return
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl")
+    atexit.register(dist.destroy_process_group)
 
 
 @contextmanager

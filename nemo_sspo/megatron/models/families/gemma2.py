@@ -11,12 +11,10 @@ def _every_second_layer(config: HFConfig, layers: int) -> list[bool]:
 
 
 def _fields(config: HFConfig) -> dict[str, Any]:
-    scale = config.require("query_pre_attn_scalar")
     return {
         "layernorm_zero_centered_gamma": True,
         "sandwich_norms": True,
-        "query_pre_attn_scalar": scale,
-        "softmax_scale": scale**-0.5,
+        "softmax_scale": config.require("query_pre_attn_scalar") ** -0.5,
         "attn_logit_softcapping": config.get("attn_logit_softcapping"),
         "final_logit_softcapping": config.get("final_logit_softcapping"),
     }
