@@ -118,7 +118,7 @@ $(LOGGERS)/.ready: requirements/loggers.txt $(TRAIN)/.ready
 	touch $@
 
 test-loggers: $(LOGGERS)/.ready
-	PYTHONPATH=$(LOGGERS) $(TRAIN)/bin/python -m pytest tests/megatron/nemo/test_loggers.py
+	PYTHONPATH=$(LOGGERS) $(TRAIN)/bin/python -m pytest tests/megatron/observers/test_loggers.py
 
 test-next-megatron: $(NEXT)/.ready
 	PYTHONPATH=$(NEXT) $(TRAIN)/bin/python -m pytest tests/megatron tests/distributed --ignore=tests/megatron/nemo

@@ -53,7 +53,7 @@ def _measured(directory: Path, parallel: Parallel, settings: dict[str, Any]) -> 
     from nemo_sspo.megatron.batches.pairs import PairTable
     from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
     from nemo_sspo.megatron.nemo.convert import export_policy, import_policy
-    from tests.megatron.nemo import worlds
+    from tests.megatron import worlds
 
     policy, hf, exported = worlds.write_policy(directory / "policy", "llama"), directory / "hf", directory / "exported"
     import_policy(policy, directory / "nemo", hf, torch.float32)

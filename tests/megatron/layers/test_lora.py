@@ -1,4 +1,4 @@
-"""Adapters on megatron-core alone; `tests/megatron/nemo/test_lora.py` trains them."""
+"""Adapters on megatron-core alone; `test_trained_adapters.py` trains them."""
 
 from __future__ import annotations
 

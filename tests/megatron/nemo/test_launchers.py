@@ -17,7 +17,7 @@ from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.nemo.recipe import trainer
 from nemo_sspo.megatron.runtime.forked_ranks import run_forked
-from tests.megatron.nemo.worlds import SECONDS, job, reference, train
+from tests.megatron.worlds import SECONDS, job, reference, train
 
 # What Lightning would take its ranks from: a task of `srun`, `sbatch --ntasks=8`, and a shell of `salloc`.
 SLURM = {

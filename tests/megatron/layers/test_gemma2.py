@@ -22,9 +22,9 @@ from nemo_sspo.megatron.models.flops import ModelFlops
 from nemo_sspo.megatron.nemo.convert import export_policy, import_policy
 from nemo_sspo.megatron.nemo.model_config import host_config
 from nemo_sspo.megatron.runtime.forked_ranks import run_forked
-from tests.megatron.nemo.adapters import adapted_logps
-from tests.megatron.nemo.hugging_face import hugging_face_logps
-from tests.megatron.nemo.worlds import (
+from tests.megatron.hugging_face import hugging_face_logps
+from tests.megatron.layers.adapters import adapted_logps
+from tests.megatron.worlds import (
     GEMMA2,
     SECONDS,
     VOCAB,

@@ -23,7 +23,7 @@ from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
 from nemo_sspo.megatron.nemo.convert import export_policy, import_policy
 from nemo_sspo.stages.training.train import refuse_too_many_candidates
-from tests.megatron.nemo.worlds import job, write_policy
+from tests.megatron.worlds import job, write_policy
 from tests.report.made_selection import SELECTION as CHOSEN_FIRST
 from tests.some_facts import some_facts
 from tests.stages import runs

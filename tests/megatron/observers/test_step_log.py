@@ -16,7 +16,7 @@ from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.models.flops import ModelFlops
 from nemo_sspo.megatron.nemo.model_config import training_config
 from nemo_sspo.megatron.observers.step_log import read_log
-from tests.megatron.nemo.worlds import VOCAB, job, train
+from tests.megatron.worlds import VOCAB, job, train
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from nemo_sspo.megatron.checkpoints.states import saves_in_background, states
 from nemo_sspo.megatron.nemo import recipe
 from nemo_sspo.megatron.nemo.live import NemoTraining
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError
-from tests.megatron.nemo.worlds import SignalAfter, job, train
+from tests.megatron.worlds import SignalAfter, job, train
 
 PARALLEL = Parallel(tensor=2, data=2)
 

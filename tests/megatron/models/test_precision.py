@@ -20,7 +20,7 @@ from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.models.precision import params_dtype, require_support, token_multiple
 from nemo_sspo.megatron.nemo.model_config import training_config
 from nemo_sspo.megatron.nemo.precision import precision_plugin
-from tests.megatron.nemo.worlds import job, train
+from tests.megatron.worlds import job, train
 
 
 def configured(name: str, *overrides: str) -> Precision:

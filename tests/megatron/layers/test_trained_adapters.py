@@ -22,9 +22,9 @@ from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
 from nemo_sspo.megatron.nemo.model_config import training_config
 from nemo_sspo.megatron.runtime.forked_ranks import run_forked
-from tests.megatron.nemo.adapters import LORA, RANK, adapted_logps
-from tests.megatron.nemo.hugging_face import hugging_face_logps
-from tests.megatron.nemo.worlds import SECONDS, exported, job, killed_after_a_state, train
+from tests.megatron.hugging_face import hugging_face_logps
+from tests.megatron.layers.adapters import LORA, RANK, adapted_logps
+from tests.megatron.worlds import SECONDS, exported, job, killed_after_a_state, train
 
 
 class _Watching(Observer):

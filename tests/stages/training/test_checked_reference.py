@@ -31,8 +31,8 @@ from nemo_sspo.stages.training.checked_reference import (
     refuse_other_reference,
     sampled_rows,
 )
-from tests.megatron.nemo.hugging_face import hugging_face_logps
-from tests.megatron.nemo.worlds import SECONDS, job, make_reference, reference_job, train
+from tests.megatron.hugging_face import hugging_face_logps
+from tests.megatron.worlds import SECONDS, job, make_reference, reference_job, train
 
 ROWS = (1, 4, 17)
 

@@ -18,7 +18,7 @@ from wandb.sdk.internal.datastore import DataStore
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.observers.step_log import read_log
-from tests.megatron.nemo.worlds import job, train
+from tests.megatron.worlds import job, train
 
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",

@@ -24,7 +24,7 @@ from nemo_sspo.megatron.nemo.model import SSPOModel
 from nemo_sspo.megatron.nemo.model_config import training_config
 from nemo_sspo.megatron.nemo.recipe import trainer
 from nemo_sspo.megatron.nemo.reference import CollectLogps
-from tests.megatron.nemo.worlds import VOCAB
+from tests.megatron.worlds import VOCAB
 
 RANK = 4
 LORA: dict[str, Any] = {"peft": "lora", "lora_rank": RANK, "lora_alpha": 10.0}

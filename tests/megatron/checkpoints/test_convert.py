@@ -25,7 +25,7 @@ from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory, copy_side_f
 from nemo_sspo.megatron.models.weight_map import Shape, to_megatron
 from nemo_sspo.megatron.nemo.convert import export_policy, import_policy
 from nemo_sspo.megatron.nemo.model_config import host_config
-from tests.megatron.nemo.worlds import GEMMA2, VOCAB, write_policy
+from tests.megatron.worlds import GEMMA2, VOCAB, write_policy
 
 POLICIES = {
     "llama": ("llama", {}),

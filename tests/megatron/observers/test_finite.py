@@ -23,7 +23,7 @@ from nemo_sspo.megatron.nemo.convert import export_policy, import_policy
 from nemo_sspo.megatron.nemo.loss_reduction import PreferenceLossReduction
 from nemo_sspo.megatron.nemo.model_config import host_config
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError
-from tests.megatron.nemo.worlds import job, make_reference, reference, train
+from tests.megatron.worlds import job, make_reference, reference, train
 
 LAYOUTS = pytest.mark.parametrize("parallel", [Parallel(data=2), Parallel(pipeline=2)], ids=["DP2", "PP2"])
 _optimizer_step = MegatronStrategy.optimizer_step

@@ -10,8 +10,8 @@ import pyarrow as pa
 import torch
 
 from nemo_sspo.config.stages import Parallel
-from tests.megatron.nemo.hugging_face import hugging_face_logps
-from tests.megatron.nemo.worlds import reference
+from tests.megatron.hugging_face import hugging_face_logps
+from tests.megatron.worlds import reference
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from nemo_sspo.megatron.batches.batch_plan import (
 )
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.batches.pairs import PairTable
-from tests.megatron.nemo.worlds import make_pairs, make_reference
+from tests.megatron.worlds import make_pairs, make_reference
 
 
 @settings(max_examples=50)

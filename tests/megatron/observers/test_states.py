@@ -17,7 +17,7 @@ from nemo_sspo.megatron.checkpoints.state_files import INDEX, damage
 from nemo_sspo.megatron.checkpoints.states import states
 from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError
-from tests.megatron.nemo.worlds import DieAfter, job, train
+from tests.megatron.worlds import DieAfter, job, train
 
 PARALLEL = Parallel(tensor=2)
 

@@ -24,8 +24,8 @@ from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
 from nemo_sspo.megatron.optimizer import settings
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError
-from tests.megatron.nemo.hugging_face import hugging_face_logps
-from tests.megatron.nemo.worlds import (
+from tests.megatron.hugging_face import hugging_face_logps
+from tests.megatron.worlds import (
     SignalAfter,
     exported,
     job,
