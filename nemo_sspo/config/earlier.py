@@ -22,6 +22,8 @@ def keys_of_today(settings: Mapping[str, Any]) -> dict[str, Any]:
         section = {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
         if section:
             found |= {f"{prefix}{key}": value for key, value in of_today(section).items()}
+    if "train.reference" in found:  # NeMo was the only trainer
+        found.setdefault("trainer", "nemo")
     return found
 
 

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validator
 
@@ -18,6 +18,7 @@ from nemo_sspo.config.precisions import Precision
 from nemo_sspo.config.repulsions import EuclideanRepulsion, Repulsion
 from nemo_sspo.config.roles import Knob, SourcePath
 from nemo_sspo.config.stages import Data, Evaluation, Judging, Pairs, Parallel, Rollout, Selection, Train
+from nemo_sspo.config.trainers import Trainer
 
 
 class Experiment(Frozen):
@@ -44,8 +45,9 @@ class Experiment(Frozen):
     gate: Gate
     loss: Loss
     repulsion: Repulsion = EuclideanRepulsion()
-    trainer: Literal["nemo"] = "nemo"
-    """What reads, trains and writes the policy: a name of `BINDINGS` in megatron/binding.py."""
+    trainer: Trainer = "auto"
+    """What reads, trains and writes the policy: `nemo` (NeMo's model class and trainer), `core` (megatron-core alone),
+    or `auto`: NeMo where the training environment has it, else megatron-core."""
     train: Train = Train()
     parallel: Annotated[Parallel, Knob()] = Parallel()
     precision: Precision

@@ -48,9 +48,9 @@ def _gpu(properties: Any) -> dict[str, Any]:
 
 
 def _supported_versions() -> None:
-    from nemo_sspo.megatron.nemo.versions import require_nemo
+    from nemo_sspo.megatron.binding import binding
 
-    require_nemo()
+    binding("auto").require_versions()
 
 
 def _try(broken: dict[str, str], name: str, step: Callable[[], object]) -> None:

@@ -11,12 +11,18 @@ import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
+from nemo_sspo.config.trainers import Trainer, trainer_here
+from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.jobs import ReferenceJob, StepResult, TrainingJob
 from nemo_sspo.megatron.models.finite import StepPairs
 
 
 class LiveTraining(Protocol):
     """A training that runs, as an `Observer` sees it between two optimizer steps."""
+
+    @property
+    def trainer(self) -> str:
+        """Name of the binding: its states are no other's."""
 
     @property
     def step(self) -> int:
@@ -66,6 +72,9 @@ class Observer:
 class Binding(Protocol):
     """Reads, runs and writes policies. `reference_logps` and `train` run on every rank of the job's layout."""
 
+    def require_versions(self) -> None:
+        """Raise UserError for packages of versions that were never tested together."""
+
     def refuse(self, job: ReferenceJob | TrainingJob) -> None:
         """Raise UserError for versions, a family, a layout or a precision that cannot run. Before any rank starts."""
 
@@ -92,7 +101,12 @@ BINDINGS = {
 """Where each choice of `trainer` lies."""
 
 
-def binding(name: str) -> Binding:
-    """The binding of that name; no other one is imported."""
+def binding(trainer: Trainer) -> Binding:
+    """What a setting of `trainer` means here; no other binding is imported.
+
+    Raises UserError where the environment has none.
+    """
+    if (name := trainer_here(trainer)) is None:
+        raise UserError("trainer=auto: this environment has neither NeMo nor megatron-core; install one (README.md)")
     module, _, attribute = BINDINGS[name].partition(":")
     return cast(Binding, getattr(import_module(module), attribute))

@@ -25,7 +25,7 @@ print(json.dumps({"missing": missing, "no_cuda": no_cuda}))
 """
 _PROBE_SECONDS = 20
 STAGE_PACKAGES = {
-    "train": ("nemo_sspo", "torch", "megatron", "nemo"),
+    "train": ("nemo_sspo", "torch", "megatron"),
     "rollout": ("nemo_sspo", "torch", "vllm", "transformers"),
 }
 """What every run needs of an environment."""
@@ -44,6 +44,8 @@ def check_environments(experiment: Experiment) -> Iterator[str]:
     if encoder.startswith("package:"):
         needed["rollout"].append(encoder.removeprefix("package:"))
     needed["train"] += packages(experiment, "train")
+    if experiment.trainer == "nemo":
+        needed["train"].append("nemo")
     needed["rollout"] += packages(experiment, "rollout")
     cluster, on_gpus = experiment.cluster, _runs_on_gpus(experiment)
     if on_gpus and cluster.launcher != "fork" and experiment.train.layers == "auto":

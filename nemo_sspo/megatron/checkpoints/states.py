@@ -14,9 +14,11 @@ import torch
 import torch.distributed as dist
 
 from nemo_sspo.artifacts.durable import fsync
+from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.checkpoints.state_files import damage, seal
 
 _PREFIX = "step_"
+_TRAINER = "trainer"
 
 
 def states(scratch: Path) -> list[Path]:
@@ -45,10 +47,16 @@ def publish(draft: Path, scratch: Path, step: int, keep: int) -> None:
         shutil.rmtree(older, ignore_errors=True)
 
 
-def newest_whole_state(scratch: Path) -> Path | None:
+def name_trainer(draft: Path, trainer: str) -> None:
+    """Say in a draft whose state it is: its optimizer and counters are laid out as that trainer does."""
+    (draft / _TRAINER).write_text(trainer)
+
+
+def newest_whole_state(scratch: Path, trainer: str) -> Path | None:
     """The newest state of which every file is as it was written, or None. Collective.
 
-    Newer, damaged states are renamed and reported in the log and in the scratch's notes.
+    Newer, damaged states are renamed and reported in the log and in the scratch's notes. Raises UserError where it is
+    another trainer's.
     """
     rank, ranks = dist.get_rank(), dist.get_world_size()
     found = [states(scratch)]  # as the first rank sees them: a shared file system may show another one fewer
@@ -58,6 +66,7 @@ def newest_whole_state(scratch: Path) -> Path | None:
         is_damaged = torch.tensor(int(problem is not None), device=torch.cuda.current_device())
         dist.all_reduce(is_damaged, op=dist.ReduceOp.MAX)
         if not is_damaged:
+            _refuse_another_trainer(state, trainer)
             return state
         problems: list[str | None] = [None] * ranks
         dist.all_gather_object(problems, problem)
@@ -65,6 +74,16 @@ def newest_whole_state(scratch: Path) -> Path | None:
             _set_aside(state, next(filter(None, problems)))
         dist.barrier()
     return None
+
+
+def _refuse_another_trainer(state: Path, trainer: str) -> None:
+    file = state / _TRAINER
+    wrote = file.read_text() if file.exists() else "nemo"  # the only one of earlier releases
+    if wrote != trainer:
+        raise UserError(
+            f"{state}: written by trainer={wrote}, and trainer={trainer} cannot go on from it; set trainer={wrote}, or "
+            "remove it to begin from the first step"
+        )
 
 
 def _set_aside(state: Path, problem: str) -> None:

@@ -14,10 +14,15 @@ from nemo_sspo.megatron.core.policy import host_policy, policy_config
 from nemo_sspo.megatron.core.reference import reference_rank
 from nemo_sspo.megatron.core.training import train_rank
 from nemo_sspo.megatron.jobs import ReferenceJob, TrainingJob
+from nemo_sspo.megatron.versions import require_megatron_core
 
 
 class _Core:
+    def require_versions(self) -> None:
+        require_megatron_core()
+
     def refuse(self, job: ReferenceJob | TrainingJob) -> None:
+        require_megatron_core()
         policy_config(job.hf_dir, job.parallel, job.precision, job.train)
 
     def import_policy(self, policy_dir: Path, weights: Path, hf_dir: Path, dtype: torch.dtype) -> int:

@@ -28,10 +28,12 @@ from nemo_sspo.megatron.models.fields import model_fields, rope_scaling, transfo
 from nemo_sspo.megatron.models.precision import params_dtype, precision_fields
 from nemo_sspo.megatron.models.refusals import policy_for
 from nemo_sspo.megatron.runtime.groups import Groups
+from nemo_sspo.megatron.versions import require_megatron_core
 
 
 def host_policy(hf_dir: Path, dtype: torch.dtype) -> GPTModel:
     """The whole policy in `dtype` on the host, for conversion; its weights are anything."""
+    require_megatron_core()
     policy = read_hf_config(hf_dir)
     config = _config(policy, **host_fields(dtype))
     return _model(policy, config, local_layer_spec(config), is_first=True, is_last=True)

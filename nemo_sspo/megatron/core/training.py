@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.distributed as dist
@@ -47,6 +48,7 @@ from nemo_sspo.megatron.runtime.groups import Groups, connect
 class CoreTraining:
     """`LiveTraining` of the loop below."""
 
+    trainer: ClassVar[str] = "core"
     chunks: Sequence[DistributedDataParallel]
     optimizer: MegatronOptimizer
     files: StateFiles
@@ -125,7 +127,7 @@ def train_rank(job: TrainingJob, observers: Sequence[Observer]) -> None:
     require_fit(job.pairs, job.hf_dir)
     with cpu_runtime(), torch_adam_resumes():
         training = _training(job, connect(job.parallel))
-        training.resume(newest_whole_state(job.scratch))
+        training.resume(newest_whole_state(job.scratch, training.trainer))
         try:
             for observer in observers:
                 observer.on_start(training)

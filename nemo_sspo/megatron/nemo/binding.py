@@ -14,9 +14,13 @@ from nemo_sspo.megatron.nemo import convert
 from nemo_sspo.megatron.nemo.model_config import training_config
 from nemo_sspo.megatron.nemo.reference import reference_rank
 from nemo_sspo.megatron.nemo.training import train_rank
+from nemo_sspo.megatron.nemo.versions import require_nemo
 
 
 class _Nemo:
+    def require_versions(self) -> None:
+        require_nemo()
+
     def refuse(self, job: ReferenceJob | TrainingJob) -> None:
         training_config(job.hf_dir, job.parallel, job.precision, job.train)
 

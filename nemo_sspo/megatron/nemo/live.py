@@ -29,6 +29,8 @@ from nemo_sspo.megatron.nemo.strategy import PolicyStrategy
 class NemoTraining:
     """`LiveTraining` of a NeMo trainer."""
 
+    trainer = "nemo"
+
     def __init__(self, trainer: pl.Trainer, step_pairs: StepPairs) -> None:
         self._trainer = trainer
         self.step_pairs = step_pairs

@@ -24,7 +24,7 @@ from nemo_sspo.megatron.models.finite import StepPairs
 from nemo_sspo.megatron.models.precision import token_multiple
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.nemo.data import PairDataModule
-from nemo_sspo.megatron.nemo.live import CallObservers
+from nemo_sspo.megatron.nemo.live import CallObservers, NemoTraining
 from nemo_sspo.megatron.nemo.model import SSPOModel
 from nemo_sspo.megatron.nemo.model_config import training_config
 from nemo_sspo.megatron.nemo.recipe import optimizer, trainer
@@ -39,7 +39,9 @@ class _VerifiedResume(_CheckpointConnector):
 
     @override
     def resume_start(self, checkpoint_path: Any = None) -> None:
-        super().resume_start(None if checkpoint_path is None else newest_whole_state(Path(checkpoint_path)))
+        super().resume_start(
+            None if checkpoint_path is None else newest_whole_state(Path(checkpoint_path), NemoTraining.trainer)
+        )
 
 
 def train_rank(job: TrainingJob, observers: Sequence[Observer]) -> None:

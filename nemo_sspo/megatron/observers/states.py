@@ -21,7 +21,7 @@ from typing_extensions import override
 from nemo_sspo.errors import Interrupted
 from nemo_sspo.megatron.binding import LiveTraining, Observer
 from nemo_sspo.megatron.checkpoints.state_files import hash_while_writing
-from nemo_sspo.megatron.checkpoints.states import draft_of, publish, remove_drafts
+from nemo_sspo.megatron.checkpoints.states import draft_of, name_trainer, publish, remove_drafts
 from nemo_sspo.megatron.checkpoints.writer_queue import serve_writers
 from nemo_sspo.megatron.jobs import TrainingJob
 
@@ -82,6 +82,7 @@ class SaveStates(Observer):
         if dist.get_rank() == 0:
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
+            name_trainer(draft, training.trainer)
         dist.barrier()
         serve_writers()
         with hash_while_writing():

@@ -47,7 +47,7 @@ def _where_labelled(experiment: Experiment, iteration: int) -> int:
 
 
 SAMPLING = ("policy", "rollout", "engine", "seed")
-MODEL = ("parallel", "precision")
+MODEL = ("trainer", "parallel", "precision")
 INTERVALS = ("evaluation.bootstrap_samples", "evaluation.confidence")
 _REFERENCE = (
     *("train.reference", "train.reference_source", "train.reference_check_share", "train.reference_tolerance"),

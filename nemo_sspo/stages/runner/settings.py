@@ -9,6 +9,7 @@ from nemo_sspo.artifacts.fingerprint import UNSEEN, fingerprint
 from nemo_sspo.config.binding import module_file
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.roles import ImportPath, Knob, Role, SourcePath, WithoutEffect, roles
+from nemo_sspo.config.trainers import trainer_here
 from nemo_sspo.stages.runner.registry import INTERVALS, MODEL, SAMPLING, STAGES
 
 _RECIPE = (
@@ -97,6 +98,8 @@ def _values(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
         for part in key.split("."):
             value = value[part]
         settings |= flat({key: value})
+    if settings.get("trainer") == "auto":  # a login node may have neither
+        settings["trainer"] = trainer_here(experiment.trainer) or UNSEEN
     return settings
 
 

@@ -221,7 +221,7 @@ def test_a_setting_that_is_new_is_told_without_anybody_thinking_of_it(tmp_path: 
 
 def test_every_section_changes_the_result_or_is_known_not_to(tmp_path: Path) -> None:
     """A choice of checkpoints is told where there is one; an evaluation comes after the policy."""
-    without_effect = {"name", "runs_dir", "trainer", "cluster", "evaluation"}
+    without_effect = {"name", "runs_dir", "cluster", "evaluation"}
     settings = recipe_settings(runs.experiment(tmp_path, selection=Selection(candidates=2)))
     assert {key.split(".")[0] for key in settings if not key.startswith("evaluation.")} == (
         Experiment.model_fields.keys() - without_effect
