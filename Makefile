@@ -100,7 +100,8 @@ test-rehearsal: test-rehearsal-figures
 test-rehearsal-figures: $(REHEARSAL)/.ready
 	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest $(addprefix tests/rehearsal/test_,presets.py traffic.py checkpoint_keys.py)
 
-# On the Python that NGC's images have, without a GPU in sight.
+# On the Python that NGC's images have, without a GPU in sight. What every binding must do is tested with those that run
+# in an environment (tests/megatron/available.py).
 test-312-megatron: $(REHEARSAL)/.ready
 	CUDA_VISIBLE_DEVICES= TORCH_CUDA_ARCH_LIST=9.0 $(REHEARSAL)/bin/python -m pytest tests/megatron tests/distributed --ignore=tests/megatron/nemo
 

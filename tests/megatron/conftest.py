@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 import torch.distributed as dist
 
+from tests.megatron.available import available
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from nemo_sspo.megatron.batches.pairs import PairTable
+    from nemo_sspo.megatron.binding import Binding
 
 
 @pytest.fixture
@@ -19,6 +22,20 @@ def one_rank() -> Iterator[dist.ProcessGroup]:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield dist.group.WORLD
     dist.destroy_process_group()
+
+
+@pytest.fixture(scope="session", params=available())
+def trainer(request: pytest.FixtureRequest) -> str:
+    """The setting `trainer`, one after the other, of each binding that runs here."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def binding(trainer: str) -> Binding:
+    """What every binding must do is tested with this one."""
+    from nemo_sspo.megatron.binding import binding
+
+    return binding(trainer)
 
 
 @pytest.fixture(scope="session")
@@ -30,14 +47,12 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def imported(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def imported(binding: Binding, policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The policy as this project's checkpoint: `nemo/` and `hf/`."""
     import torch
 
-    from nemo_sspo.megatron.nemo.convert import import_policy
-
     directory = tmp_path_factory.mktemp("imported")
-    import_policy(policy, directory / "nemo", directory / "hf", torch.float32)
+    binding.import_policy(policy, directory / "nemo", directory / "hf", torch.float32)
     return directory
 
 
@@ -50,10 +65,10 @@ def pairs() -> pa.Table:
 
 
 @pytest.fixture(scope="session")
-def supervised(pairs: pa.Table, imported: Path) -> PairTable:
+def supervised(binding: Binding, pairs: pa.Table, imported: Path) -> PairTable:
     """The pairs with their reference log-probs, computed on one rank."""
     from nemo_sspo.config.stages import Parallel
     from nemo_sspo.megatron.batches.pairs import PairTable
     from tests.megatron.worlds import make_reference, reference
 
-    return PairTable(pairs, make_reference(reference(pairs, imported, Parallel())))
+    return PairTable(pairs, make_reference(reference(binding, pairs, imported, Parallel())))

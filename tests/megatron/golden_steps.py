@@ -1,6 +1,7 @@
 """Do two checkouts train to the same bytes? Three steps of a small model, in every kind of layout, on forked ranks.
 
     python -m tests.megatron.golden_steps write FILE         reference log-probs, step logs and weights of this checkout
+                                                             by NeMo; by another trainer: write FILE TRAINER
     python -m tests.megatron.golden_steps compare FILE FILE  names what differs first in each layout, or exits with 0
     python -m tests.megatron.golden_steps against REVISION   both, against a temporary worktree of that commit
 
@@ -41,28 +42,31 @@ Record = dict[str, dict[str, Any]]
 """By case: reference log-probs, metrics by step, digests of the weights' files and tensors."""
 
 
-def measured() -> Record:
-    """What every case comes to in this checkout."""
+def measured(trainer: str) -> Record:
+    """What every case comes to in this checkout, by that binding."""
     with tempfile.TemporaryDirectory() as directory:
-        return {name: _measured(Path(directory) / str(i), *case) for i, (name, case) in enumerate(CASES.items())}
+        return {
+            name: _measured(trainer, Path(directory) / str(i), *case) for i, (name, case) in enumerate(CASES.items())
+        }
 
 
-def _measured(directory: Path, parallel: Parallel, settings: dict[str, Any]) -> dict[str, Any]:
+def _measured(trainer: str, directory: Path, parallel: Parallel, settings: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from nemo_sspo.megatron.batches.pairs import PairTable
+    from nemo_sspo.megatron.binding import binding
     from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
-    from nemo_sspo.megatron.nemo.convert import export_policy, import_policy
     from tests.megatron import worlds
 
+    bound = binding(trainer)
     policy, hf, exported = worlds.write_policy(directory / "policy", "llama"), directory / "hf", directory / "exported"
-    import_policy(policy, directory / "nemo", hf, torch.float32)
+    bound.import_policy(policy, directory / "nemo", hf, torch.float32)
     pairs = worlds.make_pairs(20)  # three steps: 8, 8 and 4
-    reference_P2 = worlds.reference(pairs, directory, parallel)
+    reference_P2 = worlds.reference(bound, pairs, directory, parallel)
     supervised = PairTable(pairs, worlds.make_reference(reference_P2))
     job = worlds.job(supervised, directory, directory / "output", parallel, train_epochs=1, **settings)
-    steps = worlds.train(job)
-    export_policy(job.output, hf, exported, torch.float32)
+    steps = worlds.train(bound, job)
+    bound.export_policy(job.output, hf, exported, torch.float32)
     files = sorted(path for path in job.output.rglob("*") if path.is_file())
     return {
         "reference": reference_P2.tolist(),
@@ -119,8 +123,8 @@ def against(revision: str) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     match arguments:
-        case ["write", file]:
-            Path(file).write_text(json.dumps(measured(), indent=1))
+        case ["write", file] | ["write", file, _]:
+            Path(file).write_text(json.dumps(measured(*arguments[2:] or ["nemo"]), indent=1))
             return 0
         case ["compare", ours, theirs]:
             lines = differences(*(json.loads(Path(file).read_text()) for file in (ours, theirs)))

@@ -1,4 +1,4 @@
-"""Small models and pairs for the NeMo tests, and one call that trains on forked ranks."""
+"""Small models and pairs, and one call that trains on forked ranks by any trainer binding."""
 
 from __future__ import annotations
 
@@ -21,13 +21,10 @@ from nemo_sspo.artifacts.tables import PAIRS, REFERENCE
 from nemo_sspo.config.precisions import Fp32Precision
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.megatron.batches.pairs import PairTable
-from nemo_sspo.megatron.binding import LiveTraining, Observer
+from nemo_sspo.megatron.binding import Binding, LiveTraining, Observer
 from nemo_sspo.megatron.checkpoints.states import states
 from nemo_sspo.megatron.jobs import ReferenceJob, TrainingJob
 from nemo_sspo.megatron.loss.loss import PreferenceObjective
-from nemo_sspo.megatron.nemo.convert import export_policy
-from nemo_sspo.megatron.nemo.reference import reference_rank
-from nemo_sspo.megatron.nemo.training import train_rank
 from nemo_sspo.megatron.observers.standard import standard_observers
 from nemo_sspo.megatron.observers.step_log import read_log
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError, run_forked
@@ -37,13 +34,6 @@ from nemo_sspo.objective.repulsion import euclidean, repulsion_weight
 VOCAB = 200  # not a multiple of 128: the padding has something to do
 SECONDS = 120
 ETA = 30.0
-GEMMA2 = {
-    "tie_word_embeddings": True,
-    "sliding_window": 5,
-    "query_pre_attn_scalar": 11,
-    "attn_logit_softcapping": 3.0,
-    "final_logit_softcapping": 2.0,
-}
 
 
 def write_policy(directory: Path, model_type: str, **changes: Any) -> Path:
@@ -129,10 +119,10 @@ def reference_job(pairs: pa.Table, imported: Path, parallel: Parallel) -> Refere
     )
 
 
-def reference(pairs: pa.Table, imported: Path, parallel: Parallel) -> torch.Tensor:
+def reference(binding: Binding, pairs: pa.Table, imported: Path, parallel: Parallel) -> torch.Tensor:
     """Reference log-probs [N, 2] computed in a layout."""
     job = reference_job(pairs, imported, parallel)
-    return run_forked(lambda: reference_rank(job), parallel.world_size, timeout=SECONDS)[0]
+    return run_forked(lambda: binding.reference_logps(job), parallel.world_size, timeout=SECONDS)[0]
 
 
 def job(pairs: PairTable, imported: Path, output: Path, parallel: Parallel, **train: Any) -> TrainingJob:
@@ -156,11 +146,11 @@ def job(pairs: PairTable, imported: Path, output: Path, parallel: Parallel, **tr
     )
 
 
-def train(training: TrainingJob, *others: Observer) -> list[dict[str, Any]]:
+def train(binding: Binding, training: TrainingJob, *others: Observer) -> list[dict[str, Any]]:
     """Train on forked ranks, `others` observing after the product's observers; the metrics of every step."""
 
     def on_rank() -> None:
-        train_rank(training, [*standard_observers(training), *others])
+        binding.train(training, [*standard_observers(training), *others])
 
     run_forked(on_rank, training.parallel.world_size, timeout=SECONDS)
     return read_log(training.metrics_file)
@@ -191,14 +181,14 @@ class SignalAfter(Observer):
             os.kill(os.getpid(), signal.SIGUSR1)
 
 
-def killed_after_a_state(training: TrainingJob) -> None:
+def killed_after_a_state(binding: Binding, training: TrainingJob) -> None:
     """Train until step 4 with a state saved at step 3, then die."""
     with pytest.raises(ForkedRanksError):
-        train(training, DieAfter(4))
+        train(binding, training, DieAfter(4))
     assert states(training.scratch)[0].name == "step_3"
 
 
-def exported(checkpoint: Path, imported: Path, directory: Path) -> Path:
+def exported(binding: Binding, checkpoint: Path, imported: Path, directory: Path) -> Path:
     """The Hugging Face model that a checkpoint is exported to."""
-    export_policy(checkpoint, imported / "hf", directory / "hf", torch.float32)
+    binding.export_policy(checkpoint, imported / "hf", directory / "hf", torch.float32)
     return directory / "hf"

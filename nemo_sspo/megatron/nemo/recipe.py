@@ -13,7 +13,7 @@ from nemo.utils import logging as nemo_logging
 
 from nemo_sspo.config.precisions import Precision
 from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.megatron.checkpoints.states import saves_in_background
+from nemo_sspo.megatron.checkpoints import states
 from nemo_sspo.megatron.models.precision import params_dtype
 from nemo_sspo.megatron.nemo.cpu import CpuMegatronStrategy
 from nemo_sspo.megatron.nemo.lr_schedule import PolicyLRSchedule
@@ -44,7 +44,7 @@ def strategy(parallel: Parallel, precision: Precision, *, trains: bool) -> nl.Me
         process_group_backend="nccl" if has_gpu else "gloo",
         setup_optimizers=trains,
         save_ckpt_format="torch_dist",
-        ckpt_async_save=saves_in_background(),
+        ckpt_async_save=states.saves_in_background(),
         # Optimizer state by parameter, which torch's Adam can load too. The first replica gathers it over gloo, bucket
         # by bucket; over NCCL every replica would gather the whole state into its host's memory.
         ckpt_optim_fully_reshardable=parallel.distributed_optimizer,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("nemo.collections.llm")
+pytest.importorskip("megatron.core")
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +18,7 @@ from nemo_sspo.megatron.batches.batch_plan import (
 )
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.batches.pairs import PairTable
-from tests.megatron.worlds import make_pairs, make_reference
+from tests.megatron.worlds import make_pairs
 
 
 @settings(max_examples=50)
@@ -120,10 +120,3 @@ def test_a_pair_above_the_packing_budget_is_named() -> None:
     )
     with pytest.raises(UserError, match=r"pack_tokens=4: pair pair\d alone has"):
         plan.rows_of(0, 0)
-
-
-def test_reference_of_other_pairs_is_refused() -> None:
-    import torch
-
-    with pytest.raises(UserError, match="reference log-probs are of other pairs"):
-        PairTable(make_pairs(3), make_reference(torch.zeros(2, 2)))

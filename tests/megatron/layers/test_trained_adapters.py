@@ -6,25 +6,21 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("nemo.collections.llm")
+pytest.importorskip("megatron.core")
 
 import pyarrow as pa
 import torch
 from megatron.core import dist_checkpointing
 
-from nemo_sspo.config.precisions import Fp32Precision
-from nemo_sspo.config.stages import Parallel, Train
-from nemo_sspo.errors import UserError
+from nemo_sspo.config.stages import Parallel
 from nemo_sspo.megatron.batches.pairs import PairTable
-from nemo_sspo.megatron.binding import LiveTraining, Observer
+from nemo_sspo.megatron.binding import Binding, LiveTraining, Observer
 from nemo_sspo.megatron.checkpoints.weights import WEIGHTS
 from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
-from nemo_sspo.megatron.nemo.model_config import training_config
-from nemo_sspo.megatron.runtime.forked_ranks import run_forked
 from tests.megatron.hugging_face import hugging_face_logps
 from tests.megatron.layers.adapters import LORA, RANK, adapted_logps
-from tests.megatron.worlds import SECONDS, exported, job, killed_after_a_state, train
+from tests.megatron.worlds import exported, job, killed_after_a_state, train
 
 
 class _Watching(Observer):
@@ -43,21 +39,23 @@ class _Watching(Observer):
             assert torch.equal(parameter, before) != is_adapter, name
 
 
-def train_watched(lora: TrainingJob) -> list[dict[str, Any]]:
-    return train(lora, _Watching())
+def train_watched(binding: Binding, lora: TrainingJob) -> list[dict[str, Any]]:
+    return train(binding, lora, _Watching())
 
 
 @pytest.fixture(scope="module")
-def alone(supervised: PairTable, imported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
+def alone(
+    binding: Binding, supervised: PairTable, imported: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[dict]]:
     """What adapters learn in one process: its output and metrics."""
     output = tmp_path_factory.mktemp("lora")
-    return output, train_watched(job(supervised, imported, output, Parallel(), **LORA))
+    return output, train_watched(binding, job(supervised, imported, output, Parallel(), **LORA))
 
 
 def test_new_adapters_leave_the_first_step_as_it_was(
-    supervised: PairTable, imported: Path, alone: Any, tmp_path: Path
+    binding: Binding, supervised: PairTable, imported: Path, alone: Any, tmp_path: Path
 ) -> None:
-    whole = train(job(supervised, imported, tmp_path, Parallel(), train_epochs=1))
+    whole = train(binding, job(supervised, imported, tmp_path, Parallel(), train_epochs=1))
     for name in ("loss", "preference_loss", "repulsion", "d_chosen", "d_rejected"):
         assert alone[1][0][name] == whole[0][name], name
         assert alone[1][-1][name] != whole[0][name], name
@@ -73,9 +71,15 @@ def test_new_adapters_leave_the_first_step_as_it_was(
     ids=["TP2 PP2", "TP2 SP, recomputed", "PP2 VPP2"],
 )
 def test_every_layout_trains_the_same_adapters(
-    supervised: PairTable, imported: Path, alone: Any, tmp_path: Path, parallel: Parallel, settings: dict[str, Any]
+    binding: Binding,
+    supervised: PairTable,
+    imported: Path,
+    alone: Any,
+    tmp_path: Path,
+    parallel: Parallel,
+    settings: dict[str, Any],
 ) -> None:
-    found = train_watched(job(supervised, imported, tmp_path, parallel, **LORA, **settings))
+    found = train_watched(binding, job(supervised, imported, tmp_path, parallel, **LORA, **settings))
     for ours, theirs in zip(found, alone[1], strict=True):
         tolerance = 1e-6 if ours["step"] == 1 else 1e-4
         for name in ("loss", "preference_loss", "repulsion", "grad_norm"):
@@ -83,12 +87,12 @@ def test_every_layout_trains_the_same_adapters(
 
 
 def test_the_new_policy_differs_by_a_matrix_of_low_rank(
-    policy: Path, imported: Path, alone: Any, tmp_path: Path
+    binding: Binding, policy: Path, imported: Path, alone: Any, tmp_path: Path
 ) -> None:
     stored = dist_checkpointing.load_tensors_metadata(str(alone[0] / "nemo" / WEIGHTS))
     assert not [key for key in stored if "adapter" in key]
     before = dict(SafetensorsDirectory(policy))
-    after = dict(SafetensorsDirectory(exported(alone[0] / "nemo", imported, tmp_path)))
+    after = dict(SafetensorsDirectory(exported(binding, alone[0] / "nemo", imported, tmp_path)))
     assert set(after) == set(before)
     for name, weight in after.items():
         change = weight.double() - before[name].double()
@@ -107,35 +111,35 @@ def test_the_new_policy_differs_by_a_matrix_of_low_rank(
     ids=["TP2 SP", "TP2 PP2"],
 )
 def test_merged_weights_have_the_adapted_models_log_probs(
-    policy: Path, imported: Path, pairs: pa.Table, tmp_path: Path, parallel: Parallel
+    binding: Binding,
+    policy: Path,
+    imported: Path,
+    pairs: pa.Table,
+    supervised: PairTable,
+    tmp_path: Path,
+    parallel: Parallel,
 ) -> None:
-    def on_rank() -> torch.Tensor:
-        return adapted_logps(PairTable(pairs, None), imported, parallel, tmp_path / "nemo")
-
-    adapted_P2 = run_forked(on_rank, parallel.world_size, timeout=SECONDS)[0]
-    merged_P2 = hugging_face_logps(exported(tmp_path / "nemo", imported, tmp_path), pairs)
+    adapted_P2 = adapted_logps(binding, supervised, imported, parallel, tmp_path / "nemo")
+    merged_P2 = hugging_face_logps(exported(binding, tmp_path / "nemo", imported, tmp_path), pairs)
     torch.testing.assert_close(merged_P2, adapted_P2, rtol=1e-5, atol=1e-5)
     assert (merged_P2 - hugging_face_logps(policy, pairs)).abs().max() > 1.0
 
 
-def test_resuming_restores_the_adapters(supervised: PairTable, imported: Path, tmp_path: Path) -> None:
+def test_resuming_restores_the_adapters(
+    binding: Binding, supervised: PairTable, imported: Path, tmp_path: Path
+) -> None:
     whole = job(supervised, imported, tmp_path / "whole", Parallel(tensor=2), **LORA)
-    expected = train(whole)
+    expected = train(binding, whole)
     killed = job(supervised, imported, tmp_path / "killed", Parallel(tensor=2), checkpoint_every_steps=3, **LORA)
-    killed_after_a_state(killed)
+    killed_after_a_state(binding, killed)
     shutil.copytree(killed.scratch, tmp_path / "moved" / "scratch")
-    assert train(killed) == expected
+    assert train(binding, killed) == expected
     ours, theirs = (
-        dict(SafetensorsDirectory(exported(one.output, imported, tmp_path / one.output.parent.name)))
+        dict(SafetensorsDirectory(exported(binding, one.output, imported, tmp_path / one.output.parent.name)))
         for one in (killed, whole)
     )
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
     moved = job(supervised, imported, tmp_path / "moved", Parallel(pipeline=2), checkpoint_every_steps=3, **LORA)
-    for line, other in zip(train(moved), expected, strict=True):
+    for line, other in zip(train(binding, moved), expected, strict=True):
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-4), line["step"]
-
-
-def test_a_rank_that_does_not_divide_is_refused(imported: Path) -> None:
-    with pytest.raises(UserError, match=r"lora_rank=3 .* parallel\.tensor=2"):
-        training_config(imported / "hf", Parallel(tensor=2), Fp32Precision(), Train(peft="lora", lora_rank=3))

@@ -6,58 +6,25 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("nemo.collections.llm")
+pytest.importorskip("megatron.core")
 
 import torch
 
 from nemo_sspo.config.load import load_experiment
-from nemo_sspo.config.precisions import Bf16Precision, Fp8Precision, Fp32Precision, Precision
+from nemo_sspo.config.precisions import Bf16Precision, Fp8Precision, Precision
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.batch_plan import shuffled
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.batches.pairs import PairTable
-from nemo_sspo.megatron.models.precision import params_dtype, require_support, token_multiple
-from nemo_sspo.megatron.nemo.model_config import training_config
-from nemo_sspo.megatron.nemo.precision import precision_plugin
+from nemo_sspo.megatron.binding import Binding
+from nemo_sspo.megatron.models.precision import require_support, token_multiple
 from tests.megatron.worlds import job, train
 
 
 def configured(name: str, *overrides: str) -> Precision:
     """What ``precision=<name>`` gives."""
     return load_experiment(["experiment=quickstart", f"precision={name}", *overrides]).precision
-
-
-def test_fp32_is_whole() -> None:
-    config = precision_plugin(configured("fp32")).dtype_config
-    assert (config.fp32, config.bf16, config.fp8) == (True, False, None)
-    assert config.params_dtype == config.pipeline_dtype == params_dtype(Fp32Precision()) == torch.float32
-
-
-def test_bf16_trains_bf16_parameters_and_reduces_in_fp32() -> None:
-    config = precision_plugin(configured("bf16")).dtype_config
-    assert (config.fp32, config.bf16, config.fp8) == (False, True, None)
-    assert config.params_dtype == config.pipeline_dtype == params_dtype(Bf16Precision()) == torch.bfloat16
-    assert config.grad_reduce_in_fp32
-    assert not config.autocast_enabled
-
-
-def test_fp8_is_bf16_with_fp8_products() -> None:
-    """NeMo's plugin is plain settings: it is made here without Transformer Engine and without a GPU."""
-    config = precision_plugin(configured("fp8")).dtype_config
-    assert (config.fp8, config.fp8_recipe) == ("hybrid", "tensorwise")
-    assert config.params_dtype == params_dtype(Fp8Precision()) == torch.bfloat16
-    assert (config.bf16, config.grad_reduce_in_fp32) == (True, True)
-    assert (config.fp8_param, config.fp8_param_gather) == (False, False)
-    assert not config.first_last_layers_bf16
-
-
-def test_layers_at_either_end_stay_in_bf16() -> None:
-    overrides = ("precision.format=e4m3", "precision.first_last_layers_bf16=2")
-    config = precision_plugin(configured("fp8", *overrides)).dtype_config
-    assert (config.fp8, config.fp8_recipe) == ("e4m3", "tensorwise")
-    assert config.first_last_layers_bf16
-    assert (config.num_layers_at_start_in_bf16, config.num_layers_at_end_in_bf16) == (2, 2)
 
 
 def test_a_recipe_whose_scales_the_reference_lacks_is_refused() -> None:
@@ -86,6 +53,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, *, engine: bool, capability: tuple[
     ],
 )
 def test_fp8_is_refused_before_anything_is_loaded(
+    binding: Binding,
+    supervised: PairTable,
+    tmp_path: Path,
     imported: Path,
     monkeypatch: pytest.MonkeyPatch,
     engine: bool,
@@ -94,20 +64,16 @@ def test_fp8_is_refused_before_anything_is_loaded(
 ) -> None:
     machine(monkeypatch, engine=engine, capability=capability)
     with pytest.raises(UserError, match=message):
-        training_config(imported / "hf", Parallel(), Fp8Precision(), Train())
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_shared_prompts_ask_for_layers_that_take_them(imported: Path, shared: bool) -> None:
-    made = training_config(imported / "hf", Parallel(), Fp32Precision(), Train(packing=True, share_prompt=shared))
-    assert made.transformer_layer_spec.keywords == {"shares_prompts": shared, "layers": "auto"}
+        binding.refuse(replace(job(supervised, imported, tmp_path, Parallel()), precision=Fp8Precision()))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_training_in_fp8_is_refused_in_one_line(supervised: PairTable, imported: Path, tmp_path: Path) -> None:
+def test_a_training_in_fp8_is_refused_in_one_line(
+    binding: Binding, supervised: PairTable, imported: Path, tmp_path: Path
+) -> None:
     training = replace(job(supervised, imported, tmp_path, Parallel()), precision=Fp8Precision())
     with pytest.raises(UserError, match=r"Transformer Engine|Hopper"):
-        train(training)
+        train(binding, training)
 
 
 def test_fp8_is_taken_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:

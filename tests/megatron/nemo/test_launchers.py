@@ -14,6 +14,7 @@ import torch
 from nemo_sspo.config.precisions import Fp32Precision
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.binding import Binding
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.nemo.recipe import trainer
 from nemo_sspo.megatron.runtime.forked_ranks import run_forked
@@ -48,12 +49,17 @@ def test_every_rank_knows_its_place() -> None:
 @pytest.mark.parametrize("inside_slurm", ["one task"], indirect=True)
 @pytest.mark.usefixtures("inside_slurm")
 def test_two_replicas_in_a_slurm_task_train_all_pairs(
-    supervised: PairTable, pairs: pa.Table, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    binding: Binding,
+    supervised: PairTable,
+    pairs: pa.Table,
+    imported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else both are rank 0 of 1, train the same half of the pairs and write every line of the log twice."""
-    inside = train(job(supervised, imported, tmp_path / "inside", Parallel(data=2), train_epochs=1))
+    inside = train(binding, job(supervised, imported, tmp_path / "inside", Parallel(data=2), train_epochs=1))
     assert [line["pairs"] for line in inside] == [8, 8, 4]
-    computed = reference(pairs, imported, Parallel(data=2))
+    computed = reference(binding, pairs, imported, Parallel(data=2))
     monkeypatch.undo()
-    assert inside == train(job(supervised, imported, tmp_path / "outside", Parallel(data=2), train_epochs=1))
-    assert torch.equal(computed, reference(pairs, imported, Parallel(data=2)))
+    assert inside == train(binding, job(supervised, imported, tmp_path / "outside", Parallel(data=2), train_epochs=1))
+    assert torch.equal(computed, reference(binding, pairs, imported, Parallel(data=2)))

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("nemo.collections.llm")
+pytest.importorskip("megatron.core")
 
 from dataclasses import replace
 
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.binding import Binding
 from nemo_sspo.megatron.checkpoints.state_files import INDEX, damage
 from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.runtime.forked_ranks import ForkedRanksError
@@ -33,6 +34,7 @@ def content(directory: Path) -> dict[str, bytes]:
     ids=["DP2 overlapped", "TP2 SP, LoRA"],
 )
 def test_a_candidate_is_the_end_of_a_shorter_training_and_leaves_the_longer_one_alone(
+    binding: Binding,
     supervised: PairTable,
     imported: Path,
     tmp_path: Path,
@@ -45,8 +47,8 @@ def test_a_candidate_is_the_end_of_a_shorter_training_and_leaves_the_longer_one_
         return job(supervised, imported, tmp_path / name, parallel, **settings | changes)
 
     plain, short = job_in("plain"), job_in("short", train_epochs=1, schedule_epochs=2)
-    expected = train(plain)
-    train(short)
+    expected = train(binding, plain)
+    train(binding, short)
 
     kept = replace(job_in("kept", checkpoint_every_steps=3), candidates=2)
     assert list(kept.earlier_candidates) == [3]  # of 6 steps, the end of the first of two epochs
@@ -55,8 +57,8 @@ def test_a_candidate_is_the_end_of_a_shorter_training_and_leaves_the_longer_one_
     half_written.mkdir(parents=True)
     (half_written / "__9_0.distcp").write_bytes(b"of an attempt that died in writing it")
     with pytest.raises(ForkedRanksError):
-        train(kept, DieAfter(3))
-    assert train(kept) == expected
+        train(binding, kept, DieAfter(3))
+    assert train(binding, kept) == expected
     assert content(kept.output) == content(plain.output)
     assert damage(candidate) is None
     (candidate / INDEX).unlink()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("nemo.collections.llm")
+pytest.importorskip("megatron.core")
 pytest.importorskip("wandb", reason="run by `make test-loggers`")
 pytest.importorskip("mlflow", reason="run by `make test-loggers`")
 
@@ -17,6 +17,7 @@ from wandb.sdk.internal.datastore import DataStore
 
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.binding import Binding
 from nemo_sspo.megatron.observers.step_log import read_log
 from tests.megatron.worlds import job, train
 
@@ -28,7 +29,7 @@ SECRETS = {
 
 
 @pytest.fixture(scope="module")
-def output(supervised: PairTable, imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def output(binding: Binding, supervised: PairTable, imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training's output; its last stage, which alone knows the metrics, is not rank 0, which alone writes them."""
     directory = tmp_path_factory.mktemp("logged")
     with pytest.MonkeyPatch.context() as patch:
@@ -36,7 +37,7 @@ def output(supervised: PairTable, imported: Path, tmp_path_factory: pytest.TempP
         for name, secret in SECRETS.items():
             patch.setenv(name, secret)
         loggers = ("wandb", "mlflow")
-        train(job(supervised, imported, directory, Parallel(pipeline=2), train_epochs=1, loggers=loggers))
+        train(binding, job(supervised, imported, directory, Parallel(pipeline=2), train_epochs=1, loggers=loggers))
     return directory
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("nemo.collections.llm")
+pytest.importorskip("megatron.core")
 
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.binding import Binding
 from nemo_sspo.megatron.checkpoints.state_files import INDEX, damage
 from nemo_sspo.megatron.checkpoints.states import states
 from nemo_sspo.megatron.jobs import TrainingJob
@@ -22,18 +23,20 @@ from tests.megatron.worlds import DieAfter, job, train
 PARALLEL = Parallel(tensor=2)
 
 
-def killed_in_step_5(pairs: PairTable, imported: Path, folder: Path, **settings: Any) -> TrainingJob:
+def killed_in_step_5(binding: Binding, pairs: PairTable, imported: Path, folder: Path, **settings: Any) -> TrainingJob:
     """A training with states of steps 2 and 4, or what `settings` keep of them."""
     training = job(pairs, imported, folder, PARALLEL, checkpoint_every_steps=2, **settings)
     with pytest.raises(ForkedRanksError):
-        train(training, DieAfter(5))
+        train(binding, training, DieAfter(5))
     return training
 
 
 @pytest.fixture(scope="module")
-def whole(supervised: PairTable, imported: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def whole(
+    binding: Binding, supervised: PairTable, imported: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
     """The metrics of a training that nothing happened to."""
-    return train(job(supervised, imported, tmp_path_factory.mktemp("whole"), PARALLEL))
+    return train(binding, job(supervised, imported, tmp_path_factory.mktemp("whole"), PARALLEL))
 
 
 def flip(path: Path) -> None:
@@ -54,6 +57,7 @@ def flip(path: Path) -> None:
     ids=["bit of the weights", "bit of the index of tensors", "torn", "missing", "bit of the digests"],
 )
 def test_a_damaged_newest_state_is_named_and_the_one_before_it_is_taken(
+    binding: Binding,
     supervised: PairTable,
     imported: Path,
     tmp_path: Path,
@@ -62,12 +66,12 @@ def test_a_damaged_newest_state_is_named_and_the_one_before_it_is_taken(
     harm: Callable[[Path], None],
     reason: str,
 ) -> None:
-    training = killed_in_step_5(supervised, imported, tmp_path)
+    training = killed_in_step_5(binding, supervised, imported, tmp_path)
     assert [state.name for state in states(training.scratch)] == ["step_4", "step_2"]
     assert [damage(state) for state in states(training.scratch)] == [None, None]
     path = max(states(training.scratch)[0].glob(name), key=lambda file: file.stat().st_size)
     harm(path)
-    assert train(training) == whole
+    assert train(binding, training) == whole
     (note,) = training.notes
     assert f"the state step_4 is damaged ({path}: " in note
     assert reason in note
@@ -76,13 +80,13 @@ def test_a_damaged_newest_state_is_named_and_the_one_before_it_is_taken(
 
 
 def test_where_none_is_whole_training_begins_from_its_first_step(
-    supervised: PairTable, imported: Path, tmp_path: Path, whole: list[dict[str, Any]]
+    binding: Binding, supervised: PairTable, imported: Path, tmp_path: Path, whole: list[dict[str, Any]]
 ) -> None:
-    training = killed_in_step_5(supervised, imported, tmp_path, keep_states=1)
+    training = killed_in_step_5(binding, supervised, imported, tmp_path, keep_states=1)
     (only,) = states(training.scratch)
     assert only.name == "step_4"
     flip(max(only.glob("weights/*.distcp"), key=lambda file: file.stat().st_size))
-    assert train(training) == whole
+    assert train(binding, training) == whole
     assert training.notes[0].endswith("training begins from its first step")
 
 
@@ -95,6 +99,7 @@ def test_where_none_is_whole_training_begins_from_its_first_step(
     ids=["smaller packs", "padded, recomputed"],
 )
 def test_a_training_goes_on_from_its_state_with_other_knobs(
+    binding: Binding,
     supervised: PairTable,
     imported: Path,
     tmp_path: Path,
@@ -102,9 +107,9 @@ def test_a_training_goes_on_from_its_state_with_other_knobs(
     before: dict[str, Any],
     after: dict[str, Any],
 ) -> None:
-    killed = killed_in_step_5(supervised, imported, tmp_path, **before)
+    killed = killed_in_step_5(binding, supervised, imported, tmp_path, **before)
     first = killed.metrics_file.read_text().splitlines()[:4]
-    metrics = train(job(supervised, imported, tmp_path, PARALLEL, checkpoint_every_steps=2, **after))
+    metrics = train(binding, job(supervised, imported, tmp_path, PARALLEL, checkpoint_every_steps=2, **after))
     assert killed.metrics_file.read_text().splitlines()[:4] == first, "steps before the state are not taken again"
     assert [line["step"] for line in metrics] == [line["step"] for line in whole]
     for found, expected in zip(metrics, whole, strict=True):

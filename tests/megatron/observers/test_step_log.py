@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("nemo.collections.llm")
+pytest.importorskip("megatron.core")
 
 import torch
+import torch.distributed as dist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.binding import Binding, LiveTraining, Observer
 from nemo_sspo.megatron.models.flops import ModelFlops
-from nemo_sspo.megatron.nemo.model_config import training_config
 from nemo_sspo.megatron.observers.step_log import read_log
 from tests.megatron.worlds import VOCAB, job, train
 
 
 @pytest.fixture(scope="module")
-def output(supervised: PairTable, imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def output(binding: Binding, supervised: PairTable, imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training's output; its last stage, which alone knows the metrics, is not rank 0, which alone writes them."""
     directory = tmp_path_factory.mktemp("logged")
-    train(job(supervised, imported, directory, Parallel(pipeline=2), train_epochs=1, loggers=("tensorboard",)))
+    train(binding, job(supervised, imported, directory, Parallel(pipeline=2), train_epochs=1, loggers=("tensorboard",)))
     return directory
 
 
@@ -54,15 +56,25 @@ def test_what_differs_between_equal_runs_is_no_metric(output: Path) -> None:
         assert "mfu" not in timings[0]
 
 
+class _KeepFlops(Observer):
+    """What a token costs by the shape of the model that was built."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def on_start(self, training: LiveTraining) -> None:
+        if dist.get_rank() == 0:
+            self._file.write_bytes(pickle.dumps(ModelFlops.of(training.config, VOCAB)))
+
+
 def test_the_share_of_the_peak_is_work_per_second_and_gpu(
-    supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    binding: Binding, supervised: PairTable, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nemo_sspo.megatron.observers.standard.peak_flops_here", lambda: 1e9)
     packing = {"packing": True, "pack_tokens": 64, "share_prompt": True}
     training = job(supervised, imported, tmp_path, Parallel(data=2), train_epochs=1, **packing)
-    train(training)
-    config = training_config(imported / "hf", training.parallel, training.precision, training.train)
-    flops = ModelFlops.of(config, VOCAB)
+    train(binding, training, _KeepFlops(tmp_path / "flops"))
+    flops = pickle.loads((tmp_path / "flops").read_bytes())
     lengths = supervised.lengths()
     for line, measured, batch in zip(
         read_log(training.timings_file), read_log(training.metrics_file), training.batches, strict=True

@@ -86,3 +86,10 @@ def test_a_first_node_whose_name_has_no_address_says_so_at_once(
     monkeypatch.setattr(socket, "getaddrinfo", no_address)
     with pytest.raises(UserError, match=r"own name, no-such-node-xyz, has no address \(Name or service not known\)"):
         meet(Node(0, 2, tmp_path / "r"))
+
+
+def test_a_wrong_number_of_ranks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"2 ranks were started, but .* = 4"):
+        on_every_rank(lambda: None, 4)

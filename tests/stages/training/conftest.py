@@ -1,5 +1,5 @@
-"""The small policy and its pairs of `tests/megatron`, for the stages that train it."""
+"""The bindings, the small policy and its pairs of `tests/megatron`, for the stages that train it."""
 
-from tests.megatron.conftest import imported, pairs, policy, supervised
+from tests.megatron.conftest import binding, imported, pairs, policy, supervised, trainer
 
-__all__ = ["imported", "pairs", "policy", "supervised"]
+__all__ = ["binding", "imported", "pairs", "policy", "supervised", "trainer"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("nemo.collections.llm")
+pytest.importorskip("megatron.core")
 
 import torch
 from safetensors.torch import save_file
@@ -20,8 +20,8 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Parallel, Selection
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.binding import Binding
 from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
-from nemo_sspo.megatron.nemo.convert import export_policy, import_policy
 from nemo_sspo.stages.training.train import refuse_too_many_candidates
 from tests.megatron.worlds import job, write_policy
 from tests.report.made_selection import SELECTION as CHOSEN_FIRST
@@ -30,13 +30,13 @@ from tests.stages import runs
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def other(binding: Binding, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The imported policy with 1 added to every weight."""
     directory = tmp_path_factory.mktemp("other")
     policy = write_policy(directory / "policy", "llama")
     tensors = {name: tensor + 1 for name, tensor in dict(SafetensorsDirectory(policy)).items()}
     save_file(tensors, policy / "model.safetensors")
-    import_policy(policy, directory / "nemo", directory / "hf", torch.float32)
+    binding.import_policy(policy, directory / "nemo", directory / "hf", torch.float32)
     return directory
 
 
@@ -54,8 +54,10 @@ def put(settings: Experiment, stage: str, files: dict[str, Path | str], **counts
                 shutil.copytree(content, draft.path / name)
 
 
-def test_the_chosen_candidate_is_the_iterations_policy(imported: Path, other: Path, tmp_path: Path) -> None:
-    settings = runs.experiment(tmp_path, selection=Selection(candidates=2))
+def test_the_chosen_candidate_is_the_iterations_policy(
+    trainer: str, binding: Binding, imported: Path, other: Path, tmp_path: Path
+) -> None:
+    settings = runs.experiment(tmp_path, trainer=trainer, selection=Selection(candidates=2))
     first, last = candidate_checkpoint(0, 2), candidate_checkpoint(1, 2)
     assert last == NEMO_CHECKPOINT != first
     trained = {first: imported / "nemo", last: other / "nemo", HF_MODEL: imported / "hf"}
@@ -68,7 +70,7 @@ def test_the_chosen_candidate_is_the_iterations_policy(imported: Path, other: Pa
     policy = runs.run_stage(settings, "export", 1)
     weights = [dict(SafetensorsDirectory(each.file(HF_MODEL))) for each in (*exported, policy)]
     for truth, found in ((imported, weights[0]), (other, weights[1]), (imported, weights[2])):
-        export_policy(truth / "nemo", imported / "hf", tmp_path / truth.name, torch.float32)
+        binding.export_policy(truth / "nemo", imported / "hf", tmp_path / truth.name, torch.float32)
         expected = dict(SafetensorsDirectory(tmp_path / truth.name))
         assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert not torch.equal(weights[0]["model.norm.weight"], weights[1]["model.norm.weight"])

@@ -249,12 +249,14 @@ def test_equal_runs_have_equal_cards_wherever_they_lie(tmp_path: Path) -> None:
     assert made(here, content=contents) == made(here, content=other_order) != made(here)
 
 
-def test_sampling_is_told_where_the_base_says_nothing(tmp_path: Path, policy: Path) -> None:
+def test_sampling_is_told_where_the_base_says_nothing(tmp_path: Path) -> None:
     from transformers import AutoTokenizer, GenerationConfig
 
     from nemo_sspo.config.stages import Rollout
     from nemo_sspo.stages.training.generation_config import write_generation_config
+    from tests.rollout.tiny_policy import make_policy
 
+    policy = make_policy(tmp_path / "policy")
     end = AutoTokenizer.from_pretrained(policy).eos_token_id
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"):
         if (policy / name).exists():
