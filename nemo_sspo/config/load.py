@@ -28,7 +28,8 @@ def load_experiment(overrides: Sequence[str], config_dir: Path | None = None) ->
 
     Args:
         overrides: in Hydra's grammar: ``experiment=quickstart``, ``gate=power``, ``train.learning_rate=1e-6``.
-        config_dir: a directory with further groups, searched after the shipped one.
+        config_dir: a directory with further groups, searched after the shipped ones; without it, ``conf/`` of the
+            working directory is, for choices of the shipped groups.
 
     Raises:
         UserError: an override cannot be parsed, names no key or choice, or a value is missing or of the wrong type.
@@ -82,7 +83,7 @@ def compose_settings(overrides: Sequence[str], config_dir: Path | None = None) -
     arguments = [_argument(override, config_dir) for override in parsed]
     with initialize_config_dir(str(config_root()), version_base="1.3"):
         try:
-            composed = compose("config", overrides=[*_search_path(config_dir), *arguments])
+            composed = compose("config", overrides=[*_search_path(config_dir, parsed), *arguments])
             settings = OmegaConf.to_container(composed, resolve=True)
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ~=1 is a ValueError
             raise UserError(_one_line(error)) from None
@@ -121,13 +122,27 @@ def config_root() -> Path:
 
 def choices(group: str, config_dir: Path | None = None) -> list[str]:
     """Names of the YAML files of a group, the user's among them."""
-    roots = [config_root(), *([config_dir] if config_dir else [])]
-    return sorted({path.stem for root in roots for path in (root / group).glob("*.yaml")})
+    shipped = [path.stem for path in (config_root() / group).glob("*.yaml")]
+    return sorted({*shipped, *(path.stem for path in _own_files(config_dir) if path.parent.name == group)})
+
+
+def _own_root(config_dir: Path | None) -> Path:
+    """Where the user's groups may lie."""
+    return config_dir or Path.cwd() / "conf"
+
+
+def _own_files(config_dir: Path | None) -> list[Path]:
+    """The user's choices. ``conf/`` of a working directory may serve another program: its other groups do not count."""
+    root, shipped = _own_root(config_dir), config_root()
+    if root.resolve() == shipped.resolve():
+        return []
+    files = sorted(filter(Path.is_file, root.glob("*/*.yaml")))
+    return [path for path in files if config_dir or (shipped / path.parent.name).is_dir()]
 
 
 def _refuse_other_encodings(config_dir: Path | None) -> None:
     """The YAML reader does not say which file it could not decode."""
-    for file in sorted(filter(Path.is_file, config_dir.rglob("*.yaml"))) if config_dir else []:
+    for file in _own_files(config_dir):
         try:
             file.read_bytes().decode()
         except UnicodeDecodeError as error:
@@ -136,11 +151,12 @@ def _refuse_other_encodings(config_dir: Path | None) -> None:
             raise UserError(f"{file} line {line}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8") from None
 
 
-def _search_path(config_dir: Path | None) -> list[str]:
-    """The override that has Hydra look into the user's directory too."""
-    if config_dir is None:
+def _search_path(config_dir: Path | None, overrides: Sequence[Override]) -> list[str]:
+    """The override that has Hydra look into the user's directory too: a given one, or where it has what is chosen."""
+    chosen = {(override.key_or_group, str(override.value())) for override in overrides if not override.is_delete()}
+    if config_dir is None and not any((path.parent.name, path.stem) in chosen for path in _own_files(None)):
         return []
-    quoted = str(config_dir.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    quoted = str(_own_root(config_dir).resolve()).replace("\\", "\\\\").replace("'", "\\'")
     return [f"hydra.searchpath=['file://{quoted}']"]
 
 
@@ -179,14 +195,17 @@ def _argument(override: Override, config_dir: Path | None) -> str:
     if known and override.type != OverrideType.DEL:
         _check_choice(key, override.value(), known)
         # Groups that only the user's directory has are in no defaults list: they are added, not chosen.
-        return text.lstrip("+") if choices(key) else f"+{text.lstrip('+')}"
+        return text.lstrip("+") if (config_root() / key).is_dir() else f"+{text.lstrip('+')}"
     return f"++{text}" if override.type == OverrideType.CHANGE else text
 
 
 def _check_choice(group: str, value: object, known: list[str]) -> None:
     if value is None or value in known:
         return
-    raise UserError(f"{group}={shown(value)}: no such choice{closest(str(value), known)}; one of {', '.join(known)}")
+    raise UserError(
+        f"{group}={shown(value)}: no such choice{closest(str(value), known)}; one of {', '.join(known)}; your own are "
+        f"YAML files in {group}/ below conf/ of this directory or below a --config-dir"
+    )
 
 
 def _whole_experiments(error: ValidationError, config_dir: Path | None) -> str:

@@ -1,5 +1,7 @@
 """Overrides become a validated experiment; every mistake becomes one line that says what to do."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -165,6 +167,23 @@ def test_a_directory_of_the_user_adds_choices(tmp_path):
     assert (cluster.gpus, cluster.train.python) == (2, "t")
     assert message_of(QUICK, "cluster=site").startswith("cluster=site: no such choice")
     assert "no such directory" in message_of(QUICK, config_dir=tmp_path / "absent")
+
+
+def test_conf_of_the_working_directory_adds_choices_of_the_shipped_groups(tmp_path, monkeypatch):
+    """Another program's groups beside them choose nothing: a policy is a path there too."""
+    monkeypatch.chdir(tmp_path)
+    site = "gpus: 2\ntrain: {python: t}\nrollout: {python: r}\n"
+    (tmp_path / "conf" / "cluster").mkdir(parents=True)
+    (tmp_path / "conf" / "cluster" / "site.yaml").write_text(site)
+    cluster = load_experiment([QUICK, "cluster=site"]).cluster
+    assert (cluster.gpus, cluster.train.python) == (2, "t")
+    (tmp_path / "conf" / "policy").mkdir()
+    (tmp_path / "conf" / "policy" / "actor.yaml").write_text("layers: 2\n")
+    assert load_experiment([QUICK, "policy=org/model"]).policy == "org/model"
+    (tmp_path / "conf").rename(tmp_path / "sites")
+    assert load_experiment([QUICK, "cluster=site"], Path("sites")).cluster == cluster
+    said = message_of(QUICK, "cluster=site")
+    assert said.endswith("; your own are YAML files in cluster/ below conf/ of this directory or below a --config-dir")
 
 
 def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path):
