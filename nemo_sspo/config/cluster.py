@@ -24,14 +24,42 @@ _TIME = r"^([0-9]{1,4}-[0-9]{1,2}(:[0-9]{1,2}){0,2}|[0-9]{1,6}(:[0-9]{1,2}){0,2}
 Word = Annotated[str, Field(pattern=f"^{_WORD}$", max_length=200)]
 """A value of an sbatch option."""
 
-OWN_OPTIONS = frozenset(
-    {"job-name", "output", "error", "open-mode", "array", "dependency", "kill-on-invalid-dep", "signal", "requeue"}
-    | {"no-requeue", "export", "export-file", "chdir", "comment", "begin", "nodes", "ntasks", "ntasks-per-node"}
-    | {"gpus-per-node", "cpus-per-task", "mem", "time", "partition", "account", "qos", "reservation", "wrap"}
-    | {"parsable", "wait", "test-only", "gres", "gpus", "gpus-per-task", "gpus-per-socket", "gpu-bind", "exclusive"}
-    | {"mem-per-cpu", "mem-per-gpu", "cpus-per-gpu", "ntasks-per-gpu", "ntasks-per-core", "tres-per-task"}
+_PLANNED = (
+    *(
+        "job-name",
+        "output",
+        "error",
+        "open-mode",
+        "array",
+        "dependency",
+        "kill-on-invalid-dep",
+        "requeue",
+        "no-requeue",
+    ),
+    *("export", "export-file", "chdir", "nodes", "ntasks", "ntasks-per-node", "ntasks-per-socket", "ntasks-per-core"),
+    *(
+        "ntasks-per-gpu",
+        "gpus-per-task",
+        "gpus-per-socket",
+        "gpu-bind",
+        "tres-bind",
+        "tres-per-task",
+        "wrap",
+        "parsable",
+    ),
+    *("wait", "test-only"),
 )
-"""sbatch options that have a setting of their own or that the loop depends on."""
+OWN_OPTIONS: dict[str, str] = dict.fromkeys(_PLANNED, "it is set from the plan") | {
+    **{name: f"cluster.{name} has it" for name in ("time", "partition", "account", "qos", "reservation")},
+    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "cluster.memory has it, for a node"),
+    **dict.fromkeys(("cpus-per-task", "cpus-per-gpu"), "cluster.cpus_per_task has it, for a GPU or a process"),
+    **dict.fromkeys(("gpus", "gpus-per-node", "gres", "exclusive"), "cluster.request_gpus and gpu_type have it"),
+    "signal": "cluster.signal_seconds has it",
+    "begin": "submit --begin has it",
+    "clusters": "squeue here would not see the jobs; submit on that cluster",
+    "comment": "the job's mark of its run is there",
+}
+"""sbatch options that the loop depends on or that have a setting of their own, each with where it is set instead."""
 
 
 class LocalCluster(Frozen):
@@ -94,8 +122,11 @@ class Resources(Frozen):
         for name, value in options.items():
             if not _OPTION.fullmatch(name):
                 raise ValueError(f"{name!r} is no long sbatch option (written without its dashes)")
-            if name in OWN_OPTIONS:
-                raise ValueError(f"--{name} is set from the plan or has a setting of its own")
+            # sbatch takes the beginning of an option's name for the whole.
+            meant = name if name in OWN_OPTIONS else next((own for own in OWN_OPTIONS if own.startswith(name)), None)
+            if meant is not None:
+                short = "" if name == meant else f", which is short for --{meant}"
+                raise ValueError(f"--{name}{short}: leave it out, {OWN_OPTIONS[meant]}")
             if value and not re.fullmatch(_WORD, value):
                 raise ValueError(f"--{name}={value!r}: only letters, digits and _@%+=:,./~*&|()[]- can be passed on")
         return options

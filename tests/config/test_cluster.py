@@ -85,6 +85,36 @@ def test_a_stage_wins_and_options_add_up():
 
 
 @pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("mem-per-gpu", "leave it out, cluster.memory has it"),
+        ("gres", "leave it out, cluster.request_gpus and gpu_type have it"),
+        ("gpus", "leave it out, cluster.request_gpus and gpu_type have it"),
+        ("exclusive", "leave it out, cluster.request_gpus and gpu_type have it"),
+        ("gpus-per-task", "leave it out, it is set from the plan"),
+        ("gpu-bind", "leave it out, it is set from the plan"),
+        ("qos", "leave it out, cluster.qos has it"),
+        ("mem-per-g", "which is short for --mem-per-gpu: leave it out, cluster.memory has it"),
+        ("gre", "which is short for --gres: leave it out, cluster.request_gpus"),
+    ],
+)
+@pytest.mark.parametrize("where", ["cluster.options", "cluster.stages.train.options"])
+def test_an_option_that_contradicts_the_plan_or_a_setting_is_refused_by_name(where, name, instead):
+    """sbatch refuses both in one script, or takes one of them."""
+    with pytest.raises(UserError) as caught:
+        load_experiment(["experiment=llama3-8b", "prompts=p", "cluster=slurm_pyxis", f"+{where}={{{name}: '1'}}"])
+    assert f"--{name}" in str(caught.value)
+    assert instead in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["constraint", "exclude", "nodelist", "mem-bind", "time-min", "wait-all-nodes", "nice"]
+)
+def test_other_options_are_passed_on(name):
+    assert Resources(options={name: "1"}).options == {name: "1"}
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         (

@@ -312,7 +312,7 @@ def test_what_differs_between_processes_is_no_setting(name):
     ["output", "array", "dependency", "wrap", "signal", "gres", "gpus", "exclusive", "mem-per-gpu", "gpus-per-task"],
 )
 def test_options_that_the_loop_depends_on_are_refused(option):
-    with pytest.raises(ValidationError, match="set from the plan"):
+    with pytest.raises(ValidationError, match=f"--{option}: leave it out"):
         Resources(options={option: "x"})
 
 
