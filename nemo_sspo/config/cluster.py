@@ -50,14 +50,13 @@ _PLANNED = (
     *("wait", "test-only"),
 )
 OWN_OPTIONS: dict[str, str] = dict.fromkeys(_PLANNED, "it is set from the plan") | {
-    **{name: f"cluster.{name} has it" for name in ("time", "partition", "account", "qos", "reservation")},
+    **{name: f"cluster.{name} has it" for name in ("time", "partition", "account", "qos", "reservation", "comment")},
     **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "cluster.memory has it, for a node"),
     **dict.fromkeys(("cpus-per-task", "cpus-per-gpu"), "cluster.cpus_per_task has it, for a GPU or a process"),
     **dict.fromkeys(("gpus", "gpus-per-node", "gres", "exclusive"), "cluster.request_gpus and gpu_type have it"),
     "signal": "cluster.signal_seconds has it",
     "begin": "submit --begin has it",
     "clusters": "squeue here would not see the jobs; submit on that cluster",
-    "comment": "the job's mark of its run is there",
 }
 """sbatch options that the loop depends on or that have a setting of their own, each with where it is set instead."""
 
@@ -99,6 +98,8 @@ class Resources(Frozen):
     """Quality of service."""
     reservation: Word | None = None
     """Reservation to run in."""
+    comment: Word | None = None
+    """Comment of the job, where a site reads it; without it, a mark of the run. Jobs are known by their names too."""
     parallel_tasks: PositiveInt | None = None
     """At most this many tasks of one stage's array at a time."""
     shards_per_task: PositiveInt | None = None

@@ -145,7 +145,7 @@ def submit_options(
     """Options of sbatch that depend on the moment: where, which tasks, after what."""
     yield f"--chdir={place.run}"
     yield f"--job-name={name_in_queue(place.run, part.job.name)}"
-    yield f"--comment={mark(place.run)}"
+    yield f"--comment={part.job.resources.comment or mark(place.run)}"
     yield "--export=ALL"
     yield "--kill-on-invalid-dep=yes"
     if begin is not None:

@@ -13,7 +13,7 @@ from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQu
 from megatron.core.models.gpt import GPTModel
 from megatron.core.optimizer import MegatronOptimizer
 
-from nemo_sspo.megatron.checkpoints.states import saves_in_background
+from nemo_sspo.megatron.checkpoints import states
 from nemo_sspo.megatron.checkpoints.weights import KEY_PREFIX, LAYOUT_METADATA
 from nemo_sspo.megatron.optimizer.torch_adam import allocate_adam_state
 
@@ -45,7 +45,7 @@ class StateFiles:
         request = dist_checkpointing.save(
             self._parts(is_loading=False) | {"step": step},
             str(directory),
-            async_sharded_save=saves_in_background(),
+            async_sharded_save=states.saves_in_background(),
             content_metadata=self._metadata,
             **_OWN_WRITERS,
         )

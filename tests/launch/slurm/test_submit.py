@@ -121,6 +121,18 @@ def test_jobs_of_other_runs_are_not_ours(slurm):
     assert (job.id, job.submission, job.task, job.state) == ("12_3", "12", 3, "RUNNING")
 
 
+def test_the_comment_can_be_the_sites(slurm, tmp_path):
+    """The job's name still tells whose it is."""
+    overrides = [*slurm, "cluster.comment=project:42", "+cluster.stages.train.comment=training"]
+    assert cli.main(["submit", *overrides]) == 0
+    comments = {name: option(call, "comment") for name, call in calls(tmp_path).items()}
+    assert comments.pop("iter_1.train.sbatch") == "training"
+    assert set(comments.values()) == {"project:42"}
+    run = load_experiment(slurm).run_dir
+    queue(run, f"101|101|N/A|PENDING|Priority|project:42|{name_in_queue(run.absolute(), 'prepare_prompts')}")
+    assert [job.id for job in live_jobs(run)] == ["101"]
+
+
 def test_a_live_run_is_neither_submitted_nor_run_here(slurm, capsys, monkeypatch):
     assert cli.main(["submit", *slurm]) == 0
     run = load_experiment(slurm).run_dir
