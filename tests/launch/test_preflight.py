@@ -15,7 +15,7 @@ from nemo_sspo.megatron.models.families import FAMILIES
 from tests import processor_time
 from tests.json_edit import edit
 from tests.launch.ready_run import found, only, write_prompts
-from tests.launch.tiny_models import write_safetensors
+from tests.launch.tiny_models import POLICY_TENSORS, write_tensors
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -115,11 +115,13 @@ def test_policy_weights(place):
 
 def test_a_missing_part_of_the_weights_is_named(place):
     policy = place / "policy"
-    (policy / "model.safetensors").rename(policy / "model-00001-of-00002.safetensors")
+    (policy / "model.safetensors").unlink()
+    first, second = dict(list(POLICY_TENSORS.items())[:20]), dict(list(POLICY_TENSORS.items())[20:])
+    write_tensors(policy / "model-00001-of-00002.safetensors", first)
     parts = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     (policy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
     assert "model-00002-of-00002.safetensors is named" in only()
-    write_safetensors(policy / "model-00002-of-00002.safetensors", "b")
+    write_tensors(policy / "model-00002-of-00002.safetensors", second)
     assert found() == []
 
 

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from math import prod
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -11,6 +12,7 @@ POLICY_CONFIG = {
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
+    "head_dim": 32,
     "hidden_size": 8,
     "intermediate_size": 16,
     "max_position_embeddings": 8192,
@@ -30,14 +32,41 @@ ORACLE_TENSORS = (
 )
 
 
+POLICY_TENSORS = {
+    "model.embed_tokens.weight": [260, 8],
+    "lm_head.weight": [260, 8],
+    "model.norm.weight": [8],
+    **{
+        f"model.layers.{layer}.{name}.weight": shape
+        for layer in range(4)
+        for name, shape in {
+            "input_layernorm": [8],
+            "self_attn.q_proj": [128, 8],
+            "self_attn.k_proj": [64, 8],
+            "self_attn.v_proj": [64, 8],
+            "self_attn.o_proj": [8, 128],
+            "post_attention_layernorm": [8],
+            "mlp.gate_proj": [16, 8],
+            "mlp.up_proj": [16, 8],
+            "mlp.down_proj": [8, 16],
+        }.items()
+    },
+}
+
+
 def write_safetensors(path: Path, *names: str, dtype: str = "F32") -> None:
     """A file of 2 x 2 zero matrices of four bytes a number, or of fewer and padding."""
-    header = {
-        name: {"dtype": dtype, "shape": [2, 2], "data_offsets": [16 * index, 16 * index + 16]}
-        for index, name in enumerate(names)
-    }
+    write_tensors(path, {name: [2, 2] for name in names}, dtype)
+
+
+def write_tensors(path: Path, shapes: dict[str, list[int]], dtype: str = "F32") -> None:
+    """A file of zero tensors of these shapes; four bytes a number, or fewer and padding."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        start, end = end, end + 4 * prod(shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(16 * len(names)))
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
 
 
 def write_tokenizer(directory: Path, end: str = "") -> None:
@@ -58,7 +87,7 @@ def write_policy(directory: Path) -> Path:
     """A Llama."""
     directory.mkdir(parents=True)
     (directory / "config.json").write_text(json.dumps(POLICY_CONFIG))
-    write_safetensors(directory / "model.safetensors", "model.embed_tokens.weight", "lm_head.weight")
+    write_tensors(directory / "model.safetensors", POLICY_TENSORS)
     write_tokenizer(directory, end="<|end|>")
     return directory
 

@@ -43,11 +43,12 @@ def keys_of_conversion(case: Case, folder: Path) -> Keys:
         from transformers import AutoConfig, AutoModelForCausalLM
 
         from nemo_sspo.megatron.models.families import read_hf_config
-        from nemo_sspo.megatron.models.weight_map import Shape, to_megatron
+        from nemo_sspo.megatron.models.shape import Shape
+        from nemo_sspo.megatron.models.weight_map import to_megatron
         from nemo_sspo.megatron.nemo.model_config import host_config
 
         policy = AutoModelForCausalLM.from_config(AutoConfig.for_model(**case.model), dtype=torch.bfloat16)
-        state = to_megatron(policy.state_dict(), Shape.of(read_hf_config(folder)), what="the policy")
+        state = to_megatron(policy.state_dict(), Shape.of(read_hf_config(folder)))
         model = host_config(folder, torch.bfloat16).configure_model(tokenizer=None)
         taken = model.load_state_dict(state, strict=False)
         missing = [name for name in taken.missing_keys if not name.endswith("_extra_state")]

@@ -4,6 +4,7 @@ import json
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from nemo_sspo.errors import UserError
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _MAX_HEADER_BYTES = 128 * 2**20
 _DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d{1,9})\.")
 _DEPTHS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 _OWN_DEPTHS = ("is_encoder_decoder", "num_nextn_predict_layers")
 """Settings of models whose layers are not counted by one number."""
@@ -77,8 +78,8 @@ def weight_problems(tensors: Mapping[str, TensorHeader], config: Mapping[str, An
         return
     if max(layers) >= depth:
         yield f"its weights hold layer {max(layers)}, {named} has {depth} layers; one of the two is another model's"
-    elif absent := sorted(set(range(depth)) - layers):
-        yield f"its weights lack layer {absent[0]}, {named} has {depth} layers; the checkpoint is incomplete"
+    elif (absent := next(layer for layer in count() if layer not in layers)) < depth:
+        yield f"its weights lack layer {absent}, {named} has {depth} layers; the checkpoint is incomplete"
 
 
 def unmerged_adapter(directory: Path) -> str | None:

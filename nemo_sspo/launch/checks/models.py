@@ -5,15 +5,12 @@ from pathlib import Path
 
 from nemo_sspo.artifacts.json_files import read_json, read_json_object
 from nemo_sspo.artifacts.sources.models import is_hub_id
-from nemo_sspo.artifacts.sources.weight_files import policy_weight_problems
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.stages import Parallel
 from nemo_sspo.encoder.files import backbone_folders, encoder_problems
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.families import read_hf_config
-from nemo_sspo.megatron.models.family import HFConfig
-from nemo_sspo.megatron.models.fields import transformer_fields
 from nemo_sspo.megatron.models.layout import layout_problems
+from nemo_sspo.megatron.models.shape import import_problems
 from nemo_sspo.tokens.files import tokenizer_file
 from nemo_sspo.tokens.lengths import length_problems
 from nemo_sspo.tokens.policy_files import policy_problems
@@ -29,22 +26,17 @@ def check_policy(experiment: Experiment) -> Iterator[str]:
     if directory is None:
         return
     config = read_hf_config(directory)
-    yield from _architecture_problems(config, experiment.parallel)
-    yield from policy_weight_problems(f"policy={directory}", directory, config.raw)
+    refused = list(import_problems(f"policy={directory}", directory, config))
+    yield from refused
+    try:
+        yield from layout_problems(config, experiment.parallel)
+    except UserError as error:
+        yield from () if str(error) in refused else (str(error),)
     yield from length_problems(experiment, directory)
     if tokenizer_file(directory) is None:
         yield f"policy={directory}: no tokenizer beside the weights"
     else:
         yield from policy_problems(directory, experiment.data.template_arguments)
-
-
-def _architecture_problems(config: HFConfig, parallel: Parallel) -> Iterator[str]:
-    """Problems for which the import or the training would refuse the model."""
-    try:
-        transformer_fields(config)
-        yield from layout_problems(config, parallel)
-    except UserError as error:
-        yield str(error)
 
 
 def check_encoder(experiment: Experiment) -> Iterator[str]:

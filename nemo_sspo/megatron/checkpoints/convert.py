@@ -13,12 +13,12 @@ import torch
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
-from nemo_sspo.artifacts.sources.weight_files import policy_weight_problems
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.checkpoints.weights import load_weights, one_rank, save_weights
 from nemo_sspo.megatron.models.families import read_hf_config
 from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory, copy_side_files, write_tensors
-from nemo_sspo.megatron.models.weight_map import Shape, to_hugging_face, to_megatron
+from nemo_sspo.megatron.models.shape import Shape, import_problems
+from nemo_sspo.megatron.models.weight_map import to_hugging_face, to_megatron
 
 Build = Callable[[Path, torch.dtype], GPTModel]
 """(Hugging Face directory, dtype) -> its policy on the host, with `host_fields` of `layers/config_fields.py`."""
@@ -31,10 +31,10 @@ def import_policy(policy_dir: Path, weights: Path, hf_dir: Path, dtype: torch.dt
     family and for missing, surplus, malformed, ambiguous or quantized weights.
     """
     config = read_hf_config(policy_dir)
-    for problem in policy_weight_problems(f"policy={policy_dir}", policy_dir, config.raw):
+    for problem in import_problems(f"policy={policy_dir}", policy_dir, config):
         raise UserError(problem)
     shape = Shape.of(config)
-    state = to_megatron(SafetensorsDirectory(policy_dir), shape, what=str(policy_dir))
+    state = to_megatron(SafetensorsDirectory(policy_dir), shape)
     with one_rank():
         _save(build(policy_dir, dtype), {name: tensor.to(dtype) for name, tensor in state.items()}, weights)
     copy_side_files(policy_dir, hf_dir)

@@ -68,7 +68,7 @@ def policy_head(config: PolicyConfig, groups: Groups, hf_dir: Path, train: Train
     return HeadLayout.of(
         config,
         groups,
-        vocab_size=read_hf_config(hf_dir).require("vocab_size"),
+        vocab_size=read_hf_config(hf_dir).count("vocab_size"),
         chunk_tokens=head_tile(train),
         one_pass=choose_head(train, separable=separable) == "one_pass",
     )
@@ -99,7 +99,7 @@ def _model(
     model = GPTModel(
         config,
         spec,
-        max_sequence_length=policy.require("max_position_embeddings"),
+        max_sequence_length=policy.count("max_position_embeddings"),
         pre_process=is_first,
         post_process=is_last,
         vp_stage=vp_stage,

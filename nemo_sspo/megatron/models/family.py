@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nemo_sspo.errors import UserError
+
+_MOST = 2**31 - 1
+_MOST_LAYERS = 10_000
+"""Lists with an entry per layer are made."""
 
 
 @dataclass(frozen=True)
@@ -29,28 +34,76 @@ class HFConfig:
             raise UserError(f"{self.path}: field {key!r} is missing; it must hold a complete Hugging Face model config")
         return value
 
+    def count(self, key: str, most: int = _MOST) -> int:
+        """Value of `key`, a whole number of 1 to `most`. Raises UserError where it is missing or another value."""
+        value = self.require(key)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise self._unusable(key, value, f"a whole number of 1 to {most}")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """Value of `key`, finite and above 0; `default` where it is missing. Raises UserError for another value."""
+        return self._number(key, self.require(key) if default is None else self.get(key, default))
+
+    def flag(self, key: str) -> bool:
+        """Value of `key`, true or false; false where it is missing. Raises UserError where it is another value."""
+        value = self.get(key, False)
+        if value not in (True, False):
+            raise self._unusable(key, value, "true or false")
+        return bool(value)
+
+    @property
+    def layers(self) -> int:
+        """Transformer layers."""
+        return self.count("num_hidden_layers", _MOST_LAYERS)
+
     @property
     def rope(self) -> dict[str, Any]:
         """Rotary parameters, from ``rope_parameters`` (transformers 5) or ``rope_theta`` + ``rope_scaling`` (4)."""
-        parameters = dict(self.get("rope_parameters", {}) or self.get("rope_scaling", {}))
+        key = "rope_parameters" if self.get("rope_parameters") else "rope_scaling"
+        given = self.get(key, {})
+        if not isinstance(given, dict):
+            raise self._unusable(key, given, "an object")
+        parameters = dict(given)
         parameters.setdefault("rope_theta", self.get("rope_theta", 10000.0))
         parameters.setdefault("rope_type", parameters.pop("type", "default"))
+        self._number("rope_theta", parameters["rope_theta"])
         return parameters
+
+    def rope_number(self, key: str) -> float:
+        """One of the rotary parameters. Raises UserError where it is missing or no number above 0."""
+        if (value := self.rope.get(key)) is None:
+            raise UserError(f"{self.path}: rope type {self.rope['rope_type']!r} needs {key!r}, which is missing")
+        return self._number(key, value)
 
     @property
     def head_dim(self) -> int:
         """Channels of one attention head."""
-        return self.get("head_dim", self.require("hidden_size") // self.require("num_attention_heads"))
+        if self.get("head_dim") is not None:
+            return self.count("head_dim")
+        hidden, heads = self.count("hidden_size"), self.count("num_attention_heads")
+        if hidden < heads:
+            raise self._unusable("hidden_size", hidden, f"at least one channel for each of the {heads} heads")
+        return hidden // heads
 
     @property
     def key_value_heads(self) -> int:
         """Key-value heads, each of which serves a group of attention heads."""
-        return self.get("num_key_value_heads", self.require("num_attention_heads"))
+        return self.count("num_attention_heads" if self.get("num_key_value_heads") is None else "num_key_value_heads")
 
     @property
     def tied(self) -> bool:
         """Whether the output layer shares the embedding's weight."""
-        return bool(self.get("tie_word_embeddings", False))
+        return self.flag("tie_word_embeddings")
+
+    def _number(self, key: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise self._unusable(key, value, "a number above 0")
+        return value
+
+    def _unusable(self, key: str, value: Any, expected: str) -> UserError:
+        shown = repr(value)
+        return UserError(f"{self.path}: {key} is {shown if len(shown) < 60 else f'{shown[:60]}…'}; expected {expected}")
 
 
 LAYER = {
@@ -94,12 +147,16 @@ class Family:
 def layers_by_type(config: HFConfig, otherwise: Sequence[bool]) -> list[bool]:
     """Which layers ``layer_types`` gives a window; `otherwise` where ``config.json`` does not have that key."""
     kinds = config.get("layer_types")
-    return list(otherwise) if kinds is None else [kind == "sliding_attention" for kind in kinds]
+    if kinds is None:
+        return list(otherwise)
+    if not isinstance(kinds, list) or len(kinds) != config.layers:
+        raise UserError(f"{config.path}: layer_types does not name each of the {config.layers} layers")
+    return [kind == "sliding_attention" for kind in kinds]
 
 
 def upper_layers(config: HFConfig, layers: int) -> list[bool]:
     """Qwen's windows: switched off, or on from a layer upwards."""
-    if not config.get("use_sliding_window", False):
+    if not config.flag("use_sliding_window"):
         return [False] * layers
-    first = config.get("max_window_layers", 28)
+    first = config.number("max_window_layers", 28) if config.get("max_window_layers") != 0 else 0
     return layers_by_type(config, [layer >= first for layer in range(layers)])

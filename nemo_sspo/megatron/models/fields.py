@@ -15,16 +15,24 @@ from nemo_sspo.megatron.models.families import family_of
 from nemo_sspo.megatron.models.family import Family, HFConfig
 from nemo_sspo.megatron.models.layout import padded_vocab_size
 
+_LANGUAGE_MODEL = "ForCausalLM"
+"""How the names of classes end that predict a next token; a classifier's end otherwise."""
+
 
 def _refusals(config: HFConfig, family: Family) -> Iterator[str]:
-    """Features whose numbers would differ from Hugging Face's."""
+    """Another kind of model, and features whose numbers would differ from Hugging Face's."""
+    architectures = config.get("architectures", [_LANGUAGE_MODEL])
+    if not isinstance(architectures, list) or not any(str(name).endswith(_LANGUAGE_MODEL) for name in architectures):
+        yield f"{config.path}: architectures {architectures!r} names no language model (...{_LANGUAGE_MODEL})"
     if (activation := config.get(family.activation_key, family.activation)) != family.activation:
         yield (
             f"{config.path}: {family.activation_key} {activation!r} is not supported; supported: {family.activation!r}"
         )
-    if config.get("mlp_bias", False):
+    if (heads := config.count("num_attention_heads")) % (groups := config.key_value_heads):
+        yield f"{config.path}: num_attention_heads={heads} is not a multiple of num_key_value_heads={groups}"
+    if config.flag("mlp_bias"):
         yield f"{config.path}: mlp_bias is not supported"
-    if not family.qkv_bias and config.get("attention_bias", False):
+    if not family.qkv_bias and config.flag("attention_bias"):
         yield f"{config.path}: attention_bias is not supported for model_type {family.model_type!r}"
     if (rope_type := config.rope["rope_type"]) not in family.rope_types:
         yield (
@@ -42,15 +50,15 @@ def transformer_fields(config: HFConfig) -> dict[str, Any]:
     for problem in _refusals(config, family):
         raise UserError(problem)
     return {
-        "num_layers": config.require("num_hidden_layers"),
-        "hidden_size": config.require("hidden_size"),
-        "ffn_hidden_size": config.require("intermediate_size"),
-        "num_attention_heads": config.require("num_attention_heads"),
+        "num_layers": config.layers,
+        "hidden_size": config.count("hidden_size"),
+        "ffn_hidden_size": config.count("intermediate_size"),
+        "num_attention_heads": config.count("num_attention_heads"),
         "num_query_groups": config.key_value_heads,
         "kv_channels": config.head_dim,
-        "init_method_std": config.get("initializer_range", 0.02),
+        "init_method_std": config.number("initializer_range", 0.02),
         "normalization": "RMSNorm",
-        "layernorm_epsilon": config.get("rms_norm_eps", 1e-6),
+        "layernorm_epsilon": config.number("rms_norm_eps", 1e-6),
         "gated_linear_unit": True,
         "add_bias_linear": False,
         "add_qkv_bias": family.qkv_bias,
@@ -65,7 +73,7 @@ def transformer_fields(config: HFConfig) -> dict[str, Any]:
 def model_fields(config: HFConfig) -> dict[str, Any]:
     """What a policy has around its layers, by the names that Megatron's model and NeMo's config share."""
     return {
-        "vocab_size": padded_vocab_size(config.require("vocab_size")),
+        "vocab_size": padded_vocab_size(config.count("vocab_size")),
         "share_embeddings_and_output_weights": config.tied,
         "position_embedding_type": "rope",
         "rotary_base": config.rope["rope_theta"],
@@ -74,24 +82,20 @@ def model_fields(config: HFConfig) -> dict[str, Any]:
 
 def rope_scaling(config: HFConfig) -> dict[str, Any]:
     """The numbers of Llama 3.1's rotary scaling, as `layers/rotary.py` and NeMo name them; none for other policies."""
-    rope = config.rope
-    if rope["rope_type"] != "llama3":
+    if config.rope["rope_type"] != "llama3":
         return {}
     return {
-        "scale_factor": rope["factor"],
-        "low_freq_factor": rope["low_freq_factor"],
-        "high_freq_factor": rope["high_freq_factor"],
-        "old_context_len": rope["original_max_position_embeddings"],
+        "scale_factor": config.rope_number("factor"),
+        "low_freq_factor": config.rope_number("low_freq_factor"),
+        "high_freq_factor": config.rope_number("high_freq_factor"),
+        "old_context_len": config.rope_number("original_max_position_embeddings"),
     }
 
 
 def _windows(config: HFConfig, family: Family) -> dict[str, Any]:
     """Attention windows: the query and the tokens before it, in some of the layers or in none."""
-    layers = config.require("num_hidden_layers")
-    windowed = [] if family.windowed is None else list(family.windowed(config, layers))
-    window = config.get("sliding_window")
-    if window is None or not any(windowed):
+    windowed = [] if family.windowed is None else list(family.windowed(config, config.layers))
+    if config.get("sliding_window") is None or not any(windowed):
         return {"window_size": None, "cp_comm_type": None}  # otherwise NeMo's classes have windows of their own
-    if len(windowed) != layers:
-        raise UserError(f"{config.path}: layer_types names {len(windowed)} layers, num_hidden_layers {layers}")
+    window = config.count("sliding_window")
     return {"window_size": (window - 1, 0), "window_attn_skip_freq": [int(is_) for is_ in windowed]}

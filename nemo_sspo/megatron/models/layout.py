@@ -19,18 +19,15 @@ def padded_vocab_size(vocab_size: int) -> int:
 
 
 def layout_problems(config: HFConfig, parallel: Parallel) -> Iterator[str]:
-    """What of the policy does not divide over the ranks. Raises UserError where ``config.json`` is incomplete."""
-    heads, groups = config.require("num_attention_heads"), config.key_value_heads
-    if heads % groups:
-        yield f"{config.path}: num_attention_heads={heads} is not a multiple of num_key_value_heads={groups}"
+    """What of the policy does not divide over the ranks. Raises UserError where ``config.json`` lacks a number."""
     tensor = f"parallel.tensor={parallel.tensor}"
     chunks = parallel.pipeline * (parallel.virtual_pipeline or 1)
     for name, count, parts, setting in (
-        ("num_attention_heads", heads, parallel.tensor, tensor),
-        ("num_key_value_heads", groups, parallel.tensor, tensor),
-        ("intermediate_size", config.require("intermediate_size"), parallel.tensor, tensor),
-        ("vocab_size (padded)", padded_vocab_size(config.require("vocab_size")), parallel.tensor, tensor),
-        ("num_hidden_layers", config.require("num_hidden_layers"), chunks, "parallel.pipeline x virtual_pipeline"),
+        ("num_attention_heads", config.count("num_attention_heads"), parallel.tensor, tensor),
+        ("num_key_value_heads", config.key_value_heads, parallel.tensor, tensor),
+        ("intermediate_size", config.count("intermediate_size"), parallel.tensor, tensor),
+        ("vocab_size (padded)", padded_vocab_size(config.count("vocab_size")), parallel.tensor, tensor),
+        ("num_hidden_layers", config.layers, chunks, "parallel.pipeline x virtual_pipeline"),
     ):
         if count % parts:
             yield f"{config.path}: {name}={count} does not divide over {setting} ({parts} parts); choose a divisor"

@@ -38,7 +38,7 @@ def nemo_config(config: HFConfig, **settings: Any) -> GPTConfig:
     """
     return _config_class(config)(
         activation_func=ACTIVATIONS[family_of(config).activation],
-        seq_length=config.require("max_position_embeddings"),
+        seq_length=config.count("max_position_embeddings"),
         make_vocab_size_divisible_by=VOCAB_MULTIPLE,
         **transformer_fields(config),
         **model_fields(config),

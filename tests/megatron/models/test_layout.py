@@ -35,7 +35,6 @@ def found(parallel: Parallel, **changes: Any) -> list[str]:
         (Parallel(tensor=3), {"num_attention_heads": 6, "num_key_value_heads": 3}, "vocab_size (padded)=256"),
         (Parallel(pipeline=4), {}, "num_hidden_layers=6 does not divide over parallel.pipeline"),
         (Parallel(pipeline=2, virtual_pipeline=2), {}, "num_hidden_layers=6 does not divide"),
-        (Parallel(), {"num_key_value_heads": 3}, "num_attention_heads=8 is not a multiple of num_key_value_heads=3"),
     ],
 )
 def test_what_does_not_divide_is_named(parallel: Parallel, changes: dict[str, Any], named: str) -> None:

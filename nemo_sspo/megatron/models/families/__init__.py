@@ -20,14 +20,14 @@ def read_hf_config(policy_dir: Path) -> HFConfig:
     """Read ``config.json`` of a Hugging Face directory. Raises UserError where it is missing or malformed."""
     path = policy_dir / "config.json"
     raw = read_json_object(path, "give a Hugging Face model directory or hub id")
-    family = FAMILIES.get(raw.get("model_type", ""))
+    family = FAMILIES.get(str(raw.get("model_type")))
     return HFConfig({**family.defaults, **raw} if family else raw, path)
 
 
 def family_of(config: HFConfig) -> Family:
     """The family that ``model_type`` names. Raises UserError that lists the supported ones."""
     model_type = config.get("model_type")
-    if model_type not in FAMILIES:
+    if str(model_type) not in FAMILIES:
         raise UserError(
             f"{config.path}: model_type {model_type!r} is not supported; supported: {', '.join(sorted(FAMILIES))}"
         )

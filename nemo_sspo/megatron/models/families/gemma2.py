@@ -14,10 +14,14 @@ def _fields(config: HFConfig) -> dict[str, Any]:
     return {
         "layernorm_zero_centered_gamma": True,
         "sandwich_norms": True,
-        "softmax_scale": config.require("query_pre_attn_scalar") ** -0.5,
-        "attn_logit_softcapping": config.get("attn_logit_softcapping"),
-        "final_logit_softcapping": config.get("final_logit_softcapping"),
+        "softmax_scale": config.number("query_pre_attn_scalar") ** -0.5,
+        "attn_logit_softcapping": _softcap(config, "attn_logit_softcapping"),
+        "final_logit_softcapping": _softcap(config, "final_logit_softcapping"),
     }
+
+
+def _softcap(config: HFConfig, key: str) -> float | None:
+    return None if config.get(key) is None else config.number(key)
 
 
 FAMILY = Family(
