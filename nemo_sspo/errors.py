@@ -9,6 +9,10 @@ class UserError(Exception):
 
     EXIT_CODE = 2
 
+    def __str__(self) -> str:
+        """The message in one line, also where a name in it holds a line break."""
+        return " ".join(super().__str__().splitlines())
+
 
 class Interrupted(Exception):
     """A stage was told to stop and saved its state: it shall be started again and will continue.

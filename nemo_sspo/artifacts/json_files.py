@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nemo_sspo.artifacts.text_files import read_text
 from nemo_sspo.errors import UserError
 
 
@@ -18,11 +19,9 @@ def read_json(path: Path, advice: str = "") -> Any:
         UserError: there is no such file, it cannot be read, or it is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError:
         raise UserError(f"{path.parent}: no {path.name}{advice and f'; {advice}'}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
 

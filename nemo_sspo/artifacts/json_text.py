@@ -29,7 +29,7 @@ def parse_json(raw: bytes, path: Path, line: int = 1, advice: str = "") -> Any:
         UserError: it is not UTF-8, not JSON, nested too deeply, or has a key twice in one object.
     """
     try:
-        return _DECODER.decode(raw.removeprefix(codecs.BOM_UTF8).decode())
+        return _decoded(raw.removeprefix(codecs.BOM_UTF8).decode())
     except UnicodeDecodeError as error:
         at = line + error.object.count(b"\n", 0, error.start)
         found = f"byte 0x{error.object[error.start]:02x} at column {_column(error.object, error.start)}"
@@ -44,6 +44,15 @@ def parse_json(raw: bytes, path: Path, line: int = 1, advice: str = "") -> Any:
         raise UserError(f"{path} line {line}: {error} is there twice in one object; remove one of them") from None
     except RecursionError:
         raise UserError(f"{path} line {line}: JSON nested too deeply to be read; remove what is nested so") from None
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except (json.JSONDecodeError, _RepeatedKeyError):
+        raise
+    except ValueError:  # an integer of too many digits; to look at each one costs seconds where there are many
+        return _OF_LONG_INTEGERS.decode(text)
 
 
 def refuse_surrogates(where: str, text: str) -> None:
@@ -71,4 +80,5 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+_OF_LONG_INTEGERS = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)

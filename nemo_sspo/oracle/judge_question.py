@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from nemo_sspo.artifacts.text_files import read_text
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.protocol import Row
 
@@ -36,7 +37,7 @@ def read_template(path: str | None) -> str:
     if path is None:
         return _default_template()
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(Path(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"oracle.template={path}: cannot be read ({error})") from None
     if missing := [name for name in PLACEHOLDERS if name not in text]:

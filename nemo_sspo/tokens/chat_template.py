@@ -8,14 +8,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError, TemplateSyntaxError, nodes
+from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nemo_sspo.artifacts.json_files import json_or_empty
+from nemo_sspo.artifacts.text_files import read_text
 from nemo_sspo.errors import UserError
 from nemo_sspo.tokens.control import ControlTokens
+from nemo_sspo.tokens.template_trial import refuse_endless
 
 QUESTION, ANSWER = "Q7zk question", "A9xw answer"
 """Texts that no template brings itself."""
@@ -61,14 +63,33 @@ def find_template(directory: Path) -> tuple[Path, str] | None:
     """
     if (file := directory / "chat_template.jinja").is_file():
         try:
-            return file, file.read_text(encoding="utf-8")
+            return file, read_text(file)
         except UnicodeDecodeError as error:
             raise UserError(f"{file}: not UTF-8 ({error})") from None
     file = directory / "tokenizer_config.json"
     found = json_or_empty(file).get("chat_template")
     if isinstance(found, list):
-        found = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}.get("default")
+        named = (each for each in found if isinstance(each, dict) and each.get("name") == "default")
+        found = next(named, {}).get("template")
     return (file, found) if isinstance(found, str) and found else None
+
+
+def compiled(text: str) -> Template:
+    """A template that can be rendered. Raises what Jinja raises, and Python for what Jinja has made of it."""
+    return _environment().from_string(text)
+
+
+def rendered(
+    template: Template, messages: Sequence[Mapping[str, str]], variables: Mapping[str, Any], *, prompting: bool
+) -> str:
+    """The text of messages, with or without the generation prompt; `variables` are further ones."""
+    return template.render(
+        messages=[dict(message) for message in messages],
+        tools=None,
+        documents=None,
+        add_generation_prompt=prompting,
+        **variables,
+    )
 
 
 def template_renderer(file: Path, text: str, names: Mapping[str, str], arguments: Mapping[str, Any]) -> Render:
@@ -80,30 +101,25 @@ def template_renderer(file: Path, text: str, names: Mapping[str, str], arguments
         arguments: further variables, of the user's.
 
     Raises:
-        UserError: it cannot be read, or it has no variable of an argument's name.
+        UserError: it cannot be read, it takes too long or too much memory for a question, or it has no variable of an
+            argument's name.
     """
-    environment = _environment()
+    refuse_endless(file, text, {**names, **arguments})
     try:
-        tree = environment.parse(text)
-        compiled = environment.from_string(text)
+        tree, template = _environment().parse(text), compiled(text)
     except TemplateSyntaxError as error:
         raise UserError(
             f"{file}: the chat template cannot be read ({error.message}, its line {error.lineno}); correct it"
         ) from None
+    except (ValueError, RecursionError, SyntaxError, MemoryError) as error:
+        raise UserError(f"{file}: the chat template cannot be read ({_reason(error)}); correct it") from None
     read = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "load"}
     for name in arguments:
         if name not in read:
             raise UserError(f"data.template_arguments.{name}: the chat template in {file} reads no such variable")
 
     def render(messages: Sequence[Mapping[str, str]], prompting: bool) -> str:
-        variables = {**names, **arguments}
-        return compiled.render(
-            messages=[dict(message) for message in messages],
-            tools=None,
-            documents=None,
-            add_generation_prompt=prompting,
-            **variables,
-        )
+        return rendered(template, messages, {**names, **arguments}, prompting=prompting)
 
     return render
 
@@ -118,6 +134,22 @@ class Turn:
     """The token that ends an answer; None where the template puts none."""
 
 
+def question_and_answer(render: Render, what: str) -> tuple[str, str]:
+    """A question with the generation prompt, and the question with its answer; `what` is the template's name.
+
+    Raises:
+        UserError: the template fails, or leaves out what was said.
+    """
+    question, answer = {"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}
+    try:
+        prompt, whole = render([question], True), render([question, answer], False)
+    except Exception as error:  # a template is a program: it may divide by zero
+        raise UserError(f"{what} refuses a question with its answer ({_reason(error)})") from None
+    if QUESTION not in prompt or ANSWER not in whole:
+        raise UserError(f"{what} leaves out what was said: a question renders as {_shown(prompt)}")
+    return prompt, whole
+
+
 def read_turn(render: Render, control: ControlTokens, added: ControlTokens, what: str) -> Turn:
     """Render a question without and with an answer, and see that the second goes on where the first ends.
 
@@ -130,13 +162,7 @@ def read_turn(render: Render, control: ControlTokens, added: ControlTokens, what
         UserError: the control tokens before an answer are not those of the generation prompt, or an answer ends with
             text that is no control token, so that nothing would stop a generation.
     """
-    question, answer = {"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}
-    try:
-        prompt, whole = render([question], True), render([question, answer], False)
-    except (TemplateError, TypeError, ValueError) as error:
-        raise UserError(f"{what} refuses a question with its answer ({error})") from None
-    if QUESTION not in prompt or ANSWER not in whole:
-        raise UserError(f"{what} leaves out what was said: a question renders as {_shown(prompt)}")
+    prompt, whole = question_and_answer(render, what)
     before, _, after = whole.rpartition(ANSWER)
     if control.all_in(before) != control.all_in(prompt):
         raise UserError(
@@ -151,6 +177,11 @@ def read_turn(render: Render, control: ControlTokens, added: ControlTokens, what
             "a response there; take the tokenizer that belongs to the template"
         )
     return Turn(prompt, end)
+
+
+def _reason(error: BaseException) -> str:
+    said = str(error).splitlines()[0] if str(error) else ""
+    return said if isinstance(error, TemplateError) else f"{type(error).__name__}: {said}".removesuffix(": ")
 
 
 def _behind(text: str) -> str:

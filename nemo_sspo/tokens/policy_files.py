@@ -11,7 +11,14 @@ from typing import Any
 
 from nemo_sspo.artifacts.json_files import json_or_empty
 from nemo_sspo.errors import UserError
-from nemo_sspo.tokens.chat_template import Render, Turn, find_template, read_turn, template_renderer
+from nemo_sspo.tokens.chat_template import (
+    Render,
+    Turn,
+    find_template,
+    question_and_answer,
+    read_turn,
+    template_renderer,
+)
 from nemo_sspo.tokens.control import ControlTokens
 from nemo_sspo.tokens.vocabulary import Vocabulary, read_vocabulary
 
@@ -63,7 +70,7 @@ def policy_problems(directory: Path, arguments: Mapping[str, Any]) -> Iterator[s
     """
     vocabulary = read_vocabulary(directory)
     if vocabulary is None:
-        policy_template(directory, {}, arguments)
+        question_and_answer(policy_template(directory, {}, arguments), f"policy={directory}: its chat template")
     elif problems := list(id_problems(directory, "policy", vocabulary)):
         yield from problems
     else:

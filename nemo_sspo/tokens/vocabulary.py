@@ -4,7 +4,8 @@ A token of tokenizer_config.json or special_tokens_map.json that the tokenizer's
 is what libraries do that load it.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from nemo_sspo.tokens.plain_vocabulary import read_plain_vocabulary, unknown_kin
 
 _FILES = (TOKENIZER_JSON, *SENTENCEPIECE_FILES, *VOCABULARY_FILES)
 _SIDE_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_ID = re.compile("[0-9]{1,9}")
 _NAMED_LISTS = ("additional_special_tokens", "extra_special_tokens")
 
 
@@ -70,12 +72,13 @@ def _read(directory: Path, stamps: object) -> Vocabulary | None:
         return None
     config = json_or_empty(directory / "tokenizer_config.json")
     for key, value in _entries(config.get("added_tokens_decoder")):
-        if not key.isdecimal() or not isinstance(value, dict) or not isinstance(value.get("content"), str):
+        if not _ID.fullmatch(key) or not isinstance(value, dict) or not isinstance(value.get("content"), str):
             raise UserError(f"{directory / 'tokenizer_config.json'}: added_tokens_decoder maps no id to a token")
         ids.setdefault(value["content"], int(key))
         added.add(value["content"])
         control |= {value["content"]} if value.get("special") else set()
-    ids |= {token: id_ for token, id_ in _entries(json_or_empty(directory / "added_tokens.json")) if token not in ids}
+    beside = directory / "added_tokens.json"
+    ids |= {token: id_ for token, id_ in _entries(json_or_empty(beside)) if token not in ids and _is_id(id_, beside)}
     named |= dict(_named(json_or_empty(directory / "special_tokens_map.json"))) | dict(_named(config))
     listed = [token for name in _NAMED_LISTS for token in _listed(config.get(name))]
     free = max(ids.values()) + 1
@@ -107,10 +110,11 @@ def _of_tokenizer_json(path: Path) -> tuple[dict[str, int], set[str], set[str]]:
         vocabulary, added = content["model"]["vocab"], content.get("added_tokens") or []
         if isinstance(vocabulary, list):  # Unigram: a token and its score
             vocabulary = {entry[0]: id_ for id_, entry in enumerate(vocabulary)}
-        ids = dict(vocabulary) | {token["content"]: int(token["id"]) for token in added}
+        ids = dict(vocabulary) | {token["content"]: token["id"] for token in added}
         special = {token["content"] for token in added if token.get("special")}
+        all(isinstance(token, str) and _is_id(id_, path) for token, id_ in ids.items())
         return ids, special, {token["content"] for token in added}
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path}: not a tokenizer of the tokenizers library ({type(error).__name__}: {error})"
         ) from None
@@ -130,6 +134,13 @@ def _of_sentencepiece(path: Path) -> tuple[dict[str, int], set[str], set[str]]:
     return ids, control, set(control)
 
 
+def _is_id(value: Any, path: Path) -> bool:
+    """True; raises a UserError where it is no id."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise UserError(f"{path}: maps a token to {str(value)[:40]}, which is no id")
+    return True
+
+
 def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """``*_token`` settings with their token."""
     for name, value in config.items():
@@ -139,7 +150,8 @@ def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _listed(value: Any) -> Iterator[str]:
     """The tokens of a list or mapping of them; each is text, or an object with its ``content``."""
-    for each in value.values() if isinstance(value, dict) else value or ():
+    listed = value.values() if isinstance(value, dict) else value
+    for each in listed if isinstance(listed, Iterable) else ():
         token = each.get("content") if isinstance(each, dict) else each
         if isinstance(token, str) and token:
             yield token

@@ -17,6 +17,9 @@ _NOT_READ = ("system_prompt", "history", "tools", "documents", "images", "chat_t
 """Fields that would change the prompt."""
 PROMPT_COLUMNS = ("prompt", "messages", "system", *_NOT_READ)
 COLUMNS = (*PROMPT_COLUMNS, "chosen", "rejected")
+_MOST_MESSAGES = 10_000
+_NAMED = 20
+"""Fields that a message lists."""
 
 Message = dict[str, str]
 Key = tuple[tuple[str, str], ...]
@@ -125,14 +128,15 @@ def _expected(field_name: str) -> str:
 
 def _no_field(where: str, keys: list[str]) -> NoReturn:
     hint = "; rename the one that holds the text" if keys else ""
-    raise UserError(
-        f"{where}: neither `prompt` nor `messages` among its fields {sorted(map(str, keys))} that hold anything{hint}"
-    )
+    named = sorted(map(str, keys))[:_NAMED]
+    raise UserError(f"{where}: neither `prompt` nor `messages` among its fields {named} that hold anything{hint}")
 
 
 def _messages(where: str, value: list[Any]) -> Iterator[Message]:
     if not value:
         raise UserError(f"{where} is empty; give at least one user message")
+    if len(value) > _MOST_MESSAGES:
+        raise UserError(f"{where}: {len(value)} messages, more than the {_MOST_MESSAGES} of any conversation")
     for position, message in enumerate(value, start=1):
         here = f"{where}, message {position}"
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):

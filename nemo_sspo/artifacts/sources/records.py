@@ -8,11 +8,13 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_sspo.artifacts.json_text import parse_json
 from nemo_sspo.artifacts.sources.files import JSON_SUFFIXES, source_files, suffix
+from nemo_sspo.artifacts.text_files import MOST_BYTES
 from nemo_sspo.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def read_records(source: str, columns: Sequence[str], *, setting: str) -> Iterat
     path = Path(source)
     if path.is_dir():
         return (record for file in source_files(path).taken for record in _file_records(file, columns))
-    if path.is_file():
+    if path.exists():
         return _file_records(path, columns)
     if is_file_name(source) or not DATASET_ID.fullmatch(source):
         raise UserError(f"{source}: no such file; check {setting}=... (or give a data set id like owner/name)")
@@ -77,6 +79,7 @@ def first_fields(source: str) -> list[str]:
     """Names of the fields that hold anything in the first record of a local source; of Parquet all columns."""
     path = Path(source)
     file = next(iter(source_files(path).taken)) if path.is_dir() else path
+    _refuse_no_file(file)
     if suffix(file) == ".parquet":
         import pyarrow.parquet as pq
 
@@ -99,6 +102,7 @@ def _record(where: str, value: Any) -> Record:
 
 
 def _file_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    _refuse_no_file(path)
     if suffix(path) == ".parquet":
         return _parquet_records(path, columns)
     if suffix(path) in JSON_SUFFIXES:
@@ -106,10 +110,18 @@ def _file_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     raise UserError(f"{path}: unknown kind of file; give .jsonl or .parquet")
 
 
+def _refuse_no_file(path: Path) -> None:
+    """A pipe or a device never ends."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a file; give one of JSON Lines or Parquet, or a directory of such")
+
+
 def _json_records(path: Path) -> Iterator[Record]:
     try:
         with path.open("rb") as file:
-            for line, raw in enumerate(file, start=1):
+            for line, raw in enumerate(iter(partial(file.readline, MOST_BYTES + 1), b""), start=1):
+                if len(raw) > MOST_BYTES:
+                    raise UserError(f"{path} line {line}: more than {MOST_BYTES} bytes; no record is that long")
                 if raw.strip():
                     yield _record(f"{path} line {line}", parse_json(raw.rstrip(), path, line, _ONE_OBJECT))
     except OSError as error:

@@ -114,6 +114,6 @@ def _last_message(where: str, messages: list[Any], keys: set[Key]) -> Any:
     if not messages or not shaped or messages[-1].get("role") != "assistant":
         raise UserError(f"{where}: expected messages with `role` and `content` that end with the assistant's")
     before = tuple((message.get("role"), message["content"]) for message in messages[:-1])
-    if before and before not in keys:
+    if before and before not in list(keys):
         raise UserError(f"{where} answers another conversation than the record's prompt")
     return messages[-1]["content"]

@@ -9,11 +9,13 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nemo_sspo.artifacts.text_files import read_text
 from nemo_sspo.errors import UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-_MAX_HEADER_BYTES = 128 * 2**20
+_MAX_HEADER_BYTES = 64 * 2**20
 _DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_MOST_DIMENSIONS = 16
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d{1,9})\.")
 _DEPTHS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 _OWN_DEPTHS = ("is_encoder_decoder", "num_nextn_predict_layers")
@@ -51,12 +53,24 @@ def read_header(file: Path) -> tuple[dict[str, TensorHeader], int]:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(min(length, _MAX_HEADER_BYTES)))
         described = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
-        tensors = {name: TensorHeader(tensor["dtype"], tuple(tensor["shape"])) for name, tensor in described.items()}
-        end = max(int(tensor["data_offsets"][1]) for tensor in described.values())
+        tensors = {name: _tensor(tensor["dtype"], tensor["shape"]) for name, tensor in described.items()}
+        end = max(_size(tensor["data_offsets"][1]) for tensor in described.values())
         sizes = sum(prod(tensor.shape) * _DTYPE_BYTES.get(tensor.dtype, 1) for tensor in tensors.values())
     except (ValueError, struct.error, AttributeError, IndexError, KeyError, TypeError, RecursionError):
         raise UserError(f"{file}: not a safetensors file, or cut short; fetch it again") from None
     return tensors, 8 + length + max(end, sizes)
+
+
+def _tensor(dtype: Any, shape: Any) -> TensorHeader:
+    if not isinstance(dtype, str) or not isinstance(shape, list) or len(shape) > _MOST_DIMENSIONS:
+        raise ValueError(dtype, shape)
+    return TensorHeader(dtype, tuple(map(_size, shape)))
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(value)
+    return value
 
 
 def model_headers(files: Sequence[Path]) -> dict[str, TensorHeader]:
@@ -106,6 +120,6 @@ def indexed_files(index: Path) -> list[str]:
         UserError: it is no index.
     """
     try:
-        return sorted(set(map(str, json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())))
+        return sorted(set(map(str, json.loads(read_text(index))["weight_map"].values())))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{index}: not an index of weights; fetch it again") from None

@@ -147,3 +147,25 @@ def test_a_header_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a safetensors file"):
         tensor_headers(file)
     assert any("not a safetensors file" in problem for problem in problems(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": 3, "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": "12", "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1.5], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1] * 99, "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0, float("inf")]},
+        {"dtype": "F32", "shape": [1], "data_offsets": ["0", "4"]},
+        {"dtype": "F32", "shape": [2**63], "data_offsets": [0, 4]},
+        [1, 2],
+    ],
+)
+def test_a_header_of_other_values_than_a_tensor_has(tmp_path: Path, tensor: object) -> None:
+    text = json.dumps({"a": tensor}).encode()
+    (tmp_path / SINGLE).write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
+    with pytest.raises(UserError, match=r"model\.safetensors: not a safetensors file"):
+        tensor_headers(tmp_path / SINGLE)
