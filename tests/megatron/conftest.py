@@ -39,7 +39,7 @@ def binding(trainer: str) -> Binding:
 
 
 @pytest.fixture(scope="session")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Llama as Hugging Face saves it."""
     from tests.megatron.worlds import write_policy
 
@@ -47,12 +47,12 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def imported(binding: Binding, policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def imported(binding: Binding, small_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The policy as this project's checkpoint: `nemo/` and `hf/`."""
     import torch
 
     directory = tmp_path_factory.mktemp("imported")
-    binding.import_policy(policy, directory / "nemo", directory / "hf", torch.float32)
+    binding.import_policy(small_llama, directory / "nemo", directory / "hf", torch.float32)
     return directory
 
 

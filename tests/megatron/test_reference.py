@@ -27,11 +27,11 @@ from tests.megatron.worlds import reference, write_policy
     ids=["one rank", "TP2 PP2", "PP2 VPP2", "TP2 SP DP2"],
 )
 def test_reference_is_hugging_faces_log_softmax(
-    binding: Binding, policy: Path, imported: Path, pairs: pa.Table, parallel: Parallel
+    binding: Binding, small_llama: Path, imported: Path, pairs: pa.Table, parallel: Parallel
 ) -> None:
     found_P2 = reference(binding, pairs, imported, parallel)
     assert found_P2.dtype == torch.float32
-    torch.testing.assert_close(found_P2, hugging_face_logps(policy, pairs), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found_P2, hugging_face_logps(small_llama, pairs), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", POLICIES)

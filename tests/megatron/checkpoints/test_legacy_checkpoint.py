@@ -50,10 +50,10 @@ def as_zarr(checkpoint: Path, directory: Path) -> None:
 
 
 @pytest.mark.skipif(not READS_ZARR, reason="this megatron-core reads no zarr")
-def test_a_zarr_checkpoint_loads_exactly(binding: Binding, imported: Path, policy: Path, tmp_path: Path) -> None:
+def test_a_zarr_checkpoint_loads_exactly(binding: Binding, imported: Path, small_llama: Path, tmp_path: Path) -> None:
     as_zarr(imported / "nemo", tmp_path / "nemo")
     binding.export_policy(tmp_path / "nemo", imported / "hf", tmp_path / "hf", torch.float32)
-    found, expected = (dict(SafetensorsDirectory(path)) for path in (tmp_path / "hf", policy))
+    found, expected = (dict(SafetensorsDirectory(path)) for path in (tmp_path / "hf", small_llama))
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 

@@ -87,11 +87,11 @@ def test_every_layout_trains_the_same_adapters(
 
 
 def test_the_new_policy_differs_by_a_matrix_of_low_rank(
-    binding: Binding, policy: Path, imported: Path, alone: Any, tmp_path: Path
+    binding: Binding, small_llama: Path, imported: Path, alone: Any, tmp_path: Path
 ) -> None:
     stored = dist_checkpointing.load_tensors_metadata(str(alone[0] / "nemo" / WEIGHTS))
     assert not [key for key in stored if "adapter" in key]
-    before = dict(SafetensorsDirectory(policy))
+    before = dict(SafetensorsDirectory(small_llama))
     after = dict(SafetensorsDirectory(exported(binding, alone[0] / "nemo", imported, tmp_path)))
     assert set(after) == set(before)
     for name, weight in after.items():
@@ -112,7 +112,7 @@ def test_the_new_policy_differs_by_a_matrix_of_low_rank(
 )
 def test_merged_weights_have_the_adapted_models_log_probs(
     binding: Binding,
-    policy: Path,
+    small_llama: Path,
     imported: Path,
     pairs: pa.Table,
     supervised: PairTable,
@@ -122,7 +122,7 @@ def test_merged_weights_have_the_adapted_models_log_probs(
     adapted_P2 = adapted_logps(binding, supervised, imported, parallel, tmp_path / "nemo")
     merged_P2 = hugging_face_logps(exported(binding, tmp_path / "nemo", imported, tmp_path), pairs)
     torch.testing.assert_close(merged_P2, adapted_P2, rtol=1e-5, atol=1e-5)
-    assert (merged_P2 - hugging_face_logps(policy, pairs)).abs().max() > 1.0
+    assert (merged_P2 - hugging_face_logps(small_llama, pairs)).abs().max() > 1.0
 
 
 def test_resuming_restores_the_adapters(

@@ -118,13 +118,13 @@ def test_a_loss_that_is_no_number_names_stage_rank_and_pair(
 
 
 def test_weights_that_are_no_numbers_are_neither_imported_saved_loaded_nor_exported(
-    binding: Binding, policy: Path, imported: Path, tmp_path: Path
+    binding: Binding, small_llama: Path, imported: Path, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file, save_file
 
     broken = tmp_path / "broken"
     broken.mkdir()
-    for path in policy.iterdir():
+    for path in small_llama.iterdir():
         (broken / path.name).write_bytes(path.read_bytes())
     tensors = load_file(broken / "model.safetensors")
     tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = torch.nan

@@ -37,10 +37,10 @@ ROWS = (1, 4, 17)
 
 
 @pytest.fixture(scope="session")
-def engine(policy: Path, pairs: pa.Table) -> Tensor:
+def engine(small_llama: Path, pairs: pa.Table) -> Tensor:
     """What a rollout engine finds: Hugging Face's log-probs, and a tenth of a nat of noise."""
     noise = torch.rand(20, 2, generator=torch.Generator().manual_seed(0)).double() - 0.5
-    return hugging_face_logps(policy, pairs).double() + 0.2 * noise
+    return hugging_face_logps(small_llama, pairs).double() + 0.2 * noise
 
 
 def checked(binding: Binding, pairs: pa.Table, imported: Path, logps_P2: Tensor, tolerance: float) -> ReferenceLogps:
@@ -53,12 +53,12 @@ def checked(binding: Binding, pairs: pa.Table, imported: Path, logps_P2: Tensor,
 
 
 def test_what_agrees_on_the_sample_is_taken(
-    binding: Binding, policy: Path, imported: Path, pairs: pa.Table, engine: Tensor
+    binding: Binding, small_llama: Path, imported: Path, pairs: pa.Table, engine: Tensor
 ) -> None:
     elsewhere = engine.clone()
     elsewhere[0] += 50  # not of the sample: nobody sees it
     found = checked(binding, pairs, imported, elsewhere, tolerance=0.11)
-    differences = (engine - hugging_face_logps(policy, pairs).double())[list(ROWS)]
+    differences = (engine - hugging_face_logps(small_llama, pairs).double())[list(ROWS)]
     assert (found.source, found.checked) == ("rollout", 3)
     assert torch.equal(found.logps_P2, elsewhere.float())
     assert found.largest_difference == pytest.approx(differences.abs().max().item(), abs=1e-4)
@@ -66,24 +66,24 @@ def test_what_agrees_on_the_sample_is_taken(
 
 
 def test_one_sampled_response_that_differs_has_all_recomputed(
-    binding: Binding, policy: Path, imported: Path, pairs: pa.Table, engine: Tensor
+    binding: Binding, small_llama: Path, imported: Path, pairs: pa.Table, engine: Tensor
 ) -> None:
     off = engine.clone()
     off[17, 1] -= 3.0
     found = checked(binding, pairs, imported, off, tolerance=2.0)
     assert (found.source, found.checked) == ("recompute", 3)
     assert found.largest_difference == pytest.approx(3.0, abs=0.11)
-    torch.testing.assert_close(found.logps_P2, hugging_face_logps(policy, pairs), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.logps_P2, hugging_face_logps(small_llama, pairs), rtol=1e-5, atol=1e-5)
 
 
 def test_log_probs_that_are_missing_are_recomputed_without_a_check(
-    binding: Binding, policy: Path, imported: Path, pairs: pa.Table, engine: Tensor
+    binding: Binding, small_llama: Path, imported: Path, pairs: pa.Table, engine: Tensor
 ) -> None:
     missing = engine.clone()
     missing[0, 0] = torch.nan
     found = checked(binding, pairs, imported, missing, tolerance=2.0)
     assert (found.source, found.checked, found.largest_difference) == ("recompute", 0, None)
-    torch.testing.assert_close(found.logps_P2, hugging_face_logps(policy, pairs), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.logps_P2, hugging_face_logps(small_llama, pairs), rtol=1e-5, atol=1e-5)
 
 
 @given(pairs=st.integers(1, 2000), share=st.floats(0.001, 1.0), seed=st.integers(0, 9))
