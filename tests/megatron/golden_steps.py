@@ -46,11 +46,13 @@ def measured(trainer: str) -> Record:
     """What every case comes to in this checkout, by that binding."""
     with tempfile.TemporaryDirectory() as directory:
         return {
-            name: _measured(trainer, Path(directory) / str(i), *case) for i, (name, case) in enumerate(CASES.items())
+            name: measured_case(trainer, Path(directory) / str(i), *case)
+            for i, (name, case) in enumerate(CASES.items())
         }
 
 
-def _measured(trainer: str, directory: Path, parallel: Parallel, settings: dict[str, Any]) -> dict[str, Any]:
+def measured_case(trainer: str, directory: Path, parallel: Parallel, settings: dict[str, Any]) -> dict[str, Any]:
+    """What three steps come to in one layout."""
     import torch
 
     from nemo_sspo.megatron.batches.pairs import PairTable

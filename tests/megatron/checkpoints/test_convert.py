@@ -120,17 +120,17 @@ def test_unclear_or_quantized_weights_are_refused(binding: Binding, tmp_path: Pa
     assert str(refused.value) == str(dry.value)
 
 
-def test_equal_weights_give_equal_files(binding: Binding, tmp_path: Path, policy: Path) -> None:
+def test_equal_weights_give_equal_files(binding: Binding, tmp_path: Path, small_llama: Path) -> None:
     contents = []
     for attempt in ("first", "second"):
-        binding.import_policy(policy, tmp_path / attempt, tmp_path / "hf", torch.float32)
+        binding.import_policy(small_llama, tmp_path / attempt, tmp_path / "hf", torch.float32)
         files = sorted((tmp_path / attempt / WEIGHTS).iterdir())
         contents.append({path.name: path.read_bytes() for path in files})
     assert contents[0] == contents[1]
 
 
-def test_the_index_of_a_checkpoint_is_canonical(binding: Binding, tmp_path: Path, policy: Path) -> None:
-    binding.import_policy(policy, tmp_path / "nemo", tmp_path / "hf", torch.float32)
+def test_the_index_of_a_checkpoint_is_canonical(binding: Binding, tmp_path: Path, small_llama: Path) -> None:
+    binding.import_policy(small_llama, tmp_path / "nemo", tmp_path / "hf", torch.float32)
     index = tmp_path / "nemo" / WEIGHTS / ".metadata"
     before = index.read_bytes()
     metadata = pickle.loads(before)  # equal strings are other objects now, and the order is turned round
@@ -141,8 +141,10 @@ def test_the_index_of_a_checkpoint_is_canonical(binding: Binding, tmp_path: Path
     assert index.read_bytes() == before
 
 
-def test_an_index_of_other_tensors_than_were_saved_is_refused(binding: Binding, tmp_path: Path, policy: Path) -> None:
-    binding.import_policy(policy, tmp_path / "nemo", tmp_path / "hf", torch.float32)
+def test_an_index_of_other_tensors_than_were_saved_is_refused(
+    binding: Binding, tmp_path: Path, small_llama: Path
+) -> None:
+    binding.import_policy(small_llama, tmp_path / "nemo", tmp_path / "hf", torch.float32)
     index = tmp_path / "nemo" / WEIGHTS / ".metadata"
     whole = pickle.loads(index.read_bytes())
     place, *_ = whole.storage_data
@@ -155,7 +157,7 @@ def test_an_index_of_other_tensors_than_were_saved_is_refused(binding: Binding, 
 
 
 def test_the_model_that_is_saved_has_the_tensors_that_were_read(
-    binding: Binding, tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch
+    binding: Binding, tmp_path: Path, small_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And no copies of them, which would take the policy's size in host memory once more."""
     read: dict[str, torch.Tensor] = {}
@@ -167,5 +169,5 @@ def test_the_model_that_is_saved_has_the_tensors_that_were_read(
 
     monkeypatch.setattr(convert, "to_megatron", reading)
     monkeypatch.setattr(convert, "save_weights", lambda modules, _: saved.update(modules[0].state_dict()))
-    binding.import_policy(policy, tmp_path / "nemo", tmp_path / "hf", torch.float32)
+    binding.import_policy(small_llama, tmp_path / "nemo", tmp_path / "hf", torch.float32)
     assert {name: saved[name].data_ptr() for name in read} == {name: read[name].data_ptr() for name in read}
