@@ -23,9 +23,9 @@ from nemo_sspo.config.mistakes import validation_message
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.preflight import problems
 from nemo_sspo.launch.run_directory import bind, hold
-from nemo_sspo.launch.slurm.commands import live_jobs, scancel
+from nemo_sspo.launch.slurm.commands import live_jobs, max_array_size, scancel
 from nemo_sspo.launch.slurm.job_record import Submission
-from nemo_sspo.launch.slurm.jobs import Job, cluster_problems, jobs, slurm_cluster
+from nemo_sspo.launch.slurm.jobs import Job, array_problems, cluster_problems, jobs, slurm_cluster
 from nemo_sspo.launch.slurm.remaining_jobs import remaining_jobs
 from nemo_sspo.launch.slurm.sbatch import RunPaths
 from nemo_sspo.launch.slurm.submit import (
@@ -73,7 +73,10 @@ def show_submit(options: argparse.Namespace) -> int:
     experiment = _with_options(_of_slurm(options), options)
     graph, place, console = jobs(experiment), run_paths(experiment), Console()
     measured = _measured_seconds_per_step(experiment)
-    found = list(dict.fromkeys([*problems(experiment), *cluster_problems(experiment, measured)]))
+    found = [*problems(experiment), *cluster_problems(experiment, measured)]
+    if (most := max_array_size()) is not None:
+        found += array_problems(graph, most)
+    found = list(dict.fromkeys(found))
     show_notes(experiment)
     if options.dry_run:
         show_jobs(graph, freshness_of(experiment), console)

@@ -21,7 +21,7 @@ RANK_VARIABLES = (
 
 SCRIPT_VARIABLES = frozenset(
     {"run", "task", "job", "restart", "attempt", "step", "history", "before", "ends", "signal", "launched", "signalled"}
-    | {"code", "crashes"}
+    | {"code", "crashes", "first"}
 )
 """Shell variables of slurm/stage.sbatch.j2, which an environment's would replace."""
 

@@ -100,6 +100,15 @@ def final_state(job_id: str) -> str:
     return answer.split()[0].lower() if answer.split() else ""
 
 
+def max_array_size() -> int | None:
+    """Tasks that an array may have, numbered from 0; None where Slurm does not say."""
+    try:
+        found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _call("scontrol", "show", "config"), re.MULTILINE)
+    except UserError:
+        return None
+    return int(found[1]) if found else None
+
+
 def scancel(ids: Sequence[str]) -> None:
     """Cancel jobs; those that are over already are no error."""
     if ids:

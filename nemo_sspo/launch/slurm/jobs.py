@@ -37,7 +37,7 @@ class Job:
     iteration: int
     steps: tuple[Step, ...]
     shard_batches: tuple[ShardBatch, ...]
-    """The steps of each task; the first one's shard is the task's number in an array."""
+    """The steps of each task, in the order of the tasks' numbers in an array, which count from 0."""
     nodes: int
     tasks_per_node: int
     """Processes that srun starts on each node."""
@@ -51,6 +51,11 @@ class Job:
     def is_array(self) -> bool:
         """Whether it is submitted as a job array, one task per shard batch."""
         return STAGES[self.stage].sharded
+
+    @property
+    def shards_per_task(self) -> int:
+        """Of every task but the last one, which may have fewer."""
+        return len(self.shard_batches[0])
 
     @property
     def saves_state(self) -> bool:
@@ -172,6 +177,16 @@ def cluster_problems(experiment: Experiment, seconds_per_step: float | None = No
             "change parallel.* or cluster.ranks_per_node"
         )
     yield from _time_problems(experiment, cluster, seconds_per_step or cluster.seconds_per_step)
+
+
+def array_problems(graph: Sequence[Job], max_array_size: int) -> Iterator[str]:
+    """Arrays of more tasks than Slurm numbers: the largest number is one less than `max_array_size`."""
+    for job in graph:
+        if job.is_array and len(job.shard_batches) > max_array_size:
+            yield (
+                f"{job.name}: {len(job.shard_batches)} tasks, and this cluster's arrays have at most {max_array_size} "
+                f"(MaxArraySize); raise cluster.shards_per_task={job.shards_per_task}, or lower rollout.shards"
+            )
 
 
 def _time_problems(experiment: Experiment, cluster: SlurmCluster, seconds_per_step: float | None) -> Iterator[str]:

@@ -79,6 +79,7 @@ def render(job: Job, cluster: SlurmCluster, place: RunPaths, run_name: str) -> s
         environment_file=place.environment_file(job.environment_name),
         options=list(options(job, cluster, run_name)),
         launch=launch(job, place),
+        first_shard=_first_shard(job),
         shards=shards_of_task(job),
         last_shard=_last_shard(job),
         artifact=RunLayout(place.run).artifact(job.stage, job.iteration),
@@ -103,7 +104,7 @@ def options(job: Job, cluster: SlurmCluster, run_name: str) -> Iterator[str]:
     yield f"--ntasks-per-node={job.tasks_per_node}"
     if job.is_array:
         limit = f"%{wanted.parallel_tasks}" if wanted.parallel_tasks else ""
-        yield f"--array={shard_ranges([batch[0].shard for batch in job.shard_batches])}{limit}"
+        yield f"--array={shard_ranges(range(len(job.shard_batches)))}{limit}"
     if job.gpus_per_node:
         yield _gpu_option(job, cluster)
     for name, value in (
@@ -152,14 +153,18 @@ def launch(job: Job, place: RunPaths) -> list[str]:
 
 
 def shards_of_task(job: Job) -> str:
-    """The shards of an array's task, whose number is its first one's, as a word of the shell."""
-    return f'"$task-{_last_shard(job)}"' if len(job.shard_batches[0]) > 1 else '"$task"'
+    """The shards of a task, as a word of the shell, which knows the first one."""
+    return f'"$first-{_last_shard(job)}"' if job.shards_per_task > 1 else '"$first"'
+
+
+def _first_shard(job: Job) -> str:
+    return f"$((task * {job.shards_per_task}))" if job.shards_per_task > 1 else '"$task"'
 
 
 def _last_shard(job: Job) -> str:
     """Of the task's shards the last one, as an expression of the shell."""
-    more, last = len(job.shard_batches[0]) - 1, job.steps[-1].shard
-    return f"$((task + {more} < {last} ? task + {more} : {last}))" if more else '"$task"'
+    more, last = job.shards_per_task - 1, job.steps[-1].shard
+    return f"$((first + {more} < {last} ? first + {more} : {last}))" if more else '"$first"'
 
 
 def _limit_seconds(job: Job) -> int:

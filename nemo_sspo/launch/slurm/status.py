@@ -1,6 +1,6 @@
 """The state of each step of a run on Slurm: from its manifests, its jobs' own records and squeue."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.selection import early_stop
@@ -44,20 +44,12 @@ def slurm_status(
         if stop is not None and name not in remaining:
             rows += [left_out(step, stop) for step in job.steps]
             continue
-        rows += [
-            _status(
-                step,
-                batch,
-                submitted.get((name, step.shard)),
-                alive,
-                place,
-                final_state,
-                freshness,
-                live is not None,
-            )
-            for batch in job.shard_batches
-            for step in batch
-        ]
+        for task, batch in enumerate(job.shard_batches):
+            for step in batch:
+                submission = submitted.get((name, step.shard))
+                job_alive = alive.get((submission.id, task)) if submission else None
+                asked = live is not None
+                rows.append(_status(step, batch, submission, job_alive, place, final_state, freshness, asked))
     return rows
 
 
@@ -65,7 +57,7 @@ def _status(
     step: Step,
     batch: ShardBatch,
     submission: Submission | None,
-    alive: Mapping[tuple[str, int], LiveJob],
+    job: LiveJob | None,
     place: RunPaths,
     final_state: Callable[[str], str],
     freshness: Freshness,
@@ -73,7 +65,6 @@ def _status(
 ) -> StepStatus:
     """Of a step in its shard batch, whose task writes its events under the name of its first step."""
     layout, past = RunLayout(place.run), events(place, batch[0].step_id)
-    job = alive.get((submission.id, batch[0].shard)) if submission else None
     if reasons := freshness.reasons(step.output):
         return stale(step, reasons)
     begun = next((each for each in batch if not is_done(each, freshness)), None)

@@ -35,7 +35,7 @@ class ArraySubmission:
     @property
     def shards(self) -> tuple[int, ...]:
         """What the tasks take."""
-        return tuple(step.shard for batch in self.job.shard_batches if batch[0].shard in self.tasks for step in batch)
+        return tuple(step.shard for task in self.tasks for step in self.job.shard_batches[task])
 
 
 def run_paths(experiment: Experiment) -> RunPaths:
@@ -52,7 +52,7 @@ def missing_parts(graph: Sequence[Job], freshness: Freshness) -> Iterator[ArrayS
     missing: dict[str, frozenset[int]] = {}
     for job in graph:
         tasks = frozenset(
-            batch[0].shard for batch in job.shard_batches if not all(is_done(step, freshness) for step in batch)
+            task for task, batch in enumerate(job.shard_batches) if not all(is_done(step, freshness) for step in batch)
         )
         missing[job.name] = tasks
         pending = frozenset[int]().union(*(missing[item.job] for item in job.after if item.kind == "aftercorr"))
@@ -117,13 +117,22 @@ def submit(experiment: Experiment, *, begin: str | None = None) -> list[Submissi
     try:
         for part in missing_parts(graph, freshness_of(experiment)):
             options = list(submit_options(part, place, done, begin))
-            job_id = sbatch(place.script(part.job), options)
+            job_id = _sbatch(place, part.job, options)
             done.append(Submission(part.job.name, job_id, part.shards, time.time()))
             append_submission(place, done[-1])
     except BaseException as error:
         _take_back(place.run, done, error)
         raise
     return done
+
+
+def _sbatch(place: RunPaths, job: Job, options: Sequence[str]) -> str:
+    try:
+        return sbatch(place.script(job), options)
+    except NoSlurm:
+        raise
+    except UserError as error:
+        raise UserError(f"{job.name}: {error}") from None
 
 
 def _take_back(run: Path, done: Sequence[Submission], error: BaseException) -> None:

@@ -110,11 +110,12 @@ def test_a_job_without_gpus_hides_those_of_others():
 def test_a_task_of_several_shards_names_them_all_and_none_too_many(tmp_path):
     """Seven shards by threes: what bash makes of each task's number."""
     text = scripts("quickstart", "rollout.shards=7", "cluster.stages.rollout.shards_per_task=3")["iter_1.rollout"]
-    assert "#SBATCH --array=0,3,6\n" in text
-    word = re.search(r"--shard (\S.*?) \\\n", text)[1]
+    assert "#SBATCH --array=0-2\n" in text
+    first, word = re.search(r"^first=(\S.*?) #", text, re.MULTILINE)[1], re.search(r"--shard (\S.*?) \\\n", text)[1]
+    script = f"first={first}; echo {word}"
     seen = [
-        subprocess.run(["bash", "-c", f"task={task}; echo {word}"], capture_output=True, text=True).stdout.strip()
-        for task in (0, 3, 6)
+        subprocess.run(["bash", "-c", f"task={task}; {script}"], capture_output=True, text=True).stdout.strip()
+        for task in range(3)
     ]
     assert [shards_in(shards) for shards in seen] == [(0, 1, 2), (3, 4, 5), (6,)]
 

@@ -22,7 +22,7 @@ from nemo_sspo.launch.slurm.submit import missing_parts, run_paths, submit
 from nemo_sspo.launch.stale import freshness_of
 from tests import processor_time
 from tests.launch.published import publish_steps
-from tests.launch.slurm.stand_in import calls, option, queue
+from tests.launch.slurm.stand_in import MAX_ARRAY_SIZE, calls, option, queue, stand_in
 
 
 def test_the_chain(slurm, tmp_path):
@@ -78,7 +78,7 @@ def test_only_what_is_missing_is_submitted(slurm):
 
 
 def test_a_task_that_misses_one_of_its_shards_is_submitted_again(slurm):
-    """Shards 0 and 1 are one task, 2 another: its number is its first shard's."""
+    """Shards 0 and 1 are one task, 2 another: tasks are numbered, not shards."""
     slurm = [*slurm, "cluster.shards_per_task=2"]
     experiment = load_experiment(slurm)
     early = ("prepare_prompts", "iter_0.import_policy", "iter_0.rollout_held_out", "iter_1.rollout.00002")
@@ -90,15 +90,36 @@ def test_a_task_that_misses_one_of_its_shards_is_submitted_again(slurm):
     assert parts[:4] == [
         ("iter_1.rollout", (0,), (0, 1), False),
         ("iter_1.score", (0,), (0, 1), True),
-        ("iter_1.embed", (2,), (2,), False),
+        ("iter_1.embed", (1,), (2,), False),
         ("iter_1.embed", (0,), (0, 1), True),
     ]
+
+
+def test_an_arrays_numbers_count_tasks_and_more_than_slurm_numbers_are_refused(slurm, tmp_path, capsys):
+    """Fifteen shards by threes are tasks 0 to 4 where MaxArraySize is 5, whatever their shards' numbers are."""
+    fifteen = [*slurm, "rollout.shards=15"]
+    for mode in ([], ["--dry-run"]):
+        assert cli.main(["submit", *fifteen, "cluster.shards_per_task=2", *mode]) == 2
+        error = capsys.readouterr().err
+        assert "iter_1.rollout: 8 tasks, and this cluster's arrays have at most 5 (MaxArraySize)" in error
+        assert "raise cluster.shards_per_task=2, or lower rollout.shards" in error
+    assert not (tmp_path / "calls").exists()
+    assert cli.main(["submit", *fifteen, "cluster.shards_per_task=3"]) == 0
+    assert option(calls(tmp_path)["iter_1.rollout.sbatch"], "array") == f"0-{MAX_ARRAY_SIZE - 1}"
+
+
+def test_where_slurm_does_not_say_how_large_an_array_may_be_sbatch_does_and_names_the_job(slurm, tmp_path, capsys):
+    stand_in(tmp_path, "scontrol", "exit 1")
+    refusal = "sbatch: error: Batch job submission failed: Invalid job array specification"
+    stand_in(tmp_path, "sbatch", f'[[ $* != *--array=* ]] || {{ echo "{refusal}" >&2; exit 1; }}; echo 7')
+    assert cli.main(["submit", *slurm, "train.checkpoint_every_steps=50"]) == 2
+    assert capsys.readouterr().err == f"error: iter_0.rollout_held_out: {refusal}\n"
 
 
 def test_a_refused_job_takes_back_those_before_it(slurm, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FAIL_AT", "4")
     assert cli.main(["submit", *slurm, "train.checkpoint_every_steps=50"]) == 2
-    assert capsys.readouterr().err == "error: sbatch: error: invalid account\n"
+    assert capsys.readouterr().err == "error: iter_1.rollout: sbatch: error: invalid account\n"
     assert (tmp_path / "cancelled").read_text() == "--quiet 101 102 103\n"
 
 
