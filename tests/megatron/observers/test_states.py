@@ -48,10 +48,10 @@ def flip(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "harm", "reason"),
     [
-        ("weights/*.distcp", flip, "differs from its digest"),
+        ("**/*.distcp", flip, "differs from its digest"),
         ("**/.metadata", flip, "differs from its digest"),
         ("**/common.pt", lambda path: os.truncate(path, 100), "100 bytes in place of"),
-        ("weights/*.distcp", os.unlink, "missing"),
+        ("**/*.distcp", os.unlink, "missing"),
         (INDEX, flip, "damaged"),
     ],
     ids=["bit of the weights", "bit of the index of tensors", "torn", "missing", "bit of the digests"],
@@ -85,7 +85,7 @@ def test_where_none_is_whole_training_begins_from_its_first_step(
     training = killed_in_step_5(binding, supervised, imported, tmp_path, keep_states=1)
     (only,) = states(training.scratch)
     assert only.name == "step_4"
-    flip(max(only.glob("weights/*.distcp"), key=lambda file: file.stat().st_size))
+    flip(max(only.glob("**/*.distcp"), key=lambda file: file.stat().st_size))
     assert train(binding, training) == whole
     assert training.notes[0].endswith("training begins from its first step")
 
