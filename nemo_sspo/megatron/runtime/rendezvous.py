@@ -41,29 +41,33 @@ def meet(node: Node) -> tuple[TCPStore | None, str, int]:
     Raises:
         TimeoutError: the first node did not come up in time. It may have been slow (an image to fetch), so this
             counts as a failed attempt.
-        UserError: this is the first node, and its own name has no address.
+        UserError: the first node's name has no address here.
+        ConnectionError: it may have one, but no name server answers; a failed attempt too.
     """
     if node.rank:
         assert node.rendezvous is not None
-        return None, *find(node.rendezvous)
-    host = "127.0.0.1" if node.rendezvous is None else _own_name()
+        host, port = find(node.rendezvous)
+        _require_address(host, "the first node's name")
+        return None, host, port
+    host = "127.0.0.1" if node.rendezvous is None else socket.gethostname()
+    if node.rendezvous is not None:
+        _require_address(host, "this node's own name")
     store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
     if node.rendezvous is not None:
         announce(node.rendezvous, host, store.port)
     return store, host, store.port
 
 
-def _own_name() -> str:
-    """This node's name, under which the others look for it; torch would try for minutes where it has no address."""
-    host = socket.gethostname()
+def _require_address(host: str, whose: str) -> None:
+    """Torch would try for minutes, and not say which name it was."""
     try:
         socket.getaddrinfo(host, None)
-    except OSError as error:
-        raise UserError(
-            f"this node's own name, {host}, has no address ({error.strerror}), so no other node finds it; "
-            "put it into the site's DNS or /etc/hosts"
+    except socket.gaierror as error:
+        kind = ConnectionError if error.errno == socket.EAI_AGAIN else UserError
+        raise kind(
+            f"{socket.gethostname()}: {whose}, {host}, has no address here ({error.strerror}), so nodes cannot meet; "
+            "put it into the site's DNS or every node's /etc/hosts"
         ) from None
-    return host
 
 
 def announce(rendezvous: Path, host: str, port: int) -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.runtime.ranks import on_every_rank
-from nemo_sspo.megatron.runtime.rendezvous import Node, meet
+from nemo_sspo.megatron.runtime.rendezvous import Node, announce, meet
 from tests.megatron.runtime.world_sum import answer_in
 
 _TASK = """
@@ -74,18 +74,27 @@ def test_ranks_that_nodes_cannot_share_are_refused(monkeypatch: pytest.MonkeyPat
         on_every_rank(lambda: None, 4)
 
 
-def test_a_first_node_whose_name_has_no_address_says_so_at_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(socket.EAI_NONAME, UserError), (socket.EAI_AGAIN, ConnectionError)],
+    ids=["unknown", "no answer"],
+)
+@pytest.mark.parametrize(
+    ("rank", "whose"), [(0, "this node's own name"), (1, "the first node's name")], ids=["first node", "another node"]
+)
+def test_a_first_node_whose_name_has_no_address_is_named_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rank: int, whose: str, code: int, kind: type[Exception]
 ) -> None:
-    """torch tries for five minutes, twice, while the other nodes wait for the file."""
+    """torch tries for five minutes, twice, while the other nodes wait."""
 
     def no_address(*_: object) -> None:
-        raise socket.gaierror(-2, "Name or service not known")
+        raise socket.gaierror(code, "Name or service not known")
 
     monkeypatch.setattr(socket, "gethostname", lambda: "no-such-node-xyz")
+    announce(tmp_path / "r", "no-such-node-xyz", 29500)
     monkeypatch.setattr(socket, "getaddrinfo", no_address)
-    with pytest.raises(UserError, match=r"own name, no-such-node-xyz, has no address \(Name or service not known\)"):
-        meet(Node(0, 2, tmp_path / "r"))
+    with pytest.raises(kind, match=rf"{whose}, no-such-node-xyz, has no address here \(Name or service not known\)"):
+        meet(Node(rank, 2, tmp_path / "r"))
 
 
 def test_a_wrong_number_of_ranks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
