@@ -178,6 +178,10 @@ class StageResources(Frozen):
     """The last job of a run, which draws its page on one core."""
 
 
+_SHORT = Resources(time="02:00:00")
+"""Time limit of a step without a GPU, where the cluster's is longer: to read and write 400 GB twice takes less."""
+
+
 class SlurmCluster(Resources):
     kind: Literal["slurm"] = "slurm"
     train: SlurmEnvironment
@@ -188,6 +192,9 @@ class SlurmCluster(Resources):
     """Resources of single stages, which win over the cluster's."""
     images: dict[str, str] = {}
     """Images of single stages, by their names, in place of their environment's (``embed: /images/encoder.sqsh``)."""
+    cpu_partition: Word | None = None
+    """Partition of the steps that need no GPU; without it, the other steps'. They ask for two hours at most and, where
+    they hold the policy, for the memory that it takes, if their stage has no `time` and no `memory` of its own."""
     launcher: Literal["fork", "srun"] = "srun"
     """How training ranks start: one task of srun per rank (GPU), or one per node that forks its ranks (CPU)."""
     gpus_per_node: NonNegativeInt = 8
@@ -234,9 +241,13 @@ class SlurmCluster(Resources):
         environment = self.train if name == "train" else self.rollout
         return environment.model_copy(update={"image": self.images.get(stage, environment.image)})
 
-    def resources_of(self, stage: str) -> Resources:
-        """What a stage asks for."""
-        return getattr(self.stages, stage).over(self)
+    def resources_of(self, stage: str, *, on_gpus: bool = True) -> Resources:
+        """What a stage asks for, on GPUs or, in a cluster that has some, without."""
+        own: Resources = getattr(self.stages, stage)
+        if on_gpus or not self.has_gpus:
+            return own.over(self)
+        time = _SHORT.time if (self.seconds or 0) > (_SHORT.seconds or 0) else None
+        return own.over(Resources(partition=self.cpu_partition, time=time).over(self))
 
 
 Cluster = Annotated[LocalCluster | SlurmCluster, Field(discriminator="kind")]

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.sources.weight_files import weight_bytes
 from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.checks.environments import check_environments
 from nemo_sspo.launch.checks.functions import check_functions
-from nemo_sspo.launch.checks.models import check_encoder, check_policy, policy_bytes
+from nemo_sspo.launch.checks.models import check_encoder, check_policy
 from nemo_sspo.launch.checks.mounts import check_downloads, check_mounts
 from nemo_sspo.launch.checks.oracle import check_oracle, oracle_paths
 from nemo_sspo.launch.checks.prompts import check_prompts, planned_prompts
@@ -67,7 +68,7 @@ def bytes_to_publish(experiment: Experiment) -> int:
     """A lower bound of what is still to be written: one copy of the weights per checkpoint and per export."""
     copies = {"import_policy": 1, "train": experiment.selection.candidates, "export_candidate": 1, "export": 1}
     missing = [copies.get(step.stage, 0) for step in plan(experiment) if not is_published(step.output)]
-    return policy_bytes(experiment) * sum(missing)
+    return weight_bytes(Path(experiment.policy)) * sum(missing)
 
 
 def check_gpus(experiment: Experiment) -> Iterator[str]:

@@ -39,6 +39,11 @@ def weight_files(directory: Path) -> list[Path]:
     return [directory / name for name in _names(directory)]
 
 
+def weight_bytes(directory: Path) -> int:
+    """Size of a model's weights on disk; 0 where none lie there, as of a model by its hub id."""
+    return sum(path.stat().st_size for path in directory.glob("*.safetensors") if path.is_file())
+
+
 def policy_weight_problems(what: str, directory: Path, config: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with a policy's weights: incomplete, of two kinds, quantized, or another model's.
 

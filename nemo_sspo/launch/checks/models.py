@@ -73,12 +73,6 @@ def _brings_code(path: str, directory: Path | None) -> bool:
     return foreign or (config.is_file() and "auto_map" in read_json_object(config))
 
 
-def policy_bytes(experiment: Experiment) -> int:
-    """Size of a local policy's weights; 0 where it is not known."""
-    directory = Path(experiment.policy)
-    return sum(path.stat().st_size for path in directory.glob("*.safetensors") if path.is_file())
-
-
 def local_directory(setting: str, path: str) -> Path | None:
     """The directory, or None for a hub id: that is fetched by the first stage that needs it."""
     directory = Path(path)

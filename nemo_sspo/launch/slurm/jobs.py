@@ -1,4 +1,4 @@
-"""The steps of a run as jobs of a Slurm cluster: what each asks for and what it waits for. Pure.
+"""The steps of a run as jobs of a Slurm cluster: what each asks for and what it waits for.
 
 The shards of a stage are one job array, whose tasks are shard batches. A task's samples are scored as soon as the task
 ends: where two arrays correspond task by task the dependency is ``aftercorr``, otherwise ``afterok``.
@@ -6,9 +6,12 @@ ends: where two arrays correspond task by task the dependency is ``aftercorr``, 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
 from typing import Any, Literal
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.sources.weight_files import weight_bytes
 from nemo_sspo.config.cluster import Resources, SlurmCluster, StageResources
 from nemo_sspo.config.environments import SlurmEnvironment
 from nemo_sspo.config.experiment import Experiment
@@ -17,6 +20,9 @@ from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.shard_batches import ShardBatch, shard_batches
 from nemo_sspo.launch.slurm.report_step import REPORT, report_step
 from nemo_sspo.stages.runner.registry import STAGES
+
+_LIBRARIES_GIB = 8
+"""Of a process beside the policy's weights: torch, Megatron and what they allocate."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +128,23 @@ def _job(
         gpus_per_node=0 if not first.gpus else per_node if STAGES[first.stage].ranks else first.gpus,
         environment=cluster.environment_of(first.stage, first.environment),
         environment_name=first.environment,
-        resources=cluster.resources_of(first.stage),
+        resources=_resources(first, experiment, cluster),
         after=tuple(_dependencies(steps, grouped, cluster)),
     )
+
+
+def _resources(step: Step, experiment: Experiment, cluster: SlurmCluster) -> Resources:
+    wanted = cluster.resources_of(step.stage, on_gpus=step.gpus > 0)
+    own: Resources = getattr(cluster.stages, step.stage)
+    if not cluster.has_gpus or not STAGES[step.stage].holds_policy or own.memory is not None:
+        return wanted
+    return wanted.model_copy(update={"memory": _policy_memory(experiment)})
+
+
+def _policy_memory(experiment: Experiment) -> str:
+    """Half as much again as the policy's weights, in fp32 perhaps twice the stored ones; all where it lies nowhere."""
+    stored = weight_bytes(Path(experiment.policy)) * (2 if experiment.precision.kind == "fp32" else 1)
+    return f"{ceil(1.5 * stored / 2**30) + _LIBRARIES_GIB}G" if stored else "0"
 
 
 def _shard_batches(steps: Sequence[Step], cluster: SlurmCluster) -> tuple[ShardBatch, ...]:
@@ -191,7 +211,7 @@ def array_problems(graph: Sequence[Job], max_array_size: int) -> Iterator[str]:
 
 def _time_problems(experiment: Experiment, cluster: SlurmCluster, seconds_per_step: float | None) -> Iterator[str]:
     for stage in StageResources.model_fields:
-        limit = cluster.resources_of(stage).seconds
+        limit = cluster.resources_of(stage, on_gpus=STAGES[stage].gpu).seconds
         if limit is not None and limit <= cluster.signal_seconds:
             yield (
                 f"cluster.stages.{stage}: a time limit of {limit} s leaves nothing after "

@@ -120,6 +120,39 @@ def test_a_limit_for_one_interval_is_enough_and_a_measured_step_wins_over_the_es
     assert "50 steps of 61 s" in problem
 
 
+WITHOUT_GPUS = {"prepare_prompts", "import_policy", "build_pairs", "export", "diagnose", "report"}
+
+
+def test_steps_without_a_gpu_leave_the_gpu_nodes_and_ask_for_little_time():
+    site = (*EIGHT_B, "cluster.time=08:00:00", "cluster.cpu_partition=cpu")
+    made = graph(*site, "cluster.stages.export.time=03:00:00", "cluster.stages.export.partition=fat")
+    asked = {job.stage: (job.resources.partition, job.resources.time) for job in made.values()}
+    assert {stage for stage, (partition, _) in asked.items() if partition != "batch"} == WITHOUT_GPUS
+    assert asked["import_policy"] == asked["diagnose"] == asked["report"] == ("cpu", "02:00:00")
+    assert asked["export"] == ("fat", "03:00:00")
+    assert asked["train"] == ("batch", "08:00:00")
+    assert {job.resources.time for job in graph(*EIGHT_B, "cluster.time=01:00:00").values()} >= {"01:00:00"}
+    assert "02:00:00" not in {job.resources.time for job in graph(*EIGHT_B, "cluster.time=null").values()}
+
+
+def test_a_cluster_without_gpus_has_no_other_place_for_any_step():
+    made = graph("experiment=quickstart", "cluster=slurm_cpu", "cluster.time=08:00:00", "cluster.cpu_partition=cpu")
+    assert {(job.resources.partition, job.resources.time) for job in made.values()} == {(None, "08:00:00")}
+
+
+@pytest.mark.parametrize(("precision", "memory"), [("bf16", "23G"), ("fp32", "38G")])
+def test_what_holds_the_policy_asks_for_the_memory_that_it_takes(tmp_path, precision, memory):
+    """Half as much again as 10 GiB, or as the 20 GiB that they are in fp32, and 8 GiB for the libraries."""
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(10 * 2**30)
+    site = (*EIGHT_B, f"policy={tmp_path}", f"precision={precision}", "cluster.memory=200G", "selection.candidates=2")
+    made = graph(*site, "cluster.stages.export.memory=90G")
+    asked = {job.stage: job.resources.memory for job in made.values()}
+    assert (asked["import_policy"], asked["export_candidate"], asked["export"]) == (memory, memory, "90G")
+    assert asked["build_pairs"] == asked["rollout"] == "200G"
+    assert graph(*EIGHT_B, "policy=org/model")["iter_0.import_policy"].resources.memory == "0"
+
+
 def test_a_local_cluster_has_no_jobs():
     with pytest.raises(UserError, match="no Slurm cluster; give cluster=<site>"):
         graph("experiment=quickstart")
