@@ -4,8 +4,9 @@ What a step publishes is weights only, below ``weights/``, under the keys that N
 ``MegatronStrategy`` restores them in any TP, PP or VPP layout. The state to resume from in the middle of a step
 (optimizer, scheduler, RNG) is the trainer's own and lies in the step's scratch directory; see `checkpoints/states.py`.
 
-torch's distributed checkpoint pickles its index (``.metadata``) and Megatron its common state (``common.pt``). Both
-are loaded only from artifacts of this project, whose manifest hashes were verified when the artifact was opened.
+torch's distributed checkpoint pickles its index (``.metadata``) and Megatron its common state (``common.pt``; from
+megatron-core 0.19 on an entry beside the tensors, of which plain values alone are read). Both are loaded only from
+artifacts of this project, whose manifest hashes were verified when the artifact was opened.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 import torch.distributed as dist
 from megatron.core import dist_checkpointing
@@ -25,7 +25,12 @@ from megatron.core.dist_checkpointing.mapping import ShardedTensor
 from megatron.core.dist_checkpointing.validation import StrictHandling
 from megatron.core.transformer.module import MegatronModule
 from torch import Tensor
-from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorStorageMetadata,
+)
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.checkpoints.writer_queue import forget_writers, serve_writers
@@ -54,7 +59,8 @@ def one_rank() -> Iterator[None]:
 
 
 def sharded_weights(module: MegatronModule) -> dict:
-    state = module.sharded_state_dict(prefix=KEY_PREFIX, metadata=LAYOUT_METADATA)
+    # A copy: from megatron-core 0.16 on it enters a process group into what it is given.
+    state = module.sharded_state_dict(prefix=KEY_PREFIX, metadata=dict(LAYOUT_METADATA))
     # Transformer Engine's extra state (FP8 scales) is not a weight: it is recreated, and other specs lack it.
     return {name: value for name, value in state.items() if not name.endswith("_extra_state")}
 
@@ -99,15 +105,16 @@ def make_index_canonical(index: Path) -> None:
 
 
 def _require_its_own_places(index: Path, metadata: Metadata) -> None:
-    named = {
-        (name, tuple(chunk.offsets))
-        for name, tensor in metadata.state_dict_metadata.items()
-        for chunk in cast(TensorStorageMetadata, tensor).chunks
-    }
+    named = {(name, offset) for name, stored in metadata.state_dict_metadata.items() for offset in _offsets(stored)}
     placed = {(place.fqn, tuple(place.offset or ())) for place in metadata.storage_data or ()}
     if wrong := sorted(named ^ placed):
         name, offset = wrong[0]
         raise RuntimeError(f"{index}: {name!r} at {offset} is {'saved' if wrong[0] in named else 'indexed'} only")
+
+
+def _offsets(stored: TensorStorageMetadata | BytesStorageMetadata) -> list[tuple[int, ...]]:
+    """Where the parts of a tensor begin. From megatron-core 0.19 on the common state is stored among them, whole."""
+    return [()] if isinstance(stored, BytesStorageMetadata) else [tuple(chunk.offsets) for chunk in stored.chunks]
 
 
 def _place(entry: MetadataIndex) -> tuple[str, tuple[int, ...], int]:
@@ -153,11 +160,11 @@ def _require_every_tensor(state: dict, source: Path) -> None:
 def _stored_tensors(source: Path) -> dict[str, ShardedTensor]:
     try:
         return dist_checkpointing.load_tensors_metadata(str(source))
-    except (CheckpointingException, RuntimeError) as error:
+    except (CheckpointingException, RuntimeError, OSError) as error:  # 0.19 looks for torch's index whatever it is
         backend = maybe_load_config(str(source)).sharded_backend
         if backend == "torch_dist":
             raise
-        # Legacy zarr: megatron-core 0.15 still reads it, through tensorstore.
+        # Legacy zarr: megatron-core 0.15 alone still reads it, through tensorstore.
         raise UserError(
             f"{source}: stored as {backend!r}, which the megatron-core here cannot read ({error}); give the policy as "
             "a Hugging Face model, or install tensorstore and megatron-core 0.15, which read legacy zarr checkpoints"

@@ -74,9 +74,10 @@ class StateFiles:
         return state["step"]
 
     def _parts(self, *, is_loading: bool) -> dict[str, Any]:
+        metadata = dict(self._metadata)  # a copy, as in `sharded_weights`
         model = {
-            f"chunk_{number}": chunk.sharded_state_dict(prefix=KEY_PREFIX, metadata=self._metadata)
+            f"chunk_{number}": chunk.sharded_state_dict(prefix=KEY_PREFIX, metadata=metadata)
             for number, chunk in enumerate(self._chunks)
         }
-        optimizer = self._optimizer.sharded_state_dict(model, is_loading=is_loading, metadata=self._metadata)
+        optimizer = self._optimizer.sharded_state_dict(model, is_loading=is_loading, metadata=metadata)
         return {"model": model, "optimizer": optimizer}

@@ -17,6 +17,9 @@ from tests.processes import is_running, words_of
 from tests.waiting import wait_until
 
 TIMEOUT = 60.0
+# Renamed in megatron-core 0.17.
+NAMES = ("get_write_results_queue", "_get_write_results_queue")
+get_queue = next(getattr(filesystem_async, name) for name in NAMES if hasattr(filesystem_async, name))
 
 
 def server() -> psutil.Process:
@@ -79,7 +82,7 @@ def test_a_signal_to_the_ranks_whole_group_leaves_it_at_work() -> None:
 def test_megatron_takes_it_and_it_holds_no_torch() -> None:
     def rank() -> tuple[bool, bool, bool]:
         serve_writers()
-        mine = filesystem_async._get_write_results_queue()
+        mine = get_queue()
         mine.put({})
         loads_torch = any("torch" in mapped.path for mapped in server().memory_maps())
         pid = server().pid

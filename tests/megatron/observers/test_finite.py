@@ -35,8 +35,8 @@ def plant_after_megatrons_check(monkeypatch: pytest.MonkeyPatch, at_step: int, v
     """The gradients of one step become `value` on the last rank, behind Megatron's check of them."""
     steps = count(1)  # of this process: each rank is forked from it
 
-    def finish_grad_sync(self: DistributedDataParallel) -> None:
-        _finish_grad_sync(self)
+    def finish_grad_sync(self: DistributedDataParallel, *args: Any, **settings: Any) -> None:
+        _finish_grad_sync(self, *args, **settings)
         if next(steps) == at_step and dist.get_rank() == dist.get_world_size() - 1:
             for buffer in self.buffers:
                 buffer.grad_data.fill_(value)

@@ -50,7 +50,7 @@ def flip(path: Path) -> None:
     [
         ("**/*.distcp", flip, "differs from its digest"),
         ("**/.metadata", flip, "differs from its digest"),
-        ("**/common.pt", lambda path: os.truncate(path, 100), "100 bytes in place of"),
+        ("**/metadata.json", lambda path: os.truncate(path, 10), "10 bytes in place of"),
         ("**/*.distcp", os.unlink, "missing"),
         (INDEX, flip, "damaged"),
     ],
