@@ -28,6 +28,7 @@ from nemo_sspo.config.load import describe, load_experiment
 from nemo_sspo.errors import UserError
 
 _INTERRUPTED = 130
+_OF_THE_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -155,7 +156,7 @@ def _reason(error: OSError) -> str | None:
     """An error that the user can mend, in one line; None for any other."""
     if error.errno in FULL_DISK_ERRORS:
         return "the disk is full, or your quota on it: free some space and run again"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename is not None:
+    if error.errno in _OF_THE_PATH and error.filename is not None:
         return f"{os.fspath(error.filename)}: {error.strerror}; give another path, or ask its owner"
     return None
 

@@ -9,6 +9,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
+        allow_inf_nan=False,
         use_attribute_docstrings=True,
         protected_namespaces=(),
         coerce_numbers_to_str=True,  # `name=7` and OMP_NUM_THREADS: 1 reach us as numbers

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nemo_sspo.config.base import Frozen
 from nemo_sspo.config.cluster import Cluster
@@ -20,15 +20,17 @@ from nemo_sspo.config.roles import Knob, SourcePath
 from nemo_sspo.config.stages import Data, Evaluation, Judging, Pairs, Parallel, Rollout, Selection, Train
 from nemo_sspo.config.trainers import Trainer
 
+_MOST_TASKS = 100_000
+
 
 class Experiment(Frozen):
     name: str
     """Name of the run: its directory under `runs_dir`."""
     runs_dir: str = "runs"
     """Directory that holds the runs."""
-    seed: NonNegativeInt = 0
+    seed: int = Field(0, ge=0, lt=2**63)
     """Seed of everything random in the run."""
-    iterations: PositiveInt = 3
+    iterations: int = Field(3, ge=1, le=1000)
     """Self-play iterations (papers: 3)."""
     policy: Annotated[str, SourcePath()]
     """The model to align: a Hugging Face directory or hub id with weights, tokenizer and chat template."""
@@ -78,6 +80,10 @@ class Experiment(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
+        if self.iterations * self.rollout.shards > _MOST_TASKS:
+            raise ValueError(
+                f"iterations={self.iterations} x rollout.shards={self.rollout.shards} are more than {_MOST_TASKS} tasks"
+            )
         replicas = self.parallel.data * self.train.micro_batch_size
         if self.train.global_batch_size % replicas:
             raise ValueError(

@@ -18,9 +18,12 @@ from nemo_sspo.config.describe import FieldMeaning, describe_settings, kinds_of_
 from nemo_sspo.config.earlier import tree_of_today
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.mistakes import closest, shown, validation_message
+from nemo_sspo.config.yaml_files import refuse_unreadable
 from nemo_sspo.errors import UserError
 
 _PACKAGE = Path(__file__).parents[1]
+_MOST_SHOWN = 200
+"""Characters of an override."""
 
 
 def load_experiment(overrides: Sequence[str], config_dir: Path | None = None) -> Experiment:
@@ -76,9 +79,12 @@ def describe(overrides: Sequence[str], config_dir: Path | None = None) -> list[F
 
 def compose_settings(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
     """The composed and resolved tree, not yet validated."""
-    if config_dir is not None and not config_dir.is_dir():
-        raise UserError(f"--config-dir {config_dir}: no such directory")
-    _refuse_other_encodings(config_dir)
+    if config_dir is not None:
+        if not config_dir.is_dir():
+            raise UserError(f"--config-dir {config_dir}: no such directory")
+        refuse_unreadable(sorted(config_dir.rglob("*.yaml")))
+    else:
+        refuse_unreadable(_own_files(None))
     parsed = _parse(overrides)
     arguments = [_argument(override, config_dir) for override in parsed]
     with initialize_config_dir(str(config_root()), version_base="1.3"):
@@ -87,6 +93,8 @@ def compose_settings(overrides: Sequence[str], config_dir: Path | None = None) -
             settings = OmegaConf.to_container(composed, resolve=True)
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ~=1 is a ValueError
             raise UserError(_one_line(error)) from None
+        except RecursionError:
+            raise UserError("the configuration refers to itself, or is nested too deeply") from None
         except MarkedYAMLError as error:
             raise UserError(_yaml_mistake(error)) from None
         except YAMLError as error:  # a character that YAML has no place for
@@ -140,17 +148,6 @@ def _own_files(config_dir: Path | None) -> list[Path]:
     return [path for path in files if config_dir or (shipped / path.parent.name).is_dir()]
 
 
-def _refuse_other_encodings(config_dir: Path | None) -> None:
-    """The YAML reader does not say which file it could not decode."""
-    for file in _own_files(config_dir):
-        try:
-            file.read_bytes().decode()
-        except UnicodeDecodeError as error:
-            line = error.object.count(b"\n", 0, error.start) + 1
-            byte = error.object[error.start]
-            raise UserError(f"{file} line {line}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8") from None
-
-
 def _search_path(config_dir: Path | None, overrides: Sequence[Override]) -> list[str]:
     """The override that has Hydra look into the user's directory too: a given one, or where it has what is chosen."""
     chosen = {(override.key_or_group, str(override.value())) for override in overrides if not override.is_delete()}
@@ -166,8 +163,9 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     for text in overrides:
         try:
             parsed.append(parser.parse_override(text))
-        except HydraException:
-            raise UserError(f"cannot read the override {text!r}: {_quoting_advice(text)}") from None
+        except (HydraException, ValueError, RecursionError):
+            short = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+            raise UserError(f"cannot read the override {short!r}: {_quoting_advice(short)}") from None
     return parsed
 
 

@@ -24,6 +24,8 @@ _EXPECTED = {
     "tuple_type": "a list",
 }
 _CLOSE_ENOUGH = 0.6
+_LONGEST = 10**1000
+"""Python writes no number of more than 4300 digits."""
 
 NAMES_ELSEWHERE = {
     "lr": "train.learning_rate",
@@ -93,6 +95,8 @@ def closest(name: str, candidates: Iterable[str]) -> str:
 
 def shown(value: object) -> str:
     """A value as it was typed, or escaped where it would break the line."""
+    if isinstance(value, int) and abs(value) >= _LONGEST:
+        return "a number of thousands of digits"
     text = "null" if value is None else str(value)
     return text if text.isprintable() else repr(text)
 

@@ -36,6 +36,16 @@ _STATIC_TENSORS = ({"embedding.weight"}, {"embeddings", "mapping", "weights"})
 def encoder_problems(directory: Path, settings: SentenceEncoder) -> Iterator[str]:
     """Reasons why sentence-transformers cannot encode with a model, or would not follow the model's files."""
     named = f"encoder.path={settings.path}"
+    try:
+        yield from _problems(named, directory, settings)
+    except (TypeError, AttributeError, ValueError, KeyError, IndexError) as error:
+        yield (
+            f"{named}: a value in its JSON files is of another kind than sentence-transformers writes "
+            f"({type(error).__name__}: {error}); fetch the model again"
+        )
+
+
+def _problems(named: str, directory: Path, settings: SentenceEncoder) -> Iterator[str]:
     if adapter := unmerged_adapter(directory):
         yield f"{named}: {adapter} asks for an adapter that is not merged; merge it into the model and save that"
         return
@@ -59,7 +69,8 @@ def encoder_problems(directory: Path, settings: SentenceEncoder) -> Iterator[str
 def default_prompt(directory: Path) -> str:
     """The default prompt that a model puts before a text; empty if there is none."""
     config = json_or_empty(directory / "config_sentence_transformers.json")
-    return str((config.get("prompts") or {}).get(config.get("default_prompt_name")) or "")
+    prompts = config.get("prompts")
+    return str(prompts.get(str(config.get("default_prompt_name"))) or "") if isinstance(prompts, dict) else ""
 
 
 def route(routes: Mapping[str, object], parameters: Mapping[str, Any], task: str | None) -> str | None:

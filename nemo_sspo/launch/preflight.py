@@ -43,11 +43,19 @@ def _collected(check: Check, experiment: Experiment) -> Iterator[str]:
         yield from check(experiment)
     except UserError as error:
         yield str(error)
+    except OSError as error:  # a name that is too long for the file system, a folder that may not be entered
+        if error.filename is None:
+            raise
+        yield f"{os.fsdecode(error.filename)}: {error.strerror}; give another path"
 
 
 def check_run_directory(experiment: Experiment) -> Iterator[str]:
     """The run's directory can be written to, and the disk below it holds what the run will publish."""
     root = experiment.run_dir
+    links = (path for path in (root.absolute(), *root.absolute().parents) if path.is_symlink())
+    if broken := next((path for path in links if not path.exists()), None):
+        yield f"{broken}: a link that leads nowhere; give another runs_dir=..."
+        return
     existing = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
     if not existing.is_dir():
         yield f"{existing}: is a file, but the run's directory {root} would lie there; give another runs_dir=..."

@@ -75,8 +75,9 @@ def _identify(directory: Path, config: dict[str, Any]) -> PairRMCheckpoint:
     if adapter := unmerged_adapter(directory):
         raise UserError(f"oracle.path={directory}: {adapter} asks for an adapter that is not merged; merge it first")
     for key in _LIMIT_KEYS:
-        if not isinstance(config.get(key, 1), int | None) or config.get(key, 1) == 0:
-            raise UserError(f"{directory / 'config.json'}: {key}={config[key]!r} is no number of tokens")
+        given = config.get(key)
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
+            raise UserError(f"{directory / 'config.json'}: {key}={given!r} is no number of tokens")
     weights = next((directory / name for name in (SAFETENSORS, PICKLE) if (directory / name).is_file()), None)
     if weights is None:
         raise UserError(f"oracle.path={directory}: neither {SAFETENSORS} nor {PICKLE}; the checkpoint is incomplete")

@@ -13,6 +13,8 @@ from nemo_sspo.artifacts.sources.weight_headers import (
 )
 
 _CLASSIFIER = "ForSequenceClassification"
+_DEFAULT_LABELS = 2
+"""Of transformers."""
 _HEAD = re.compile(r"(^|\.)(score|classif|logits_proj|(?!lm_)\w*head)")
 """Names of a classifier's last layer in transformers."""
 
@@ -23,10 +25,11 @@ def reward_model_problems(directory: Path, config: Mapping[str, Any]) -> Iterato
         yield f"oracle.path={directory}: {adapter} asks for an adapter that is not merged; merge it first"
         return
     architectures = config.get("architectures") or []
-    if not any(str(name).endswith(_CLASSIFIER) for name in architectures):
+    if not isinstance(architectures, list) or not any(str(name).endswith(_CLASSIFIER) for name in architectures):
         yield f"oracle.path={directory}: {architectures} is no sequence classifier, so it gives no reward"
         return
-    outputs = config.get("num_labels", len(config.get("id2label") or (0, 1)))  # transformers' default is two labels
+    labels = config.get("id2label")
+    outputs = config.get("num_labels", len(labels) if isinstance(labels, dict) and labels else _DEFAULT_LABELS)
     if outputs != 1:
         yield f"oracle.path={directory}: a classifier of {outputs} classes; a reward model has one output"
         return

@@ -319,3 +319,41 @@ def test_absent_quickstart_assets_name_the_command_that_makes_them(place):
 def test_all_problems_are_collected(place):
     result = found("prompts=absent.jsonl", "policy=/no/such", "cluster.train.python=/no/such/python")
     assert [line.split("=")[0].split(":")[0] for line in result] == ["absent.jsonl", "policy", "cluster.train.python"]
+
+
+@pytest.mark.parametrize("setting", ["policy", "prompts", "oracle.path", "encoder.path", "data.held_out_prompts"])
+def test_a_name_that_no_file_system_takes(place, setting):
+    name = "x" * 300
+    lines = found(f"{setting}={name}", "cluster.rollout.variables.HF_HUB_OFFLINE=0")
+    assert any(line.startswith(f"{name}: File name too long") for line in lines)
+
+
+def test_links_that_lead_nowhere(place):
+    (place / "loop").symlink_to("loop")
+    assert only("policy=loop/x/y").startswith("policy=loop/x/y: no such directory")
+    assert only("runs_dir=loop").startswith(f"{place}/loop: a link that leads nowhere; give another runs_dir")
+
+
+def test_what_is_no_file_is_not_waited_for(place):
+    os.mkfifo(place / "pipe.jsonl")
+    assert "pipe.jsonl: not a file" in only("prompts=pipe.jsonl")
+    (place / "folder").mkdir()
+    (place / "folder" / "p.jsonl").symlink_to("/dev/zero")
+    assert "p.jsonl: not a file" in only("prompts=folder")
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        (b'{"prompt": "' + b"word " * 10_000_000 + b'"}', "more than "),
+        (b'{"prompt": "' + b"x" * 70_000_000 + b'"}', "more than 67108864 bytes"),
+        (b'{"messages": [' + b'{"role": "user", "content": "a"},' * 20_000 + b"1]}", "20001 messages, more than"),
+        (b"{" + b", ".join(b'"k%d": 1' % number for number in range(300_000)) + b"}", "neither `prompt`"),
+    ],
+)
+def test_a_line_of_megabytes(place, line, named):
+    (place / "long.jsonl").write_bytes((place / "prompts.jsonl").read_bytes() + line + b"\n")
+    problem = only("prompts=long.jsonl")
+    assert problem.startswith("long.jsonl line 31")
+    assert named in problem
+    assert len(problem) < 600

@@ -1,6 +1,7 @@
 """Remarks on settings that are valid but may not be what the user means."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from nemo_sspo.launch.checks.prompts import planned_prompts
 from nemo_sspo.megatron.batches.batch_plan import steps_per_epoch
 from nemo_sspo.megatron.optimizer.learning_rate import highest_factor
 from nemo_sspo.tokens.policy_files import model_rows, read_policy_tokens
-from nemo_sspo.tokens.vocabulary import Vocabulary, read_vocabulary
+from nemo_sspo.tokens.vocabulary import read_vocabulary
 from nemo_sspo.visible_gpus import visible_gpus
 
 _NAMED = 5
@@ -32,20 +33,13 @@ _PADDED_AT_MOST = 0.05
 
 def notes(experiment: Experiment) -> list[str]:
     """Every remark, each one line; none keeps the run from starting."""
-    return [
-        *_gate_without_effect(experiment),
-        *_form_without_effect(experiment),
-        *_state_never_saved(experiment),
-        *_cores_left_to_slurm(experiment),
-        *_backbone_elsewhere(experiment),
-        *_encoder_by_default(experiment),
-        *_rows_without_tokens(experiment),
-        *_no_end_of_turn(experiment),
-        *_files_left_out(experiment),
-        *_fields_not_read(experiment),
-        *_rate_below_its_peak(experiment),
-        *_gpus_elsewhere(experiment),
-    ]
+    return [note for kind in _KINDS for note in _readable(kind(experiment))]
+
+
+def _readable(found: Iterator[str]) -> Iterator[str]:
+    """Remarks up to a file that cannot be read, which its own check reports."""
+    with suppress(UserError, OSError, pa.ArrowException):
+        yield from found
 
 
 def _gate_without_effect(experiment: Experiment) -> Iterator[str]:
@@ -108,10 +102,7 @@ def _encoder_by_default(experiment: Experiment) -> Iterator[str]:
             f"encoder.path={encoder.path}: has no modules.json, so sentence-transformers chooses the pooling: the "
             "mean, or the last token of a causal model"
         )
-    try:
-        prompt = default_prompt(directory)
-    except UserError:
-        return  # a file that cannot be read, which its own check reports
+    prompt = default_prompt(directory)
     if prompt and encoder.prefix is None and encoder.prompt_name is None:
         yield (
             f"encoder.path={encoder.path}: puts its default prompt {prompt!r} before every text; encoder.prefix='' is "
@@ -130,11 +121,7 @@ def _files_left_out(experiment: Experiment) -> Iterator[str]:
     for setting, source in sources.items():
         if source is None or not Path(source).is_dir():
             continue
-        try:
-            files = source_files(Path(source))
-        except UserError:
-            continue  # which the check of the records reports
-        if names := files.left_out:
+        if names := source_files(Path(source)).left_out:
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             yield f"{setting}={source}: not read of this directory: {', '.join(names[:_NAMED])}{more}"
 
@@ -144,10 +131,7 @@ def _fields_not_read(experiment: Experiment) -> Iterator[str]:
     source = experiment.prompts
     if not is_on_disk(source):
         return
-    try:
-        unread = [name for name in first_fields(source) if name not in {*PROMPT_COLUMNS, *RESPONSE_COLUMNS}]
-    except (UserError, OSError, pa.ArrowException):
-        return  # which the check of the prompts reports
+    unread = [name for name in first_fields(source) if name not in {*PROMPT_COLUMNS, *RESPONSE_COLUMNS}]
     if unread:
         more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
         yield f"prompts={source}: fields that are not read: {', '.join(unread[:_NAMED])}{more}"
@@ -189,7 +173,9 @@ def _steps_per_epoch(experiment: Experiment) -> int:
 def _rows_without_tokens(experiment: Experiment) -> Iterator[str]:
     """A vocabulary is padded by a few per cent at most: more is another model's tokenizer."""
     directory = Path(experiment.policy)
-    vocabulary, rows = _vocabulary(directory), model_rows(directory) if directory.is_dir() else None
+    if not directory.is_dir():
+        return
+    vocabulary, rows = read_vocabulary(directory), model_rows(directory)
     if vocabulary is None or rows is None:
         return
     nameless = rows - sum(id_ < rows for id_ in vocabulary.tokens)
@@ -202,10 +188,7 @@ def _rows_without_tokens(experiment: Experiment) -> Iterator[str]:
 
 def _no_end_of_turn(experiment: Experiment) -> Iterator[str]:
     directory = Path(experiment.policy)
-    try:
-        tokens = read_policy_tokens(directory, experiment.data.template_arguments) if directory.is_dir() else None
-    except UserError:
-        return  # which its own check says
+    tokens = read_policy_tokens(directory, experiment.data.template_arguments) if directory.is_dir() else None
     if tokens is not None and tokens.turn.end is None:
         yield (
             f"policy={directory}: its chat template puts no token behind an answer; responses end at the tokenizer's "
@@ -213,8 +196,17 @@ def _no_end_of_turn(experiment: Experiment) -> Iterator[str]:
         )
 
 
-def _vocabulary(directory: Path) -> Vocabulary | None:
-    try:
-        return read_vocabulary(directory) if directory.is_dir() else None
-    except UserError:
-        return None  # which its own check says
+_KINDS: tuple[Callable[[Experiment], Iterator[str]], ...] = (
+    _gate_without_effect,
+    _form_without_effect,
+    _state_never_saved,
+    _cores_left_to_slurm,
+    _backbone_elsewhere,
+    _encoder_by_default,
+    _rows_without_tokens,
+    _no_end_of_turn,
+    _files_left_out,
+    _fields_not_read,
+    _rate_below_its_peak,
+    _gpus_elsewhere,
+)

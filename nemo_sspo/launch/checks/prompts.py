@@ -1,9 +1,11 @@
 """Checks of the prompt files: every line is read, no model is loaded."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from nemo_sspo.artifacts.sources.files import source_files
 from nemo_sspo.artifacts.sources.prompts import Conversation, PromptRead, read_prompts
 from nemo_sspo.artifacts.sources.records import is_on_disk
 from nemo_sspo.config.experiment import Experiment
@@ -14,6 +16,10 @@ from nemo_sspo.tokens.control import ControlTokens
 from nemo_sspo.tokens.policy_files import read_policy_tokens
 
 _TOKENIZED_AT_MOST = 2000
+_PIECE = 20_000
+"""Characters that are tokenized at once: a tokenizer takes gigabytes for a text of megabytes."""
+_PER_CUT = 16
+"""More tokens than a text has because it was cut: those of the word at the cut."""
 
 
 def check_prompts(experiment: Experiment) -> Iterator[str]:
@@ -73,9 +79,26 @@ def _read(experiment: Experiment, source: str, setting: str = "prompts") -> Prom
     if not is_on_disk(source):
         return None
     data = experiment.data
-    read = read_prompts(source, duplicates=data.duplicate_prompts, setting=setting)
+    path = Path(source)
+    files = source_files(path).taken if path.is_dir() else (path,)
+    stamps = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists())
+    read = _read_once(source, data.duplicate_prompts, setting, stamps)
+    if isinstance(read, UserError):
+        raise read
     control = control_tokens_of(experiment)
     return read if control is None else without_control_tokens(read, control, data.control_tokens)[0]
+
+
+@lru_cache(maxsize=2)
+def _read_once(
+    source: str, duplicates: Literal["error", "drop"], setting: str, stamps: object
+) -> PromptRead | UserError:
+    """Read once for every state of the files: several checks ask for them."""
+    del stamps
+    try:
+        return read_prompts(source, duplicates=duplicates, setting=setting)
+    except UserError as error:
+        return error
 
 
 def control_tokens_of(experiment: Experiment) -> ControlTokens | None:
@@ -116,21 +139,30 @@ def _overlong(read: PromptRead, tokenizer_file: Path, limit: int) -> Iterator[st
         return
     suspects.sort(key=lambda place: -sizes[place])
     longest = [read.conversations[place] for place in sorted(suspects[:_TOKENIZED_AT_MOST])]
-    for conversation, length in zip(longest, _token_counts(longest, tokenizer_file), strict=True):
+    for conversation, length in zip(longest, _token_counts(longest, tokenizer_file, limit), strict=True):
         if length > limit:
+            more = "more than " if len(_text(conversation)) > _PIECE else ""
             yield (
-                f"{conversation.where}: {length} tokens even without the chat template, over "
+                f"{conversation.where}: {more}{length} tokens even without the chat template, over "
                 f"data.max_prompt_tokens={limit}; shorten it, raise the limit, or set data.overlong_prompts=drop"
             )
             return
 
 
-def _token_counts(conversations: Sequence[Conversation], tokenizer_file: Path) -> list[int]:
+def _token_counts(conversations: Sequence[Conversation], tokenizer_file: Path, limit: int) -> list[int]:
+    """Tokens of each text; of a very long one those of its first pieces, enough to be over the limit."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    encodings = tokenizer.encode_batch([_text(item) for item in conversations], add_special_tokens=False)
-    return [len(encoding) for encoding in encodings]
+    texts = [_text(item) for item in conversations]
+    encodings = tokenizer.encode_batch([text[:_PIECE] for text in texts], add_special_tokens=False)
+    counts = [len(encoding) for encoding in encodings]
+    for place, text in enumerate(texts):
+        for start in range(_PIECE, len(text), _PIECE):
+            if counts[place] > limit:
+                break
+            counts[place] += len(tokenizer.encode(text[start : start + _PIECE], add_special_tokens=False)) - _PER_CUT
+    return counts
 
 
 def _text(conversation: Conversation) -> str:

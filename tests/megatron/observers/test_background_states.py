@@ -73,7 +73,7 @@ def test_a_writer_that_fails_ends_the_training_and_shows_no_state(
     monkeypatch.setattr(filesystem_async, "_write_item", full_disk)
     failing = job(supervised, imported, tmp_path, Parallel(data=2), checkpoint_every_steps=2)
     # From megatron-core 0.17 on the error has the kind alone of what the writer has logged.
-    with pytest.raises(ForkedRanksError, match="No space left on device|<class 'OSError'>") as raised:
+    with pytest.raises(ForkedRanksError, match=r"No space left on device|<class 'OSError'>") as raised:
         train(binding, failing)
     assert not states(failing.scratch), str(raised.value)
 
