@@ -10,6 +10,7 @@ from rich.tree import Tree
 
 from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.launch.checks.elsewhere import not_checked
 from nemo_sspo.launch.checks.notes import notes
 from nemo_sspo.launch.plan import Step
 from nemo_sspo.launch.slurm.jobs import Job, job_name
@@ -21,7 +22,7 @@ _UNBROKEN = 240
 
 def show_notes(experiment: Experiment) -> None:
     """Print what the user may not mean, where mistakes are printed: it stays out of what a pipe reads."""
-    for note in notes(experiment):
+    for note in (*notes(experiment), *not_checked(experiment)):
         print(f"note: {note}", file=sys.stderr)
 
 

@@ -5,7 +5,7 @@ import importlib.util
 import inspect
 import os
 import sysconfig
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -87,18 +87,29 @@ def _is_installed(file: Path) -> bool:
     )
 
 
+def path_problems(path: str, setting: str) -> Iterator[str]:
+    """What is wrong with the form of an import path."""
+    module, colon, name = path.partition(":")
+    if not colon or not all(part.isidentifier() for part in (name, *module.split("."))):
+        yield f"{setting}={path}: write it as package.module:function"
+
+
 def import_function(path: str, setting: str) -> Callable[..., Any]:
     """The function at ``package.module:function``; `setting` is the key that named it.
 
     Raises:
         UserError: the path does not lead to a function.
     """
+    for problem in path_problems(path, setting):
+        raise UserError(problem)
     module, _, name = path.partition(":")
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        advice = "write it as package.module:function"
-        raise UserError(f"{setting}={path}: cannot be imported ({error}); {advice}") from None
+    except (Exception, SystemExit) as error:  # the module's own code may raise anything
+        known = isinstance(error, ImportError | AttributeError | ValueError)
+        reason = f"{error}" if known else f"{type(error).__name__}: {error}"
+        advice = "write it as package.module:function" if known else "correct that module"
+        raise UserError(f"{setting}={path}: cannot be imported ({reason}); {advice}") from None
     if not callable(function):
         raise UserError(f"{setting}={path}: not a function")
     return function

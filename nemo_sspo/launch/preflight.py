@@ -11,6 +11,7 @@ from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
+from nemo_sspo.launch.checks.elsewhere import check_hub
 from nemo_sspo.launch.checks.environments import check_environments
 from nemo_sspo.launch.checks.functions import check_functions
 from nemo_sspo.launch.checks.models import check_encoder, check_policy
@@ -33,8 +34,8 @@ _GIB = 2**30
 
 
 def problems(experiment: Experiment, checks: Sequence[Check] | None = None) -> list[str]:
-    """All problems, most basic first; empty when the run may start. `checks` defaults to all checks."""
-    return [problem for check in checks or CHECKS for problem in _collected(check, experiment)]
+    """All problems, each once, most basic first; empty when the run may start. `checks` defaults to all checks."""
+    return list(dict.fromkeys(problem for check in checks or CHECKS for problem in _collected(check, experiment)))
 
 
 def _collected(check: Check, experiment: Experiment) -> Iterator[str]:
@@ -160,6 +161,7 @@ CHECKS: tuple[Check, ...] = (
     check_oracle,
     check_encoder,
     check_functions,
+    check_hub,
     check_gpus,
     check_training,
     check_precision,

@@ -15,6 +15,7 @@ _REST = (
     "data.held_out_prompts=null",
     "data.held_out_count=5",
     "encoder.path=package:json",
+    "train.loggers=[]",
     f"cluster.train.python={sys.executable}",
     f"cluster.rollout.python={sys.executable}",
 )

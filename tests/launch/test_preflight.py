@@ -80,7 +80,8 @@ def test_more_candidates_than_steps(place):
 
 
 def test_hub_ids_are_left_to_the_stages(place):
-    assert found("policy=org/model", "oracle.path=llm-blender/PairRM", "encoder.path=org/encoder") == []
+    online = "cluster.rollout.variables.HF_HUB_OFFLINE=0"
+    assert found("policy=org/model", "oracle.path=llm-blender/PairRM", "encoder.path=org/encoder", online) == []
     assert only("policy=/no/such").startswith("policy=/no/such: no such directory")
     assert only("policy=prompts.jsonl") == "policy=prompts.jsonl: is a file; give the directory of a model"
 
@@ -213,7 +214,9 @@ def test_encoder_and_environments(place):
     assert "give encoder.trust_remote_code=true" in only("encoder.path=encoder")
     for preset in ("jina_v3", "nomic_v1_5"):
         path = load_experiment(["experiment=quickstart", f"encoder={preset}"]).encoder.path
-        assert "give encoder.trust_remote_code=true" in only(f"encoder={preset}", f"encoder.path={path}")
+        assert "give encoder.trust_remote_code=true" in only(
+            f"encoder={preset}", f"encoder.path={path}", "cluster.rollout.variables.HF_HUB_OFFLINE=0"
+        )
     problem = only("cluster.train.python=/no/such/python")
     assert problem.startswith("cluster.train.python=/no/such/python: no such interpreter")
     assert "NEMO_SSPO_TRAIN_PYTHON" in problem

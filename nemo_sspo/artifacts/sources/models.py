@@ -1,7 +1,8 @@
 """Where a model lies: a local directory, or a snapshot of a hub repository."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nemo_sspo.errors import UserError
@@ -38,6 +39,9 @@ _PICKLES = "pytorch_model*.bin"
 """Weights of repositories without safetensors, for loaders that take them."""
 _OTHER_COPIES = ("original/*", "consolidated*", "onnx/*", "openvino/*")
 """The same weights once more, for other programs."""
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+_TRUE = ("1", "ON", "YES", "TRUE")
+"""Variables of the hub's client, and the values that it takes for true."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -62,6 +66,8 @@ def local_model(path: str, setting: str, files: Sequence[str] = MODEL_FILES, *, 
         return Path(path)
     if not is_hub_id(path):
         raise UserError(f"{setting}={path}: no such directory, and not a hub id (owner/name)")
+    if problem := offline_problem(path, setting, os.environ):
+        raise UserError(problem)
     try:
         directory = _download(path, files)
         if pickles and not any(directory.glob("*.safetensors")):
@@ -70,6 +76,33 @@ def local_model(path: str, setting: str, files: Sequence[str] = MODEL_FILES, *, 
     except Exception as error:  # a hub client raises its own, its HTTP library's and OSError kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{setting}={path}: no such directory, and not found on the hub ({reason})") from None
+
+
+def offline_problem(path: str, setting: str, variables: Mapping[str, str]) -> str | None:
+    """Why a process with these environment variables has no way to a hub id's files; None where it has one."""
+    name = next((name for name in _OFFLINE if variables.get(name, "").upper() in _TRUE), None)
+    if name is None or _is_cached(path, hub_cache(variables)):
+        return None
+    return (
+        f"{setting}={path}: no such directory, and the hub is not asked ({name}={variables[name]}): its cache "
+        f"{hub_cache(variables)} has no {path}; correct the path, or download the model first"
+    )
+
+
+def hub_cache(variables: Mapping[str, str]) -> Path:
+    """Where the hub's client keeps what it downloads, in a process with these environment variables."""
+    if given := variables.get("HF_HUB_CACHE") or variables.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(given)
+    home = variables.get("HF_HOME")
+    return Path(home or Path(variables.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface") / "hub"
+
+
+def _is_cached(repository: str, cache: Path) -> bool:
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    try:
+        return (folder / "snapshots" / (folder / "refs" / "main").read_text(encoding="utf-8").strip()).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _download(repository: str, files: Sequence[str]) -> Path:

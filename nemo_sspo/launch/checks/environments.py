@@ -11,6 +11,7 @@ from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.environments import Environment, SlurmEnvironment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.checks.functions import packages
+from nemo_sspo.stages.runner.importable import Kind, problems_there
 from nemo_sspo.stages.runner.variables import of_process
 from nemo_sspo.visible_gpus import visible_gpus
 
@@ -24,7 +25,7 @@ no_cuda = runpy.run_path(str(version)).get("cuda") is None if version and versio
 print(json.dumps({"missing": missing, "no_cuda": no_cuda}))
 """
 _PROBE_SECONDS = 20
-STAGE_PACKAGES = {
+STAGE_PACKAGES: dict[Kind, tuple[str, ...]] = {
     "train": ("nemo_sspo", "torch", "megatron"),
     "rollout": ("nemo_sspo", "torch", "vllm", "transformers"),
 }
@@ -39,7 +40,7 @@ DATA_SET_PACKAGE = "datasets"
 
 def check_environments(experiment: Experiment) -> Iterator[str]:
     """Ask both interpreters at once."""
-    needed = {name: list(packages) for name, packages in STAGE_PACKAGES.items()}
+    needed: dict[Kind, list[str]] = {name: list(packages) for name, packages in STAGE_PACKAGES.items()}
     encoder = experiment.encoder.path
     if encoder.startswith("package:"):
         needed["rollout"].append(encoder.removeprefix("package:"))
@@ -54,10 +55,16 @@ def check_environments(experiment: Experiment) -> Iterator[str]:
         needed["rollout"].append(JUDGE_PACKAGE)
     if any(not is_on_disk(source) for source in record_sources(experiment)):
         needed["rollout"].append(DATA_SET_PACKAGE)
-    here = [name for name in needed if _starts_here(getattr(experiment.cluster, name))]
+    here = [name for name in needed if starts_here(getattr(experiment.cluster, name))]
     with ThreadPoolExecutor() as pool:
-        answers = pool.map(lambda name: _problem(name, getattr(cluster, name), needed[name], on_gpus=on_gpus), here)
-        yield from (answer for answer in answers if answer is not None)
+        answers = pool.map(lambda name: _problems(experiment, name, needed[name], on_gpus=on_gpus), here)
+        yield from (problem for answer in answers for problem in answer)
+
+
+def _problems(experiment: Experiment, name: Kind, needed: Sequence[str], *, on_gpus: bool) -> list[str]:
+    environment = getattr(experiment.cluster, name)
+    problem = _problem(name, environment, needed, on_gpus=on_gpus)
+    return problems_there(experiment, name, environment) if problem is None else [problem]
 
 
 def _runs_on_gpus(experiment: Experiment) -> bool:
@@ -66,7 +73,7 @@ def _runs_on_gpus(experiment: Experiment) -> bool:
     return cluster.has_gpus and (isinstance(cluster, SlurmCluster) or bool(visible_gpus()))
 
 
-def environment_problem(name: str, environment: Environment) -> str | None:
+def environment_problem(name: Kind, environment: Environment) -> str | None:
     """Why no stage of an environment can start on this machine; None where they can."""
     return _problem(name, environment, STAGE_PACKAGES[name])
 
@@ -82,14 +89,14 @@ def record_sources(experiment: Experiment) -> list[str]:
     return [source for source in given if source is not None]
 
 
-def _starts_here(environment: Environment) -> bool:
+def starts_here(environment: Environment) -> bool:
     """Whether the stages will see this machine's packages: not with an image or environment modules."""
     return not isinstance(environment, SlurmEnvironment) or not (
         environment.image or environment.modules or environment.setup_file
     )
 
 
-def _problem(name: str, environment: Environment, packages: Sequence[str], *, on_gpus: bool = False) -> str | None:
+def _problem(name: Kind, environment: Environment, packages: Sequence[str], *, on_gpus: bool = False) -> str | None:
     setting = f"cluster.{name}.python={environment.python}"
     advice = f"`make environments` makes one here; NEMO_SSPO_{name.upper()}_PYTHON names another"
     if shutil.which(environment.python) is None:

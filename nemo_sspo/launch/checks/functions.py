@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from typing import Literal
 
+from nemo_sspo.config.binding import path_problems
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.functions import CustomFunction
 from nemo_sspo.config.oracles import FunctionOracle
 
 
 def check_functions(experiment: Experiment) -> Iterator[str]:
-    """Import paths that are none; whether the package is there is asked of its environment."""
+    """Import paths that are none; what they lead to is asked of their environment."""
     for key, path in _functions(experiment).items():
-        if not _is_import_path(path):
-            yield f"{key}={path}: write it as package.module:function"
+        yield from path_problems(path, key)
 
 
 def packages(experiment: Experiment, environment: Literal["train", "rollout"]) -> list[str]:
@@ -20,7 +20,7 @@ def packages(experiment: Experiment, environment: Literal["train", "rollout"]) -
     sections = {"train": ("loss", "repulsion"), "rollout": ("gate", "oracle")}[environment]
     functions = _functions(experiment)
     paths = [functions[key] for section in sections if (key := f"{section}.function") in functions]
-    return [path.partition(":")[0].partition(".")[0] for path in paths if _is_import_path(path)]
+    return [path.partition(":")[0].partition(".")[0] for path in paths if not list(path_problems(path, ""))]
 
 
 def _functions(experiment: Experiment) -> dict[str, str]:
@@ -29,8 +29,3 @@ def _functions(experiment: Experiment) -> dict[str, str]:
         for name, part in experiment
         if isinstance(part, CustomFunction | FunctionOracle)
     }
-
-
-def _is_import_path(path: str) -> bool:
-    module, colon, name = path.partition(":")
-    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))

@@ -21,6 +21,7 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.stages import Data
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.runner.importable import refuse_unimportable
 from nemo_sspo.stages.sampling.control_tokens import without_control_tokens
 from nemo_sspo.stages.sampling.other_tokenizers import refuse_other_tokenizers
 from nemo_sspo.tokens.lengths import length_problems
@@ -49,6 +50,7 @@ def run(context: StageContext) -> None:
 
     experiment = context.experiment
     data = experiment.data
+    refuse_unimportable(experiment, "rollout")
     for problem in length_problems(experiment, local_model(experiment.policy, "policy", SIDE_FILES)):
         raise UserError(problem)
     tokenizer = load_policy_tokenizer(experiment.policy, data.template_arguments)

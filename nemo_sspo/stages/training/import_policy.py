@@ -6,10 +6,12 @@ from nemo_sspo.artifacts.sources.models import local_model
 from nemo_sspo.megatron.binding import binding
 from nemo_sspo.megatron.models.precision import params_dtype
 from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.runner.importable import refuse_unimportable
 
 
 def run(context: StageContext) -> None:
     """Convert the policy's weights exactly; copy its config, tokenizer and chat template beside them."""
+    refuse_unimportable(context.experiment, "train")
     source = local_model(context.experiment.policy, "policy")
     context.progress.update(0, 1, unit="models")
     parameters = binding(context.experiment.trainer).import_policy(
