@@ -55,8 +55,8 @@ def redo(options: argparse.Namespace, run: Command, submit: Command) -> int:
             _say(console, f"set aside in {aside} ({_size(found)}); delete it once nobody wants it back")
         for change in bind(experiment, layout):
             _say(console, f"changed since the last start: {change}")
-    go_on = argparse.Namespace(overrides=[str(layout.root)], config_dir=None, dry_run=False, is_resume=True, begin=None)
-    return (run if is_local else submit)(go_on)
+    go_on = {"overrides": [str(layout.root)], "config_dir": None, "dry_run": False, "is_resume": True}
+    return (run if is_local else submit)(argparse.Namespace(**go_on, begin=None, iterations=None))
 
 
 def _experiment(options: argparse.Namespace) -> Experiment:

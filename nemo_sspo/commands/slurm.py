@@ -1,6 +1,7 @@
 """``nemo-sspo submit | status | resume | cancel``: a run as jobs of a Slurm cluster."""
 
 import argparse
+import re
 import shlex
 import sys
 import time
@@ -26,10 +27,11 @@ from nemo_sspo.launch.run_directory import bind, hold
 from nemo_sspo.launch.slurm.commands import live_jobs, max_array_size, scancel
 from nemo_sspo.launch.slurm.job_record import Submission
 from nemo_sspo.launch.slurm.jobs import Job, array_problems, cluster_problems, jobs, slurm_cluster
-from nemo_sspo.launch.slurm.remaining_jobs import remaining_jobs
 from nemo_sspo.launch.slurm.sbatch import RunPaths
 from nemo_sspo.launch.slurm.submit import (
-    missing_parts,
+    Iterations,
+    jobs_to_slurm,
+    parts_to_submit,
     refuse_beside_jobs,
     refuse_live_jobs,
     run_paths,
@@ -60,6 +62,8 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
         if name in ("submit", "resume"):
             sub.add_argument("--dry-run", action="store_true", help="check everything and write the scripts, no more")
             sub.add_argument("--begin", help="earliest start, as sbatch takes it (now+1hour, 2030-01-31T20:00)")
+            part = "N or FIRST-LAST: only these iterations, where a limit of submitted jobs holds fewer than all"
+            sub.add_argument("--iterations", help=part)
             for setting in _SETTINGS:
                 sub.add_argument(f"--{setting}", help=f"cluster.{setting} of every job; a stage's own wins")
         if name == "status":
@@ -72,6 +76,7 @@ def show_submit(options: argparse.Namespace) -> int:
     """Check everything, then submit what is missing."""
     experiment = _with_options(_of_slurm(options), options)
     graph, place, console = jobs(experiment), run_paths(experiment), Console()
+    iterations = _iterations(options.iterations, experiment)
     measured = _measured_seconds_per_step(experiment)
     found = [*problems(experiment), *cluster_problems(experiment, measured)]
     if (most := max_array_size()) is not None:
@@ -83,7 +88,7 @@ def show_submit(options: argparse.Namespace) -> int:
         for problem in found:
             print(f"error: {problem}", file=sys.stderr)
         if not found:
-            _rehearse(experiment, graph, place, options.begin)
+            _rehearse(experiment, graph, place, options.begin, iterations)
         return UserError.EXIT_CODE if found else 0
     if found:
         more = f" (and {len(found) - 1} more: --dry-run lists them)" if len(found) > 1 else ""
@@ -93,19 +98,36 @@ def show_submit(options: argparse.Namespace) -> int:
         refuse_live_jobs(place.run)
         for change in bind(experiment, layout):
             console.print(f"changed since the last start: {change}", markup=False, highlight=False)
-        done = submit(experiment, begin=options.begin)
+        done = submit(experiment, begin=options.begin, iterations=iterations)
     _show_submitted(done, early_stop(layout), console)
+    if iterations is not None and iterations.last < experiment.iterations:
+        again = f"nemo-sspo resume {shlex.quote(str(experiment.run_dir))}"
+        console.print(f"when they are over, `{again}` submits the rest", markup=False, highlight=False)
     return 0
 
 
-def _rehearse(experiment: Experiment, graph: Sequence[Job], place: RunPaths, begin: str | None) -> None:
+def _iterations(text: str | None, experiment: Experiment) -> Iterations | None:
+    if text is None:
+        return None
+    if found := re.fullmatch(r"(\d+)(?:-(\d+))?", text, re.ASCII):
+        part = Iterations(int(found[1]), int(found[2] or found[1]))
+        if 1 <= part.first <= part.last <= experiment.iterations:
+            return part
+    raise UserError(f"--iterations {text}: expected N or FIRST-LAST within 1-{experiment.iterations}")
+
+
+def _rehearse(
+    experiment: Experiment, graph: Sequence[Job], place: RunPaths, begin: str | None, iterations: Iterations | None
+) -> None:
     """Write the scripts and print how they would be submitted; ``<name>`` stands for the id of an earlier job."""
     refuse_beside_jobs(place.run)  # jobs that wait read the environment's file when they start
+    parts = parts_to_submit(experiment, graph, iterations)
     write_scripts(experiment, graph, place)
     done: list[Submission] = []
-    for part in missing_parts(remaining_jobs(graph, place), freshness_of(experiment)):
+    for part in parts:
         print(shlex.join(["sbatch", *submit_options(part, place, done, begin), str(place.script(part.job))]))
         done.append(Submission(part.job.name, f"<{part.job.name}>", part.shards, 0.0))
+    print(f"# {jobs_to_slurm(parts)} jobs, as a limit of submitted jobs counts them: every task of an array")
 
 
 def show_cancel(options: argparse.Namespace) -> int:

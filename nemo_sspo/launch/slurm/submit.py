@@ -20,6 +20,8 @@ from nemo_sspo.launch.stale import freshness_of
 from nemo_sspo.stages.runner.freshness import Freshness
 
 _NAMED = 5
+_SUBMIT_LIMIT = "SubmitJob"
+"""In the names of Slurm's limits of submitted jobs: AssocMaxSubmitJobLimit, QOSMaxSubmitJobPerUserLimit, ..."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,17 @@ class ArraySubmission:
     def shards(self) -> tuple[int, ...]:
         """What the tasks take."""
         return tuple(step.shard for task in self.tasks for step in self.job.shard_batches[task])
+
+
+@dataclass(frozen=True)
+class Iterations:
+    """A part of a run, submitted by itself."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}" if self.last > self.first else f"{self.first}"
 
 
 def run_paths(experiment: Experiment) -> RunPaths:
@@ -59,6 +72,30 @@ def missing_parts(graph: Sequence[Job], freshness: Freshness) -> Iterator[ArrayS
         for chosen, correlated in ((tasks - pending, False), (tasks & pending, True)):
             if chosen:
                 yield ArraySubmission(job, tuple(sorted(chosen)), correlated)
+
+
+def parts_to_submit(
+    experiment: Experiment, graph: Sequence[Job], iterations: Iterations | None = None
+) -> list[ArraySubmission]:
+    """What is missing of a run, or of these iterations of it, in order.
+
+    Raises:
+        UserError: an iteration before them is not whole.
+    """
+    chosen = remaining_jobs(graph, run_paths(experiment), iterations.last if iterations else None)
+    parts = list(missing_parts(chosen, freshness_of(experiment)))
+    early = next((part.job for part in parts if iterations and 0 < part.job.iteration < iterations.first), None)
+    if early is not None:
+        raise UserError(
+            f"--iterations {iterations}: {early.name} is missing, and jobs wait only for jobs that are submitted with "
+            f"them; begin with {early.iteration}"
+        )
+    return parts
+
+
+def jobs_to_slurm(parts: Sequence[ArraySubmission]) -> int:
+    """As a limit of submitted jobs counts them: every task of an array."""
+    return sum(len(part.tasks) for part in parts)
 
 
 def write_scripts(experiment: Experiment, graph: Sequence[Job], place: RunPaths) -> list[Path]:
@@ -100,24 +137,28 @@ def refuse_beside_jobs(run: Path) -> None:
         ) from None
 
 
-def submit(experiment: Experiment, *, begin: str | None = None) -> list[Submission]:
+def submit(
+    experiment: Experiment, *, begin: str | None = None, iterations: Iterations | None = None
+) -> list[Submission]:
     """Submit what is missing. The caller holds the run's lock and has stored the experiment.
 
     Args:
         begin: earliest start, as sbatch --begin takes it.
+        iterations: of these alone.
 
     Raises:
         UserError: jobs of the run are alive, or Slurm refused one; what was submitted before it has been cancelled.
     """
     place = run_paths(experiment)
-    graph = remaining_jobs(jobs(experiment), place)
+    graph = jobs(experiment)
     refuse_live_jobs(place.run)
-    write_scripts(experiment, graph, place)
+    parts = parts_to_submit(experiment, graph, iterations)
+    write_scripts(experiment, remaining_jobs(graph, place), place)
     done: list[Submission] = []
     try:
-        for part in missing_parts(graph, freshness_of(experiment)):
+        for part in parts:
             options = list(submit_options(part, place, done, begin))
-            job_id = _sbatch(place, part.job, options)
+            job_id = _sbatch(place, part.job, options, jobs_to_slurm(parts))
             done.append(Submission(part.job.name, job_id, part.shards, time.time()))
             append_submission(place, done[-1])
     except BaseException as error:
@@ -126,13 +167,17 @@ def submit(experiment: Experiment, *, begin: str | None = None) -> list[Submissi
     return done
 
 
-def _sbatch(place: RunPaths, job: Job, options: Sequence[str]) -> str:
+def _sbatch(place: RunPaths, job: Job, options: Sequence[str], count: int) -> str:
     try:
         return sbatch(place.script(job), options)
     except NoSlurm:
         raise
     except UserError as error:
-        raise UserError(f"{job.name}: {error}") from None
+        advice = (
+            f": these are {count} jobs, for Slurm counts every task of an array; submit fewer iterations at once "
+            "(--iterations 1), raise cluster.shards_per_task, or run in one job (slurm/one_node.sbatch)"
+        )
+        raise UserError(f"{job.name}: {error}{advice if _SUBMIT_LIMIT in str(error) else ''}") from None
 
 
 def _take_back(run: Path, done: Sequence[Submission], error: BaseException) -> None:

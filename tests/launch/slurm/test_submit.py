@@ -12,8 +12,10 @@ import pytest
 
 from nemo_sspo import cli
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.shard_ranges import shards_in
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
+from nemo_sspo.launch.plan import plan
 from nemo_sspo.launch.run_directory import bind
 from nemo_sspo.launch.slurm.commands import live_jobs, mark, name_in_queue
 from nemo_sspo.launch.slurm.job_record import Submission, append_submission, events, submissions
@@ -140,6 +142,54 @@ def test_jobs_of_other_runs_are_not_ours(slurm):
     queue(run, "12_3|12|3|RUNNING|None|{}", "9|9|N/A|PENDING|Priority|nemo-sspo:other", "8|8|N/A|RUNNING|None|")
     (job,) = live_jobs(run)
     assert (job.id, job.submission, job.task, job.state) == ("12_3", "12", 3, "RUNNING")
+
+
+def test_a_part_of_the_iterations_is_submitted_and_the_rest_later(slurm, tmp_path, capsys):
+    two = [*slurm, "iterations=2"]
+    experiment = load_experiment(two)
+    assert cli.main(["submit", *two, "--iterations", "1"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"`nemo-sspo resume {experiment.run_dir}` submits the rest" in told
+    first = calls(tmp_path)
+    assert {"prepare_prompts.sbatch", "iter_1.train.sbatch", "report.sbatch"} <= first.keys()
+    assert not [name for name in first if name.startswith("iter_2")]
+    ids = {item.job: item.id for item in submissions(run_paths(experiment))}
+    ends = set(option(first["report.sbatch"], "dependency").split(","))
+    assert ends == {f"afterany:{ids[job]}" for job in ("iter_1.evaluate", "iter_1.diagnose")}
+
+    (tmp_path / "calls").unlink()
+    run = str(experiment.run_dir)
+    assert cli.main(["resume", run, "--iterations", "2"]) == 2
+    message = capsys.readouterr().err
+    assert (
+        "--iterations 2: iter_1.rollout is missing, and jobs wait only for jobs that are submitted with them" in message
+    )
+    assert not (tmp_path / "calls").exists()
+    publish_steps(experiment, *(step.step_id for step in plan(experiment) if step.iteration < 2))
+    assert cli.main(["resume", run, "--iterations", "2"]) == 0
+    assert {name.split(".")[0] for name in calls(tmp_path)} == {"iter_2", "report"}
+
+
+@pytest.mark.parametrize("given", ["0", "3", "2-1", "1-3", "x", "1-", "1,2"])
+def test_iterations_that_the_run_has_not_are_refused(slurm, given, capsys):
+    assert cli.main(["submit", *slurm, "iterations=2", "--iterations", given, "--dry-run"]) == 2
+    assert f"--iterations {given}: expected N or FIRST-LAST within 1-2" in capsys.readouterr().err
+
+
+def test_a_submit_limit_is_told_with_what_slurm_counts_and_how_to_stay_below(slurm, tmp_path, capsys):
+    refusal = "sbatch: error: QOSMaxSubmitJobPerUserLimit"
+    stand_in(tmp_path, "sbatch", f'[[ $* != *iter_1.train* ]] || {{ echo "{refusal}" >&2; exit 1; }}; echo 7')
+    assert cli.main(["submit", *slurm, "--dry-run"]) == 0
+    shown = capsys.readouterr().out.strip().splitlines()
+    commands = [shlex.split(line) for line in shown if line.startswith("sbatch ")]
+    arrays = [option(command, "array") for command in commands]
+    jobs_to_slurm = sum(1 if tasks is None else len(shards_in(tasks)) for tasks in arrays)
+    assert jobs_to_slurm >= len(commands) + 6  # rollout, score and embed have three tasks each
+    assert shown[-1] == f"# {jobs_to_slurm} jobs, as a limit of submitted jobs counts them: every task of an array"
+    assert cli.main(["submit", *slurm]) == 2
+    message = capsys.readouterr().err
+    assert f"iter_1.train: {refusal}: these are {jobs_to_slurm} jobs, for Slurm counts every task" in message
+    assert "--iterations 1" in message
 
 
 def test_the_comment_can_be_the_sites(slurm, tmp_path):
