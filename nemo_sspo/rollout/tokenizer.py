@@ -11,7 +11,7 @@ from nemo_sspo.artifacts.sources.models import SIDE_FILES, local_model
 from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.artifacts.token_record import TokenizedText, TokenRecord
 from nemo_sspo.errors import UserError
-from nemo_sspo.tokens.chat_template import Turn, read_turn
+from nemo_sspo.tokens.chat_template import Turn, read_turn, refused
 from nemo_sspo.tokens.control import ControlTokens, special_tokens
 from nemo_sspo.tokens.lengths import model_positions
 from nemo_sspo.tokens.library import describe_difference, load_tokenizer, token_ids_of
@@ -112,14 +112,12 @@ def prompt_token_ids(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Ma
     Raises:
         ValueError: the template refuses the conversation (some know no system role, or insist on alternation).
     """
-    from jinja2 import TemplateError
-
     control = control_tokens(tokenizer)
     spoken = [{**message, "content": control.blanked(message["content"])} for message in messages]
     try:
         token_ids = tokenizer.apply_chat_template(spoken, add_generation_prompt=True, return_dict=False)
-    except TemplateError as error:
-        raise ValueError(f"the policy's chat template refuses it ({error})") from None
+    except Exception as error:  # a template is a program
+        raise ValueError(refused(error)) from None
     return cast("list[int]", token_ids)
 
 

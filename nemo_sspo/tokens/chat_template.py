@@ -179,6 +179,11 @@ def read_turn(render: Render, control: ControlTokens, added: ControlTokens, what
     return Turn(prompt, end)
 
 
+def refused(error: Exception) -> str:
+    """What is said of a conversation for which a template fails."""
+    return f"the policy's chat template refuses it ({_reason(error)})"
+
+
 def _reason(error: BaseException) -> str:
     said = str(error).splitlines()[0] if str(error) else ""
     return said if isinstance(error, TemplateError) else f"{type(error).__name__}: {said}".removesuffix(": ")

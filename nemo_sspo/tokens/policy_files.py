@@ -20,6 +20,8 @@ from nemo_sspo.tokens.chat_template import (
     template_renderer,
 )
 from nemo_sspo.tokens.control import ControlTokens
+from nemo_sspo.tokens.files import sentencepiece_file
+from nemo_sspo.tokens.own_file import own_file
 from nemo_sspo.tokens.vocabulary import Vocabulary, read_vocabulary
 
 _ENDS = ("config.json", "generation_config.json")
@@ -59,7 +61,13 @@ def read_policy_tokens(directory: Path, arguments: Mapping[str, Any]) -> PolicyT
     render = policy_template(directory, vocabulary.named, arguments)
     added = ControlTokens(vocabulary.added)
     turn = read_turn(render, control, added, f"policy={directory}: its chat template")
-    return PolicyTokens(vocabulary, control.with_end(turn.end), render, turn)
+    found = PolicyTokens(vocabulary, control.with_end(turn.end), render, turn)
+    if not stop_ids(directory, found.end_of_turn, vocabulary):
+        raise UserError(
+            f"policy={directory}: its tokenizer has no eos_token, and no file names another end, so that no response "
+            "could ever end"
+        )
+    return found
 
 
 def policy_problems(directory: Path, arguments: Mapping[str, Any]) -> Iterator[str]:
@@ -74,6 +82,8 @@ def policy_problems(directory: Path, arguments: Mapping[str, Any]) -> Iterator[s
     elif problems := list(id_problems(directory, "policy", vocabulary)):
         yield from problems
     else:
+        if sentencepiece_file(directory) is None:
+            own_file(directory)
         read_policy_tokens(directory, arguments)
 
 

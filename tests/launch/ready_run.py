@@ -9,7 +9,7 @@ from nemo_sspo.launch.preflight import problems
 from tests.launch.tiny_models import write_oracle, write_policy
 
 PAIRRM = ("oracle.path=oracle",)
-_REST = (
+REST = (
     "policy=policy",
     "prompts=prompts.jsonl",
     "data.held_out_prompts=null",
@@ -19,7 +19,7 @@ _REST = (
     f"cluster.train.python={sys.executable}",
     f"cluster.rollout.python={sys.executable}",
 )
-OVERRIDES = (*_REST, *PAIRRM)
+OVERRIDES = (*REST, *PAIRRM)
 
 
 def write(folder: Path) -> None:
@@ -36,7 +36,7 @@ def write_prompts(path: Path, count: int, start: int = 0) -> None:
 
 def found(*overrides: str, oracle: tuple[str, ...] = PAIRRM) -> list[str]:
     """What the dry run refuses, a line each."""
-    result = problems(load_experiment(["experiment=quickstart", *_REST, *oracle, *overrides]))
+    result = problems(load_experiment(["experiment=quickstart", *REST, *oracle, *overrides]))
     assert all("\n" not in line for line in result)
     return result
 

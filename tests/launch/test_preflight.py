@@ -143,7 +143,8 @@ def test_weights_that_the_import_refuses(place):
 
 def test_policy_tokenizer_and_chat_template(place):
     policy = place / "policy"
-    (policy / "tokenizer_config.json").write_text("{}")
+    end = {"eos_token": "<|end|>"}
+    (policy / "tokenizer_config.json").write_text(json.dumps(end))
     assert "no chat template" in only()
     (policy / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
     assert found() == []

@@ -11,6 +11,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.families import read_hf_config
 from nemo_sspo.megatron.models.layout import layout_problems
 from nemo_sspo.megatron.models.shape import import_problems
+from nemo_sspo.stages.sampling.engine_limits import engine_problems
 from nemo_sspo.tokens.files import tokenizer_file
 from nemo_sspo.tokens.lengths import length_problems
 from nemo_sspo.tokens.policy_files import policy_problems
@@ -30,6 +31,7 @@ def check_policy(experiment: Experiment) -> Iterator[str]:
     yield from refused
     try:
         yield from layout_problems(config, experiment.parallel)
+        yield from engine_problems(config, experiment.engine, on_cpu=not experiment.cluster.has_gpus)
     except UserError as error:
         yield from () if str(error) in refused else (str(error),)
     yield from length_problems(experiment, directory)

@@ -5,17 +5,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.artifacts.sources.files import source_files
 from nemo_sspo.artifacts.sources.prompts import Conversation, PromptRead, read_prompts
 from nemo_sspo.artifacts.sources.records import is_on_disk
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.sampling.control_tokens import without_control_tokens
-from nemo_sspo.stages.sampling.prepare_prompts import too_few_prompts
-from nemo_sspo.tokens.control import ControlTokens
-from nemo_sspo.tokens.policy_files import read_policy_tokens
+from nemo_sspo.stages.sampling.prepare_prompts import Prompt, cut_prompts, too_few_prompts
+from nemo_sspo.tokens.chat_template import refused
+from nemo_sspo.tokens.policy_files import PolicyTokens, read_policy_tokens
 
 _TOKENIZED_AT_MOST = 2000
+_ROLES_TRIED = 200
 _PIECE = 20_000
 """Characters that are tokenized at once: a tokenizer takes gigabytes for a text of megabytes."""
 _PER_CUT = 16
@@ -27,6 +29,10 @@ def check_prompts(experiment: Experiment) -> Iterator[str]:
     data = experiment.data
     read = _read(experiment, experiment.prompts)
     held_out = _read_held_out(experiment)
+    tokens = policy_tokens_of(experiment)
+    for source in (read, held_out):
+        if source is not None and tokens is not None:
+            yield from _refused(source, tokens)
     if data.overlong_prompts == "error":
         for source in (read, held_out):
             if source is not None:
@@ -85,8 +91,8 @@ def _read(experiment: Experiment, source: str, setting: str = "prompts") -> Prom
     read = _read_once(source, data.duplicate_prompts, setting, stamps)
     if isinstance(read, UserError):
         raise read
-    control = control_tokens_of(experiment)
-    return read if control is None else without_control_tokens(read, control, data.control_tokens)[0]
+    tokens = policy_tokens_of(experiment)
+    return read if tokens is None else without_control_tokens(read, tokens.control, data.control_tokens)[0]
 
 
 @lru_cache(maxsize=2)
@@ -101,14 +107,42 @@ def _read_once(
         return error
 
 
-def control_tokens_of(experiment: Experiment) -> ControlTokens | None:
-    """The control tokens of a policy that is a local directory."""
+def policy_tokens_of(experiment: Experiment) -> PolicyTokens | None:
+    """The tokens of a policy that is a local directory."""
     directory = Path(experiment.policy)
     try:
-        tokens = read_policy_tokens(directory, experiment.data.template_arguments) if directory.is_dir() else None
-    except UserError:
+        return read_policy_tokens(directory, experiment.data.template_arguments) if directory.is_dir() else None
+    except (UserError, OSError):
         return None  # the tokenizer cannot be read, which its own check says
-    return None if tokens is None else tokens.control
+
+
+def trained_conversations(experiment: Experiment) -> Iterator[tuple[str, Conversation]]:
+    """Id and conversation of each prompt that an iteration samples, where no prompt is dropped for its length."""
+    read, held_out = _read(experiment, experiment.prompts), _read_held_out(experiment)
+    if read is None or experiment.data.overlong_prompts == "drop":
+        return
+    ids = {content_id(list(each.messages)): each for each in read.conversations}
+    cut = cut_prompts(experiment, _prompts(read), None if held_out is None else _prompts(held_out))
+    yield from ((prompt.prompt_id, ids[prompt.prompt_id]) for portion in cut.portions for prompt in portion)
+
+
+def _prompts(read: PromptRead) -> list[Prompt]:
+    return [Prompt(content_id(list(each.messages)), each.messages, []) for each in read.conversations]
+
+
+def _refused(read: PromptRead, tokens: PolicyTokens) -> Iterator[str]:
+    """The first conversation that the chat template refuses, of those with other roles than the ones before."""
+    seen: set[tuple[str, ...]] = set()
+    for conversation in read.conversations:
+        roles = tuple(message["role"] for message in conversation.messages)
+        if roles in seen or len(seen) > _ROLES_TRIED:
+            continue
+        seen.add(roles)
+        try:
+            tokens.render(conversation.messages, True)
+        except Exception as error:  # a template is a program
+            yield f"{conversation.where}: {refused(error)}"
+            return
 
 
 def _read_held_out(experiment: Experiment) -> PromptRead | None:
@@ -139,7 +173,8 @@ def _overlong(read: PromptRead, tokenizer_file: Path, limit: int) -> Iterator[st
         return
     suspects.sort(key=lambda place: -sizes[place])
     longest = [read.conversations[place] for place in sorted(suspects[:_TOKENIZED_AT_MOST])]
-    for conversation, length in zip(longest, _token_counts(longest, tokenizer_file, limit), strict=True):
+    lengths = token_counts([_text(conversation) for conversation in longest], tokenizer_file, limit)
+    for conversation, length in zip(longest, lengths, strict=True):
         if length > limit:
             more = "more than " if len(_text(conversation)) > _PIECE else ""
             yield (
@@ -149,12 +184,11 @@ def _overlong(read: PromptRead, tokenizer_file: Path, limit: int) -> Iterator[st
             return
 
 
-def _token_counts(conversations: Sequence[Conversation], tokenizer_file: Path, limit: int) -> list[int]:
+def token_counts(texts: Sequence[str], tokenizer_file: Path, limit: int) -> list[int]:
     """Tokens of each text; of a very long one those of its first pieces, enough to be over the limit."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    texts = [_text(item) for item in conversations]
     encodings = tokenizer.encode_batch([text[:_PIECE] for text in texts], add_special_tokens=False)
     counts = [len(encoding) for encoding in encodings]
     for place, text in enumerate(texts):

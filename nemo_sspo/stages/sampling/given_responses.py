@@ -40,7 +40,7 @@ def take_given(context: StageContext, prompts: pa.Table, source: str) -> None:
         if key in whole.responses and key not in read.responses:
             dropped += 1
             continue
-        texts = _responses_to(read, key, prompt["prompt_id"])
+        texts = responses_to(read, key, prompt["prompt_id"])
         responses = [
             _response(f"{places[key]}, response {position}", prompt["prompt_id"], text, reason, tokenizer, end, limit)
             for position, (text, reason) in enumerate(zip(texts, read.finish_reasons[key], strict=True), start=1)
@@ -56,7 +56,8 @@ def take_given(context: StageContext, prompts: pa.Table, source: str) -> None:
     context.output.rows = table.num_rows
 
 
-def _responses_to(read: ResponseRead, key: tuple[tuple[str, str], ...], prompt_id: str) -> tuple[str, ...]:
+def responses_to(read: ResponseRead, key: tuple[tuple[str, str], ...], prompt_id: str) -> tuple[str, ...]:
+    """The responses to a prompt. Raises UserError where there are none."""
     if key not in read.responses:
         raise UserError(
             f"{read.prompts.source}: no responses to prompt {prompt_id} ({key[-1][1][:60]!r}); give prompts=... the "
@@ -77,11 +78,7 @@ def _response(
         name = tokenizer.convert_ids_to_tokens(end)
         raise UserError(f"{where}: its text spells {name}, which ends a response; remove it from the text")
     token_ids = [*body, end] if reason == "stop" else body
-    if len(token_ids) > limit:
-        raise UserError(
-            f"{where}: {len(token_ids)} tokens, over rollout.max_response_tokens={limit}; raise the limit, or remove "
-            "it (pairs.max_tokens drops long pairs)"
-        )
+    refuse_overlong(where, len(token_ids), limit)
     return {
         "response_id": content_id(prompt_id, token_ids),
         "text": text,
@@ -89,3 +86,12 @@ def _response(
         "logprobs": None,
         "finish_reason": reason,
     }
+
+
+def refuse_overlong(where: str, tokens: int, limit: int) -> None:
+    """Raise a UserError for a response of more than `limit` tokens, its end included."""
+    if tokens > limit:
+        raise UserError(
+            f"{where}: {tokens} tokens, over rollout.max_response_tokens={limit}; raise the limit, or remove "
+            "it (pairs.max_tokens drops long pairs)"
+        )

@@ -57,22 +57,15 @@ def run(context: StageContext) -> None:
     refuse_other_tokenizers(experiment)
     read = read_prompts(experiment.prompts, duplicates=data.duplicate_prompts)
     prompts, dropped = _ready(read, tokenizer, data, context)
-    also_held_out = None
-    if data.held_out_prompts is None:
-        held_out, rest = _split(by_hash(prompts, experiment.seed), data.held_out_count)
-    else:
+    held_prompts = None
+    if data.held_out_prompts is not None:
         held_read = read_prompts(
             data.held_out_prompts, duplicates=data.duplicate_prompts, setting="data.held_out_prompts"
         )
         held_prompts, dropped_held = _ready(held_read, tokenizer, data, context)
         dropped += dropped_held
-        held_out = by_hash(held_prompts, experiment.seed)[: data.held_out_count]
-        held_ids = {prompt.prompt_id for prompt in held_out}
-        rest = [p for p in by_hash(prompts, experiment.seed) if p.prompt_id not in held_ids]
-        also_held_out = len(prompts) - len(rest)
-    selecting = experiment.selection.is_on
-    to_select_by, rest = _split(rest, experiment.selection.prompts if selecting else 0)
-    portions = divide(rest, experiment.iterations, data.prompts_per_iteration)
+    cut = cut_prompts(experiment, prompts, held_prompts)
+    held_out, to_select_by, portions = cut.held_out, cut.to_select_by, cut.portions
     _refuse_empty(experiment, held_out, portions, len(prompts), dropped["too_long"])
 
     HELD_OUT.write(context.output.path, _rows(held_out))
@@ -82,7 +75,7 @@ def run(context: StageContext) -> None:
     )
     record = token_record(tokenizer, data.template_arguments, first_texts)
     (context.output.path / TOKENS).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    if selecting:
+    if experiment.selection.is_on:
         SELECTION_PROMPTS.write(context.output.path, _rows(to_select_by))
     for iteration, portion in enumerate(portions, start=1):
         portion_prompts(iteration).write(context.output.path, _rows(portion))
@@ -91,15 +84,44 @@ def run(context: StageContext) -> None:
         prompts=used,
         prompts_per_iteration=max(map(len, portions)),
         held_out=len(held_out),
-        left_over=len(rest) - used,
+        left_over=cut.dividable - used,
         mean_prompt_tokens=sum(len(p.token_ids) for portion in portions for p in portion) / used,
         dropped_duplicate=dropped["duplicate"],
         dropped_too_long=dropped["too_long"],
         dropped_control_tokens=dropped["control_tokens"],
-        also_held_out=also_held_out,
-        selection=len(to_select_by) if selecting else None,
+        also_held_out=cut.also_held_out,
+        selection=len(to_select_by) if experiment.selection.is_on else None,
     )
     context.output.rows = used + len(held_out) + len(to_select_by)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where each prompt goes."""
+
+    held_out: list[Prompt]
+    to_select_by: list[Prompt]
+    portions: list[list[Prompt]]
+    dividable: int
+    """Prompts that the portions were cut from."""
+    also_held_out: int | None
+    """Prompts that are left out because they are held out too; None where those have no file of their own."""
+
+
+def cut_prompts(experiment: Experiment, prompts: Sequence[Prompt], held_prompts: Sequence[Prompt] | None) -> Cut:
+    """Cut the prompts of a run; `held_prompts` are those of ``data.held_out_prompts``, where there is such a file."""
+    ordered, count = by_hash(prompts, experiment.seed), experiment.data.held_out_count
+    also_held_out = None
+    if held_prompts is None:
+        held_out, rest = _split(ordered, count)
+    else:
+        held_out = by_hash(held_prompts, experiment.seed)[:count]
+        held_ids = {prompt.prompt_id for prompt in held_out}
+        rest = [prompt for prompt in ordered if prompt.prompt_id not in held_ids]
+        also_held_out = len(prompts) - len(rest)
+    to_select_by, rest = _split(rest, experiment.selection.prompts if experiment.selection.is_on else 0)
+    portions = divide(rest, experiment.iterations, experiment.data.prompts_per_iteration)
+    return Cut(held_out, to_select_by, portions, len(rest), also_held_out)
 
 
 def by_hash(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:

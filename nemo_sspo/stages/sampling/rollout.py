@@ -15,15 +15,19 @@ import pyarrow.compute as pc
 
 from nemo_sspo.artifacts.facts.sampling import RolloutFacts
 from nemo_sspo.artifacts.layout import SPELLED
+from nemo_sspo.artifacts.sources.models import local_model
 from nemo_sspo.artifacts.tables import HELD_OUT, ROLLOUTS, SELECTION_PROMPTS, portion_prompts
 from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.models.families import read_hf_config
 from nemo_sspo.rollout.protocol import RolloutEngine, Sampling
 from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.sampling.engine_limits import engine_problems
 from nemo_sspo.stages.sampling.given_responses import take_given
 from nemo_sspo.stages.sampling.judged_text import opens_reasoning
 from nemo_sspo.stages.sampling.policy_tokenizer import same_tokenizer
 from nemo_sspo.stages.sampling.rollout_table import response_facts, rollout_table
 from nemo_sspo.tokens.control import special_tokens
+from nemo_sspo.visible_gpus import visible_gpus
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,6 +72,9 @@ def _engine(context: StageContext, tokenizer: "PreTrainedTokenizerBase", longest
     from nemo_sspo.rollout.tokenizer import stop_token_ids
     from nemo_sspo.rollout.vllm_engine import VllmEngine
 
+    config = read_hf_config(local_model(context.policy, "policy"))
+    for problem in engine_problems(config, context.experiment.engine, on_cpu=not visible_gpus()):
+        raise UserError(problem)
     return VllmEngine(
         context.policy,
         context.experiment.engine,

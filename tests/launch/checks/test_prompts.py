@@ -1,0 +1,73 @@
+"""Prompts and given responses that the stages would refuse are refused before they run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nemo_sspo.artifacts.content_id import content_id
+from nemo_sspo.stages.sampling.prepare_prompts import Prompt, by_hash
+from tests.json_edit import edit
+from tests.launch.ready_run import found, only, write_prompts
+from tests.launch.tiny_models import write_tokenizer
+
+
+def write_given(path: Path, count: int = 30, **changes: list[str]) -> None:
+    """Records with two responses each; `changes` are those of some prompts, by the number of each."""
+    texts = {number: changes.get(f"r{number}", ["yes", "no"]) for number in range(count)}
+    lines = [json.dumps({"prompt": f"Question {number}?", "responses": given}) for number, given in texts.items()]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def place_in_order(number: int) -> int:
+    """Where the split puts a prompt of `write_given`: the first five are held out."""
+    messages = [[{"role": "user", "content": f"Question {other}?"}] for other in range(30)]
+    ordered = by_hash([Prompt(content_id(each), tuple(each), []) for each in messages], seed=0)
+    return [prompt.messages[0]["content"] for prompt in ordered].index(f"Question {number}?")
+
+
+def test_a_given_response_over_the_limit_is_named_where_it_is_trained_on(place):
+    limit = "rollout.max_response_tokens=16"
+    trained = next(number for number in range(30) if place_in_order(number) >= 5)
+    held_out = next(number for number in range(30) if place_in_order(number) < 5)
+    write_given(place / "g.jsonl", **{f"r{trained}": ["x" * 16, "no"], f"r{held_out}": ["x" * 99, "no"]})
+    problem = only("prompts=g.jsonl", "rollout.source=g.jsonl", limit)
+    assert problem.startswith(f"g.jsonl line {trained + 1}, response 1: 17 tokens, over {limit}")
+    write_given(place / "g.jsonl", **{f"r{trained}": ["x" * 15, "no"]})
+    assert found("prompts=g.jsonl", "rollout.source=g.jsonl", limit) == []
+
+
+def test_a_prompt_without_given_responses_is_named(place):
+    write_given(place / "g.jsonl")
+    write_prompts(place / "more.jsonl", 60)
+    assert "g.jsonl: no responses to prompt" in only("prompts=more.jsonl", "rollout.source=g.jsonl")
+    assert found("rollout.source=g.jsonl") == []
+
+
+def test_a_conversation_that_the_chat_template_refuses(place):
+    policy = place / "policy"
+    text = json.loads((policy / "tokenizer_config.json").read_text())["chat_template"]
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    edit(policy / "tokenizer_config.json", chat_template=refusing + text)
+    assert found() == []
+    with (place / "prompts.jsonl").open("a") as file:
+        file.write('{"prompt": "And?", "system": "Be brief."}\n')
+    assert only() == "prompts.jsonl line 31: the policy's chat template refuses it (no system)"
+
+
+def test_a_policy_whose_responses_could_not_end(place):
+    write_tokenizer(place / "policy")
+    assert "its tokenizer has no eos_token" in only()
+    edit(place / "policy" / "config.json", eos_token_id=3)
+    assert "an ordinary token of the tokenizer" in only()
+
+
+def test_a_tokenizer_that_the_library_does_not_read(place):
+    edit(place / "policy" / "tokenizer.json", pre_tokenizer={"type": "Nothing"})
+    assert "tokenizer.json: not a tokenizer of the tokenizers library" in only()
+
+
+@pytest.mark.parametrize("dim", [24, 33])
+def test_heads_that_the_engine_does_not_take(place, dim):
+    edit(place / "policy" / "config.json", head_dim=dim)
+    assert any(f"heads of {dim} channels" in problem for problem in found())

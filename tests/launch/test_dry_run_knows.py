@@ -1,0 +1,320 @@
+"""Every refusal of a stage is one that a dry run knows, or is listed here as one that only running can tell.
+
+A refusal is a function that raises a UserError. One that is not listed must be seen refusing in a dry run of `CASES`.
+"""
+
+import ast
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nemo_sspo.config.load import load_experiment
+from nemo_sspo.errors import UserError
+from nemo_sspo.launch.checks.models import check_encoder, check_policy
+from nemo_sspo.launch.checks.oracle import check_oracle
+from nemo_sspo.launch.checks.prompts import check_prompts
+from nemo_sspo.launch.checks.responses import check_responses
+from nemo_sspo.launch.preflight import problems
+from tests.json_edit import edit
+from tests.launch import ready_run
+
+ROOMS = ("artifacts/sources", "artifacts/json_text", "megatron/models", "oracle", "stages/sampling", "tokens")
+PACKAGE = Path(sys.modules["nemo_sspo"].__path__[0])
+
+ONLY_RUNNING = {
+    "a number, a text or a row that an earlier step made": (
+        "megatron/models/finite:refuse_not_finite",
+        "megatron/models/hf_files:__getitem__",
+        "megatron/models/weight_map:__getitem__",
+        "megatron/models/weight_map:refuse_leftovers",
+        "stages/sampling/rollout_logps:_positions",
+        "stages/sampling/rollout_table:_response",
+        "stages/sampling/score:refuse_not_finite",
+        "stages/sampling/rollout:_shard_of",
+    ),
+    "what a model, an endpoint or a function of the user's answers": (
+        "oracle/function:compare",
+        "oracle/llm_judge:_ask",
+        "oracle/llm_judge:_ask_and_keep",
+        "oracle/llm_judge:_judgement",
+        "oracle/llm_judge:_request",
+        "oracle/llm_judge:_refuse_plan",
+        "oracle/reward_model:_apply_template",
+        "oracle/policy_judge:_fit",
+    ),
+    "files that a judge's earlier attempts wrote": (
+        "oracle/judge_journal:_record",
+        "oracle/judge_ledger:_entries",
+        "oracle/judge_ledger:_read",
+    ),
+    "what a library that the launcher lacks makes of files": (
+        "artifacts/sources/records:_dataset_records",
+        "megatron/models/hf_files:__init__",
+        "oracle/pairrm:__init__",
+        "oracle/pairrm:_load_model",
+        "oracle/pairrm:_load_tokenizer",
+        "oracle/pairrm:_read_pickle",
+        "oracle/pairrm:_read_weights",
+        "oracle/pairrm_rows:__init__",
+        "oracle/policy_judge:__init__",
+        "oracle/reward_model:__init__",
+        "oracle/reward_model_weights:_load_model",
+        "tokens/library:_held",
+        "tokens/library:load_tokenizer",
+        "tokens/library:require_same",
+        "tokens/own_file:__init__",
+    ),
+    "the GPU of the machine": ("megatron/models/precision:require_support",),
+    "a problem that a dry run lists, raised by a stage at the first": (
+        "artifacts/sources/models:local_model",
+        "artifacts/sources/weight_files:weight_files",
+        "megatron/models/fields:transformer_fields",
+        "stages/sampling/prepare_prompts:_ready",
+        "stages/sampling/prepare_prompts:_refuse_empty",
+        "stages/sampling/prepare_prompts:run",
+        "stages/sampling/rollout:_engine",
+        "stages/sampling/given_responses:_response",
+        "stages/sampling/given_responses:take_given",
+        "tokens/own_file:own_file",
+    ),
+}
+"""``room/module:function`` by what it takes to know."""
+
+CHECKS = (check_prompts, check_responses, check_policy, check_oracle, check_encoder)
+"""Those that read files and settings; the others start interpreters."""
+
+ANSWERS = {"prompt": "Q?", "responses": ["a", "b"]}
+PROMPTS: dict[str, object] = {
+    "no JSON": b"{",
+    "half a character": {"prompt": "\ud800"},
+    "no object": [1],
+    "no prompt": {"text": "a"},
+    "an empty prompt": {"prompt": ""},
+    "no message": {"messages": []},
+    "no text": {"prompt": "a", "system": [1]},
+    "a control token": {"prompt": "<|end|>"},
+    "twice": {"prompt": "Question 1?"},
+}
+RESPONSES: dict[str, object] = {
+    "one response": {"prompt": "Q?", "responses": ["a"]},
+    "another number": {"prompt": "P?", "responses": ["a", "b", "c"]},
+    "no text": {"prompt": "Q?", "responses": [1, "b"]},
+    "another conversation": {"prompt": "Q?", "chosen": [{"role": "user", "content": "x"}], "rejected": "b"},
+    "another end": ANSWERS | {"finish_reasons": ["stop", "lost"]},
+}
+POLICY: dict[str, dict[str, object]] = {
+    "a family": {"model_type": "gpt2"},
+    "a field": {"num_hidden_layers": None},
+    "rotary": {"rope_scaling": {"rope_type": "llama3"}},
+    "windows": {"model_type": "qwen3", "use_sliding_window": True, "layer_types": ["full_attention"]},
+}
+TEMPLATES = {
+    "fails": "{{ 1 / 0 }}",
+    "another turn": "{% for m in messages %}{{ m.content }}{% endfor %}{{ '<|end|>' if add_generation_prompt }}",
+    "no Jinja": "{% if %}",
+    "endless": "{{ 'a' * 10 ** 10 }}",
+}
+TOKENIZERS: dict[str, dict[str, object]] = {
+    "no vocabulary": {"model": []},
+    "no id": {"model": {"type": "BPE", "vocab": {"a": "b"}, "merges": []}},
+    "no rules": {"pre_tokenizer": {"type": "Nothing"}},
+}
+Case = Callable[[Path], tuple[str, ...]]
+
+
+def write(path: Path, content: object) -> str:
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return path.name
+
+
+def append(path: Path, content: object) -> None:
+    with path.open("ab") as file:
+        file.write((content if isinstance(content, bytes) else json.dumps(content).encode()) + b"\n")
+
+
+def of_prompts(content: object) -> Case:
+    return lambda place: (append(place / "prompts.jsonl", content), ())[1]
+
+
+def of_responses(content: object) -> Case:
+    def case(place: Path) -> tuple[str, ...]:
+        append(place / "r.jsonl", ANSWERS | {"prompt": "P?"} if "P?" not in str(content) else ANSWERS)
+        append(place / "r.jsonl", content)
+        return ("rollout.source=r.jsonl",)
+
+    return case
+
+
+def of_policy(file: str, changes: dict[str, object]) -> Case:
+    return lambda place: (edit(place / "policy" / file, **changes), ())[1]
+
+
+def of_template(text: bytes) -> Case:
+    return lambda place: ((place / "policy" / "chat_template.jinja").write_bytes(text), ())[1]
+
+
+def of_plain_vocabulary(file: str, content: object, config: dict[str, object], **beside: bytes) -> Case:
+    def case(place: Path) -> tuple[str, ...]:
+        policy = place / "policy"
+        (policy / "tokenizer.json").unlink()
+        edit(policy / "tokenizer_config.json", **config)
+        write(policy / file, content)
+        for name, text in beside.items():
+            (policy / f"{name}.txt").write_bytes(text)
+        return ()
+
+    return case
+
+
+def removed(*names: str, then: Callable[[Path], object] = lambda place: None, overrides: tuple[str, ...] = ()) -> Case:
+    def case(place: Path) -> tuple[str, ...]:
+        for name in names:
+            (place / name).unlink()
+        then(place)
+        return overrides
+
+    return case
+
+
+def of_file(name: str, content: object, *overrides: str) -> Case:
+    return lambda place: (write(place / name, content), overrides)[1]
+
+
+def _splits(place: Path) -> None:
+    (place / "folder").mkdir()
+    for split in ("test", "dev"):
+        (place / "folder" / f"{split}.jsonl").write_text("")
+
+
+def _endless(place: Path) -> None:
+    (place / "p.jsonl").symlink_to("/dev/zero")
+
+
+def _bytes_of_no_text(place: Path) -> None:
+    bounds, text = pa.array([0, 1], pa.int32()).buffers()[1], pa.py_buffer(b"\xff")
+    pq.write_table(
+        pa.table({"prompt": pa.Array.from_buffers(pa.string(), 1, [None, bounds, text])}), place / "p.parquet"
+    )
+
+
+LONG = b"\n".join(
+    json.dumps({"prompt": f"Question {number}?", "responses": ["x" * 99, "b"]}).encode() for number in range(30)
+)
+BERT = {"tokenizer_class": "BertTokenizer"}
+MERGES = {"tokenizer_class": "GPT2Tokenizer"}
+ORACLE = {"ranker_type": "pairranker", "model_type": "deberta-v2"}
+CASES: dict[str, Case] = {
+    **{f"prompts: {name}": of_prompts(content) for name, content in PROMPTS.items()},
+    **{f"responses: {name}": of_responses(content) for name, content in RESPONSES.items()},
+    **{f"policy: {name}": of_policy("config.json", changes) for name, changes in POLICY.items()},
+    **{f"template: {name}": of_template(text.encode()) for name, text in TEMPLATES.items()},
+    **{f"tokenizer: {name}": of_policy("tokenizer.json", changes) for name, changes in TOKENIZERS.items()},
+    "template: no UTF-8": of_template(b"\xff"),
+    "template: none": of_policy("tokenizer_config.json", {"chat_template": None}),
+    "template: an argument": lambda place: ("+data.template_arguments.think=true",),
+    "tokenizer: a row": of_policy("config.json", {"vocab_size": 10}),
+    "tokenizer: a key": of_policy("tokenizer_config.json", {"added_tokens_decoder": {"x": {}}}),
+    "tokenizer: no SentencePiece": removed(
+        "policy/tokenizer.json", then=lambda place: (place / "policy" / "tokenizer.model").write_bytes(b"\xff\0")
+    ),
+    "vocabulary: a class": of_plain_vocabulary("vocab.json", {"a": 0}, {"tokenizer_class": "CTRLTokenizer"}),
+    "vocabulary: no ids": of_plain_vocabulary("vocab.json", {"a": "b"}, MERGES),
+    "vocabulary: no merges": of_plain_vocabulary("vocab.json", {"a": 0}, MERGES),
+    "vocabulary: case": of_plain_vocabulary("vocab.txt", b"Word\n", BERT),
+    "vocabulary: a setting": of_plain_vocabulary(
+        "vocab.json", {"a": 0}, MERGES | {"add_prefix_space": "x"}, merges=b"#version: 0.2\n"
+    ),
+    "vocabulary: no unknown": of_plain_vocabulary("vocab.txt", b"word\n", BERT | {"do_lower_case": True}),
+    "vocabulary: bad merges": of_plain_vocabulary("vocab.json", {"a": 0}, MERGES, merges=b"#version: 0.2\na b\n"),
+    "a source: none": lambda place: ("prompts=absent.jsonl",),
+    "a source: splits": removed(then=_splits, overrides=("prompts=folder",)),
+    "a source: its kind": of_file("p.txt", b"", "prompts=p.txt"),
+    "a source: no file": removed(then=_endless, overrides=("prompts=p.jsonl",)),
+    "a source: a long line": of_file("p.jsonl", b" " * (2**26 + 1), "prompts=p.jsonl"),
+    "a source: no Parquet": of_file("p.parquet", b"x", "prompts=p.parquet"),
+    "a source: no text in Parquet": removed(then=_bytes_of_no_text, overrides=("prompts=p.parquet",)),
+    "labels": of_file("l.jsonl", ANSWERS, "evaluation.labelled_pairs=l.jsonl"),
+    "given: none for a prompt": of_file("r.jsonl", ANSWERS, "rollout.source=r.jsonl"),
+    "given: too long": of_file("r.jsonl", LONG, "rollout.source=r.jsonl", "rollout.max_response_tokens=16"),
+    "weights: another set": removed(
+        then=lambda place: write(place / "policy" / "model.safetensors.index.json", {"weight_map": {"a": "b"}})
+    ),
+    "weights: no index": removed(
+        "policy/model.safetensors",
+        then=lambda place: write(place / "policy" / "model.safetensors.index.json", [1]),
+    ),
+    "weights: no header": removed(then=lambda place: write(place / "policy" / "model.safetensors", b"x")),
+    "oracle: no weights": removed("oracle/model.safetensors"),
+    "oracle: others' weights": removed(
+        then=lambda place: (place / "oracle" / "model.safetensors").write_bytes(
+            (place / "policy" / "model.safetensors").read_bytes()
+        )
+    ),
+    "oracle: a ranker": removed(then=lambda place: edit(place / "oracle" / "config.json", ranker_type="other")),
+    "judge: no key": lambda place: (
+        "oracle=llm_judge",
+        "oracle.endpoint=https://h/v1",
+        "oracle.model=m",
+        "oracle.api_key_variable=NO_SUCH_VARIABLE",
+    ),
+    "judge: no URL": lambda place: ("oracle=llm_judge", "oracle.endpoint=h", "oracle.model=m"),
+    "judge: a template": lambda place: ("oracle=policy_judge", "oracle.template=absent.txt"),
+}
+
+
+def refusals() -> Iterator[str]:
+    """``room/module:function`` of every function that raises a UserError."""
+    for room in ROOMS:
+        files = [PACKAGE / f"{room}.py"] if (PACKAGE / f"{room}.py").is_file() else (PACKAGE / room).rglob("*.py")
+        for file in files:
+            module = file.relative_to(PACKAGE).with_suffix("").as_posix()
+            for function, node in _inside(ast.parse(file.read_text(encoding="utf-8")), ""):
+                if isinstance(node, ast.Raise) and node.exc is not None and "UserError" in ast.dump(node.exc):
+                    yield f"{module}:{function}"
+
+
+def _inside(node: ast.AST, function: str) -> Iterator[tuple[str, ast.AST]]:
+    for child in ast.iter_child_nodes(node):
+        yield function, child
+        yield from _inside(child, getattr(child, "name", function) if _is_function(child) else function)
+
+
+def _is_function(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+@pytest.fixture(scope="module")
+def seen() -> set[str]:
+    """Functions that have refused something in a dry run."""
+    return set()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_dry_run_refuses(name: str, place: Path, seen: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: set[str] = set()
+
+    def recording(error: UserError, *arguments: object) -> None:
+        frame = sys._getframe(1)
+        file = Path(frame.f_code.co_filename)
+        if file.is_relative_to(PACKAGE):
+            raised.add(f"{file.relative_to(PACKAGE).with_suffix('').as_posix()}:{frame.f_code.co_name}")
+        Exception.__init__(error, *arguments)
+
+    overrides = CASES[name](place)
+    oracle = () if any(override.startswith("oracle=") for override in overrides) else ready_run.PAIRRM
+    experiment = load_experiment(["experiment=quickstart", *ready_run.REST, *oracle, *overrides])
+    monkeypatch.setattr(UserError, "__init__", recording)
+    assert problems(experiment, CHECKS)
+    seen |= raised
+
+
+def test_no_stage_refuses_what_a_dry_run_has_not_been_seen_to_refuse(seen: set[str]) -> None:
+    listed = {function for functions in ONLY_RUNNING.values() for function in functions}
+    every = set(refusals())
+    assert listed <= every, sorted(listed - every)
+    assert every - listed <= seen, sorted(every - listed - seen)
