@@ -9,9 +9,12 @@ PYTHON312 ?= $(shell for python in python3.12 $(wildcard $(or $(PYENV_ROOT),$(HO
 TORCH := torch==2.13.0
 TRAIN := .venv/train
 ROLLOUT := .venv/rollout
-# What imports megatron-core alone is tested on the next version too, laid over the training environment.
-NEXT_MEGATRON := megatron-core==0.16.1
-NEXT := .venv/next-megatron
+# Without NeMo and Lightning: megatron-core 0.16.1 on Python 3.11.
+CORE := .venv/train-core
+# Later versions of megatron-core need Python 3.12: laid over the environment that has it.
+LATER_MEGATRONS := 0.17.1 0.18.2 0.19.2
+TEST_LATER_MEGATRONS := $(addprefix test-megatron-,$(LATER_MEGATRONS))
+MEGATRON_TESTS := tests/megatron tests/distributed --ignore=tests/megatron/nemo
 # Weights & Biases and MLflow, laid over it for their tests.
 LOGGERS := .venv/loggers
 # Triton, whose interpreter runs the GPU's kernels on a CPU and whose compiler needs no GPU either.
@@ -25,14 +28,14 @@ PIP_FLAGS := -qq --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: environments assets quickstart test test-train test-loggers test-next-megatron test-kernels test-rollout \
-	test-312 test-312-megatron test-rehearsal rehearse rehearse-all test-report test-e2e test-slurm \
+.PHONY: environments assets quickstart test test-train test-loggers test-core $(TEST_LATER_MEGATRONS) test-bindings test-kernels \
+	test-rollout test-312 test-312-megatron test-rehearsal rehearse rehearse-all test-report test-e2e test-slurm \
 	test-gpu doctor doctor-gpu ledger-gpu check-gpu lint format pins check-pins \
 	check-image parity bench bench-pairrm bench-gates bench-gpu clean test-rehearsal-figures
 
 # These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
-CPU_TARGETS := quickstart doctor test test-train test-loggers test-next-megatron test-kernels test-rollout test-312 \
-	test-e2e test-slurm parity bench
+CPU_TARGETS := quickstart doctor test test-train test-loggers test-core $(TEST_LATER_MEGATRONS) test-312-megatron \
+	test-bindings test-kernels test-rollout test-312 test-e2e test-slurm parity bench
 $(CPU_TARGETS): export CUDA_VISIBLE_DEVICES :=
 # Importing megatron-core compiles where there is nvcc, and dies where torch then sees no GPU and no list.
 $(CPU_TARGETS): export TORCH_CUDA_ARCH_LIST := 9.0
@@ -70,8 +73,8 @@ quickstart: environments assets
 doctor: environments assets
 	$(TRAIN)/bin/nemo-sspo doctor --run
 
-test: lint test-train test-loggers test-next-megatron test-kernels test-rehearsal test-rollout test-report test-e2e \
-	test-slurm
+test: lint test-train test-loggers test-core test-megatron-0.19.2 test-kernels test-rehearsal test-rollout test-report \
+	test-e2e test-slurm
 
 # Transformer Engine's Python is for the rehearsal alone: without its compiled module no other process could import it.
 $(REHEARSAL)/.ready: requirements/rehearsal.txt
@@ -103,16 +106,12 @@ test-rehearsal-figures: $(REHEARSAL)/.ready
 # On the Python that NGC's images have, without a GPU in sight. What every binding must do is tested with those that run
 # in an environment (tests/megatron/available.py).
 test-312-megatron: $(REHEARSAL)/.ready
-	CUDA_VISIBLE_DEVICES= TORCH_CUDA_ARCH_LIST=9.0 $(REHEARSAL)/bin/python -m pytest tests/megatron tests/distributed --ignore=tests/megatron/nemo
+	$(REHEARSAL)/bin/python -m pytest $(MEGATRON_TESTS)
 
 # The quickstart's files first: a run's steps tell their content, and another part of `make test` makes them.
 test-train: $(TRAIN)/.ready assets
 	$(call imports,$(TRAIN),megatron.core nemo.collections.llm)
 	$(TRAIN)/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/slurm --ignore=tests/report/test_browser.py
-
-$(NEXT)/.ready: $(TRAIN)/.ready
-	$(TRAIN)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(NEXT) $(NEXT_MEGATRON)
-	touch $@
 
 $(LOGGERS)/.ready: requirements/loggers.txt $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(LOGGERS) -r $<
@@ -121,8 +120,19 @@ $(LOGGERS)/.ready: requirements/loggers.txt $(TRAIN)/.ready
 test-loggers: $(LOGGERS)/.ready
 	PYTHONPATH=$(LOGGERS) $(TRAIN)/bin/python -m pytest tests/megatron/observers/test_loggers.py
 
-test-next-megatron: $(NEXT)/.ready
-	PYTHONPATH=$(NEXT) $(TRAIN)/bin/python -m pytest tests/megatron tests/distributed --ignore=tests/megatron/nemo
+test-core: $(CORE)/.ready
+	$(call imports,$(CORE),nemo_sspo.megatron.core.binding)
+	$(CORE)/bin/python -m pytest $(MEGATRON_TESTS)
+
+.venv/megatron-%/.ready: $(REHEARSAL)/.ready
+	$(REHEARSAL)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(@D) megatron-core==$*
+	touch $@
+
+$(TEST_LATER_MEGATRONS): test-megatron-%: .venv/megatron-%/.ready
+	PYTHONPATH=$(CURDIR)/$(<D) $(REHEARSAL)/bin/python -m pytest $(MEGATRON_TESTS)
+
+# Every megatron-core that is called tested (nemo_sspo/megatron/versions.py): 0.15.3 is that of the first two.
+test-bindings: test-train test-312-megatron test-core $(TEST_LATER_MEGATRONS)
 
 $(TRITON)/.ready: requirements/triton.txt $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(TRITON) -r $<

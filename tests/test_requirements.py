@@ -66,6 +66,23 @@ def test_the_tested_versions_meet_the_extra_for_rollout_which_brings_the_default
     assert canonicalize_name(SentenceEncoder().path.removeprefix("package:")) in wanted
 
 
+def test_the_environment_without_nemo_differs_from_the_one_with_it_in_two_versions_and_meets_its_extra() -> None:
+    tested = _versions(ROOT / "requirements" / "train-cpu.txt")
+    pinned = [Requirement(line) for line in pins(ROOT / "requirements" / "train-core-cpu.txt")]
+    names = {canonicalize_name(pin.name) for pin in pinned}
+    assert {pin.name for pin in pinned if tested[canonicalize_name(pin.name)] not in pin.specifier} == {
+        "megatron-core",
+        "numpy",
+    }
+    assert not [name for name in names if "nemo" in name or "lightning" in name]
+    wanted = {canonicalize_name(line.name): line for line in map(Requirement, OPTIONAL["train-core"])}
+    assert wanted.keys() - names == {"torch"}  # the Makefile's
+    for pin in pinned:
+        if line := wanted.get(canonicalize_name(pin.name)):
+            (exact,) = pin.specifier
+            assert exact.version in line.specifier, (str(pin), str(line))
+
+
 def test_every_requirement_has_an_upper_bound() -> None:
     """A package index holds what is released tomorrow too."""
     lines = [*PROJECT["dependencies"], *(line for extra in OPTIONAL.values() for line in extra)]
