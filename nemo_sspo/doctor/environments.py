@@ -5,14 +5,15 @@ import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nemo_sspo.config.environments import Environment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.checks.environments import environment_problem
+from nemo_sspo.stages.runner.importable import Kind
 from nemo_sspo.stages.runner.variables import of_process
 
-NAMES: tuple[Literal["train"], Literal["rollout"]] = ("train", "rollout")
+NAMES: tuple[Kind, ...] = ("train", "rollout")
 PROBE_SECONDS = 120
 """An import that takes longer waits for something: most often the lock of a compilation that was killed."""
 
@@ -39,7 +40,7 @@ def with_earlier(environments: dict[str, Facts], file: Path) -> dict[str, Facts]
     return {name: facts if name in here else seen.get(name, facts) for name, facts in environments.items()}
 
 
-def _facts(name: str, environment: Environment) -> Facts:
+def _facts(name: Kind, environment: Environment) -> Facts:
     if (problem := environment_problem(name, environment)) is not None:
         return {"problem": problem}
     try:
