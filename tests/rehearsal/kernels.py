@@ -12,6 +12,7 @@ import sys
 import types
 from collections.abc import Callable
 from functools import wraps
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ def install_before_imports() -> None:
     """Megatron takes `torch.compile` and looks for Apex while it is imported."""
     torch.compile = compile_as_one_kernel
     apex = types.ModuleType(APEX)
+    apex.__spec__ = ModuleSpec(APEX, None)
     apex.wgrad_gemm_accum_fp32 = _add_weight_gradient
     sys.modules[APEX] = apex
     # Megatron's schedules save and restore what autograd computes on other threads, which see no dispatch mode.

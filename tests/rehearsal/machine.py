@@ -14,6 +14,7 @@ from torch.distributed.checkpoint import default_planner
 from torch.utils._python_dispatch import _disable_current_modes
 
 from nemo_sspo.megatron.batches import microbatch_plan
+from nemo_sspo.megatron.core import training as core_training
 from nemo_sspo.megatron.nemo import live, model, strategy
 from tests.rehearsal import kernels, process_groups
 from tests.rehearsal.case import Case
@@ -35,7 +36,8 @@ def pretend(case: Case) -> None:
     microbatch_plan.MicrobatchPlan.build = _on_host(microbatch_plan.MicrobatchPlan.build)
     if case.checkpoint is None:
         strategy.load_policy = _adapt_only
-        live.save_weights = _save_nothing
+        core_training.load_weights = _load_nothing
+        live.save_weights = core_training.save_weights = _save_nothing
     _save_and_load_alone()
 
 
@@ -77,6 +79,10 @@ def _adapt_only(chunks: list[Any]) -> None:
     for chunk in chunks:
         if chunk.adapters is not None:
             model.add_adapters(chunk.module, chunk.adapters, chunk.groups.tp)
+
+
+def _load_nothing(*_: Any) -> None:
+    """`load_weights` of such a model; what is adapted is adapted after it."""
 
 
 def _save_nothing(*_: Any) -> None:

@@ -64,8 +64,8 @@ def import_everything() -> None:
 
     kernels.install_before_imports()
     transformer_engine.install()
-    import nemo_sspo.megatron.nemo.reference
-    import nemo_sspo.megatron.nemo.training  # noqa: F401
+    import nemo_sspo.megatron.core.binding
+    import nemo_sspo.megatron.nemo.binding  # noqa: F401
 
     # Each fork collects garbage several times, and would look at all that was imported each time.
     gc.collect()
@@ -112,26 +112,21 @@ def _tell(writer: int, function: Callable[[], Ledger | None]) -> None:
 
 
 def _train(case: Case, directory: Path, plant: Callable[[], None] | None) -> Ledger:
-    from nemo_sspo.megatron.nemo import training
+    from nemo_sspo.megatron.binding import binding
     from nemo_sspo.megatron.observers.standard import standard_observers
-    from tests.rehearsal.watch import Watch, watch_head
+    from tests.rehearsal.watch import Watch, WatchCore, watch_head, watch_nemo
 
     watch = Watch(case.key)
-    trainer = training.trainer
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        built = trainer(*args, **kwargs)
-        built.callbacks.insert(0, watch)
-        return built
-
-    training.trainer = watched
+    first = [WatchCore(watch)] if case.trainer == "core" else []
+    if case.trainer == "nemo":
+        watch_nemo(watch)
     watch_head()
     job = job_of(case, directory)
     if case.rank != 0:
         _do_as_rank_0_does(job)
     if plant is not None:
         plant()
-    on_fake_gpu(case, lambda: training.train_rank(job, standard_observers(job)))
+    on_fake_gpu(case, lambda: binding(case.trainer).train(job, [*first, *standard_observers(job)]))
     return watch.ledger
 
 
@@ -143,13 +138,13 @@ def _do_as_rank_0_does(job: Any) -> None:
 
 
 def _reference(case: Case, directory: Path) -> None:
+    from nemo_sspo.megatron.binding import binding
     from nemo_sspo.megatron.jobs import ReferenceJob
-    from nemo_sspo.megatron.nemo.reference import reference_rank
 
     job = job_of(case, directory)
     reference = ReferenceJob(job.pairs, job.weights, job.hf_dir, job.train, job.parallel, job.precision, job.progress)
     try:
-        on_fake_gpu(case, lambda: reference_rank(reference))
+        on_fake_gpu(case, lambda: binding(case.trainer).reference_logps(reference))
     except RuntimeError as error:
         # The last thing it does: this rank's pairs are there, those of other replicas, of the last stage and of the
         # tensor- and context-parallel rank that speaks for the others are not.

@@ -1,22 +1,25 @@
-"""A callback that tells the counters where training stands, and makes the ledger."""
+"""Tells the counters where training stands, under either trainer, and makes the ledger."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
+import torch.distributed as dist
 from torch import Tensor
 
+from nemo_sspo.megatron.binding import Observer
 from tests.rehearsal.counters import counters
 from tests.rehearsal.ledger import Ledger, Step, by_kind, step_of
 from tests.rehearsal.memory import Kind, tensors_of
 from tests.rehearsal.work import Place
 
 
-class Watch(pl.Callback):
-    """First of all callbacks: what the others say and wait for after a step belongs to the step."""
+class Watch:
+    """Tells the counters where a training stands. What observers say and wait for after a step belongs to the step."""
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -29,52 +32,114 @@ class Watch(pl.Callback):
     def ledger(self) -> Ledger:
         return Ledger(self._key, self._microbatches, self._before, self._steps)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for optimizer in trainer.optimizers:
-            megatron = optimizer.mcore_optimizer
-            megatron.step = _of("optimizer", "layers", megatron.step)
+    def start(self, step: int, chunks: Sequence[Any], optimizer: Any) -> None:
+        """Before the first step of an attempt; `optimizer` is Megatron's, `chunks` those that it trains."""
+        optimizer.step = of_kind("optimizer", "layers", optimizer.step)
         # What lies in reference cycles is freed between steps, at the same place in every process, whatever ran before.
         gc.disable()
         gc.collect()
-        self._first_step = trainer.global_step
-        self._classify(trainer)
+        self._first_step = step
+        self._chunks, self._optimizer = chunks, optimizer
+        self._classify()
         self._before = by_kind(counters.memory.live)
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self._end_step(trainer)
+    def begin_step(self, step: int) -> None:
+        """`step` steps are done, and another one begins."""
+        self.end_step(step)
         counters.start_step()
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._end_step(trainer)
-
-    def on_megatron_microbatches_start(self, step: Any) -> None:
-        self._microbatches = step.num_microbatches
-        counters.waits.is_in_microbatches = True
-        counters.memory.start("activations")
-
-    def on_megatron_microbatches_end(self, **_: Any) -> None:
-        counters.waits.is_in_microbatches = False
-        counters.memory.start("other")
-
-    def _end_step(self, trainer: pl.Trainer) -> None:
-        """After all callbacks of the step before."""
-        if trainer.global_step > self._first_step + len(self._steps):
+    def end_step(self, step: int) -> None:
+        """After all that belongs to the step before."""
+        if step > self._first_step + len(self._steps):
             gc.collect()
-            self._classify(trainer)
+            self._classify()
             counters.memory.settle()
             self._steps.append(step_of(counters))
 
-    @staticmethod
-    def _classify(trainer: pl.Trainer) -> None:
-        chunks = list(trainer.strategy.megatron_parallel)
-        buffers = [buffer for chunk in chunks for buffer in getattr(chunk, "buffers", None) or [] if _is_buffer(buffer)]
-        weights: list[Tensor] = [parameter for chunk in chunks for parameter in chunk.parameters()]
+    @contextmanager
+    def microbatches(self, count: int) -> Iterator[None]:
+        """Around a step's schedule."""
+        self._microbatches = count
+        counters.waits.is_in_microbatches = True
+        counters.memory.start("activations")
+        yield
+        counters.waits.is_in_microbatches = False
+        counters.memory.start("other")
+
+    def _classify(self) -> None:
+        buffers = [
+            buffer for chunk in self._chunks for buffer in getattr(chunk, "buffers", None) or [] if _is_buffer(buffer)
+        ]
+        weights: list[Tensor] = [parameter for chunk in self._chunks for parameter in chunk.parameters()]
         weights += [buffer.param_data for buffer in buffers if buffer.param_data is not None]
         counters.memory.become("weights", weights)
         counters.memory.become("gradients", [buffer.grad_data for buffer in buffers])
-        for optimizer in trainer.optimizers:
-            for part in optimizer.mcore_optimizer.chained_optimizers:
-                counters.memory.become("optimizer", _optimizer_state(part, weights))
+        for part in self._optimizer.chained_optimizers:
+            counters.memory.become("optimizer", _optimizer_state(part, weights))
+
+
+class WatchNemo(pl.Callback):
+    """First of all callbacks."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._schedule = ExitStack()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        (optimizer,) = trainer.optimizers
+        self._watch.start(trainer.global_step, list(trainer.strategy.megatron_parallel), optimizer.mcore_optimizer)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._watch.begin_step(trainer.global_step)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._watch.end_step(trainer.global_step)
+
+    def on_megatron_microbatches_start(self, step: Any) -> None:
+        self._schedule.enter_context(self._watch.microbatches(step.num_microbatches))
+
+    def on_megatron_microbatches_end(self, **_: Any) -> None:
+        self._schedule.close()
+
+
+def watch_nemo(watch: Watch) -> None:
+    """Have every trainer that is made from now on call `WatchNemo`."""
+    from nemo_sspo.megatron.nemo import training
+
+    make = training.trainer
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        made = make(*args, **kwargs)
+        made.callbacks.insert(0, WatchNemo(watch))
+        return made
+
+    training.trainer = watched
+
+
+class WatchCore(Observer):
+    """First of all observers; the loop itself has no hooks before a step and around its schedule."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def on_start(self, training: Any) -> None:
+        take_step, run, watch = training.take_step, type(training.schedule).run, self._watch
+
+        def watched_step() -> None:
+            watch.begin_step(training.step)
+            take_step()
+
+        def watched_run(schedule: Any, step: int, *args: Any, **kwargs: Any) -> Any:
+            replica = dist.get_rank(schedule.groups.dp)
+            with watch.microbatches(len(schedule.plan.rows_of(step, replica))):
+                return run(schedule, step, *args, **kwargs)
+
+        training.take_step = watched_step
+        type(training.schedule).run = watched_run
+        watch.start(training.step, training.chunks, training.optimizer)
+
+    def on_end(self, training: Any, error: BaseException | None) -> None:
+        self._watch.end_step(training.step)
 
 
 def _is_buffer(value: Any) -> bool:
@@ -89,7 +154,7 @@ def _optimizer_state(part: Any, weights: list[Tensor]) -> list[Tensor]:
     return [tensor for tensor in found if tensor.untyped_storage()._cdata not in storages]
 
 
-def _of(kind: Kind, place: Place, function: Callable[..., Any]) -> Callable[..., Any]:
+def of_kind(kind: Kind, place: Place, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, whose tensors are of this kind and whose products are at this place."""
 
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -106,9 +171,6 @@ def watch_head() -> None:
     from nemo_sspo.megatron.loss import loss as preference_loss
 
     for name in ("response_logps", "one_pass_logps"):
-        setattr(preference_loss, name, _of("head", "head", getattr(preference_loss, name)))
+        setattr(preference_loss, name, of_kind("head", "head", getattr(preference_loss, name)))
     for function in (head.TokenLogps, one_pass_head.OnePass):
-        function.backward = staticmethod(_of("head", "head", function.backward))
-
-
-of_kind = _of
+        function.backward = staticmethod(of_kind("head", "head", function.backward))
