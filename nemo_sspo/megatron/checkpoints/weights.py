@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException, maybe_load_config
@@ -80,6 +81,8 @@ def save_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
     dist_checkpointing.save(state, str(target), content_metadata=LAYOUT_METADATA)
     if dist.get_rank() == 0:
         make_index_canonical(target / ".metadata")
+        if not (common := target / "common.pt").exists():  # 0.19 writes none, and without it no earlier one reads
+            torch.save({"content_metadata": LAYOUT_METADATA}, common)
     dist.barrier()
 
 

@@ -18,7 +18,7 @@ from nemo_sspo.artifacts.sources.weight_files import policy_weight_problems
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.binding import Binding
 from nemo_sspo.megatron.checkpoints import convert
-from nemo_sspo.megatron.checkpoints.weights import WEIGHTS, make_index_canonical
+from nemo_sspo.megatron.checkpoints.weights import LAYOUT_METADATA, WEIGHTS, make_index_canonical
 from nemo_sspo.megatron.models.families import FAMILIES
 from nemo_sspo.megatron.models.weight_map import to_megatron
 from tests.megatron.policies import POLICIES
@@ -139,6 +139,10 @@ def test_the_index_of_a_checkpoint_is_canonical(binding: Binding, tmp_path: Path
     index.write_bytes(pickle.dumps(metadata))
     make_index_canonical(index)
     assert index.read_bytes() == before
+
+
+def test_every_megatron_core_writes_the_file_without_which_those_before_0_19_read_nothing(imported: Path) -> None:
+    assert torch.load(imported / "nemo" / WEIGHTS / "common.pt") == {"content_metadata": LAYOUT_METADATA}
 
 
 def test_an_index_of_other_tensors_than_were_saved_is_refused(
