@@ -153,7 +153,9 @@ def launch(job: Job, place: RunPaths) -> list[str]:
 
 
 def shards_of_task(job: Job) -> str:
-    """The shards of a task, as a word of the shell, which knows the first one."""
+    """The shards of a task, as a word of the shell, which knows an array's first one."""
+    if not job.is_array:
+        return '"$task"'
     return f'"$first-{_last_shard(job)}"' if job.shards_per_task > 1 else '"$first"'
 
 
