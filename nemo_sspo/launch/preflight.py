@@ -35,7 +35,8 @@ _GIB = 2**30
 
 def problems(experiment: Experiment, checks: Sequence[Check] | None = None) -> list[str]:
     """All problems, each once, most basic first; empty when the run may start. `checks` defaults to all checks."""
-    return list(dict.fromkeys(problem for check in checks or CHECKS for problem in _collected(check, experiment)))
+    found = (problem for check in checks or CHECKS for problem in _collected(check, experiment))
+    return list(dict.fromkeys(" ".join(problem.splitlines()) for problem in found))
 
 
 def _collected(check: Check, experiment: Experiment) -> Iterator[str]:

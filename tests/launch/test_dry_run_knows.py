@@ -74,6 +74,7 @@ ONLY_RUNNING = {
         "artifacts/sources/models:local_model",
         "artifacts/sources/weight_files:weight_files",
         "megatron/models/fields:transformer_fields",
+        "megatron/models/refusals:policy_for",
         "stages/sampling/prepare_prompts:_ready",
         "stages/sampling/prepare_prompts:_refuse_empty",
         "stages/sampling/prepare_prompts:run",
@@ -138,7 +139,7 @@ def append(path: Path, content: object) -> None:
 
 
 def of_prompts(content: object) -> Case:
-    return lambda place: (append(place / "prompts.jsonl", content), ())[1]
+    return removed(then=lambda place: append(place / "prompts.jsonl", content))
 
 
 def of_responses(content: object) -> Case:
@@ -151,11 +152,11 @@ def of_responses(content: object) -> Case:
 
 
 def of_policy(file: str, changes: dict[str, object]) -> Case:
-    return lambda place: (edit(place / "policy" / file, **changes), ())[1]
+    return removed(then=lambda place: edit(place / "policy" / file, **changes))
 
 
 def of_template(text: bytes) -> Case:
-    return lambda place: ((place / "policy" / "chat_template.jinja").write_bytes(text), ())[1]
+    return removed(then=lambda place: (place / "policy" / "chat_template.jinja").write_bytes(text))
 
 
 def of_plain_vocabulary(file: str, content: object, config: dict[str, object], **beside: bytes) -> Case:
@@ -172,6 +173,8 @@ def of_plain_vocabulary(file: str, content: object, config: dict[str, object], *
 
 
 def removed(*names: str, then: Callable[[Path], object] = lambda place: None, overrides: tuple[str, ...] = ()) -> Case:
+    """A case without some files of the ready run, and with what `then` does."""
+
     def case(place: Path) -> tuple[str, ...]:
         for name in names:
             (place / name).unlink()
@@ -182,7 +185,7 @@ def removed(*names: str, then: Callable[[Path], object] = lambda place: None, ov
 
 
 def of_file(name: str, content: object, *overrides: str) -> Case:
-    return lambda place: (write(place / name, content), overrides)[1]
+    return removed(then=lambda place: write(place / name, content), overrides=overrides)
 
 
 def _splits(place: Path) -> None:
@@ -205,9 +208,8 @@ def _bytes_of_no_text(place: Path) -> None:
 LONG = b"\n".join(
     json.dumps({"prompt": f"Question {number}?", "responses": ["x" * 99, "b"]}).encode() for number in range(30)
 )
-BERT = {"tokenizer_class": "BertTokenizer"}
-MERGES = {"tokenizer_class": "GPT2Tokenizer"}
-ORACLE = {"ranker_type": "pairranker", "model_type": "deberta-v2"}
+BERT: dict[str, object] = {"tokenizer_class": "BertTokenizer"}
+MERGES: dict[str, object] = {"tokenizer_class": "GPT2Tokenizer"}
 CASES: dict[str, Case] = {
     **{f"prompts: {name}": of_prompts(content) for name, content in PROMPTS.items()},
     **{f"responses: {name}": of_responses(content) for name, content in RESPONSES.items()},

@@ -14,7 +14,7 @@ from nemo_sspo.artifacts.sources.weight_headers import TensorHeader, model_heade
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.families import family_of
 from nemo_sspo.megatron.models.family import Family, HFConfig
-from nemo_sspo.megatron.models.fields import transformer_fields
+from nemo_sspo.megatron.models.fields import rope_scaling, transformer_fields
 
 _Sizes = tuple[tuple[str, int], ...]
 """Of each dimension: what config.json calls it, and its size."""
@@ -127,13 +127,15 @@ _NORMS_OF_HEADS = ("self_attn.q_norm", "self_attn.k_norm")
 
 def import_problems(what: str, directory: Path, config: HFConfig) -> Iterator[str]:
     """Everything for which the import refuses a policy; `what` names it, `config` is its ``config.json``."""
-    supported = True
+    shape = None
     try:
         transformer_fields(config)
+        rope_scaling(config)
+        config.count("max_position_embeddings")  # which the bindings read
+        shape = Shape.of(config)
     except UserError as error:
-        supported = False
         yield str(error)
     damaged = list(policy_weight_problems(what, directory, config.raw))
     yield from damaged
-    if supported and not damaged:
-        yield from Shape.of(config).problems(model_headers(weight_files(directory)), what)
+    if shape is not None and not damaged:
+        yield from shape.problems(model_headers(weight_files(directory)), what)

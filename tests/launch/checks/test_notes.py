@@ -10,7 +10,8 @@ import pytest
 from nemo_sspo import cli
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.launch.checks.notes import notes
-from tests.launch.tiny_models import write_policy, write_tokenizer
+from tests.json_edit import edit
+from tests.launch.tiny_models import write_policy
 
 
 @pytest.mark.parametrize("loss", ["dpo", "ipo", "kto_pair", "sppo_hard"])
@@ -85,12 +86,12 @@ def test_cores_that_are_left_to_slurm_are_told_where_gpus_want_them() -> None:
 
 
 def test_rows_without_tokens_and_a_template_without_an_end(tmp_path):
-    policy = write_policy(tmp_path / "policy")
-    write_tokenizer(policy)  # 256 tokens, a template of lines
+    policy = write_policy(tmp_path / "policy")  # 257 tokens
+    edit(policy / "tokenizer_config.json", chat_template="{% for m in messages %}{{ m.content }}\n{% endfor %}")
     rows = json.loads((policy / "config.json").read_text()) | {"vocab_size": 300}
     (policy / "config.json").write_text(json.dumps(rows))
     found = notes(load_experiment(["experiment=quickstart", f"policy={policy}"]))
-    assert any("44 of its 300 rows have no token in the tokenizer beside it" in note for note in found)
+    assert any("43 of its 300 rows have no token in the tokenizer beside it" in note for note in found)
     assert any("its chat template puts no token behind an answer" in note for note in found)
     config = json.loads((policy / "config.json").read_text()) | {"vocab_size": 260}
     (policy / "config.json").write_text(json.dumps(config))

@@ -12,9 +12,9 @@ from tests.launch.ready_run import found, only, write_prompts
 from tests.launch.tiny_models import write_tokenizer
 
 
-def write_given(path: Path, count: int = 30, **changes: list[str]) -> None:
-    """Records with two responses each; `changes` are those of some prompts, by the number of each."""
-    texts = {number: changes.get(f"r{number}", ["yes", "no"]) for number in range(count)}
+def write_given(path: Path, changes: dict[int, list[str]] | None = None) -> None:
+    """Thirty records with two responses each; `changes` are those of some prompts, by the number of each."""
+    texts = {number: ["yes", "no"] for number in range(30)} | (changes or {})
     lines = [json.dumps({"prompt": f"Question {number}?", "responses": given}) for number, given in texts.items()]
     path.write_text("\n".join(lines) + "\n")
 
@@ -30,10 +30,10 @@ def test_a_given_response_over_the_limit_is_named_where_it_is_trained_on(place):
     limit = "rollout.max_response_tokens=16"
     trained = next(number for number in range(30) if place_in_order(number) >= 5)
     held_out = next(number for number in range(30) if place_in_order(number) < 5)
-    write_given(place / "g.jsonl", **{f"r{trained}": ["x" * 16, "no"], f"r{held_out}": ["x" * 99, "no"]})
+    write_given(place / "g.jsonl", {trained: ["x" * 16, "no"], held_out: ["x" * 99, "no"]})
     problem = only("prompts=g.jsonl", "rollout.source=g.jsonl", limit)
     assert problem.startswith(f"g.jsonl line {trained + 1}, response 1: 17 tokens, over {limit}")
-    write_given(place / "g.jsonl", **{f"r{trained}": ["x" * 15, "no"]})
+    write_given(place / "g.jsonl", {trained: ["x" * 15, "no"]})
     assert found("prompts=g.jsonl", "rollout.source=g.jsonl", limit) == []
 
 

@@ -79,7 +79,9 @@ COUNTS = ("num_attention_heads", "num_key_value_heads", "hidden_size", "num_hidd
 
 
 @pytest.mark.parametrize("key", [*COUNTS, "vocab_size", "max_position_embeddings", "head_dim"])
-@pytest.mark.parametrize("value", [0, -2, "8", [8], 6.5, True, 10**15, {}, int("9" * 4000)])
+@pytest.mark.parametrize(
+    "value", [0, -2, "8", [8], 6.5, True, 10**15, {}, int("9" * 4000)], ids=lambda value: str(value)[:9]
+)
 def test_a_number_that_is_none_is_named(policy: Path, key: str, value: object) -> None:
     edit(policy / "config.json", **{key: value})
     assert any(f"config.json: {key} is " in problem and len(problem) < 300 for problem in found(policy))
