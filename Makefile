@@ -87,7 +87,7 @@ $(REHEARSAL)/.ready: requirements/rehearsal.txt
 # One rank at a time on pretended H100s: every pair of settings in tiny layouts, planted faults, quickstart-gpu.
 test-rehearsal: $(REHEARSAL)/.ready
 	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest \
-		$(addprefix tests/rehearsal/test_,covering.py tiny.py faults.py quickstart_gpu.py)
+		$(addprefix tests/rehearsal/test_,covering.py tiny.py bindings.py faults.py quickstart_gpu.py)
 
 # The table: what each rank of the presets holds, computes and sends; which test catches which planted fault.
 rehearse: $(REHEARSAL)/.ready

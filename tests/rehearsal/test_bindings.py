@@ -13,16 +13,33 @@ from tests.rehearsal.committed import Collected, committed
 from tests.rehearsal.ledger import Step
 from tests.rehearsal.run import rehearse
 
+LOGGED = {"barrier world": 1, "send world": 4, "recv world": 4}
+"""Once a step NeMo's ranks wait for each other, and the last pipeline stage sends the first one the loss to log: bytes
+of each."""
 KEPT = ("weights", "gradients", "optimizer")
 
 
-def assert_no_more(core: Step, nemo: Step) -> None:
-    """The same products and the same traffic; no more memory, and no more waiting for the GPU."""
-    assert (core.flops, core.calls, core.bytes_sent) == (nemo.flops, nemo.calls, nemo.bytes_sent)
+def assert_no_more(core: Step, nemo: Step, *, kernels: bool) -> None:
+    """The same products and the same traffic; no more memory, and no more waiting for the GPU and for other ranks.
+
+    `kernels`: both take the same ones.
+    """
+    assert core.flops == nemo.flops
+    assert _others(core.calls) == _others(nemo.calls)
+    assert _others(core.bytes_sent) == _others(nemo.bytes_sent)
+    for call, size in LOGGED.items():
+        spared = nemo.calls.get(call, 0) - core.calls.get(call, 0)
+        assert spared in (0, 1), call
+        assert nemo.bytes_sent.get(call, 0) - core.bytes_sent.get(call, 0) == spared * size, call
     assert [core.live[kind] for kind in KEPT] == [nemo.live[kind] for kind in KEPT]
-    assert core.peak_bytes <= nemo.peak_bytes
+    # The two take the same fused kernels for Llama; for other families NeMo fuses less, and what they keep differs.
+    assert core.peak_bytes <= (1.0 if kernels else 1.01) * nemo.peak_bytes
     assert sum(core.waits.values()) <= sum(nemo.waits.values())
     assert sum(core.waits_around.values()) <= sum(nemo.waits_around.values())
+
+
+def _others(calls: dict[str, int]) -> dict[str, int]:
+    return {call: count for call, count in calls.items() if call not in LOGGED}
 
 
 @pytest.mark.parametrize("case", tiny_cases(), ids=lambda case: case.key)
@@ -32,7 +49,7 @@ def test_a_rank_of_every_pair_of_settings(case: Case, checkpoints: Path) -> None
     assert known is not None
     found = rehearse(replace(saving(case, checkpoints), trainer="core"))
     for core, nemo in zip([*found.steps, *found.resumed], [*known.steps, *known.resumed], strict=True):
-        assert_no_more(core, nemo)
+        assert_no_more(core, nemo, kernels=case.model["model_type"] == "llama")
 
 
 @pytest.mark.parametrize("key", ["llama3-1b.rank_0", "llama3-70b.rank_31"])
@@ -41,4 +58,4 @@ def test_a_large_rank(key: str) -> None:
     known = committed(key)
     assert known is not None
     for core, nemo in zip(rehearse(replace(case, trainer="core")).steps, known.steps, strict=True):
-        assert_no_more(core, nemo)
+        assert_no_more(core, nemo, kernels=True)
