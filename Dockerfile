@@ -1,10 +1,13 @@
 # Two images from one file, because NeMo and vLLM pin different transformers, numpy and protobuf (docs/images.md):
 #   docker build --target train   -t nemo-sspo:train   .
 #   docker build --target rollout -t nemo-sspo:rollout .
+# In place of the first one, without NeMo, on a base of today whose own megatron-core trains:
+#   docker build --target train-core -t nemo-sspo:train-core .
 # The base of `train` is NGC's NeMo container: torch 2.9, Transformer Engine 2.9 and Apex built for Hopper. Where the
 # engine does not find it by this name, prefix NGC's registry: --build-arg TRAIN_IMAGE=<registry>/nvidia/nemo:25.11
 # What a base has compiled is never replaced: its versions are constraints, so that a conflict ends the build.
 ARG TRAIN_IMAGE=nvidia/nemo:25.11
+ARG TRAIN_CORE_IMAGE=nvidia/nemo:26.06
 ARG ROLLOUT_IMAGE=vllm/vllm-openai:v0.32.0
 
 FROM ${TRAIN_IMAGE} AS train
@@ -25,8 +28,27 @@ RUN install -d -m 1777 "$HOME" \
     && python -m pip install --no-cache-dir -c /tmp/base.txt -c requirements/train-cpu.txt '.[train]' \
     && rm /tmp/base.txt
 # NeMo and megatron-core are those that pip put there, and importing the latter compiles nothing any more.
-RUN python -m scripts.check_image
+RUN python -m scripts.check_image nemo
 # NGC's entrypoint stays: it makes a newer CUDA run on an older driver, and then starts what it is given.
+CMD ["nemo-sspo", "--help"]
+
+# megatron-core and Transformer Engine are the base's own, beside what it has compiled: pip adds what is not there.
+FROM ${TRAIN_CORE_IMAGE} AS train-core
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+ENV TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=0 \
+    PIP_CONSTRAINT="" \
+    TORCH_CUDA_ARCH_LIST="8.0;9.0+PTX" \
+    TORCH_EXTENSIONS_DIR=/opt/torch_extensions \
+    HOME=/home/any
+WORKDIR /opt/nemo-sspo
+COPY . .
+RUN install -d -m 1777 "$HOME" \
+    && chmod -R a+rX . \
+    && python -m pip list --format=freeze \
+    | grep -iE '^(apex|flash.attn|megatron.core|numpy|torch|torchvision|transformer.engine.*|transformers|triton)==' > /tmp/base.txt \
+    && python -m pip install --no-cache-dir -c /tmp/base.txt '.[train-core]' \
+    && rm /tmp/base.txt
+RUN python -m scripts.check_image core
 CMD ["nemo-sspo", "--help"]
 
 FROM ${ROLLOUT_IMAGE} AS rollout

@@ -75,6 +75,31 @@ BASES = {
         # Older ones hold packaging there, below what hatchling needs.
         constraints="packaging==23.2\n",
     ),
+    # nemo:26.06, which has no NeMo: megatron-core, torch and Transformer Engine as docs/images.md has them from public
+    # sources; what else it holds is not known, and stands here in the versions of a year later than nemo:25.11.
+    "train-core": Base(
+        compiled={
+            "apex": "0.1",
+            "flash-attn": "2.7.4.post1",
+            "torch": "2.12.0a0+nv26.04",
+            "torchvision": "0.27.0a0",
+            "transformer-engine": "2.16.0",
+            "triton": "3.6.0",
+        },
+        installed={
+            "huggingface-hub": "0.36.0",
+            "megatron-core": "0.18.2",
+            "numpy": "2.3.5",
+            "packaging": "25.0",
+            "protobuf": "6.33.1",
+            "pyarrow": "21.0.0",
+            "setuptools": "79.0.1",
+            "tokenizers": "0.22.1",
+            "transformers": "4.57.1",
+        },
+        checkouts=(),
+        constraints="",
+    ),
     # vllm-openai:v0.32.0, whose packages are vLLM's own requirements.
     "rollout": Base(
         compiled={

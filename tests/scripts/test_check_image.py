@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("nemo.package_info")
 
 from nemo_sspo.megatron.nemo.versions import NEMO_TESTED
-from scripts.check_image import MODULES, import_tested_pair, require_own_copy
+from nemo_sspo.megatron.versions import TESTED
+from scripts.check_image import MODULES, import_tested, require_own_copy
 
 
 def test_installed_packages_are_found_where_pip_put_them() -> None:
@@ -29,7 +30,8 @@ def test_a_checkout_before_them_on_the_path_is_told(tmp_path: Path, monkeypatch:
 
 def test_an_import_that_compiles_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformer_engine", None)
-    assert import_tested_pair(tmp_path) in NEMO_TESTED
+    assert import_tested("nemo", tmp_path) in NEMO_TESTED
+    assert import_tested("core", tmp_path) in TESTED
     (tmp_path / "another_extension").mkdir()
     with pytest.raises(SystemExit, match=r"compiled .*another_extension"):
-        import_tested_pair(tmp_path)
+        import_tested("nemo", tmp_path)

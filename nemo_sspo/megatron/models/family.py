@@ -59,8 +59,17 @@ class HFConfig:
 
     @property
     def rope(self) -> dict[str, Any]:
-        """Rotary parameters, from ``rope_parameters`` (transformers 5) or ``rope_theta`` + ``rope_scaling`` (4)."""
-        key = "rope_parameters" if self.get("rope_parameters") else "rope_scaling"
+        """Rotary parameters, from ``rope_parameters`` (transformers 5) or ``rope_theta`` + ``rope_scaling`` (4).
+
+        Raises UserError where a file has both, with another type of scaling: each release would take another one.
+        """
+        of_5, of_4 = self.get("rope_parameters", {}), self.get("rope_scaling", {})
+        if isinstance(of_5, dict) and isinstance(of_4, dict) and of_5 and of_4 and _scaling(of_5) != _scaling(of_4):
+            raise UserError(
+                f"{self.path}: rope_parameters and rope_scaling disagree ({_scaling(of_5)} and {_scaling(of_4)}); keep "
+                "the one that the model was trained with"
+            )
+        key = "rope_parameters" if of_5 else "rope_scaling"
         given = self.get(key, {})
         if not isinstance(given, dict):
             raise self._unusable(key, given, "an object")
@@ -104,6 +113,12 @@ class HFConfig:
     def _unusable(self, key: str, value: Any, expected: str) -> UserError:
         shown = repr(value)
         return UserError(f"{self.path}: {key} is {shown if len(shown) < 60 else f'{shown[:60]}…'}; expected {expected}")
+
+
+def _scaling(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary parameters but for the base, which files of transformers 4 have elsewhere."""
+    named = {"rope_type" if key == "type" else key: value for key, value in parameters.items() if key != "rope_theta"}
+    return {"rope_type": "default"} | named
 
 
 LAYER = {

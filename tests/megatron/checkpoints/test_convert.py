@@ -74,7 +74,7 @@ def test_a_checkpoint_without_a_layer_is_refused(binding: Binding, tmp_path: Pat
     ("changes", "message"),
     [
         ({"model_type": "gpt_neox"}, "model_type 'gpt_neox' is not supported; supported: .*llama"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope type 'yarn'"),
+        ({"rope_parameters": None, "rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope type 'yarn'"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"attention_bias": True}, "attention_bias"),
         ({"mlp_bias": True}, "mlp_bias"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("nemo.collections.llm")
+pytest.importorskip("megatron.core")
 
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.checkpoints.state_files import INDEX, seal
