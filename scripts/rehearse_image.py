@@ -20,6 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CUDA_HOME = "/usr/local/cuda"
+_ALONE = ("nvidia-modelopt", "megatron-core")
+"""Installed without what they ask for: among it a torch of the package index."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def make_base(base: Base, torch_from: Path, folder: Path) -> Path:
     python = torch_from / "bin" / "python"
     run([str(python), "-m", "venv", str(system)])
     pip = [str(system / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run([*pip, *(f"{name}=={version}" for name, version in base.installed.items() if name != "nvidia-modelopt")])
+    run([*pip, *(f"{name}=={version}" for name, version in base.installed.items() if name not in _ALONE)])
     run([*pip, "--no-deps", *(f"{name}=={version}" for name, version in base.installed.items())])
     run([*pip, "filelock", "fsspec", "jinja2", "networkx", "sympy", "typing_extensions"])  # what torch imports
     there = site_packages(system)

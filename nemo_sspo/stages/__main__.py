@@ -29,6 +29,7 @@ from nemo_sspo.artifacts.store import (
     refuse_changes,
 )
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.trainers import trainer_here
 from nemo_sspo.errors import Interrupted, UserError
 from nemo_sspo.stages.runner.context import ModelCache, StageContext
 from nemo_sspo.stages.runner.freshness import refuse_changed_since, refuse_stale_inputs
@@ -102,6 +103,8 @@ def run_step(
     """
     spec, layout = STAGES[stage], RunLayout(run)
     experiment = _stored_experiment(layout)
+    if spec.environment == "train" and (trainer := trainer_here(experiment.trainer)) is not None:
+        experiment = experiment.model_copy(update={"trainer": trainer})
     if (stop := early_stop(layout)) is not None and stop.leaves_out(iteration):
         print(f"left out: the run has {stop}")
         return

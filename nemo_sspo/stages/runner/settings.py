@@ -9,7 +9,6 @@ from nemo_sspo.artifacts.fingerprint import UNSEEN, fingerprint
 from nemo_sspo.config.binding import module_file
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.roles import ImportPath, Knob, Role, SourcePath, WithoutEffect, roles
-from nemo_sspo.config.trainers import trainer_here
 from nemo_sspo.stages.runner.registry import INTERVALS, MODEL, SAMPLING, STAGES
 
 _RECIPE = (
@@ -40,6 +39,8 @@ def stage_settings(experiment: Experiment, stage: str) -> dict[str, Any]:
     for key in [key for key in settings if isinstance(role_of.get(key), ImportPath)]:
         file = module_file(settings[key])
         settings[f"{CONTENT}{key}"] = UNSEEN if file is None else fingerprint(file)
+    if settings.get("trainer") == "auto":  # known where a training stage runs, and nowhere else
+        settings["trainer"] = UNSEEN
     return settings
 
 
@@ -98,8 +99,6 @@ def _values(experiment: Experiment, keys: Sequence[str]) -> dict[str, Any]:
         for part in key.split("."):
             value = value[part]
         settings |= flat({key: value})
-    if settings.get("trainer") == "auto":  # a login node may have neither
-        settings["trainer"] = trainer_here(experiment.trainer) or UNSEEN
     return settings
 
 
