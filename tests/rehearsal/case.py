@@ -51,9 +51,9 @@ class Case:
     rank: int = 0
     precision: Precision = field(default_factory=Bf16Precision)
     loss: str = "sppo"
-    trainer: str = "nemo"
     checkpoint: Path | None = None
     """An imported policy (``nemo/``); without one weights are there from the start, and nothing is saved."""
+    trainer: str = "nemo"
 
     @property
     def key(self) -> str:
