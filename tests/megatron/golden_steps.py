@@ -3,6 +3,8 @@
     python -m tests.megatron.golden_steps write FILE         reference log-probs, step logs and weights of this checkout
                                                              by NeMo; by another trainer: write FILE TRAINER
     python -m tests.megatron.golden_steps compare FILE FILE  names what differs first in each layout, or exits with 0
+    python -m tests.megatron.golden_steps near FILE FILE     how far apart two environments are, by layout: the largest
+                                                             relative difference of a log-prob or a step's figure
     python -m tests.megatron.golden_steps against REVISION   both, against a temporary worktree of that commit
 
 The numbers depend on the machine, so none are kept. A refactoring of `megatron/` leaves them as they are.
@@ -12,11 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ from typing import Any
 from nemo_sspo.config.stages import Parallel
 
 ROOT = Path(__file__).resolve().parents[2]
+NEAR = 1e-6
 _PACKED: dict[str, Any] = {"packing": True, "pack_tokens": 64}
 
 CASES: dict[str, tuple[Parallel, dict[str, Any]]] = {
@@ -102,6 +107,23 @@ def _differing(ours: Any, theirs: Any, where: str = "") -> Any:
         yield f"{where}is {ours} and {theirs}"
 
 
+def distances(ours: Record, theirs: Record) -> dict[str, float]:
+    """By layout, the largest difference of a number of the reference and of the steps, relative to the larger of the
+    number and 1. Infinite where one record has what the other lacks."""
+    return {name: max(_distances(ours.get(name, {}), theirs.get(name, {})), default=math.inf) for name in ours | theirs}
+
+
+def _distances(ours: Any, theirs: Any) -> Iterator[float]:
+    """`ours` and `theirs` of one layout, as `measured` has them."""
+    for mine, other in zip_longest(_numbers(ours), _numbers(theirs), fillvalue=math.inf):
+        yield abs(mine - other) / max(1.0, abs(mine), abs(other)) if math.isfinite(mine + other) else math.inf
+
+
+def _numbers(case: dict[str, Any]) -> Iterator[float]:
+    yield from (value for row in case.get("reference", []) for value in row)
+    yield from (value for step in case.get("steps", []) for _, value in sorted(step.items()))
+
+
 def _written(checkout: Path, file: Path) -> Record:
     command = [sys.executable, "-m", "tests.megatron.golden_steps", "write", str(file)]
     subprocess.run(command, cwd=checkout, env=os.environ | {"PYTHONPATH": str(checkout)}, check=True)
@@ -130,6 +152,10 @@ def main(arguments: list[str]) -> int:
             return 0
         case ["compare", ours, theirs]:
             lines = differences(*(json.loads(Path(file).read_text()) for file in (ours, theirs)))
+        case ["near", ours, theirs]:
+            found = distances(*(json.loads(Path(file).read_text()) for file in (ours, theirs)))
+            print("\n".join(f"{distance:8.1e}  {name}" for name, distance in found.items()))
+            return int(max(found.values()) > NEAR)
         case ["against", revision]:
             lines = against(revision)
         case _:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from typing import Any
 
-from tests.megatron.golden_steps import differences
+import pytest
+
+from tests.megatron.golden_steps import differences, distances
 
 RECORD: dict[str, Any] = {
     name: {
@@ -34,3 +37,14 @@ def test_what_is_missing_differs() -> None:
     found = differences(other, RECORD)
     assert found[0] == f"TP2: steps 2 is None and {last}"
     assert found[1].startswith("DP2: reference is None and ")
+
+
+def test_how_far_two_records_are_is_the_largest_of_a_layout() -> None:
+    other = deepcopy(RECORD)
+    other["TP2"]["steps"][1]["loss"] = 2.0 + 4e-6
+    other["TP2"]["reference"][0][1] = -2.0 - 2e-6
+    other["DP2"]["tensors"]["a"] = "other bytes"
+    found = distances(RECORD, other)
+    assert found == {"TP2": pytest.approx(2e-6, rel=1e-3), "DP2": 0.0}
+    other["DP2"]["steps"].pop()
+    assert distances(RECORD, other)["DP2"] == math.inf
