@@ -28,14 +28,14 @@ PIP_FLAGS := -qq --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: environments assets quickstart test test-train test-loggers test-core $(TEST_LATER_MEGATRONS) test-bindings test-kernels \
-	test-rollout test-312 test-312-megatron test-rehearsal rehearse rehearse-all test-report test-e2e test-slurm \
+.PHONY: environments assets quickstart test test-train test-loggers test-core $(TEST_LATER_MEGATRONS) test-bindings compare-megatrons \
+	test-kernels test-rollout test-312 test-312-megatron test-rehearsal rehearse rehearse-all test-report test-e2e test-slurm \
 	test-gpu doctor doctor-gpu ledger-gpu check-gpu lint format pins check-pins \
 	check-image parity bench bench-pairrm bench-gates bench-gpu clean test-rehearsal-figures
 
 # These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
 CPU_TARGETS := quickstart doctor test test-train test-loggers test-core $(TEST_LATER_MEGATRONS) test-312-megatron \
-	test-bindings test-kernels test-rollout test-312 test-e2e test-slurm parity bench
+	test-bindings compare-megatrons test-kernels test-rollout test-312 test-e2e test-slurm parity bench
 $(CPU_TARGETS): export CUDA_VISIBLE_DEVICES :=
 # Importing megatron-core compiles where there is nvcc, and dies where torch then sees no GPU and no list.
 $(CPU_TARGETS): export TORCH_CUDA_ARCH_LIST := 9.0
@@ -132,7 +132,18 @@ $(TEST_LATER_MEGATRONS): test-megatron-%: .venv/megatron-%/.ready
 	PYTHONPATH=$(CURDIR)/$(<D) $(REHEARSAL)/bin/python -m pytest $(MEGATRON_TESTS)
 
 # Every megatron-core that is called tested (nemo_sspo/megatron/versions.py): 0.15.3 is that of the first two.
-test-bindings: test-train test-312-megatron test-core $(TEST_LATER_MEGATRONS)
+test-bindings: test-train test-312-megatron test-core $(TEST_LATER_MEGATRONS) compare-megatrons
+
+# What core trains to on each of them, against 0.15.3: the largest difference of a log-prob or a step's figure, by layout.
+GOLDEN := runs/golden
+compare-megatrons: $(TRAIN)/.ready $(CORE)/.ready $(LATER_MEGATRONS:%=.venv/megatron-%/.ready)
+	mkdir -p $(GOLDEN)
+	$(TRAIN)/bin/python -m tests.megatron.golden_steps write $(GOLDEN)/0.15.3.json core
+	$(CORE)/bin/python -m tests.megatron.golden_steps write $(GOLDEN)/0.16.1.json core
+	for version in $(LATER_MEGATRONS); do PYTHONPATH=$(CURDIR)/.venv/megatron-$$version \
+		$(REHEARSAL)/bin/python -m tests.megatron.golden_steps write $(GOLDEN)/$$version.json core || exit 1; done
+	for version in 0.16.1 $(LATER_MEGATRONS); do echo "megatron-core $$version"; \
+		$(TRAIN)/bin/python -m tests.megatron.golden_steps near $(GOLDEN)/0.15.3.json $(GOLDEN)/$$version.json || exit 1; done
 
 $(TRITON)/.ready: requirements/triton.txt $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(TRITON) -r $<
