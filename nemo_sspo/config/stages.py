@@ -189,6 +189,9 @@ class Parallel(Frozen):
     """Ranks that share each sequence (CP)."""
     data: PositiveInt = 1
     """Replicas of the model (DP)."""
+    expert: PositiveInt = 1
+    """Ranks that share each layer's experts, whole ones each (EP): a part of the tensor x context x data ranks. With 1
+    an expert's matrices are cut over the tensor ranks, as all others are."""
     sequence: bool = False
     """Sequence parallelism of the norms over the tensor-parallel ranks."""
     distributed_optimizer: bool = True
@@ -201,12 +204,20 @@ class Parallel(Frozen):
         """Ranks of a training job."""
         return self.tensor * self.pipeline * self.context * self.data
 
+    @property
+    def expert_tensor(self) -> int:
+        """Ranks that share one expert's matrices. In these two cases alone does every megatron-core sum an expert's
+        gradients over the tensor-parallel ranks."""
+        return 1 if self.expert > 1 else self.tensor
+
     @model_validator(mode="after")
     def _consistent(self) -> "Parallel":
         if self.sequence and self.tensor == 1:
             raise ValueError("sequence parallelism shares the tensor-parallel ranks: it needs tensor > 1")
         if self.virtual_pipeline is not None and self.pipeline == 1:
             raise ValueError("virtual_pipeline interleaves pipeline stages: it needs pipeline > 1")
+        if (ranks := self.tensor * self.context * self.data) % self.expert:
+            raise ValueError(f"expert={self.expert} does not divide tensor x context x data ({ranks} ranks)")
         return self
 
 

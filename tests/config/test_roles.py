@@ -13,8 +13,8 @@ from nemo_sspo.config.roles import ImportPath, Knob, Role, SourcePath, WithoutEf
 KNOBS = {
     *(f"train.{name}" for name in ("micro_batch_size", "packing", "pack_tokens", "share_prompt", "recompute")),
     *("train.head", "train.head_chunk_tokens"),
-    *(f"parallel.{name}" for name in ("tensor", "pipeline", "virtual_pipeline", "context", "data", "sequence")),
-    *("parallel.distributed_optimizer", "parallel.overlap_communication"),
+    *(f"parallel.{name}" for name in ("tensor", "pipeline", "virtual_pipeline", "context", "data", "expert")),
+    *("parallel.sequence", "parallel.distributed_optimizer", "parallel.overlap_communication"),
     *(f"engine.{name}" for name in ("tensor_parallel", "max_num_seqs", "gpu_memory_utilization", "cpu_kv_cache_gib")),
     *("engine.enforce_eager", "encoder.device", "encoder.batch_size"),
 }

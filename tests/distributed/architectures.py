@@ -1,4 +1,4 @@
-"""In what the parity tests' two tiny models differ: a Llama, and a Gemma 2 all of whose features take effect."""
+"""In what the parity tests' tiny models differ: a Llama, a Gemma 2 all of whose features take effect, a mixture."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ class Architecture:
     """Keys that a query of the first, third, ... layer sees, itself included."""
     attention_cap: float | None = None
     final_cap: float | None = None
+    experts: int | None = None
+    """In the place of each layer's feed-forward, each as large as it."""
+    experts_per_token: int = 2
 
 
 LLAMA = Architecture("llama", head_size=8, query_scale=8)
@@ -38,3 +41,4 @@ GEMMA2 = Architecture(
     attention_cap=1.5,  # as large as the logits are
     final_cap=1.0,
 )
+MIXTURE = Architecture("mixture of experts", head_size=8, query_scale=8, experts=4)

@@ -44,7 +44,7 @@ from nemo_sspo.objective.losses import sppo
 from nemo_sspo.objective.repulsion import euclidean
 from tests.distributed import world
 from tests.distributed.architectures import LLAMA, Architecture
-from tests.distributed.tiny_model import build, cut_dimension, named_parameters
+from tests.distributed.tiny_model import build, cut_dimension, cut_rank, named_parameters
 from tests.distributed.world import Layout
 
 TIMEOUT = 90.0
@@ -91,7 +91,7 @@ class _Shard:
 
     grad: Tensor
     cut: int | None
-    tp_rank: int
+    part: int
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,8 @@ def _rank(layout: Layout, cases: Sequence[Case]) -> list[_RankResult]:
             layout.pipeline,
             virtual_pipeline_model_parallel_size=layout.virtual,
             context_parallel_size=layout.context,
+            expert_model_parallel_size=layout.expert,
+            expert_tensor_parallel_size=layout.expert_tensor,
         )
         model_parallel_cuda_manual_seed(1)
         models: dict[tuple[Any, ...], list[DistributedDataParallel]] = {}
@@ -135,7 +137,7 @@ def _gather(ranks: Sequence[_RankResult]) -> Result:
     for name in sorted({name for rank in ranks for name in rank.shards}):
         shards: dict[int, _Shard] = {}
         for shard in (rank.shards[name] for rank in ranks if name in rank.shards):
-            slot = shard.tp_rank if shard.cut is not None else 0
+            slot = shard.part if shard.cut is not None else 0
             first = shards.setdefault(slot, shard)
             if not torch.equal(first.grad, shard.grad):
                 raise AssertionError(f"{name}: replicas differ by {(first.grad - shard.grad).abs().max():.2e}")
@@ -179,9 +181,8 @@ class Step:
         kept = self._schedule(microbatches, partial(self._loss, len(microbatches)), forward_only=False)
         # Only the last stage has kept anything.
         metrics = sum_metrics(kept, self.groups.dp) if kept else None
-        tp_rank = dist.get_rank(self.groups.tp)
         shards = {
-            name: _Shard(parameter.main_grad.clone(), cut_dimension(parameter), tp_rank)
+            name: _Shard(parameter.main_grad.clone(), cut_dimension(parameter), cut_rank(name))
             for model in self.models
             for name, parameter in named_parameters(unwrap(model))
         }

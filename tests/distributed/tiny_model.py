@@ -20,6 +20,7 @@ from torch import Tensor
 from nemo_sspo.megatron.layers.core_attention import CoreAttention, LocalCoreAttention
 from nemo_sspo.megatron.layers.gemma2 import finish_gemma2, gelu_tanh
 from nemo_sspo.megatron.layers.spec import local_layer_spec
+from nemo_sspo.megatron.models.feed_forward import FeedForwardNames, Mixture
 from tests.distributed import world
 from tests.distributed.architectures import GEMMA2, LLAMA, Architecture
 from tests.distributed.world import Layout
@@ -38,6 +39,18 @@ def config_of(architecture: Architecture, **fields: Any) -> TransformerConfig:
     """Megatron's config of a tiny model; `fields`: of the layout and the precision."""
     if architecture is GEMMA2:
         return _Gemma2Config(**world.MODEL | _gemma2_fields(architecture) | fields)
+    if architecture.experts is not None:
+        mixture = Mixture(
+            experts=architecture.experts,
+            experts_key="",
+            experts_per_token=architecture.experts_per_token,
+            intermediate_size=world.FFN,
+            intermediate_key="",
+            renormalized=True,
+            layers=(True,) * world.LAYERS,
+            names=FeedForwardNames(),
+        )
+        return TransformerConfig(**world.MODEL | mixture.fields() | fields)
     return TransformerConfig(**world.MODEL | fields)
 
 
@@ -65,6 +78,8 @@ def _config(layout: Layout, dropout: float, architecture: Architecture) -> Trans
         pipeline_model_parallel_size=layout.pipeline,
         virtual_pipeline_model_parallel_size=layout.virtual,
         context_parallel_size=layout.context,
+        expert_model_parallel_size=layout.expert,
+        expert_tensor_parallel_size=layout.expert_tensor,
         # Interleaved stages with batched point-to-point calls deliver wrong activations over gloo, silently.
         overlap_p2p_comm=layout.virtual is not None,
         batch_p2p_comm=layout.virtual is None,
@@ -114,7 +129,8 @@ def build(
         if architecture is GEMMA2:
             finish_gemma2(model)
         for name, parameter in named_parameters(model):
-            parameter.data.copy_(cut(name, full[name], parameter, layout.tensor))
+            size = layout.expert_tensor if ".local_experts." in name else layout.tensor
+            parameter.data.copy_(cut(name, full[name], parameter, size))
         ddp = DistributedDataParallelConfig(use_distributed_optimizer=False, overlap_grad_reduce=layout.overlap)
         chunks.append(DistributedDataParallel(config, ddp, model, disable_bucketing=chunk > 0))
     if layout.overlap:
@@ -128,10 +144,27 @@ def named_parameters(model: GPTModel) -> Iterator[tuple[str, torch.nn.Parameter]
     for name, parameter in model.named_parameters():
         if name.startswith("decoder.layers."):
             head, index, rest = name.removeprefix("decoder.").split(".", 2)
-            name = f"decoder.{head}.{model.decoder.layers[int(index)].layer_number - 1}.{rest}"
+            name = f"decoder.{head}.{model.decoder.layers[int(index)].layer_number - 1}.{_of_all_experts(rest, model)}"
         if name == "output_layer.weight" and model.share_embeddings_and_output_weights:
             name = "embedding.word_embeddings.weight"
         yield name, parameter
+
+
+def _of_all_experts(name: str, model: GPTModel) -> str:
+    """A parameter's name within its layer, experts counted over all ranks."""
+    before, found, after = name.partition(".local_experts.")
+    if not found:
+        return name
+    index, rest = after.split(".", 1)
+    held = model.config.num_moe_experts // parallel_state.get_expert_model_parallel_world_size()
+    return f"{before}{found}{held * parallel_state.get_expert_model_parallel_rank() + int(index)}.{rest}"
+
+
+def cut_rank(name: str) -> int:
+    """Which part of a parameter that is cut over ranks this rank holds."""
+    if ".local_experts." in name:
+        return parallel_state.get_expert_tensor_parallel_rank()
+    return parallel_state.get_tensor_model_parallel_rank()
 
 
 def cut_dimension(parameter: torch.nn.Parameter) -> int | None:
@@ -139,7 +172,7 @@ def cut_dimension(parameter: torch.nn.Parameter) -> int | None:
 
 
 def cut(name: str, full: Tensor, parameter: torch.nn.Parameter, size: int) -> Tensor:
-    dimension, rank = cut_dimension(parameter), parallel_state.get_tensor_model_parallel_rank()
+    dimension, rank = cut_dimension(parameter), cut_rank(name)
     if dimension is None:
         return full
     if name.endswith("linear_fc1.weight"):  # gate and up are cut each for itself

@@ -107,10 +107,24 @@ def _hidden(w: dict[str, Tensor], a: Architecture, tokens: Tensor) -> Tensor:
         get = _layer_weights(w, layer)
         attended = _attention(_norm(x, get("input_layernorm"), a), get, a, a.window if layer % 2 == 0 else None)
         x = x + (_norm(attended, get("self_attn_bda.norm"), a) if a.sandwich_norms else attended)
-        gate, up = (_norm(x, get("pre_mlp_layernorm"), a) @ get("mlp.linear_fc1").T).split(FFN, dim=-1)
-        fed = (_activation(gate, a) * up) @ get("mlp.linear_fc2").T
+        fed = (_feed_forward if a.experts is None else _mixture)(_norm(x, get("pre_mlp_layernorm"), a), get, a)
         x = x + (_norm(fed, get("mlp_bda.norm"), a) if a.sandwich_norms else fed)
     return _norm(x, w["decoder.final_layernorm.weight"], a)
+
+
+def _feed_forward(x: Tensor, get: Callable[[str], Tensor], a: Architecture, of: str = "mlp") -> Tensor:
+    gate, up = (x @ get(f"{of}.linear_fc1").T).split(FFN, dim=-1)
+    return (_activation(gate, a) * up) @ get(f"{of}.linear_fc2").T
+
+
+def _mixture(x: Tensor, get: Callable[[str], Tensor], a: Architecture) -> Tensor:
+    """Token by token: the experts with the highest scores, weighted by the softmax over those alone."""
+    fed = []
+    for token in x:
+        scores, experts = (get("mlp.router") @ token).topk(a.experts_per_token)
+        parts = [_feed_forward(token, get, a, f"mlp.experts.local_experts.{expert}") for expert in experts.tolist()]
+        fed.append(scores.softmax(dim=0) @ torch.stack(parts))
+    return torch.stack(fed)
 
 
 def _layer_weights(w: dict[str, Tensor], layer: int) -> Callable[[str], Tensor]:

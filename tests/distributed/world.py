@@ -47,9 +47,15 @@ class Layout:
     virtual: int | None = None
     context: int = 1
     data: int = 1
+    expert: int = 1
     recompute: str | None = None
     overlap: bool = False
     """Gradients are reduced over the replicas while backward runs."""
+
+    @property
+    def expert_tensor(self) -> int:
+        """Ranks that share one expert's matrices."""
+        return 1 if self.expert > 1 else self.tensor
 
     @property
     def world_size(self) -> int:
@@ -73,7 +79,22 @@ LAYOUTS = (
     Layout("CP2, selective recomputation", context=2, recompute="selective"),
     Layout("PP2 DP2, overlapped reduction", pipeline=2, data=2, overlap=True),
 )
-BY_NAME = {layout.name: layout for layout in (ONE_RANK, *LAYOUTS)}
+MIXTURE_LAYOUTS = (
+    Layout("DP2", data=2),
+    Layout("DP2 EP2", data=2, expert=2),
+    Layout("TP2 SP", tensor=2, sequence=True),
+    Layout("TP2 SP EP2", tensor=2, sequence=True, expert=2),
+    Layout("TP2 SP DP2 EP4", tensor=2, sequence=True, data=2, expert=4),
+    Layout("TP2 SP DP2 EP2", tensor=2, sequence=True, data=2, expert=2),
+    Layout("CP2 EP2", context=2, expert=2),
+    Layout("CP2 TP2 SP EP4", context=2, tensor=2, sequence=True, expert=4),
+    Layout("PP2 DP2 EP2", pipeline=2, data=2, expert=2),
+    Layout("PP2 VPP2 TP2 SP EP2", pipeline=2, virtual=2, tensor=2, sequence=True, expert=2),
+    Layout("TP2 SP EP2, full recomputation", tensor=2, sequence=True, expert=2, recompute="full"),
+    Layout("DP4 EP2, overlapped reduction", data=4, expert=2, overlap=True),
+)
+"""Of a mixture of experts, whose tensor-parallel layouts are all sequence-parallel."""
+BY_NAME = {layout.name: layout for layout in (ONE_RANK, *MIXTURE_LAYOUTS, *LAYOUTS)}
 
 
 def weights(*, tied: bool, architecture: Architecture = LLAMA) -> dict[str, Tensor]:
@@ -86,9 +107,16 @@ def weights(*, tied: bool, architecture: Architecture = LLAMA) -> dict[str, Tens
             prefix + "self_attention.linear_qkv.weight": ((HEADS + 2 * GROUPS) * architecture.head_size, HIDDEN),
             prefix + "self_attention.linear_proj.weight": (HIDDEN, HEADS * architecture.head_size),
             prefix + "pre_mlp_layernorm.weight": (HIDDEN,),
-            prefix + "mlp.linear_fc1.weight": (2 * FFN, HIDDEN),
-            prefix + "mlp.linear_fc2.weight": (HIDDEN, FFN),
         }
+        blocks = ["mlp"]
+        if architecture.experts is not None:
+            shapes[prefix + "mlp.router.weight"] = (architecture.experts, HIDDEN)
+            blocks = [f"mlp.experts.local_experts.{expert}" for expert in range(architecture.experts)]
+        for block in blocks:
+            shapes |= {
+                f"{prefix}{block}.linear_fc1.weight": (2 * FFN, HIDDEN),
+                f"{prefix}{block}.linear_fc2.weight": (HIDDEN, FFN),
+            }
         if architecture.sandwich_norms:
             shapes |= {prefix + "self_attn_bda.norm.weight": (HIDDEN,), prefix + "mlp_bda.norm.weight": (HIDDEN,)}
     shapes["decoder.final_layernorm.weight"] = (HIDDEN,)

@@ -12,7 +12,7 @@ import torch
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.megatron.binding import Binding
 from tests.megatron.hugging_face import hugging_face_logps
-from tests.megatron.policies import POLICIES
+from tests.megatron.policies import POLICIES, skip_what_it_does_not_train
 from tests.megatron.worlds import reference, write_policy
 
 
@@ -35,7 +35,10 @@ def test_reference_is_hugging_faces_log_softmax(
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_every_familys_reference_is_hugging_faces(binding: Binding, pairs: pa.Table, tmp_path: Path, name: str) -> None:
+def test_every_familys_reference_is_hugging_faces(
+    trainer: str, binding: Binding, pairs: pa.Table, tmp_path: Path, name: str
+) -> None:
+    skip_what_it_does_not_train(trainer, name)
     model_type, changes = POLICIES[name]
     policy = write_policy(tmp_path / "policy", model_type, **changes)
     binding.import_policy(policy, tmp_path / "nemo", tmp_path / "hf", torch.float32)

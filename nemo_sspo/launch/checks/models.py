@@ -9,7 +9,7 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.encoder.files import backbone_folders, encoder_problems
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.families import read_hf_config
-from nemo_sspo.megatron.models.layout import layout_problems
+from nemo_sspo.megatron.models.layout import layout_problems, mixture_problems
 from nemo_sspo.megatron.models.shape import import_problems
 from nemo_sspo.stages.sampling.engine_limits import engine_problems
 from nemo_sspo.tokens.files import tokenizer_file
@@ -31,6 +31,9 @@ def check_policy(experiment: Experiment) -> Iterator[str]:
     yield from refused
     try:
         yield from layout_problems(config, experiment.parallel)
+        yield from mixture_problems(
+            config, experiment.parallel, experiment.train, experiment.precision, experiment.trainer
+        )
         yield from engine_problems(config, experiment.engine, on_cpu=not experiment.cluster.has_gpus)
     except UserError as error:
         yield from () if str(error) in refused else (str(error),)

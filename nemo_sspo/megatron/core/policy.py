@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer.module import Float16Module
-from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from torch import nn
 
@@ -76,7 +75,7 @@ def policy_head(config: PolicyConfig, groups: Groups, hf_dir: Path, train: Train
 
 def policy_config(hf_dir: Path, parallel: Parallel, precision: Precision, train: Train) -> PolicyConfig:
     """Config of the policy for training in this layout. Raises UserError for what cannot run."""
-    policy = policy_for(hf_dir, parallel, precision, train)
+    policy = policy_for(hf_dir, parallel, precision, train, "core")
     kernels = fused_kernels(family_of(policy).activation)
     settings = training_fields(parallel, train, params_dtype(precision)) | precision_fields(precision)
     return _config(policy, **kernels | parallel_fields(parallel) | settings)
@@ -90,7 +89,7 @@ def _config(policy: HFConfig, **settings: Any) -> PolicyConfig:
 def _model(
     policy: HFConfig,
     config: PolicyConfig,
-    spec: ModuleSpec | TransformerBlockSubmodules,
+    spec: TransformerBlockSubmodules,
     *,
     is_first: bool,
     is_last: bool,

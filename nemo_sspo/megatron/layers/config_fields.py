@@ -18,6 +18,7 @@ _FUSED_KERNELS = (
     "persist_layer_norm",
     "gradient_accumulation_fusion",
     "cross_entropy_loss_fusion",
+    "moe_grouped_gemm",
 )
 
 
@@ -56,6 +57,8 @@ def parallel_fields(parallel: Parallel) -> dict[str, Any]:
         "pipeline_model_parallel_size": parallel.pipeline,
         "virtual_pipeline_model_parallel_size": parallel.virtual_pipeline,
         "context_parallel_size": parallel.context,
+        "expert_model_parallel_size": parallel.expert,
+        "expert_tensor_parallel_size": parallel.expert_tensor,
     }
 
 
@@ -73,6 +76,8 @@ def fused_kernels(activation: str) -> dict[str, Any]:
         "deallocate_pipeline_outputs": True,
         # Apex's. Megatron's output layer refuses without it.
         "gradient_accumulation_fusion": find_spec("fused_weight_gradient_mlp_cuda") is not None,
+        # All experts of a rank in one product.
+        "moe_grouped_gemm": True,
     }
 
 

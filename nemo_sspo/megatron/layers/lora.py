@@ -60,4 +60,6 @@ def _targets(model: GPTModel) -> Iterator[tuple[nn.Module, str, int]]:
     """(module, attribute that holds a matrix, the layer's number in the whole model)."""
     for layer in model.decoder.layers:
         for block, name in TARGETS:
-            yield getattr(layer, block), name, layer.layer_number
+            parent = getattr(layer, block)
+            if hasattr(parent, name):  # a mixture of experts, which is never adapted, has no such matrices
+                yield parent, name, layer.layer_number

@@ -20,9 +20,11 @@ from megatron.core.models.gpt.gpt_layer_specs import (
     get_gpt_layer_with_transformer_engine_spec,
 )
 from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.moe import moe_utils
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
 from torch import Tensor, nn
 
 from nemo_sspo.config.stages import Train
@@ -35,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 Layers = Literal["auto", "local"]
 """The setting ``train.layers``."""
-LayerSpec = Callable[[TransformerConfig, int | None], ModuleSpec | TransformerBlockSubmodules]
+LayerSpec = Callable[[TransformerConfig, int | None], TransformerBlockSubmodules]
 """(config, chunk of the rank under VPP) -> spec of this pipeline stage's layers."""
 
 
@@ -71,24 +73,52 @@ def layer_spec(
     *,
     shares_prompts: bool = False,
     layers: Layers = "auto",
-) -> ModuleSpec | TransformerBlockSubmodules:
-    """Spec of this pipeline stage's layers, for dense GPT models. The choice is written to the log.
+) -> TransformerBlockSubmodules:
+    """Spec of this pipeline stage's layers. The choice is written to the log.
 
     Has the signature of NeMo's `GPTConfig.transformer_layer_spec`. `shares_prompts`: rows may have shared prompts.
     """
     if takes_transformer_engine(layers):
-        return _transformer_engine_spec(config, shares_prompts=shares_prompts)
+        return _transformer_engine_spec(config, vp_stage, shares_prompts=shares_prompts)
     reason = "train.layers=local" if layers == "local" else "no GPU here"
     _log.info("transformer layers: Megatron's local ones (%s)", reason)
     return local_layer_spec(config, vp_stage)
 
 
-def _transformer_engine_spec(config: TransformerConfig, *, shares_prompts: bool) -> ModuleSpec:
-    spec = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
-    if has_sandwich_norms(config):
-        from megatron.core.extensions.transformer_engine import TENorm
+def _transformer_engine_spec(
+    config: TransformerConfig, vp_stage: int | None, *, shares_prompts: bool
+) -> TransformerBlockSubmodules:
+    from megatron.core.extensions.transformer_engine import TENorm
 
-        with_sandwich_norms(spec, config, TENorm)
+    reasons = _needs_of_flex_attention(config, shares_prompts=shares_prompts)
+
+    def layer(experts: int | None) -> ModuleSpec:
+        spec = get_gpt_layer_with_transformer_engine_spec(
+            num_experts=experts, moe_grouped_gemm=True, qk_layernorm=config.qk_layernorm
+        )
+        if has_sandwich_norms(config):
+            with_sandwich_norms(spec, config, TENorm)
+        if reasons:
+            spec.submodules.self_attention.submodules.core_attention = FlexCoreAttention
+        return spec
+
+    _log.info("transformer layers: Transformer Engine%s", f", with flex-attention ({reasons})" if reasons else "")
+    return TransformerBlockSubmodules(layer_specs=_of_stage(config, vp_stage, layer), layer_norm=TENorm)
+
+
+def _of_stage(
+    config: TransformerConfig, vp_stage: int | None, layer: Callable[[int | None], ModuleSpec]
+) -> list[ModuleSpec]:
+    """Specs of this pipeline stage's layers. `layer` makes that of a layer with so many experts, or of a dense one."""
+    count = get_num_layers_to_build(config, vp_stage=vp_stage)
+    if config.num_moe_experts is None:
+        return [layer(None)] * count
+    first, dense, mixed = get_transformer_layer_offset(config, vp_stage), layer(None), layer(config.num_moe_experts)
+    return [mixed if has_experts else dense for has_experts in config.moe_layer_freq[first : first + count]]
+
+
+def _needs_of_flex_attention(config: TransformerConfig, *, shares_prompts: bool) -> str:
+    """Why Transformer Engine's attention does not serve; empty where it does."""
     over_ranks = config.context_parallel_size > 1
     needs = {
         "it caps its logits": attention_softcap(config) is not None,
@@ -96,13 +126,7 @@ def _transformer_engine_spec(config: TransformerConfig, *, shares_prompts: bool)
         # Transformer Engine asserts against windows in a ring, and where it passes heads around, against packed rows.
         "windows reach over context-parallel ranks": config.window_size is not None and over_ranks,
     }
-    reasons = " and ".join(reason for reason, is_so in needs.items() if is_so)
-    if not reasons:
-        _log.info("transformer layers: Transformer Engine")
-        return spec
-    spec.submodules.self_attention.submodules.core_attention = FlexCoreAttention
-    _log.info("transformer layers: Transformer Engine, with flex-attention (%s)", reasons)
-    return spec
+    return " and ".join(reason for reason, is_so in needs.items() if is_so)
 
 
 def local_layer_spec(
@@ -112,17 +136,24 @@ def local_layer_spec(
 
     `core_attention`: None takes flex-attention where there is a GPU, and plain torch elsewhere.
     """
-    spec = get_gpt_layer_local_spec(qk_layernorm=config.qk_layernorm, normalization=config.normalization)
-    spec.submodules.input_layernorm = LocalNorm
-    spec.submodules.pre_mlp_layernorm = LocalNorm
-    attention = spec.submodules.self_attention.submodules
-    attention.core_attention = core_attention or _core_attention_here()
-    if attention.q_layernorm is not IdentityOp:
-        attention.q_layernorm = attention.k_layernorm = LocalNorm
-    if has_sandwich_norms(config):
-        with_sandwich_norms(spec, config, LocalNorm)
-    layers = get_num_layers_to_build(config, vp_stage=vp_stage)
-    return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=LocalNorm)
+    # The router asks whether this is None, and where there is no Transformer Engine it is not defined at all.
+    vars(moe_utils).setdefault("te_general_gemm", None)
+
+    def layer(experts: int | None) -> ModuleSpec:
+        spec = get_gpt_layer_local_spec(
+            num_experts=experts, qk_layernorm=config.qk_layernorm, normalization=config.normalization
+        )
+        spec.submodules.input_layernorm = LocalNorm
+        spec.submodules.pre_mlp_layernorm = LocalNorm
+        attention = spec.submodules.self_attention.submodules
+        attention.core_attention = core_attention or _core_attention_here()
+        if attention.q_layernorm is not IdentityOp:
+            attention.q_layernorm = attention.k_layernorm = LocalNorm
+        if has_sandwich_norms(config):
+            with_sandwich_norms(spec, config, LocalNorm)
+        return spec
+
+    return TransformerBlockSubmodules(layer_specs=_of_stage(config, vp_stage, layer), layer_norm=LocalNorm)
 
 
 def _core_attention_here() -> type[CoreAttention]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.models.feed_forward import Mixture
 
 _MOST = 2**31 - 1
 _MOST_LAYERS = 10_000
@@ -125,20 +126,21 @@ LAYER = {
     "input_layernorm": "input_layernorm",
     "self_attention.linear_proj": "self_attn.o_proj",
     "pre_mlp_layernorm": "post_attention_layernorm",
-    "mlp.linear_fc2": "mlp.down_proj",
 }
-"""Megatron's -> Hugging Face's names of a layer's weights that are the same on both sides."""
+"""Megatron's -> Hugging Face's names of a layer's weights that are the same on both sides, the feed-forward's left
+out."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture that can be imported, trained and exported: a dense GPT with RMSNorm, rotary positions and a
-    gated feed-forward. The fields are what one family has and another does not."""
+    """One architecture that can be imported, trained and exported: a GPT with RMSNorm, rotary positions and gated
+    feed-forwards. The fields are what one family has and another does not."""
 
     model_type: str
     """As ``config.json`` names it."""
-    nemo_config: str
-    """Import path of NeMo's config class, ``package.module:Class``. It chooses the fused kernels."""
+    nemo_config: str | None = None
+    """Import path of NeMo's config class, ``package.module:Class``, which chooses the fused kernels; None: the family
+    is trained with `trainer=core` alone."""
     layer: Mapping[str, str] = field(default_factory=lambda: LAYER)
     """Names of a layer's weights that are the same on both sides, as in `LAYER`."""
     qkv_bias: bool = False
@@ -151,6 +153,8 @@ class Family:
     """Key of ``config.json`` that names the activation."""
     rope_types: tuple[str, ...] = ("default",)
     """Rotary scalings that are built exactly."""
+    mixture: Callable[[HFConfig], Mixture | None] = lambda _config: None
+    """Its mixture of experts, where it has one."""
     windowed: Callable[[HFConfig, int], Sequence[bool]] | None = None
     """Which of so many layers have the config's ``sliding_window``; None: the family reads no such key."""
     fields: Callable[[HFConfig], dict[str, Any]] = lambda _config: {}
@@ -169,9 +173,19 @@ def layers_by_type(config: HFConfig, otherwise: Sequence[bool]) -> list[bool]:
     return [kind == "sliding_attention" for kind in kinds]
 
 
+def all_layers(_config: HFConfig, layers: int) -> list[bool]:
+    """Windows of a family that has them in every layer."""
+    return [True] * layers
+
+
 def upper_layers(config: HFConfig, layers: int) -> list[bool]:
     """Qwen's windows: switched off, or on from a layer upwards."""
     if not config.flag("use_sliding_window"):
         return [False] * layers
     first = config.number("max_window_layers", 28) if config.get("max_window_layers") != 0 else 0
     return layers_by_type(config, [layer >= first for layer in range(layers)])
+
+
+def experts_per_token(config: HFConfig, experts_key: str) -> int:
+    """``num_experts_per_tok``. Raises UserError where it is more than there are experts."""
+    return config.count("num_experts_per_tok", config.count(experts_key))

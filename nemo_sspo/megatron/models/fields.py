@@ -13,6 +13,7 @@ from typing import Any
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.families import family_of
 from nemo_sspo.megatron.models.family import Family, HFConfig
+from nemo_sspo.megatron.models.feed_forward import Mixture
 from nemo_sspo.megatron.models.layout import padded_vocab_size
 
 _LANGUAGE_MODEL = "ForCausalLM"
@@ -41,13 +42,22 @@ def _refusals(config: HFConfig, family: Family) -> Iterator[str]:
         )
 
 
+def _mixture_refusals(config: HFConfig, mixture: Mixture | None) -> Iterator[str]:
+    if mixture is not None and mixture.renormalized and mixture.experts_per_token == 1:
+        yield (
+            f"{config.path}: num_experts_per_tok=1 with weights that sum to 1 gives the router no gradient, which is "
+            "not supported"
+        )
+
+
 def transformer_fields(config: HFConfig) -> dict[str, Any]:
     """The shape and the numbers of a policy's layers as fields of Megatron's config, the activation function left out.
 
     Raises UserError for an unknown family, a missing field, and features whose numbers would not be Hugging Face's.
     """
     family = family_of(config)
-    for problem in _refusals(config, family):
+    mixture = family.mixture(config)
+    for problem in (*_refusals(config, family), *_mixture_refusals(config, mixture)):
         raise UserError(problem)
     return {
         "num_layers": config.layers,
@@ -66,6 +76,7 @@ def transformer_fields(config: HFConfig) -> dict[str, Any]:
         "hidden_dropout": 0.0,
         "attention_dropout": 0.0,
         **_windows(config, family),
+        **({} if mixture is None else mixture.fields()),
         **family.fields(config),
     }
 

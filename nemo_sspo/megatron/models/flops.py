@@ -41,7 +41,8 @@ class StepWork:
 
 @dataclass(frozen=True)
 class ModelFlops:
-    """FLOPs of a dense GPT's forward pass, and how many such passes a training step costs."""
+    """FLOPs of a GPT's forward pass, and how many such passes a training step costs. Of a mixture of experts those
+    count that a token takes, and the router."""
 
     per_token: int
     """Products with the weights of all layers."""
@@ -66,9 +67,8 @@ class ModelFlops:
             is_layer_window_attention(config.window_size, config.window_attn_skip_freq, layer)
             for layer in range(1, config.num_layers + 1)
         ]
-        feed_forward = config.hidden_size * config.ffn_hidden_size * (3 if config.gated_linear_unit else 2)
         return cls(
-            per_token=2 * config.num_layers * (attention + feed_forward),
+            per_token=2 * (config.num_layers * attention + _feed_forward_weights(config)),
             per_visible_key=4 * inner,
             per_response_token=2 * config.hidden_size * vocab_size,
             layers=config.num_layers,
@@ -100,6 +100,17 @@ class ModelFlops:
                 tokens -= prompt - 1
                 flops -= self.of_sequence(prompt - 1, 0)
         return StepWork(tokens, float(flops))
+
+
+def _feed_forward_weights(config: TransformerConfig) -> int:
+    """With which a token meets, over all layers."""
+    matrices = 3 if config.gated_linear_unit else 2
+    dense = config.hidden_size * config.ffn_hidden_size * matrices
+    if config.num_moe_experts is None:
+        return config.num_layers * dense
+    taken = config.hidden_size * config.moe_ffn_hidden_size * matrices * config.moe_router_topk
+    mixed = sum(config.moe_layer_freq)
+    return mixed * (taken + config.hidden_size * config.num_moe_experts) + (config.num_layers - mixed) * dense
 
 
 def _visible_keys(tokens: int, window: int | None) -> int:

@@ -14,6 +14,7 @@ from nemo_sspo.artifacts.sources.weight_headers import TensorHeader, model_heade
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.families import family_of
 from nemo_sspo.megatron.models.family import Family, HFConfig
+from nemo_sspo.megatron.models.feed_forward import FeedForward, Mixture, feed_forwards, routers
 from nemo_sspo.megatron.models.fields import rope_scaling, transformer_fields
 
 _Sizes = tuple[tuple[str, int], ...]
@@ -33,6 +34,7 @@ class Shape:
     vocab_size: int
     tied: bool
     family: Family
+    mixture: Mixture | None
 
     @classmethod
     def of(cls, config: HFConfig) -> Shape:
@@ -48,6 +50,7 @@ class Shape:
             vocab_size=config.count("vocab_size"),
             tied=config.tied,
             family=family_of(config),
+            mixture=family_of(config).mixture(config),
         )
 
     def renamed(self) -> Iterator[tuple[str, str]]:
@@ -60,6 +63,9 @@ class Shape:
             if self.family.qk_norm:
                 yield f"{ours}.self_attention.q_layernorm.weight", f"{theirs}.self_attn.q_norm.weight"
                 yield f"{ours}.self_attention.k_layernorm.weight", f"{theirs}.self_attn.k_norm.weight"
+        yield from routers(self.mixture)
+        for feed_forward in self._feed_forwards():
+            yield f"{feed_forward.ours}.linear_fc2.weight", feed_forward.down
 
     def vocabulary(self) -> Iterator[tuple[str, str]]:
         """(Megatron name, Hugging Face name) of the tensors with one row per token id."""
@@ -80,9 +86,11 @@ class Shape:
 
     def gate_up(self) -> Iterator[tuple[str, tuple[str, str]]]:
         """(Megatron name, names of gate and up) of the fused feed-forward inputs."""
-        for layer in range(self.layers):
-            mlp = f"model.layers.{layer}.mlp"
-            yield f"decoder.layers.{layer}.mlp.linear_fc1.weight", (f"{mlp}.gate_proj.weight", f"{mlp}.up_proj.weight")
+        for feed_forward in self._feed_forwards():
+            yield f"{feed_forward.ours}.linear_fc1.weight", (feed_forward.gate, feed_forward.up)
+
+    def _feed_forwards(self) -> Iterator[FeedForward]:
+        return feed_forwards(self.layers, self.intermediate_size, self.mixture)
 
     def problems(self, tensors: Mapping[str, TensorHeader], what: str) -> Iterator[str]:
         """The first tensor that is missing, that has no place in the family, and that has another shape; `what` names
@@ -103,26 +111,29 @@ class Shape:
 
     def _hugging_face(self) -> Iterator[tuple[str, _Sizes]]:
         """Hugging Face name and sizes of every tensor."""
-        hidden, feed_forward = ("hidden_size", self.hidden_size), ("intermediate_size", self.intermediate_size)
+        hidden = ("hidden_size", self.hidden_size)
         queries = ("num_attention_heads x head_dim", self.groups * self.heads_per_group * self.head_dim)
         keys = ("num_key_value_heads x head_dim", self.groups * self.head_dim)
-        inputs = {"self_attn.o_proj": queries, "mlp.down_proj": feed_forward}
+        matrices = {feed_forward.down: (hidden, feed_forward.size) for feed_forward in self._feed_forwards()}
+        if self.mixture is not None:
+            experts = (self.mixture.experts_key, self.mixture.experts)
+            matrices |= {name: (experts, hidden) for _, name in routers(self.mixture)}
         for name in (name for _, name in self.renamed()):
-            part = ".".join(name.split(".")[-3:-1])
-            if part in inputs:
-                yield name, (hidden, inputs[part])
+            if name.endswith("self_attn.o_proj.weight"):
+                yield name, (hidden, queries)
             else:
-                yield name, (("head_dim", self.head_dim) if part in _NORMS_OF_HEADS else hidden,)
+                vector = ("head_dim", self.head_dim) if name.endswith(_NORMS_OF_HEADS) else hidden
+                yield name, matrices.get(name, (vector,))
         for name in (name for _, name in self.vocabulary()):
             yield name, (("vocab_size", self.vocab_size), hidden)
         for ours, projections in self.qkv():
             for name, rows in zip(projections, (queries, keys, keys), strict=True):
                 yield name, (rows,) if ours.endswith("bias") else (rows, hidden)
-        for _, gate_and_up in self.gate_up():
-            yield from ((name, (feed_forward, hidden)) for name in gate_and_up)
+        for feed_forward in self._feed_forwards():
+            yield from ((name, (feed_forward.size, hidden)) for name in (feed_forward.gate, feed_forward.up))
 
 
-_NORMS_OF_HEADS = ("self_attn.q_norm", "self_attn.k_norm")
+_NORMS_OF_HEADS = ("self_attn.q_norm.weight", "self_attn.k_norm.weight")
 
 
 def import_problems(what: str, directory: Path, config: HFConfig) -> Iterator[str]:

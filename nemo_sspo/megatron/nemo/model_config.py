@@ -34,6 +34,6 @@ def training_config(hf_dir: Path, parallel: Parallel, precision: Precision, trai
     model, or the machine does not have the precision.
     """
     require_nemo()
-    policy = policy_for(hf_dir, parallel, precision, train)
+    policy = policy_for(hf_dir, parallel, precision, train, "nemo")
     fields = training_fields(parallel, train, params_dtype(precision))
     return nemo_config(policy, transformer_layer_spec=training_spec(train), **fields)

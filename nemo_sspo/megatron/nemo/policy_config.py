@@ -12,6 +12,7 @@ from nemo.collections.llm.gpt.model.gemma2 import Gemma2Config
 from nemo.collections.llm.gpt.model.llama import Llama31Config
 from typing_extensions import override
 
+from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.layers.gemma2 import finish_gemma2
 from nemo_sspo.megatron.layers.policy_config import ACTIVATIONS
 from nemo_sspo.megatron.models.families import family_of
@@ -50,5 +51,9 @@ def nemo_config(config: HFConfig, **settings: Any) -> GPTConfig:
 def _config_class(config: HFConfig) -> type[GPTConfig]:
     if config.rope["rope_type"] == "llama3":
         return Llama31Config  # scales the rotary frequencies of the model that it builds
-    module, _, name = family_of(config).nemo_config.partition(":")
+    if (path := family_of(config).nemo_config) is None:
+        raise UserError(
+            f"{config.path}: NeMo has no model of model_type {config.get('model_type')!r}: set trainer=core"
+        )
+    module, _, name = path.partition(":")
     return getattr(import_module(module), name)

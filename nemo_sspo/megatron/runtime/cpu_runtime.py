@@ -14,7 +14,11 @@ What is replaced, and its callers (paths inside megatron/core):
     tensor_parallel.random._set_cuda_rng_state
                                    the same tracker's setter, which reaches into torch._C -> the CPU generator
     torch.cuda.Stream, stream, current_stream, default_stream
-                                   data-parallel wrapping on a side stream -> one program order, no streams
+                                   data-parallel wrapping and copies of the experts' token counts on a side stream
+                                   -> one program order, no streams
+    moe.token_dispatcher.maybe_move_tensor_to_cpu
+                                   leaves tensors on the host as they are, of which the all-to-all takes no counts
+                                   -> what it makes of those on a GPU
     device="cuda" arguments        schedules.py, clip_grads.py, transformer/utils.py write the literal -> "cpu"
     Tensor.cuda, Tensor.to("cuda") rope tables, checkpoint loading -> the tensor itself
     pin_memory=True arguments      page-locked memory is a CUDA allocation -> pageable memory
@@ -75,7 +79,7 @@ class _CudaArgumentsToCpu(TorchFunctionMode):
 
 
 class _NoStream:
-    """Stands for a CUDA stream: with one program order there is nothing to wait for."""
+    """Stands for a CUDA stream and its events: with one program order there is nothing to wait for."""
 
     def __init__(self, *_args: object, **_kwargs: object) -> None: ...
 
@@ -84,6 +88,9 @@ class _NoStream:
     def wait_stream(self, _other: object) -> None: ...
 
     def wait_event(self, _event: object) -> None: ...
+
+    def record_event(self) -> _NoStream:
+        return self
 
 
 def _get_rng_state(*_args: object, **_kwargs: object) -> torch.Tensor:
@@ -98,8 +105,13 @@ def _manual_seed(seed: int) -> None:
     torch.default_generator.manual_seed(int(seed))
 
 
+def _on_host(tensor: Any, *, as_numpy: bool = False, record_stream: bool = False) -> Any:
+    return tensor.numpy() if as_numpy and isinstance(tensor, torch.Tensor) else tensor
+
+
 def _attribute_patches() -> list[tuple[object, str, object]]:
     from megatron.core.tensor_parallel import random as megatron_random
+    from megatron.core.transformer.moe import token_dispatcher
 
     return [
         (torch.cuda, "current_device", lambda: _CPU),
@@ -109,6 +121,7 @@ def _attribute_patches() -> list[tuple[object, str, object]]:
         (torch.cuda, "set_rng_state", _set_rng_state),
         (torch.cuda, "manual_seed", _manual_seed),
         (megatron_random, "_set_cuda_rng_state", _set_rng_state),
+        (token_dispatcher, "maybe_move_tensor_to_cpu", _on_host),
         (torch.cuda, "Stream", _NoStream),
         (torch.cuda, "stream", lambda _stream: nullcontext()),
         (torch.cuda, "current_stream", _NoStream),

@@ -59,6 +59,8 @@ def connect(parallel: Parallel) -> Groups:
             parallel.pipeline,
             virtual_pipeline_model_parallel_size=parallel.virtual_pipeline,
             context_parallel_size=parallel.context,
+            expert_model_parallel_size=parallel.expert,
+            expert_tensor_parallel_size=parallel.expert_tensor,
         )
     model_parallel_cuda_manual_seed(_SEED)
     return Groups.of_megatron()

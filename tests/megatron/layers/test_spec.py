@@ -18,6 +18,7 @@ from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from megatron.core.transformer.dot_product_attention import DotProductAttention
 from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.moe.moe_layer import MoELayer
 from torch import Tensor
 
 from nemo_sspo.errors import UserError
@@ -171,6 +172,7 @@ def test_on_a_gpu_only_what_transformer_engine_cannot_do_is_not_its(
 ) -> None:
     """Transformer Engine is not installed here: Megatron's local spec stands for its one."""
     monkeypatch.setattr(layers, "transformer_engine_usable", lambda: True)
+    monkeypatch.setattr(layers, "get_num_layers_to_build", lambda *_args, **_kwargs: 1)
     monkeypatch.setattr(
         layers,
         "get_gpt_layer_with_transformer_engine_spec",
@@ -178,12 +180,27 @@ def test_on_a_gpu_only_what_transformer_engine_cannot_do_is_not_its(
     )
     gemma = config(**changes)
     gemma.sandwich_norms, gemma.attn_logit_softcapping = True, cap
-    spec = layers.layer_spec(gemma, shares_prompts=shares_prompts).submodules
+    (layer,) = layers.layer_spec(gemma, shares_prompts=shares_prompts).layer_specs
+    spec = layer.submodules
     expected = layers.FlexCoreAttention if is_flex else DotProductAttention
     assert spec.self_attention.submodules.core_attention is expected
     assert {spec.self_attn_bda.module, spec.mlp_bda.module} == {NormThenAdd}
     assert spec.self_attn_bda.params["norm"] is TENorm
-    assert layers.layer_spec(config()).submodules.self_attn_bda is get_bias_dropout_add
+    (plain,) = layers.layer_spec(config()).layer_specs
+    assert plain.submodules.self_attn_bda is get_bias_dropout_add
+
+
+def test_each_stage_of_a_mixture_has_experts_in_its_own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_stage(stage: int) -> list[bool]:
+        # In the stage's chunk of a pipeline of two, with two chunks each.
+        monkeypatch.setattr(layers, "get_num_layers_to_build", lambda *_args, **_kwargs: 2)
+        monkeypatch.setattr(layers, "get_transformer_layer_offset", lambda *_args: 2 * stage)
+        spec = layers.local_layer_spec(mixed)
+        return [layer.submodules.mlp.module is MoELayer for layer in spec.layer_specs]
+
+    pattern = [0, 1, 1, 1, 0, 0]
+    mixed = config(num_layers=6, num_moe_experts=2, moe_ffn_hidden_size=8, moe_layer_freq=pattern)
+    assert [of_stage(stage) for stage in range(3)] == [[False, True], [True, True], [False, False]]
 
 
 @pytest.mark.parametrize("has_gpu", [False, True])

@@ -41,6 +41,13 @@ def test_flops_of_a_sequence_by_hand() -> None:
     assert flops.of_sequence(3, 2) == 3 * forward == 29760
 
 
+def test_of_a_mixture_the_experts_count_that_a_token_takes() -> None:
+    """And the router; the first of the two layers is dense. The same experts, one of them always taken, are dense."""
+    mixture = {"num_moe_experts": 4, "moe_router_topk": 2, "moe_ffn_hidden_size": 3, "moe_layer_freq": [0, 1]}
+    flops = ModelFlops.of(config(**mixture), VOCAB)
+    assert flops.per_token == 2 * (2 * 288 + 120 + 2 * (3 * 8 * 3) + 8 * 4)
+
+
 def test_six_flops_per_weight_and_token_where_attention_and_head_are_small() -> None:
     large = ModelFlops.of(config(hidden_size=4096, ffn_hidden_size=16384), VOCAB)
     weights = 2 * (4096 * 36 + 3 * 4096 * 16384)

@@ -33,7 +33,6 @@ FAMILY = Family(
         "self_attn_bda.norm": "post_attention_layernorm",
         "pre_mlp_layernorm": "pre_feedforward_layernorm",
         "mlp_bda.norm": "post_feedforward_layernorm",
-        "mlp.linear_fc2": "mlp.down_proj",
     },
     activation="gelu_pytorch_tanh",
     # Not "hidden_act": Gemma's first release had the wrong function there, and nothing reads it.
