@@ -20,7 +20,7 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the commands to the parser."""
     text = "take prompts with their responses from a file, as the rollouts of a run's first iteration"
     importing = commands.add_parser("import-rollouts", help=text, description=f"{text}.")
-    importing.add_argument("file", help="JSONL or Parquet with prompt and responses, or chosen and rejected")
+    importing.add_argument("file", help="rows with prompt and responses, or chosen and rejected")
     importing.add_argument("overrides", nargs="*", help="experiment=llama3-8b name=mine policy=... oracle.path=...")
     importing.add_argument("--config-dir", type=Path, help="directory with YAML files of your own")
     importing.set_defaults(command=import_rollouts)

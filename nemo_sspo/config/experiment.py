@@ -34,9 +34,10 @@ class Experiment(Frozen):
     """Self-play iterations (papers: 3)."""
     policy: Annotated[str, SourcePath()]
     """The model to align: a Hugging Face directory or hub id with weights, tokenizer and chat template."""
-    prompts: Annotated[str, SourcePath()]
-    """Prompts: JSONL or Parquet with `prompt` or `messages` (and `system`), a directory of such files, or a Hugging
-    Face data set id."""
+    prompts: Annotated[str | tuple[str, ...], SourcePath()]
+    """Prompts: JSON Lines (also .gz), Parquet, Arrow or CSV with `prompt`, `messages`, `conversations` or `instruction`
+    (and `system`), a directory of such files, or a Hugging Face data set id. A list of them gives each iteration its
+    own, in their order; `data.columns` names fields that are called otherwise."""
     data: Data = Data()
     rollout: Rollout = Rollout()
     engine: Engine
@@ -74,6 +75,11 @@ class Experiment(Frozen):
         return name
 
     @property
+    def prompt_sources(self) -> tuple[str, ...]:
+        """The files, directories or data sets of prompts: one for all iterations, or one for each."""
+        return (self.prompts,) if isinstance(self.prompts, str) else self.prompts
+
+    @property
     def run_dir(self) -> Path:
         """Directory of the run's artifacts."""
         return Path(self.runs_dir) / self.name
@@ -83,6 +89,11 @@ class Experiment(Frozen):
         if self.iterations * self.rollout.shards > _MOST_TASKS:
             raise ValueError(
                 f"iterations={self.iterations} x rollout.shards={self.rollout.shards} are more than {_MOST_TASKS} tasks"
+            )
+        if not isinstance(self.prompts, str) and len(self.prompts) < self.iterations:
+            raise ValueError(
+                f"prompts is a list of {len(self.prompts)} for iterations={self.iterations}; give one for each "
+                "iteration, or one source for all of them"
             )
         replicas = self.parallel.data * self.train.micro_batch_size
         if self.train.global_batch_size % replicas:

@@ -23,7 +23,45 @@ RESERVED_ARGUMENTS = frozenset(
 """Variables of a chat template that the code around it sets, and names of that code's own settings."""
 
 
+class Columns(Frozen):
+    """What files of prompts, responses and labelled comparisons call the fields that are read of them."""
+
+    prompt: str | None = None
+    """Field that holds the prompt, as text or a list of messages, where it is not called `prompt`."""
+    messages: str | None = None
+    """That of `messages`: a list of messages with `role` and `content`, the user's last."""
+    conversations: str | None = None
+    """That of `conversations` (ShareGPT): messages with `from` and `value`, or `role` and `content`. What comes after
+    the user's last one is an answer and left out."""
+    instruction: str | None = None
+    """That of `instruction` (Alpaca), a prompt as text."""
+    input: str | None = None
+    """That of `input`, text that stands below `instruction`."""
+    system: str | None = None
+    """That of `system`, the text of the system message."""
+    responses: str | None = None
+    """That of `responses` in `rollout.source`."""
+    chosen: str | None = None
+    """That of `chosen` in `rollout.source`."""
+    rejected: str | None = None
+    """That of `rejected` in `rollout.source`."""
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The fields' own names by ours, where they are told."""
+        return {ours: theirs for ours, theirs in self if theirs is not None}
+
+    @model_validator(mode="after")
+    def _one_field_each(self) -> "Columns":
+        told = list(self.names.values())
+        for theirs in told:
+            if told.count(theirs) > 1:
+                raise ValueError(f"{theirs!r} is named twice; a field holds one of them")
+        return self
+
+
 class Data(Frozen):
+    columns: Columns = Columns()
     held_out_prompts: Annotated[str | None, SourcePath()] = None
     """Prompts for evaluation only (file or data set id). Without it, `held_out_count` prompts are split off."""
     held_out_count: PositiveInt = 200
@@ -63,9 +101,9 @@ class Rollout(Frozen):
     max_response_tokens: PositiveInt = 2048
     """Longest response in tokens; one that does not end by then is kept as unfinished."""
     source: Annotated[str | None, SourcePath()] = None
-    """Responses that iteration 1 takes instead of sampling: a JSONL or Parquet file, a directory of such files or a
-    data set id, with a prompt and `responses`, or `chosen` and `rejected`. Their number is K of that iteration. A
-    response whose `finish_reasons` (or `finish_reason_chosen`, `_rejected`) is `length` was cut, and gets no end."""
+    """Responses that iteration 1 takes instead of sampling: a file or directory as of `prompts`, or a data set id, with
+    a prompt and `responses`, or `chosen` and `rejected`. Their number is K of that iteration. A response whose
+    `finish_reasons` (or `finish_reason_chosen`, `_rejected`) is `length` was cut, and gets no end."""
     shards: PositiveInt = 1
     """Parts into which the prompts are cut; each is sampled, scored and embedded by steps of its own. One process takes
     several, with its model loaded once."""
@@ -230,8 +268,8 @@ class Evaluation(Frozen):
     """Samples of the new policy per held-out prompt, of which the oracle keeps the best to meet the base (SPPO: 16).
     That many are sampled; the other win rates take the first `rollout.held_out_samples_per_prompt`."""
     labelled_pairs: Annotated[str | None, SourcePath()] = None
-    """Comparisons with known outcomes, to measure the oracle's calibration once: JSONL, Parquet or a data set id with
-    `prompt`, `response_a`, `response_b` and `label`, the probability in [0, 1] that a is better."""
+    """Comparisons with known outcomes, to measure the oracle's calibration once: a file or data set id with `prompt`,
+    `response_a`, `response_b` and `label`, the probability in [0, 1] that a is better."""
 
 
 class Selection(Frozen):

@@ -146,6 +146,11 @@ def test_inconsistent_settings_are_named():
         QUICK, "train.global_batch_size=33", "parallel.data=2"
     )
     assert message_of(QUICK, "parallel.sequence=true", "parallel.tensor=1").startswith("parallel: ")
+    assert message_of(QUICK, "prompts=[a.jsonl]", "iterations=2").startswith(
+        "prompts is a list of 1 for iterations=2; "
+    )
+    twice = ("data.columns.prompt=text", "data.columns.system=text")
+    assert message_of(QUICK, *twice).startswith("data.columns: 'text' is named twice; a field holds one of them")
 
 
 def test_a_number_is_a_name_too():

@@ -74,9 +74,11 @@ def test_more_candidates_than_steps(place):
     )
     assert "rollout.shards=13 is more than the 12 prompts" in only("rollout.shards=13")
     assert found("rollout.shards=12") == []
-    # held-out prompts from a file of their own are taken out of the training prompts
+    # held-out prompts from a file of their own, as many as are evaluated, are taken out of the training prompts
     write_prompts(place / "held.jsonl", 29)
-    assert "30 prompts are too few for iterations=2" in only("data.held_out_prompts=held.jsonl")
+    held_out = "data.held_out_prompts=held.jsonl"
+    assert "30 prompts are too few for iterations=2" in only(held_out, "data.held_out_count=29")
+    assert found(held_out, "data.held_out_count=28") == []
 
 
 def test_hub_ids_are_left_to_the_stages(place):

@@ -2,14 +2,35 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from nemo_sspo.artifacts.json_files import json_or_empty
 from nemo_sspo.errors import UserError
 
-JSON_SUFFIXES = {".jsonl", ".ndjson", ".json"}
-_DIRECTORY_SUFFIXES = {".parquet", ".jsonl", ".ndjson"}
-"""A .json in a directory is a description of the data set as a rule."""
+FileKind = Literal["JSON", "CSV", "Parquet", "Arrow"]
+
+_KINDS: dict[str, FileKind] = {
+    ".jsonl": "JSON",
+    ".ndjson": "JSON",
+    ".json": "JSON",
+    ".csv": "CSV",
+    ".parquet": "Parquet",
+    ".arrow": "Arrow",
+}
+_ZIPPED = ".gz"
+_OF_A_DIRECTORY = (
+    {".parquet", ".jsonl", ".ndjson"},
+    {".arrow"},
+    {".jsonl.gz", ".ndjson.gz"},
+    {".csv", ".csv.gz"},
+)
+"""Endings of a directory's records: the first of these sets that it has any of. A .json in a directory is a
+description of the data set as a rule."""
+_STATE = "state.json"
+"""Names the files of a data set in a folder that `datasets` saved; others in it are its cache."""
 _PASSED_OVER = (".", "_", "~")
 """How the names of files and folders begin that are hidden, of an editor, or of the system that wrote the others."""
 _SPLIT_WORDS = {
@@ -31,9 +52,22 @@ class SourceFiles:
     """Names below the directory, files of records first; a folder that is passed over ends in a slash."""
 
 
-def suffix(name: str | Path) -> str:
-    """The ending of a file's name, in small letters."""
-    return Path(name).suffix.lower()
+def ending(name: str | Path) -> str:
+    """The ending of a file's name, in small letters: that of a compressed file with what it is, as .jsonl.gz."""
+    path = Path(name)
+    last = path.suffix.lower()
+    return f"{Path(path.stem).suffix.lower()}{last}" if last == _ZIPPED else last
+
+
+def is_zipped(name: str | Path) -> bool:
+    """Whether a file's name says that it was compressed by gzip."""
+    return ending(name).endswith(_ZIPPED)
+
+
+def file_kind(name: str | Path) -> FileKind | None:
+    """How a file of records is written, by its ending; None where it is none."""
+    kind = _KINDS.get(ending(name).removesuffix(_ZIPPED))
+    return kind if kind in ("JSON", "CSV") or not is_zipped(name) else None
 
 
 def source_files(directory: Path) -> SourceFiles:
@@ -54,7 +88,7 @@ def source_files(directory: Path) -> SourceFiles:
         )
     if not found:
         beside = f", only {', '.join(passed_over[:3])}" if passed_over else ""
-        raise UserError(f"{directory}: no .parquet or .jsonl file in this directory{beside}")
+        raise UserError(f"{directory}: no .parquet, .jsonl, .jsonl.gz or .csv file in this directory{beside}")
     taken = splits[chosen]
     other = [name for name in found if name not in set(taken)]
     return SourceFiles(tuple(directory / name for name in taken), (*other, *passed_over))
@@ -62,17 +96,36 @@ def source_files(directory: Path) -> SourceFiles:
 
 def _found(directory: Path) -> tuple[list[str], list[str]]:
     """Files of records below a directory, and what else there is. Links to folders are not followed."""
-    found: list[str] = []
-    passed_over: list[str] = []
-    for root, folders, files in os.walk(directory):
-        below = Path(root).relative_to(directory)
-        skipped = [name for name in folders if name.startswith(_PASSED_OVER) or Path(root, name).is_symlink()]
-        folders[:] = [name for name in folders if name not in skipped]
-        passed_over += [f"{(below / name).as_posix()}/" for name in skipped]
-        for name in files:
-            is_data = suffix(name) in _DIRECTORY_SUFFIXES and not name.startswith(_PASSED_OVER)
-            (found if is_data else passed_over).append((below / name).as_posix())
-    return sorted(found), sorted(passed_over, key=lambda name: (suffix(name) not in _DIRECTORY_SUFFIXES, name))
+    files: list[str] = []
+    folders: list[str] = []
+    for root, below, names in os.walk(directory):
+        here = Path(root).relative_to(directory)
+        skipped = [name for name in below if name.startswith(_PASSED_OVER) or Path(root, name).is_symlink()]
+        below[:] = [name for name in below if name not in skipped]
+        folders += [f"{(here / name).as_posix()}/" for name in skipped]
+        files += [(here / name).as_posix() for name in names]
+    visible = [name for name in files if not Path(name).name.startswith(_PASSED_OVER)]
+    found = _of_one_kind(directory, visible)
+    every = set().union(*_OF_A_DIRECTORY)
+    passed_over = sorted({*files, *folders} - set(found), key=lambda name: (ending(name) not in every, name))
+    return sorted(found), passed_over
+
+
+def _of_one_kind(directory: Path, names: Sequence[str]) -> list[str]:
+    """The names with the first set of endings that any of them has."""
+    for endings in _OF_A_DIRECTORY:
+        found = [name for name in names if ending(name) in endings]
+        if endings == {".arrow"}:
+            found = [name for name in found if Path(name).name in _saved_files((directory / name).parent)]
+        if found:
+            return found
+    return []
+
+
+def _saved_files(folder: Path) -> set[str]:
+    """The names of a saved data set's own files in its folder."""
+    files = json_or_empty(folder / _STATE).get("_data_files")
+    return {str(file.get("filename")) for file in files or () if isinstance(file, dict)}
 
 
 def _split(name: str) -> str:

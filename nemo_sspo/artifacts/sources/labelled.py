@@ -1,5 +1,6 @@
 """Read labelled comparisons, and say which line is wrong."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nemo_sspo.artifacts.json_text import refuse_surrogates
@@ -21,14 +22,14 @@ class LabelledPair:
     label: float
 
 
-def read_labelled(source: str) -> list[LabelledPair]:
-    """Read every record.
+def read_labelled(source: str, names: Mapping[str, str] | None = None) -> list[LabelledPair]:
+    """Read every record. `names` are what the source calls fields of the prompt that have another name here.
 
     Raises:
         UserError: there is none, or one lacks a response or a label in [0, 1]; the line is named.
     """
     pairs = []
-    for record in read_records(source, COLUMNS, setting="evaluation.labelled_pairs"):
+    for record in read_records(source, COLUMNS, setting="evaluation.labelled_pairs", names=names):
         conversation, where = conversation_of(record), record.where
         first, second, label = (record.value.get(name) for name in _ANSWERS)
         if not isinstance(first, str) or not isinstance(second, str):

@@ -1,27 +1,27 @@
 """Read prompts from a file, a directory or a Hugging Face data set, and say which line is wrong.
 
-A record holds ``prompt`` (text, or a list of messages) or ``messages``; of a preference record without either, the
-messages in front of the answers are the prompt. ``system`` beside them is the first message.
+A record holds ``prompt`` (text, or a list of messages), ``messages``, ``conversations`` (ShareGPT) or ``instruction``
+(Alpaca), of which the first is read; of a preference record without any, the messages in front of the answers are the
+prompt. ``system`` beside them is the first message.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Literal
 
 from nemo_sspo.artifacts.json_text import refuse_surrogates
+from nemo_sspo.artifacts.sources.messages import Message, before_the_answer, messages
 from nemo_sspo.artifacts.sources.records import Record, json_kind, read_records
 from nemo_sspo.errors import UserError
 
-ROLES = ("system", "user", "assistant")
+_PROMPTS = ("prompt", "messages", "conversations", "instruction")
 _NOT_READ = ("system_prompt", "history", "tools", "documents", "images", "chat_template_kwargs")
 """Fields that would change the prompt."""
-PROMPT_COLUMNS = ("prompt", "messages", "system", *_NOT_READ)
+PROMPT_COLUMNS = (*_PROMPTS, "input", "system", *_NOT_READ)
 COLUMNS = (*PROMPT_COLUMNS, "chosen", "rejected")
-_MOST_MESSAGES = 10_000
 _NAMED = 20
 """Fields that a message lists."""
 
-Message = dict[str, str]
 Key = tuple[tuple[str, str], ...]
 
 
@@ -32,6 +32,8 @@ class Conversation:
     messages: tuple[Message, ...]
     where: str
     """File and line that it came from, for messages."""
+    source: int = 0
+    """Which of several sources that is, from 0."""
 
     @property
     def key(self) -> Key:
@@ -50,14 +52,30 @@ class PromptRead:
 
 
 def read_prompts(
-    source: str, *, duplicates: Literal["error", "drop"] = "error", setting: str = "prompts"
+    sources: str | Sequence[str],
+    *,
+    duplicates: Literal["error", "drop"] = "error",
+    setting: str = "prompts",
+    names: Mapping[str, str] | None = None,
 ) -> PromptRead:
-    """Read every prompt of a file or of a data set ``owner/name`` or ``owner/name:split``, named by `setting`.
+    """Read every prompt of a file or of a data set ``owner/name`` or ``owner/name:split``, or of several.
+
+    Args:
+        sources: one of them, or several in the order of their iterations.
+        duplicates: what a prompt that is there twice, in one source or in two, comes to.
+        setting: the configuration key they came from, for the messages.
+        names: what the sources call fields that this package reads under another name.
 
     Raises:
         UserError: there is no such source, it holds no prompt, or a line cannot be read; file and line are named.
     """
-    return collect(source, map(conversation_of, read_records(source, COLUMNS, setting=setting)), duplicates)
+    given = (sources,) if isinstance(sources, str) else tuple(sources)
+    found = (
+        conversation_of(record, place)
+        for place, source in enumerate(given)
+        for record in read_records(source, COLUMNS, setting=setting, names=names)
+    )
+    return collect(", ".join(given), found, duplicates)
 
 
 def collect(source: str, found: Iterable[Conversation], duplicates: Literal["error", "drop"]) -> PromptRead:
@@ -65,7 +83,7 @@ def collect(source: str, found: Iterable[Conversation], duplicates: Literal["err
     read = PromptRead(source)
     first: dict[Key, str] = {}
     for conversation in found:
-        if (where := first.setdefault(conversation.key, conversation.where)) != conversation.where:
+        if (where := first.get(conversation.key)) is not None:
             if duplicates == "error":
                 raise UserError(
                     f"{conversation.where}: the same prompt as {where}; remove it, or set "
@@ -73,13 +91,14 @@ def collect(source: str, found: Iterable[Conversation], duplicates: Literal["err
                 )
             read.duplicates += 1
             continue
+        first[conversation.key] = conversation.where
         read.conversations.append(conversation)
     if not read.conversations:
         raise UserError(f"{source}: holds no prompt; give one JSON object with `prompt` or `messages` per line")
     return read
 
 
-def conversation_of(record: Record) -> Conversation:
+def conversation_of(record: Record, source: int = 0) -> Conversation:
     """The prompt of one record. Every message names where it is and what is wrong."""
     where, value = record.where, record.value
     if not isinstance(value, dict):
@@ -87,71 +106,66 @@ def conversation_of(record: Record) -> Conversation:
     if unread := next((name for name in _NOT_READ if value.get(name)), None):
         advice = "name it `system`" if unread == "system_prompt" else "give `messages` that say it all, or remove it"
         raise UserError(f"{where}: the field `{unread}` is not read, and would change the prompt; {advice}")
-    return Conversation(_with_system(where, value, tuple(_prompt_messages(where, value))), where)
+    return Conversation(_with_system(record, tuple(_prompt_messages(record))), where, source)
 
 
-def _with_system(where: str, record: dict[str, Any], messages: tuple[Message, ...]) -> tuple[Message, ...]:
+def _with_system(record: Record, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
     """The messages with the field `system` as the first; blank, it is absent."""
-    system = record.get("system", "")
+    system, where = record.value.get("system", ""), f"{record.where}: {record.called('system')}"
     if not isinstance(system, str):
-        raise UserError(f"{where}: `system` is {json_kind(system)}; expected text")
+        raise UserError(f"{where} is {json_kind(system)}; expected text")
     if not system.strip():
-        return messages
-    if messages[0]["role"] != "system":
-        refuse_surrogates(f"{where}: `system`", system)
-        return ({"role": "system", "content": system}, *messages)
-    if messages[0]["content"] != system:
-        raise UserError(f"{where}: `system` differs from the system message; remove one of them")
-    return messages
+        return prompt
+    if prompt[0]["role"] != "system":
+        refuse_surrogates(where, system)
+        return ({"role": "system", "content": system}, *prompt)
+    if prompt[0]["content"] != system:
+        raise UserError(f"{where} differs from the system message; remove one of them")
+    return prompt
 
 
-def _prompt_messages(where: str, record: dict[str, Any]) -> Iterable[Message]:
-    field_name = next((name for name in ("prompt", "messages") if name in record), "chosen")
-    value = record.get(field_name)
-    if field_name == "chosen":
-        if not isinstance(value, list):
-            _no_field(where, list(record))
-        value = value[:-1]
-    if isinstance(value, str) and field_name == "prompt":
+def _prompt_messages(record: Record) -> Iterable[Message]:
+    field_name = _prompt_field(record)
+    value, where = record.value[field_name], f"{record.where}: {record.called(field_name)}"
+    if isinstance(value, str) and field_name in ("prompt", "instruction"):
         if not value.strip():
-            raise UserError(f"{where}: empty prompt; remove the line or give it text")
-        refuse_surrogates(f"{where}: `prompt`", value)
-        return [{"role": "user", "content": value}]
-    if not isinstance(value, list):
-        raise UserError(f"{where}: `{field_name}` is {json_kind(value)}; expected {_expected(field_name)}")
-    return _messages(f"{where}: `{field_name}`", value)
+            raise UserError(f"{record.where}: empty {field_name}; remove the line or give it text")
+        refuse_surrogates(where, value)
+        return [{"role": "user", "content": value + (_input(record) if field_name == "instruction" else "")}]
+    if not isinstance(value, list) or field_name == "instruction":
+        raise UserError(f"{where} is {json_kind(value)}; expected {_EXPECTED.get(field_name, 'a list of messages')}")
+    if field_name == "chosen":
+        value = value[:-1]
+    if field_name == "conversations":
+        value = before_the_answer(where, value)
+    return messages(where, value)
 
 
-def _expected(field_name: str) -> str:
-    return "text or a list of messages" if field_name == "prompt" else "a list of messages"
+_EXPECTED = {"prompt": "text or a list of messages", "instruction": "text"}
 
 
-def _no_field(where: str, keys: list[str]) -> NoReturn:
-    hint = "; rename the one that holds the text" if keys else ""
-    named = sorted(map(str, keys))[:_NAMED]
-    raise UserError(f"{where}: neither `prompt` nor `messages` among its fields {named} that hold anything{hint}")
+def _prompt_field(record: Record) -> str:
+    """The field that holds the prompt: where the source's own name of one is told, only such a one."""
+    value = record.value
+    told = [name for name in _PROMPTS if name in record.names]
+    if found := next((name for name in told or _PROMPTS if name in value), None):
+        return found
+    if not told and isinstance(value.get("chosen"), list):
+        return "chosen"
+    named = record.fields[:_NAMED]
+    if told:
+        settings = " nor ".join(f"{record.called(name)} (data.columns.{name})" for name in told)
+        raise UserError(f"{record.where}: no {settings} among its fields {named} that hold anything")
+    hint = "; rename the one that holds the text, or name it in data.columns.prompt=..." if named else ""
+    raise UserError(
+        f"{record.where}: neither `prompt` nor `messages` among its fields {named} that hold anything{hint}"
+    )
 
 
-def _messages(where: str, value: list[Any]) -> Iterator[Message]:
-    if not value:
-        raise UserError(f"{where} is empty; give at least one user message")
-    if len(value) > _MOST_MESSAGES:
-        raise UserError(f"{where}: {len(value)} messages, more than the {_MOST_MESSAGES} of any conversation")
-    for position, message in enumerate(value, start=1):
-        here = f"{where}, message {position}"
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            raise UserError(f"{here}: expected an object with `role` and `content`, both text")
-        role = message.get("role")
-        if role not in ROLES:
-            raise UserError(f"{here}: role {role!r} is none of {', '.join(ROLES)}")
-        if role == "system" and position > 1:
-            raise UserError(f"{here}: a system message can only come first")
-        if role == "user" and not message["content"].strip():
-            raise UserError(f"{here}: empty user message; remove the prompt or give it text")
-        if call := next((name for name in ("tool_calls", "function_call") if message.get(name)), None):
-            raise UserError(f"{here}: `{call}` is not read, and would change the prompt; remove the prompt")
-        refuse_surrogates(here, message["content"])
-        yield {"role": role, "content": message["content"]}
-    if value[-1]["role"] != "user":
-        last = value[-1]["role"]
-        raise UserError(f"{where}: the last message is the {last}'s; it must be the user's: leave the answer out")
+def _input(record: Record) -> str:
+    """What stands below an instruction, with the line end before it; nothing where it is blank."""
+    value, where = record.value.get("input", ""), f"{record.where}: {record.called('input')}"
+    if not isinstance(value, str):
+        raise UserError(f"{where} is {json_kind(value)}; expected text")
+    refuse_surrogates(where, value)
+    return f"\n{value}" if value.strip() else ""

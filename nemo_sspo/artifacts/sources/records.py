@@ -1,4 +1,4 @@
-"""Records of a JSONL or Parquet file, of a directory of such files, or of a Hugging Face data set.
+"""Records of a file, of a directory of such files, or of a Hugging Face data set.
 
 Importing this module is cheap, so that the command line can check every line before anything heavy starts.
 """
@@ -6,23 +6,19 @@ Importing this module is cheap, so that the command line can check every line be
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nemo_sspo.artifacts.json_text import parse_json
-from nemo_sspo.artifacts.sources.files import JSON_SUFFIXES, source_files, suffix
-from nemo_sspo.artifacts.text_files import MOST_BYTES
+from nemo_sspo.artifacts.sources.csv_records import csv_fields, csv_records
+from nemo_sspo.artifacts.sources.files import file_kind, source_files
+from nemo_sspo.artifacts.sources.json_records import json_records
+from nemo_sspo.artifacts.sources.table_records import table_fields, table_records
 from nemo_sspo.errors import UserError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 DATASET_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.\[\]%-]+)?")
 
-_ONE_OBJECT = "every line must be one JSON object"
 _JSON_KINDS = {
     type(None): "null",
     bool: "true or false",
@@ -41,33 +37,58 @@ class Record:
     where: str
     """Its file and its line or row in that file, from 1."""
     value: Any
+    """Its fields by the names that this package reads."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What the source calls those of them that have another name there."""
+
+    def called(self, name: str) -> str:
+        """A field as messages show it: by the source's own name."""
+        return f"`{self.names.get(name, name)}`"
+
+    @property
+    def fields(self) -> list[str]:
+        """The names of its fields as the source has them, sorted."""
+        return sorted(str(self.names.get(name, name)) for name in self.value)
 
 
-def read_records(source: str, columns: Sequence[str], *, setting: str) -> Iterator[Record]:
+def read_records(
+    source: str, columns: Sequence[str], *, setting: str, names: Mapping[str, str] | None = None
+) -> Iterator[Record]:
     """Read a source record by record.
 
     Args:
         source: a file, a directory (`source_files` chooses what is read of it), or a data set ``owner/name`` or
             ``owner/name:split``.
-        columns: fields that the caller understands; others of a Parquet file are not read.
+        columns: fields that the caller understands; others of a Parquet or Arrow file are not read.
         setting: the configuration key it came from, for the messages.
+        names: what the source calls some of `columns`; its own fields of these names are not read then.
 
     Raises:
-        UserError: there is no such source, or a record cannot be read; file and line are named.
+        UserError: there is no such source, a record cannot be read, or none has a field that `names` names; file and
+            line are named.
     """
+    renamed = {ours: theirs for ours, theirs in (names or {}).items() if ours in columns}
     path = Path(source)
+    found: Iterator[tuple[str, Any]]
     if path.is_dir():
-        return (record for file in source_files(path).taken for record in _file_records(file, columns))
-    if path.exists():
-        return _file_records(path, columns)
-    if is_file_name(source) or not DATASET_ID.fullmatch(source):
+        found = (pair for file in source_files(path).taken for pair in _of_file(file, fields_read(columns, renamed)))
+    elif path.exists():
+        found = _of_file(path, fields_read(columns, renamed))
+    elif is_file_name(source) or not DATASET_ID.fullmatch(source):
         raise UserError(f"{source}: no such file; check {setting}=... (or give a data set id like owner/name)")
-    return _dataset_records(source)
+    else:
+        found = _of_dataset(source)
+    return _renamed(source, found, renamed) if renamed else (Record(where, _held(value)) for where, value in found)
+
+
+def fields_read(columns: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """The fields of a source that are read, by its own names."""
+    return [names.get(name, name) for name in columns]
 
 
 def is_file_name(source: str) -> bool:
     """Whether a name has the ending of a file of records."""
-    return suffix(source) == ".parquet" or suffix(source) in JSON_SUFFIXES
+    return file_kind(source) is not None
 
 
 def is_on_disk(source: str) -> bool:
@@ -76,15 +97,15 @@ def is_on_disk(source: str) -> bool:
 
 
 def first_fields(source: str) -> list[str]:
-    """Names of the fields that hold anything in the first record of a local source; of Parquet all columns."""
+    """Names of the fields that hold anything in the first JSON record of a local source; of a table all columns."""
     path = Path(source)
     file = next(iter(source_files(path).taken)) if path.is_dir() else path
     _refuse_no_file(file)
-    if suffix(file) == ".parquet":
-        import pyarrow.parquet as pq
-
-        return list(pq.read_schema(file).names)
-    first = next((record.value for record in _json_records(file)), None)
+    if file_kind(file) in ("Parquet", "Arrow"):
+        return table_fields(file)
+    if file_kind(file) == "CSV":
+        return csv_fields(file)
+    first = next((_held(value) for _, value in json_records(file)), None)
     return list(first) if isinstance(first, dict) else []
 
 
@@ -95,73 +116,46 @@ def json_kind(value: object) -> str:
     return _JSON_KINDS.get(type(value), f"of type {type(value).__name__}")
 
 
-def _record(where: str, value: Any) -> Record:
-    if isinstance(value, dict):
-        value = {name: content for name, content in value.items() if content is not None}
-    return Record(where, value)
+def _held(value: Any) -> Any:
+    """A record without the fields that are null."""
+    if not isinstance(value, dict):
+        return value
+    return {name: content for name, content in value.items() if content is not None}
 
 
-def _file_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+def _renamed(source: str, found: Iterator[tuple[str, Any]], names: Mapping[str, str]) -> Iterator[Record]:
+    """The records with the fields of `names` under our names, in place of what the source has under these."""
+    missing = dict(names)
+    for where, value in found:
+        if isinstance(value := _held(value), dict):
+            ours = {name: value[theirs] for name, theirs in names.items() if theirs in value}
+            others = {name: held for name, held in value.items() if name not in names and name not in names.values()}
+            value = others | ours
+            missing = {name: theirs for name, theirs in missing.items() if name not in ours}
+        yield Record(where, value, names)
+    for name, theirs in missing.items():
+        raise UserError(f"{source}: no record has a field {theirs!r}, which data.columns.{name} names; correct it")
+
+
+def _of_file(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Any]]:
     _refuse_no_file(path)
-    if suffix(path) == ".parquet":
-        return _parquet_records(path, columns)
-    if suffix(path) in JSON_SUFFIXES:
-        return _json_records(path)
-    raise UserError(f"{path}: unknown kind of file; give .jsonl or .parquet")
+    match file_kind(path):
+        case "Parquet" | "Arrow":
+            return table_records(path, columns)
+        case "CSV":
+            return csv_records(path, columns)
+        case "JSON":
+            return json_records(path)
+    raise UserError(f"{path}: unknown kind of file; give .jsonl, .jsonl.gz, .parquet, .arrow or .csv")
 
 
 def _refuse_no_file(path: Path) -> None:
     """A pipe or a device never ends."""
     if path.exists() and not path.is_file():
-        raise UserError(f"{path}: not a file; give one of JSON Lines or Parquet, or a directory of such")
+        raise UserError(f"{path}: not a file; give one of JSON Lines, CSV or Parquet, or a directory of such")
 
 
-def _json_records(path: Path) -> Iterator[Record]:
-    try:
-        with path.open("rb") as file:
-            for line, raw in enumerate(iter(partial(file.readline, MOST_BYTES + 1), b""), start=1):
-                if len(raw) > MOST_BYTES:
-                    raise UserError(f"{path} line {line}: more than {MOST_BYTES} bytes; no record is that long")
-                if raw.strip():
-                    yield _record(f"{path} line {line}", parse_json(raw.rstrip(), path, line, _ONE_OBJECT))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _parquet_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-        names = file.schema_arrow.names
-        known = [name for name in columns if name in names]
-        if not known:
-            raise UserError(f"{path}: none of {', '.join(columns)} among its columns {sorted(names)}; rename one")
-        row = 0
-        for batch in file.iter_batches(columns=known):
-            for value in _rows(batch, path, row):
-                row += 1
-                yield _record(f"{path} row {row}", value)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())})") from None
-
-
-def _rows(batch: "pa.RecordBatch", path: Path, before: int) -> list[dict[str, Any]]:
-    """The rows of a batch; `before` stand in front of it. Parquet takes any bytes for text."""
-    try:
-        return list(batch.to_pylist())
-    except UnicodeDecodeError:
-        for row in range(batch.num_rows):
-            try:
-                batch.slice(row, 1).to_pylist()
-            except UnicodeDecodeError as error:
-                byte = f"byte 0x{error.object[error.start]:02x}"
-                raise UserError(f"{path} row {before + row + 1}: not UTF-8 ({byte}); write its text as UTF-8") from None
-        raise
-
-
-def _dataset_records(source: str) -> Iterator[Record]:
+def _of_dataset(source: str) -> Iterator[tuple[str, Any]]:
     try:
         from datasets import load_dataset
     except ImportError:
@@ -173,7 +167,7 @@ def _dataset_records(source: str) -> Iterator[Record]:
     row = 0
     try:
         for row, value in enumerate(load_dataset(name, split=split or "train"), start=1):
-            yield _record(f"{source} row {row}", value)
+            yield f"{source} row {row}", value
     except Exception as error:  # a hub client raises of its own, its HTTP library's and pyarrow's kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         after = f" after row {row}" if row else ""

@@ -5,13 +5,13 @@ response is text, or messages that end with the assistant's, the conversation be
 unless ``finish_reasons`` (a list), or ``finish_reason_chosen`` and ``finish_reason_rejected``, say ``length`` of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nemo_sspo.artifacts.json_text import refuse_surrogates
 from nemo_sspo.artifacts.sources.prompts import PROMPT_COLUMNS, Conversation, Key, PromptRead, collect, conversation_of
-from nemo_sspo.artifacts.sources.records import json_kind, read_records
+from nemo_sspo.artifacts.sources.records import Record, json_kind, read_records
 from nemo_sspo.errors import UserError
 
 _SIDES = ("chosen", "rejected")
@@ -35,18 +35,21 @@ class ResponseRead:
         return len(next(iter(self.responses.values())))
 
 
-def read_responses(source: str, *, drop_duplicates: bool = False) -> ResponseRead:
+def read_responses(
+    source: str, *, drop_duplicates: bool = False, names: Mapping[str, str] | None = None
+) -> ResponseRead:
     """Read every record of a file, a directory or a data set.
 
     Args:
         drop_duplicates: keep the first of the records with the same prompt instead of refusing them.
+        names: what the source calls fields that this package reads under another name.
 
     Raises:
         UserError: a record cannot be read, a response is empty, or the number of responses varies; the line is named.
     """
     answers: dict[str, tuple[str, ...]] = {}
     reasons: dict[str, tuple[str, ...]] = {}
-    found = _conversations(source, answers, reasons)
+    found = _conversations(source, answers, reasons, names)
     prompts = collect(source, found, "drop" if drop_duplicates else "error")
     responses, finish_reasons = (
         {item.key: values[item.where] for item in prompts.conversations} for values in (answers, reasons)
@@ -55,12 +58,15 @@ def read_responses(source: str, *, drop_duplicates: bool = False) -> ResponseRea
 
 
 def _conversations(
-    source: str, answers: dict[str, tuple[str, ...]], reasons: dict[str, tuple[str, ...]]
+    source: str,
+    answers: dict[str, tuple[str, ...]],
+    reasons: dict[str, tuple[str, ...]],
+    names: Mapping[str, str] | None,
 ) -> Iterator[Conversation]:
     """The prompt of every record; its responses and how they ended go under where it is."""
-    for record in read_records(source, COLUMNS, setting="rollout.source"):
+    for record in read_records(source, COLUMNS, setting="rollout.source", names=names):
         conversation, where = conversation_of(record), record.where
-        responses = _responses(where, record.value, conversation)
+        responses = _responses(record, conversation)
         first = next(iter(answers), where)
         if len(responses) != len(answers.get(first, responses)):
             raise UserError(
@@ -71,19 +77,20 @@ def _conversations(
         yield conversation
 
 
-def _responses(where: str, record: dict[str, Any], conversation: Conversation) -> tuple[str, ...]:
-    if "responses" in record:
-        values = record["responses"]
+def _responses(record: Record, conversation: Conversation) -> tuple[str, ...]:
+    where, value = record.where, record.value
+    if "responses" in value:
+        values = value["responses"]
         if not isinstance(values, list) or len(values) < 2:
-            raise UserError(f"{where}: `responses` must be a list of at least 2 responses")
+            raise UserError(f"{where}: {record.called('responses')} must be a list of at least 2 responses")
         names = [f"response {position}" for position in range(1, len(values) + 1)]
-    elif "chosen" in record and "rejected" in record:
-        values, names = [record[side] for side in _SIDES], [f"`{side}`" for side in _SIDES]
+    elif "chosen" in value and "rejected" in value:
+        values, names = [value[side] for side in _SIDES], [record.called(side) for side in _SIDES]
     else:
-        fields = f"its fields {sorted(map(str, record))}; rename those that hold them"
+        fields = f"its fields {record.fields}; rename those that hold them"
         raise UserError(f"{where}: neither `responses` nor `chosen` and `rejected` among {fields}")
     keys = {conversation.key}
-    if "system" in record and conversation.key[0][0] == "system":
+    if "system" in value and conversation.key[0][0] == "system":
         keys.add(conversation.key[1:])  # the answers' own conversation may leave that field out
     return tuple(_text(f"{where}: {name}", value, keys) for name, value in zip(names, values, strict=True))
 

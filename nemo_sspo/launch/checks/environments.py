@@ -81,7 +81,7 @@ def environment_problem(name: Kind, environment: Environment) -> str | None:
 def record_sources(experiment: Experiment) -> list[str]:
     """What is read record by record: files, directories or data set ids. All of it in the rollout environment."""
     given = (
-        experiment.prompts,
+        *experiment.prompt_sources,
         experiment.data.held_out_prompts,
         experiment.rollout.source,
         experiment.evaluation.labelled_pairs,

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from nemo_sspo.artifacts.sources.files import source_files
 from nemo_sspo.artifacts.sources.prompts import COLUMNS as PROMPT_COLUMNS
-from nemo_sspo.artifacts.sources.records import first_fields, is_on_disk
+from nemo_sspo.artifacts.sources.records import fields_read, first_fields, is_on_disk
 from nemo_sspo.artifacts.sources.responses import COLUMNS as RESPONSE_COLUMNS
 from nemo_sspo.config.cluster import LocalCluster, SlurmCluster
 from nemo_sspo.config.experiment import Experiment
@@ -112,13 +112,13 @@ def _encoder_by_default(experiment: Experiment) -> Iterator[str]:
 
 def _files_left_out(experiment: Experiment) -> Iterator[str]:
     """Files in a directory of records that are not read."""
-    sources = {
-        "prompts": experiment.prompts,
-        "data.held_out_prompts": experiment.data.held_out_prompts,
-        "rollout.source": experiment.rollout.source,
-        "evaluation.labelled_pairs": experiment.evaluation.labelled_pairs,
-    }
-    for setting, source in sources.items():
+    sources = [
+        *(("prompts", source) for source in experiment.prompt_sources),
+        ("data.held_out_prompts", experiment.data.held_out_prompts),
+        ("rollout.source", experiment.rollout.source),
+        ("evaluation.labelled_pairs", experiment.evaluation.labelled_pairs),
+    ]
+    for setting, source in sources:
         if source is None or not Path(source).is_dir():
             continue
         if names := source_files(Path(source)).left_out:
@@ -128,13 +128,11 @@ def _files_left_out(experiment: Experiment) -> Iterator[str]:
 
 def _fields_not_read(experiment: Experiment) -> Iterator[str]:
     """Unused fields beside the prompt: without a note, a field that should change the prompt is ignored silently."""
-    source = experiment.prompts
-    if not is_on_disk(source):
-        return
-    unread = [name for name in first_fields(source) if name not in {*PROMPT_COLUMNS, *RESPONSE_COLUMNS}]
-    if unread:
-        more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
-        yield f"prompts={source}: fields that are not read: {', '.join(unread[:_NAMED])}{more}"
+    read = set(fields_read((*PROMPT_COLUMNS, *RESPONSE_COLUMNS), experiment.data.columns.names))
+    for source in filter(is_on_disk, experiment.prompt_sources):
+        if unread := [name for name in first_fields(source) if name not in read]:
+            more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
+            yield f"prompts={source}: fields that are not read: {', '.join(unread[:_NAMED])}{more}"
 
 
 def _gpus_elsewhere(experiment: Experiment) -> Iterator[str]:

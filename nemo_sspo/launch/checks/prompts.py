@@ -1,5 +1,6 @@
 """Checks of the prompt files: every line is read, no model is loaded."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from nemo_sspo.artifacts.sources.records import is_on_disk
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.sampling.control_tokens import without_control_tokens
-from nemo_sspo.stages.sampling.prepare_prompts import Prompt, cut_prompts, too_few_prompts
+from nemo_sspo.stages.sampling.prepare_prompts import Cut, Prompt, cut_prompts, too_few_prompts
 from nemo_sspo.tokens.chat_template import refused
 from nemo_sspo.tokens.policy_files import PolicyTokens, read_policy_tokens
 
@@ -27,8 +28,7 @@ _PER_CUT = 16
 def check_prompts(experiment: Experiment) -> Iterator[str]:
     """The files can be read, no prompt is over the length limit, and there are enough of them."""
     data = experiment.data
-    read = _read(experiment, experiment.prompts)
-    held_out = _read_held_out(experiment)
+    read, held_out = _read_prompts(experiment), _read_held_out(experiment)
     tokens = policy_tokens_of(experiment)
     for source in (read, held_out):
         if source is not None and tokens is not None:
@@ -38,7 +38,7 @@ def check_prompts(experiment: Experiment) -> Iterator[str]:
             if source is not None:
                 yield from _overlong(source, Path(experiment.policy) / "tokenizer.json", data.max_prompt_tokens)
     if read is not None:
-        yield from _too_few(experiment, read, _available(experiment, read, held_out))
+        yield from _too_few(experiment, read, held_out)
 
 
 class PlannedPrompts(NamedTuple):
@@ -55,11 +55,13 @@ class PlannedPrompts(NamedTuple):
 def planned_prompts(experiment: Experiment) -> PlannedPrompts | None:
     """How many prompts go where; None for a data set id."""
     data = experiment.data
-    read = _read(experiment, experiment.prompts)
-    held_out = _read_held_out(experiment)
+    read, held_out = _read_prompts(experiment), _read_held_out(experiment)
     if read is None:
         return None
     available = _available(experiment, read, held_out)
+    if len(experiment.prompt_sources) > 1:
+        of_source = Counter(conversation.source for conversation in read.conversations)
+        available = min(available, sum(of_source[place] for place in range(experiment.iterations)))
     trained = min(available, experiment.iterations * (data.prompts_per_iteration or available))
     evaluated = min(data.held_out_count, len(held_out.conversations) if held_out else data.held_out_count)
     return PlannedPrompts(trained, evaluated, _selecting(experiment))
@@ -80,15 +82,19 @@ def _available(experiment: Experiment, read: PromptRead, held_out: PromptRead | 
     return len(read.conversations) - kept
 
 
-def _read(experiment: Experiment, source: str, setting: str = "prompts") -> PromptRead | None:
-    """A local file, as far as its texts may be used; a data set of the hub is left to the stage."""
-    if not is_on_disk(source):
+def _read_prompts(experiment: Experiment) -> PromptRead | None:
+    return _read(experiment, experiment.prompt_sources, "prompts")
+
+
+def _read(experiment: Experiment, sources: tuple[str, ...], setting: str) -> PromptRead | None:
+    """Local files, as far as their texts may be used; a data set of the hub is left to the stage."""
+    if not all(map(is_on_disk, sources)):
         return None
     data = experiment.data
-    path = Path(source)
-    files = source_files(path).taken if path.is_dir() else (path,)
+    paths = [Path(source) for source in sources]
+    files = [file for path in paths for file in (source_files(path).taken if path.is_dir() else (path,))]
     stamps = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists())
-    read = _read_once(source, data.duplicate_prompts, setting, stamps)
+    read = _read_once(sources, data.duplicate_prompts, setting, tuple(data.columns.names.items()), stamps)
     if isinstance(read, UserError):
         raise read
     tokens = policy_tokens_of(experiment)
@@ -97,12 +103,16 @@ def _read(experiment: Experiment, source: str, setting: str = "prompts") -> Prom
 
 @lru_cache(maxsize=2)
 def _read_once(
-    source: str, duplicates: Literal["error", "drop"], setting: str, stamps: object
+    sources: tuple[str, ...],
+    duplicates: Literal["error", "drop"],
+    setting: str,
+    names: tuple[tuple[str, str], ...],
+    stamps: object,
 ) -> PromptRead | UserError:
     """Read once for every state of the files: several checks ask for them."""
     del stamps
     try:
-        return read_prompts(source, duplicates=duplicates, setting=setting)
+        return read_prompts(sources, duplicates=duplicates, setting=setting, names=dict(names))
     except UserError as error:
         return error
 
@@ -118,16 +128,21 @@ def policy_tokens_of(experiment: Experiment) -> PolicyTokens | None:
 
 def trained_conversations(experiment: Experiment) -> Iterator[tuple[str, Conversation]]:
     """Id and conversation of each prompt that an iteration samples, where no prompt is dropped for its length."""
-    read, held_out = _read(experiment, experiment.prompts), _read_held_out(experiment)
+    read, held_out = _read_prompts(experiment), _read_held_out(experiment)
     if read is None or experiment.data.overlong_prompts == "drop":
         return
     ids = {content_id(list(each.messages)): each for each in read.conversations}
-    cut = cut_prompts(experiment, _prompts(read), None if held_out is None else _prompts(held_out))
+    cut = _cut(experiment, read, held_out)
     yield from ((prompt.prompt_id, ids[prompt.prompt_id]) for portion in cut.portions for prompt in portion)
 
 
+def _cut(experiment: Experiment, read: PromptRead, held_out: PromptRead | None) -> Cut:
+    """Where each prompt goes, before any is dropped for its length."""
+    return cut_prompts(experiment, _prompts(read), None if held_out is None else _prompts(held_out))
+
+
 def _prompts(read: PromptRead) -> list[Prompt]:
-    return [Prompt(content_id(list(each.messages)), each.messages, []) for each in read.conversations]
+    return [Prompt(content_id(list(each.messages)), each.messages, [], each.source) for each in read.conversations]
 
 
 def _refused(read: PromptRead, tokens: PolicyTokens) -> Iterator[str]:
@@ -147,18 +162,16 @@ def _refused(read: PromptRead, tokens: PolicyTokens) -> Iterator[str]:
 
 def _read_held_out(experiment: Experiment) -> PromptRead | None:
     source = experiment.data.held_out_prompts
-    return None if source is None else _read(experiment, source, "data.held_out_prompts")
+    return None if source is None else _read(experiment, (source,), "data.held_out_prompts")
 
 
-def _too_few(experiment: Experiment, read: PromptRead, available: int) -> Iterator[str]:
+def _too_few(experiment: Experiment, read: PromptRead, held_out: PromptRead | None) -> Iterator[str]:
     """Every iteration needs at least one prompt, and every rollout shard one of its iteration's."""
-    iterations, shards = experiment.iterations, experiment.rollout.shards
-    total = len(read.conversations)
-    if available < iterations:
-        yield too_few_prompts(experiment, total)
-        return
-    portion = min(available // iterations, experiment.data.prompts_per_iteration or available)
-    if portion < shards:
+    shards, portions = experiment.rollout.shards, _cut(experiment, read, held_out).portions
+    portion = min(map(len, portions))
+    if not portion:
+        yield too_few_prompts(experiment, portions, len(read.conversations))
+    elif portion < shards:
         yield f"rollout.shards={shards} is more than the {portion} prompts of an iteration; lower it"
 
 

@@ -15,14 +15,14 @@ from nemo_sspo.tokens.files import TOKENIZER_JSON
 
 def check_responses(experiment: Experiment) -> Iterator[str]:
     """The files can be read."""
-    labelled = experiment.evaluation.labelled_pairs
+    data, labelled = experiment.data, experiment.evaluation.labelled_pairs
     if labelled is not None and is_on_disk(labelled):
-        read_labelled(labelled)
+        read_labelled(labelled, data.columns.names)
     source = experiment.rollout.source
     if source is not None and is_on_disk(source):
-        read = read_responses(source, drop_duplicates=experiment.data.duplicate_prompts == "drop")
+        read = read_responses(source, drop_duplicates=data.duplicate_prompts == "drop", names=data.columns.names)
         if (tokens := policy_tokens_of(experiment)) is not None:
-            kept, _ = responses_without_control_tokens(read, tokens.control, experiment.data.control_tokens)
+            kept, _ = responses_without_control_tokens(read, tokens.control, data.control_tokens)
             _refuse_unusable(experiment, read, kept)
     yield from ()
 

@@ -23,7 +23,7 @@ def run(context: StageContext) -> None:
     """Publish labelled.parquet: P(a is better) of every comparison, both orders combined, beside its label."""
     source = context.experiment.evaluation.labelled_pairs
     assert source is not None, "planned only with labelled pairs"
-    pairs = read_labelled(source)
+    pairs = read_labelled(source, context.experiment.data.columns.names)
     prompts = [pair.conversation.messages for pair in pairs]
     texts = [{"prompt": conversation_text(messages), "messages": list(messages)} for messages in prompts]
     rows = [

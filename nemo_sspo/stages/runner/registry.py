@@ -85,7 +85,7 @@ STAGES: Mapping[str, Stage] = {
         LabelledFacts,
         _where_labelled,
         inputs.nothing,
-        ("oracle", "evaluation.labelled_pairs"),
+        ("oracle", "evaluation.labelled_pairs", "data.columns"),
         gpu=True,
     ),
     "rollout": Stage(
@@ -95,7 +95,7 @@ STAGES: Mapping[str, Stage] = {
         RolloutFacts,
         _for_each_shard,
         inputs.rollout,
-        SAMPLING,
+        (*SAMPLING, "data.columns"),
         sharded=True,
         gpu=True,
         rate=_TOKENS,

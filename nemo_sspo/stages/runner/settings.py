@@ -61,10 +61,20 @@ def rounding_knobs(experiment: Experiment) -> frozenset[str]:
 
 
 def source_settings(experiment: Experiment, stage: str) -> dict[str, str]:
-    """The settings of a stage that name files outside the run, or ids in their place, by dotted key."""
+    """The settings of a stage that name files outside the run, or ids in their place, by dotted key.
+
+    Of a list each item has its place behind the key, from 1: ``prompts[2]``.
+    """
     role_of = roles(experiment)
-    resolved = sorted(_resolved(experiment, stage).items())
-    return {key: value for key, value in resolved if isinstance(role_of.get(key), SourcePath) and value is not None}
+    named: dict[str, str] = {}
+    for key, value in sorted(_resolved(experiment, stage).items()):
+        if not isinstance(role_of.get(key), SourcePath) or value is None:
+            continue
+        if isinstance(value, list):
+            named |= {f"{key}[{place}]": item for place, item in enumerate(value, start=1)}
+        else:
+            named[key] = value
+    return named
 
 
 def recipe_settings(experiment: Experiment) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def take_given(context: StageContext, prompts: pa.Table, source: str) -> None:
 
     data = context.experiment.data
     tokenizer = same_tokenizer(context)
-    whole = read_responses(source, drop_duplicates=data.duplicate_prompts == "drop")
+    whole = read_responses(source, drop_duplicates=data.duplicate_prompts == "drop", names=data.columns.names)
     read, _ = responses_without_control_tokens(whole, control_tokens(tokenizer), data.control_tokens)
     end = end_of_turn(tokenizer)
     limit = context.experiment.rollout.max_response_tokens

@@ -41,6 +41,8 @@ class Prompt:
     prompt_id: str
     messages: tuple[Message, ...]
     token_ids: list[int]
+    source: int = 0
+    """Which of several files of prompts it is from, from 0."""
 
 
 def run(context: StageContext) -> None:
@@ -55,12 +57,15 @@ def run(context: StageContext) -> None:
         raise UserError(problem)
     tokenizer = load_policy_tokenizer(experiment.policy, data.template_arguments)
     refuse_other_tokenizers(experiment)
-    read = read_prompts(experiment.prompts, duplicates=data.duplicate_prompts)
+    read = read_prompts(experiment.prompt_sources, duplicates=data.duplicate_prompts, names=data.columns.names)
     prompts, dropped = _ready(read, tokenizer, data, context)
     held_prompts = None
     if data.held_out_prompts is not None:
         held_read = read_prompts(
-            data.held_out_prompts, duplicates=data.duplicate_prompts, setting="data.held_out_prompts"
+            data.held_out_prompts,
+            duplicates=data.duplicate_prompts,
+            setting="data.held_out_prompts",
+            names=data.columns.names,
         )
         held_prompts, dropped_held = _ready(held_read, tokenizer, data, context)
         dropped += dropped_held
@@ -120,7 +125,12 @@ def cut_prompts(experiment: Experiment, prompts: Sequence[Prompt], held_prompts:
         rest = [prompt for prompt in ordered if prompt.prompt_id not in held_ids]
         also_held_out = len(prompts) - len(rest)
     to_select_by, rest = _split(rest, experiment.selection.prompts if experiment.selection.is_on else 0)
-    portions = divide(rest, experiment.iterations, experiment.data.prompts_per_iteration)
+    limit = experiment.data.prompts_per_iteration
+    if len(experiment.prompt_sources) == 1:
+        portions = divide(rest, experiment.iterations, limit)
+    else:
+        own = ([prompt for prompt in rest if prompt.source == place] for place in range(experiment.iterations))
+        portions = [portion[:limit] for portion in own]
     return Cut(held_out, to_select_by, portions, len(rest), also_held_out)
 
 
@@ -170,7 +180,7 @@ def _ready(
             overlong += 1
             continue
         messages = conversation.messages
-        prompts.append(Prompt(content_id(list(messages)), messages, token_ids))
+        prompts.append(Prompt(content_id(list(messages)), messages, token_ids, conversation.source))
         context.progress.update(done + 1, len(read.conversations), unit="prompts")
     return prompts, Counter(duplicate=read.duplicates, too_long=overlong, control_tokens=spelling)
 
@@ -180,17 +190,21 @@ def _refuse_empty(
 ) -> None:
     if held_out and all(portions):
         return
-    raise UserError(too_few_prompts(experiment, total, too_long))
+    raise UserError(too_few_prompts(experiment, portions, total, too_long))
 
 
-def too_few_prompts(experiment: Experiment, total: int, too_long: int = 0) -> str:
+def too_few_prompts(experiment: Experiment, portions: Sequence[Sequence[Prompt]], total: int, too_long: int = 0) -> str:
     """The message when a set would have no prompt; `too_long` prompts are dropped already."""
     data, selection = experiment.data, experiment.selection
     asked = [] if data.held_out_prompts else [f"data.held_out_count={data.held_out_count}"]
     asked += [f"selection.prompts={selection.prompts}"] if selection.is_on else []
     lost = f" ({too_long} are over data.max_prompt_tokens={data.max_prompt_tokens})" if too_long else ""
+    empty = next((place for place, portion in enumerate(portions) if not portion), None)
+    if len(experiment.prompt_sources) > 1 and empty is not None:
+        advice = " or lower ".join(["give more prompts", *asked])
+        return f"{experiment.prompt_sources[empty]}: no prompt of it is left for iteration {empty + 1}{lost}; {advice}"
     return (
-        f"{experiment.prompts}: {total} prompts{lost} are too few for "
+        f"{', '.join(experiment.prompt_sources)}: {total} prompts{lost} are too few for "
         f"{' and '.join([*asked, f'iterations={experiment.iterations}'])}; give more prompts or lower these"
     )
 

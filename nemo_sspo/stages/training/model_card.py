@@ -116,7 +116,7 @@ def _on_one_line(value: Any) -> str:
 def _data(experiment: Experiment, iteration: int, prompts: Artifact, pairs: Artifact, train: Artifact) -> Lines:
     split, built = prompts.facts(PromptFacts), pairs.facts(PairFacts)
     lines: Lines = [
-        ("prompts", experiment.prompts),
+        ("prompts", ", ".join(experiment.prompt_sources)),
         ("prompts of all iterations", split.prompts),
         ("held-out prompts", split.held_out),
     ]

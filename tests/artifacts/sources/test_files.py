@@ -83,9 +83,10 @@ def test_files_of_editors_and_systems_are_no_records_and_are_named(tmp_path: Pat
 
 
 def test_a_directory_without_records_tells_what_lies_there(tmp_path: Path) -> None:
-    root = made(tmp_path / "set", "prompts.json", "prompts.csv")
+    root = made(tmp_path / "set", "prompts.json", "prompts.txt")
     with pytest.raises(
-        UserError, match=r"no \.parquet or \.jsonl file in this directory, only prompts\.csv, prompts\.json"
+        UserError,
+        match=r"no \.parquet, \.jsonl, \.jsonl\.gz or \.csv file in this directory, only prompts\.json, prompts\.txt",
     ):
         read_prompts(str(root))
 

@@ -222,7 +222,7 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str | dict, message: str) -> 
     [
         ("absent.jsonl", "no such file"),
         ("no such thing", "no such file"),
-        (".", "no .parquet or .jsonl file in this directory"),
+        (".", "no .parquet, .jsonl, .jsonl.gz or .csv file in this directory"),
     ],
 )
 def test_a_missing_source_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
@@ -235,12 +235,12 @@ def test_empty_unknown_and_damaged_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no prompt"):
         read_prompts(write(tmp_path / "p.jsonl", "", ""))
     with pytest.raises(UserError, match="unknown kind of file"):
-        read_prompts(write(tmp_path / "p.csv", "prompt"))
+        read_prompts(write(tmp_path / "p.txt", "prompt"))
     with pytest.raises(UserError, match="not a readable Parquet file"):
         read_prompts(write(tmp_path / "p.parquet", "PAR1 no"))
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "other.parquet")
     with pytest.raises(
-        UserError, match=r"none of prompt, messages, system, .*, chosen, rejected among its columns \['text'\]"
+        UserError, match=r"none of prompt, messages, conversations, .*, chosen, rejected among its columns \['text'\]"
     ):
         read_prompts(str(tmp_path / "other.parquet"))
 

@@ -133,3 +133,12 @@ def test_fields_beside_the_prompt_that_are_not_read_are_named(tmp_path: Path, su
     ]
     named = "context, answer" if suffix == ".parquet" else "context"
     assert found == [f"prompts={source}: fields that are not read: {named}"]
+
+
+def test_fields_that_are_not_read_are_told_by_the_files_own_names(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("question,topic,prompt\na,b,c\n")
+    given = ["experiment=quickstart", f"prompts={tmp_path / 'p.csv'}"]
+    (note,) = notes(load_experiment([*given, "data.columns.prompt=question"]))
+    assert note == f"prompts={tmp_path / 'p.csv'}: fields that are not read: topic, prompt"
+    (note,) = notes(load_experiment(given))
+    assert note.endswith("fields that are not read: question, topic")

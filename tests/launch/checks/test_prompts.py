@@ -71,3 +71,36 @@ def test_a_tokenizer_that_the_library_does_not_read(place):
 def test_heads_that_the_engine_does_not_take(place, dim):
     edit(place / "policy" / "config.json", head_dim=dim)
     assert any(f"heads of {dim} channels" in problem for problem in found())
+
+
+def test_a_file_for_each_iteration(place):
+    write_prompts(place / "a.jsonl", 20)
+    write_prompts(place / "b.jsonl", 6, start=20)
+    both = ("prompts=[a.jsonl,b.jsonl]", "iterations=2")
+    assert found(*both) == []
+    assert only(*both, "rollout.shards=7").startswith("rollout.shards=7 is more than the ")
+    assert found("prompts=[a.jsonl,b.jsonl]", "iterations=1", "rollout.shards=7") == []
+    problem = only(*both, "data.held_out_count=25")
+    assert "jsonl: no prompt of it is left for iteration " in problem
+    assert problem.endswith("give more prompts or lower data.held_out_count=25")
+    write_prompts(place / "b.jsonl", 6, start=19)
+    assert only(*both) == (
+        "b.jsonl line 1: the same prompt as a.jsonl line 20; remove it, or set data.duplicate_prompts=drop to keep the "
+        "first of each"
+    )
+    assert only("prompts=[a.jsonl,absent.jsonl]", "iterations=2").startswith(
+        "absent.jsonl: no such file; check prompts="
+    )
+
+
+def test_held_out_prompts_and_given_responses_are_read_as_prompts_are(place):
+    """In any format and by the same names of fields."""
+    rows = [{"question": f"Question {number}?", "answers": ["yes", "no"]} for number in range(30)]
+    (place / "p.json").write_text(json.dumps(rows))
+    (place / "held.csv").write_text("question\nAnother?\n")
+    named = ("data.columns.prompt=question", "data.columns.responses=answers")
+    given = ("prompts=p.json", "rollout.source=p.json", "data.held_out_prompts=held.csv", "data.held_out_count=1")
+    assert found(*given, *named) == []
+    assert only(*given, named[1]).startswith("p.json row 1: neither `prompt` nor `messages` among its fields")
+    (place / "held.csv").write_text("prompt\nAnother?\n")
+    assert only(*given, *named).startswith("held.csv: none of question, ")

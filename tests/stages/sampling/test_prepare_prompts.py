@@ -28,7 +28,7 @@ def write(path: Path, prompts: list[str]) -> str:
     return str(path)
 
 
-def prepare(root: Path, policy: Path, prompts: str, data: Data, **changes: object) -> Artifact:
+def prepare(root: Path, policy: Path, prompts: str | tuple[str, ...], data: Data, **changes: object) -> Artifact:
     settings = runs.experiment(root, policy=str(policy), prompts=prompts, data=data, **changes)
     return runs.run_stage(settings, "prepare_prompts", 0)
 
@@ -200,3 +200,36 @@ def test_an_oracle_or_encoder_that_is_read_otherwise_is_refused_before_sampling(
     }
     prepare(tmp_path, policy, write(tmp_path / "p.jsonl", QUESTIONS), Data(held_out_count=10), **models)
     assert loaded == [str(tmp_path / "reward"), str(tmp_path / "encoder")]
+
+
+def test_with_a_file_for_each_iteration_every_prompt_stays_in_its_own(tmp_path: Path, policy: Path) -> None:
+    """Held-out prompts and those to choose by are taken from all files; what is left of a file is its portion."""
+    groups = [QUESTIONS[:20], QUESTIONS[20:25], QUESTIONS[25:]]
+    files = tuple(write(tmp_path / f"{n}.jsonl", group) for n, group in enumerate(groups, start=1))
+    settings = {"data": Data(held_out_count=6), "selection": Selection(candidates=2, prompts=4), "iterations": 3}
+    artifact = prepare(tmp_path, policy, files, **settings)
+    kept = texts(artifact, HELD_OUT) | texts(artifact, SELECTION_PROMPTS)
+    assert len(kept) == 10
+    for number, group in enumerate(groups, start=1):
+        assert texts(artifact, portion_prompts(number)) == set(group) - kept, number
+    # The same prompts in one file: the same are held out and chosen by, and the others are divided evenly.
+    whole = prepare(tmp_path / "whole", policy, write(tmp_path / "all.jsonl", QUESTIONS), **settings)
+    assert texts(whole, HELD_OUT) | texts(whole, SELECTION_PROMPTS) == kept
+    assert [len(texts(whole, portion_prompts(t))) for t in (1, 2, 3)] == [13, 12, 12]
+
+
+def test_fewer_iterations_leave_later_files_and_no_portion_changes(tmp_path: Path, policy: Path) -> None:
+    files = tuple(write(tmp_path / f"{n}.jsonl", QUESTIONS[n::3]) for n in range(3))
+    data = Data(held_out_count=6, prompts_per_iteration=10)
+    one, three = (prepare(tmp_path / str(t), policy, files, data, iterations=t) for t in (1, 3))
+    for table in (HELD_OUT, portion_prompts(1)):
+        assert texts(one, table) == texts(three, table)
+    assert one.manifest.counts["prompts"] == 10
+    assert [len(texts(three, portion_prompts(t))) for t in (1, 2, 3)] == [10, 10, 10]
+
+
+def test_a_file_of_which_no_prompt_is_left_is_named(tmp_path: Path, policy: Path) -> None:
+    files = (write(tmp_path / "a.jsonl", QUESTIONS), write(tmp_path / "b.jsonl", ["word " * 100]))
+    data = Data(held_out_count=6, max_prompt_tokens=64, overlong_prompts="drop")
+    with pytest.raises(UserError, match=r"b\.jsonl: no prompt of it is left for iteration 2 \(1 are over data\.max_pr"):
+        prepare(tmp_path, policy, files, data, iterations=2)
