@@ -192,7 +192,8 @@ test-slurm: environments assets
 parity: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m tests.distributed.parity_table | tee docs/parity.md
 
-# With DATA, a directory that holds Arena-Hard's answers, the packing is counted on their lengths too.
+# With DATA, a directory that holds Arena-Hard's answers, the packing is counted on their lengths too; without it, what
+# was counted on them stays in the tables.
 bench: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m benchmarks.head
 	$(TRAIN)/bin/python -m benchmarks.repulsion

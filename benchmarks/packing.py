@@ -22,6 +22,7 @@ from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.megatron.batches.batch_plan import shuffled
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.words import counted
 
 BYTES_PER_TOKEN = 4
 """Of English text under the tokenizers of current models, roughly; ratios of slots hardly depend on it."""
@@ -135,19 +136,20 @@ def run(sources: Sequence[Lengths]) -> Benchmark:
                 layout = f"packed, {budget:,}{', prompts shared' if shared else ''}"
                 rows.append((lengths.name, layout, replicas, found.slots, fill, gain, took))
                 if budget == 8192 and not shared:
-                    what = f"{lengths.name}, {replicas} replica(s): fewer slots"
+                    what = f"{lengths.name}, {counted(replicas, 'replica')}: fewer slots"
                     goals.append(Goal(what, ">= 1.7x", f"{gain:.2f}x", gain >= 1.7))
     return Benchmark(
         name="packing",
         claim="Packing: token slots of an epoch",
         setting=(
-            f"Global batches of 64 pairs. {' '.join(_described(lengths) for lengths in sources)} Padded: batches of "
-            f"{PADDED_PAIRS} pairs in random order, rows padded to the batch's longest."
+            f"Global batches of 64 pairs. Padded: batches of {PADDED_PAIRS} pairs in random order, rows padded to the "
+            "batch's longest."
         ),
         columns=("lengths", "layout", "replicas", "slots", "tokens / slots", "fewer slots", "planning, seconds"),
         rows=rows,
         goals=goals,
         notes=[
+            *map(_described, sources),
             "Rows of a step have one length on all replicas, and every replica runs equally many.",
             f"Arena-Hard's lengths are bytes / {BYTES_PER_TOKEN}.",
             "Tokens count a prompt with both of its responses, so with shared prompts there are more than slots.",
@@ -172,7 +174,7 @@ def main() -> None:
     if options.data is not None:
         first, second, *_ = sorted(options.data.glob("arena_hard_v0.1_answers_*.jsonl"))
         sources.append(of_answers(first, second, options.data / "arena_hard_v0.1_questions.jsonl"))
-    run(sources).publish()
+    run(sources).with_kept([lengths.name for lengths in sources]).publish()
 
 
 if __name__ == "__main__":

@@ -221,7 +221,7 @@ def main() -> None:
         first, second, *_ = sorted(options.data.glob("arena_hard_v0.1_answers_*.jsonl"))
         sources.append(of_answers(first, second, options.data / "arena_hard_v0.1_questions.jsonl"))
     with one_rank():
-        run(sources).publish()
+        run(sources).with_kept([lengths.name for lengths in sources]).publish()
 
 
 if __name__ == "__main__":

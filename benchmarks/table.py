@@ -8,13 +8,17 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+
+from nemo_sspo.words import counted
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 ON_A_GPU = ("gpu.gemm", "gpu.head", "gpu.train_step", "gpu.precision", "gpu.pairrm", "gpu.ledger")
 """The benchmarks that need a GPU, in the order of the page."""
+_EARLIER = "measured in an earlier run"
 
 Cell = str | int | float | None
 
@@ -57,6 +61,26 @@ class Benchmark:
         (results / f"{self.name}.json").write_text(json.dumps(record, indent=2) + "\n")
         print(self.markdown(), flush=True)
 
+    def with_kept(self, measured: Collection[str], results: Path = RESULTS) -> Benchmark:
+        """With what an earlier run found on sources that this one has not `measured`: rows that begin with a source's
+        name, and goals and notes whose text does."""
+        path = results / f"{self.name}.json"
+        earlier = Benchmark.read(path) if path.exists() else self
+        if earlier.columns != self.columns:
+            return self
+        kept = tuple(dict.fromkeys(str(row[0]) for row in earlier.rows if row[0] not in measured))
+        if not kept:
+            return self
+        notes = [note for note in earlier.notes if note.startswith(kept) and note not in self.notes]
+        if earlier.machine != machine() and not any(_EARLIER in note for note in notes):
+            notes.append(f"{', '.join(kept)}: {_EARLIER}, on {earlier.machine}.")
+        return replace(
+            self,
+            rows=[*self.rows, *(row for row in earlier.rows if row[0] in kept)],
+            goals=[*self.goals, *(goal for goal in earlier.goals if goal.what.startswith(kept))],
+            notes=[*self.notes, *notes],
+        )
+
     @classmethod
     def read(cls, path: Path) -> Benchmark:
         """What `publish` kept."""
@@ -87,7 +111,9 @@ def machine() -> str:
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = f"{len(names)} x {names[0]}" if names else model
     torch = sys.modules.get("torch")  # not imported for a name: the page is written without it
-    return model if torch is None else f"{model}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)"
+    return (
+        model if torch is None else f"{model}, torch {torch.__version__}, {counted(torch.get_num_threads(), 'thread')}"
+    )
 
 
 def page(results: Path = RESULTS) -> str:

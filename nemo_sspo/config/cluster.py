@@ -21,8 +21,17 @@ _OPTION = re.compile(r"[a-z][a-z-]*")
 _WORD = r"[A-Za-z0-9_][A-Za-z0-9_@%+=:,./~*&|()\[\]-]*"
 _TIME = r"^([0-9]{1,4}-[0-9]{1,2}(:[0-9]{1,2}){0,2}|[0-9]{1,6}(:[0-9]{1,2}){0,2})$"
 
+_MEMORY = r"^[0-9]{1,9}[KMGT]?$"
+
 Word = Annotated[str, Field(pattern=f"^{_WORD}$", max_length=200)]
 """A value of an sbatch option."""
+
+PATTERNS_IN_WORDS = {
+    _TIME: "a time limit as sbatch takes it: minutes (90), hours:minutes:seconds (08:00:00) or days-hours (1-12)",
+    _MEMORY: "memory as sbatch takes it: a whole number and K, M, G or T (64G), or 0 for all of the node",
+    f"^{_WORD}$": "one word of letters, digits and _@%+=:,./~*&|()[]-, which begins with a letter, a digit or _",
+}
+"""What each pattern above wants."""
 
 _PLANNED = (
     *(
@@ -88,7 +97,7 @@ class Resources(Frozen):
     """Time limit as sbatch takes it (minutes, hours:minutes:seconds, days-hours); without it, the partition's own."""
     cpus_per_task: PositiveInt | None = None
     """Processor cores of each process, for every GPU that it drives: an engine of 8 GPUs gets 8 times as many."""
-    memory: str | None = Field(default=None, pattern=r"^[0-9]{1,9}[KMGT]?$")
+    memory: str | None = Field(default=None, pattern=_MEMORY)
     """Memory per node (``64G``; 0 is all of it)."""
     partition: Word | None = None
     """Partition, or several separated by commas."""

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from nemo_sspo.config.cluster import PATTERNS_IN_WORDS
 from nemo_sspo.config.describe import kinds_of_keys
 
 _EXPECTED = {
@@ -145,7 +146,7 @@ def _wrong_value(problem: ErrorDetails, settings: Mapping[str, Any]) -> str:
     if kind == "union_tag_not_found":
         return f"{path}.kind is missing: choose one with {path}=<kind>"
     if kind == "string_pattern_mismatch":
-        return f"{path}={shown(problem['input'])}: expected text that matches {context['pattern']}"
+        return f"{path}={shown(problem['input'])}: expected {PATTERNS_IN_WORDS[context['pattern']]}"
     if kind == "tuple_type" and isinstance(problem["input"], str):
         return f"{path}={shown(problem['input'])}: expected a list, which is written {path}=[{problem['input']}]"
     expected = _EXPECTED.get(kind) or problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")

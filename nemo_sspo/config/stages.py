@@ -161,7 +161,8 @@ class Train(Frozen):
     micro_batch_size: Annotated[PositiveInt, Knob()] = 1
     """Pairs per microbatch of one data-parallel rank."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    """Optimizer (SPPO's official script: RMSprop; Megatron has none, AdamW is the usual replacement)."""
+    """Optimizer (SPPO's official script: RMSprop; Megatron has none, AdamW is the usual replacement). ``sgd`` has the
+    momentum `sgd_momentum`."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay."""
     adam_beta1: float = Field(default=0.9, ge=0.0, lt=1.0)

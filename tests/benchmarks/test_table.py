@@ -25,6 +25,24 @@ def test_what_is_kept_is_what_was_found(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == FOUND.markdown() + "\n"
 
 
+def test_what_is_not_measured_this_time_is_kept(tmp_path: Path) -> None:
+    mine = Goal("ours, 1 stone", "<= 1.1x", "1.05x", True)
+    theirs = Goal("theirs, 1 stone", "<= 2x", "1.5x", True)
+    notes = ["ours: of granite.", "theirs: of sandstone."]
+    replace(FOUND, goals=[mine, theirs], notes=notes).publish(tmp_path)
+    again = replace(FOUND, rows=[("ours", 1, 0.1)], goals=[mine], notes=notes[:1], machine="")
+    kept = again.with_kept(["ours"], tmp_path)
+    assert kept.rows == [("ours", 1, 0.1), ("theirs", None, 2.0)]
+    assert kept.goals == [mine, theirs]
+    told = "theirs: measured in an earlier run, on an anvil."
+    assert kept.notes == [*notes, told]
+    kept.publish(tmp_path)
+    assert again.with_kept(["ours"], tmp_path).notes == [*notes, told]  # once, however often it is kept
+    assert again.with_kept(["ours", "theirs"], tmp_path) == again
+    assert replace(again, columns=("mill", "sacks", "minutes")).with_kept(["ours"], tmp_path).rows == again.rows
+    assert again.with_kept(["ours"], tmp_path / "none") == again
+
+
 def test_section(tmp_path: Path) -> None:
     assert FOUND.markdown().splitlines() == [
         "## Ours grinds less",

@@ -123,7 +123,12 @@ def test_other_options_are_passed_on(name):
         ),
         ("cluster.partitions=x", "did you mean cluster.partition?"),
         ("cluster.stages.training.time=5", "did you mean cluster.stages.train"),
-        ("cluster.partition='a b'", "cluster.partition=a b: expected text that matches"),
+        ("cluster.partition='a b'", "cluster.partition=a b: expected one word of letters, digits and "),
+        ("cluster.time=banana", "cluster.time=banana: expected a time limit as sbatch takes it: minutes (90), hours:"),
+        (
+            "cluster.stages.train.memory='64 GB'",
+            "cluster.stages.train.memory=64 GB: expected memory as sbatch takes it",
+        ),
         ("cluster.launcher=fork", "cluster: launcher=fork forks ranks"),
         ("cluster.train.variables.HF_TOKEN=x", "HF_TOKEN looks like a secret"),
     ],

@@ -158,6 +158,15 @@ def _rate_below_its_peak(experiment: Experiment) -> Iterator[str]:
         )
 
 
+def _momentum_of_sgd(experiment: Experiment) -> Iterator[str]:
+    """It is on unless it is switched off, and elsewhere SGD has none."""
+    if experiment.train.optimizer == "sgd":
+        yield (
+            f"train.optimizer=sgd: its momentum is train.sgd_momentum={experiment.train.sgd_momentum:g}; 0 trains "
+            "without; train.adam_* have no effect"
+        )
+
+
 def _steps_per_epoch(experiment: Experiment) -> int:
     try:
         planned = planned_prompts(experiment)
@@ -206,5 +215,6 @@ _KINDS: tuple[Callable[[Experiment], Iterator[str]], ...] = (
     _files_left_out,
     _fields_not_read,
     _rate_below_its_peak,
+    _momentum_of_sgd,
     _gpus_elsewhere,
 )

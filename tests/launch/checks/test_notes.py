@@ -65,6 +65,12 @@ def test_a_rate_that_never_reaches_its_peak_is_told(tmp_path: Path) -> None:
     assert "rises to 2.5e-07 and never reaches" in note  # one step, which is the warm-up
 
 
+def test_sgd_says_its_momentum() -> None:
+    quick = ["experiment=quickstart", "train.optimizer=sgd"]
+    (note,) = notes(load_experiment([*quick, "train.sgd_momentum=0.5"]))
+    assert note.startswith("train.optimizer=sgd: its momentum is train.sgd_momentum=0.5;")
+
+
 def test_it_is_printed_and_changes_no_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     with_gate, without = (
         (cli.main(["run", "experiment=quickstart", "loss=dpo", f"gate={gate}", "--dry-run"]), capsys.readouterr().err)
