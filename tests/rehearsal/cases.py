@@ -45,6 +45,25 @@ TINY_MODELS: dict[str, dict[str, Any]] = {
     "qwen3": {**_TINY, "model_type": "qwen3", "tie_word_embeddings": True},
     "gemma2": {**_TINY, "model_type": "gemma2", "sliding_window": 16},
 }
+TINY_MIXTURES: dict[str, dict[str, Any]] = {
+    "mixtral": {
+        **_TINY,
+        "model_type": "mixtral",
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "tie_word_embeddings": False,
+    },
+    "qwen3_moe": {
+        **_TINY,
+        "model_type": "qwen3_moe",
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 64,
+        "norm_topk_prob": True,
+        "mlp_only_layers": [0],
+        "tie_word_embeddings": False,
+    },
+}
 TINY_PAIRS = Pairs(count=8, prompt=8, response=24)
 TINY_PACK_TOKENS = 160
 TINY_HEAD_TOKENS = 32
@@ -124,6 +143,39 @@ _PRECISIONS: dict[str, Precision] = {
     "fp8 tensorwise": Fp8Precision(),
     "fp8 blockwise": Fp8Precision(recipe="blockwise"),
 }
+
+_MIXTURES: tuple[tuple[str, str, Parallel, int, dict[str, Any]], ...] = (
+    ("mixtral", "TP2 SP", Parallel(tensor=2, sequence=True), 0, {}),
+    ("mixtral", "TP2 SP EP2", Parallel(tensor=2, sequence=True, expert=2), 1, {"packing": True, "share_prompt": True}),
+    ("mixtral", "CP2 EP2", Parallel(context=2, expert=2), 1, {"packing": True, "recompute": "selective"}),
+    ("qwen3_moe", "DP2 EP2", Parallel(data=2, expert=2), 0, {"packing": True}),
+    ("qwen3_moe", "PP2 DP2 EP2", Parallel(pipeline=2, data=2, expert=2), 3, {"packing": True, "recompute": "full"}),
+    ("qwen3_moe", "DP4 EP2 overlapped", Parallel(data=4, expert=2, overlap_communication=True), 3, {}),
+)
+"""Family, name of the layout, layout, rank, settings."""
+
+
+def mixture_cases() -> list[Case]:
+    """Ranks of mixtures of experts, which core alone trains, in layouts of every kind."""
+    common = {
+        "pack_tokens": TINY_PACK_TOKENS,
+        "head_chunk_tokens": TINY_HEAD_TOKENS,
+        "global_batch_size": TINY_PAIRS.count,
+        "loggers": (),
+    }
+    return [
+        Case(
+            f"{family}, {layout}",
+            TINY_MIXTURES[family],
+            parallel,
+            Train(**common | settings),
+            TINY_PAIRS,
+            rank,
+            trainer="core",
+        )
+        for family, layout, parallel, rank, settings in _MIXTURES
+    ]
+
 
 # --- presets ---------------------------------------------------------------------------------------------------------
 

@@ -20,10 +20,16 @@ Keys = dict[str, list[int]]
 def keys_of_transformer_engine(case: Case, folder: Path, changes: Mapping[str, Any] | None = None) -> Keys:
     """Of the layers that a rank trains.
 
-    `changes`: fields of the model's config that are other than the policy says.
+    `changes`: fields of the model's config that are other than the policy says, under NeMo.
     """
 
     def build() -> Any:
+        if case.trainer == "core":
+            from nemo_sspo.megatron.core.policy import policy_chunks
+            from nemo_sspo.megatron.runtime.groups import Groups
+
+            (chunk,) = policy_chunks(folder, case.parallel, case.precision, case.train, Groups.of_megatron())
+            return chunk
         from nemo_sspo.megatron.nemo.model_config import training_config
 
         config = training_config(folder, case.parallel, case.precision, case.train)
@@ -45,11 +51,10 @@ def keys_of_conversion(case: Case, folder: Path) -> Keys:
         from nemo_sspo.megatron.models.families import read_hf_config
         from nemo_sspo.megatron.models.shape import Shape
         from nemo_sspo.megatron.models.weight_map import to_megatron
-        from nemo_sspo.megatron.nemo.model_config import host_config
 
         policy = AutoModelForCausalLM.from_config(AutoConfig.for_model(**case.model), dtype=torch.bfloat16)
         state = to_megatron(policy.state_dict(), Shape.of(read_hf_config(folder)))
-        model = host_config(folder, torch.bfloat16).configure_model(tokenizer=None)
+        model = _host_model(case, folder)
         taken = model.load_state_dict(state, strict=False)
         missing = [name for name in taken.missing_keys if not name.endswith("_extra_state")]
         if missing or taken.unexpected_keys:
@@ -57,6 +62,18 @@ def keys_of_conversion(case: Case, folder: Path) -> Keys:
         return model
 
     return _keys(replace(case, parallel=Parallel()), folder, build)
+
+
+def _host_model(case: Case, folder: Path) -> Any:
+    import torch
+
+    if case.trainer == "core":
+        from nemo_sspo.megatron.core.policy import host_policy
+
+        return host_policy(folder, torch.bfloat16)
+    from nemo_sspo.megatron.nemo.model_config import host_config
+
+    return host_config(folder, torch.bfloat16).configure_model(tokenizer=None)
 
 
 def _keys(case: Case, folder: Path, build: Callable[[], Any]) -> Keys:
@@ -70,7 +87,12 @@ def _keys(case: Case, folder: Path, build: Callable[[], Any]) -> Keys:
         from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 
         dist.init_process_group("nccl")
-        parallel_state.initialize_model_parallel(case.parallel.tensor, create_gloo_process_groups=False)
+        parallel_state.initialize_model_parallel(
+            case.parallel.tensor,
+            expert_model_parallel_size=case.parallel.expert,
+            expert_tensor_parallel_size=case.parallel.expert_tensor,
+            create_gloo_process_groups=False,
+        )
         model_parallel_cuda_manual_seed(1)
         answer.write_text(json.dumps(_stored(build())))
 

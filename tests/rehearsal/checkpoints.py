@@ -25,14 +25,14 @@ def main(folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from nemo_sspo.megatron.nemo.convert import import_policy
-    from tests.rehearsal.cases import TINY_MODELS
+    from nemo_sspo.megatron.binding import binding
+    from tests.rehearsal.cases import TINY_MIXTURES, TINY_MODELS
 
-    for family, values in TINY_MODELS.items():
+    for family, values in (TINY_MODELS | TINY_MIXTURES).items():
         policy, output = folder / family / "policy", folder / family
         config = AutoConfig.for_model(**values)
         AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(policy)
-        import_policy(policy, output / "nemo", output / "hf", torch.bfloat16)
+        binding("core").import_policy(policy, output / "nemo", output / "hf", torch.bfloat16)
 
 
 if __name__ == "__main__":

@@ -117,12 +117,19 @@ class FakeGpu(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         name = func._schema.name.split("::")[1]
+        if name == "record_stream":  # keeps memory that is not there from being used again
+            return None
         if (served := self._served(func, name, args, kwargs, tensors)) is not None:
             return served
         known = self._known(func, name, args, kwargs, tensors)
         if func in _DYNAMIC and known is not None:
             with self.fake:
                 out = torch.empty(known.shape, dtype=known.dtype, device=_device_of(tensors))
+        elif func is _aten.masked_select.default and (mask := self.values(args[1])) is not None:
+            with _disable_current_modes():
+                selected = int(mask.sum())
+            with self.fake:  # what is selected is not known, but how much
+                out = torch.empty(selected, dtype=args[0].dtype, device=args[0].device)
         elif name in WAITING and func is not _aten.repeat_interleave.Tensor:
             raise RuntimeError(f"{name} of values that the rehearsal does not know")
         else:

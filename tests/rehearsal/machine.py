@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from megatron.core.dist_checkpointing import state_dict_utils, validation
 from megatron.core.dist_checkpointing.strategies import fully_parallel
+from megatron.core.transformer.moe.router import TopKRouter
 from torch import nn
 from torch.distributed.checkpoint import default_planner
 from torch.utils._python_dispatch import _disable_current_modes
 
 from nemo_sspo.megatron.batches import microbatch_plan
 from nemo_sspo.megatron.core import training as core_training
-from nemo_sspo.megatron.nemo import live, model, strategy
 from tests.rehearsal import kernels, process_groups
 from tests.rehearsal.case import Case
 
@@ -33,11 +33,16 @@ def pretend(case: Case) -> None:
     process_groups.pretend(case.rank, case.parallel.world_size)
     kernels.install()
     nn.Module._apply = _leave_parameters
+    TopKRouter.routing = _in_turn(TopKRouter.routing)
     microbatch_plan.MicrobatchPlan.build = _on_host(microbatch_plan.MicrobatchPlan.build)
     if case.checkpoint is None:
-        strategy.load_policy = _adapt_only
         core_training.load_weights = _load_nothing
-        live.save_weights = core_training.save_weights = _save_nothing
+        core_training.save_weights = _save_nothing
+        if case.trainer == "nemo":
+            from nemo_sspo.megatron.nemo import live, strategy
+
+            strategy.load_policy = _adapt_only
+            live.save_weights = _save_nothing
     _save_and_load_alone()
 
 
@@ -55,13 +60,21 @@ def _save_and_load_alone() -> None:
 
 
 def _leave_parameters(module: nn.Module, function: Callable[..., Any], recurse: bool = True) -> nn.Module:
-    """`Module._apply`: torch cannot swap a fake parameter for another. They are on the GPU, in their type, already;
+    """`Module._apply`: torch cannot swap a fake parameter for another. Nearly all are on the GPU, in their type, already;
     moved to the host they are when training has ended."""
-    for parameter in module.parameters(recurse):
-        moved = function(parameter.detach())
-        if moved.device.type == "cuda" and moved.dtype != parameter.dtype:
-            raise TypeError(f"a parameter of {parameter.dtype} would become {moved.dtype}")
+    for owner in module.modules() if recurse else [module]:
+        for name, parameter in [item for item in owner._parameters.items() if item[1] is not None]:
+            moved = function(parameter.detach())
+            if moved.device.type == "cuda" and moved.dtype != parameter.dtype:
+                raise TypeError(f"a parameter of {parameter.dtype} would become {moved.dtype}")
+            if moved.device.type == "cuda" and parameter.device.type != "cuda":
+                owner._parameters[name] = _with_attributes_of(parameter, nn.Parameter(moved))
     return module
+
+
+def _with_attributes_of(parameter: nn.Parameter, moved: nn.Parameter) -> nn.Parameter:
+    moved.__dict__.update(parameter.__dict__)
+    return moved
 
 
 def _on_host(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,8 +87,24 @@ def _on_host(function: Callable[..., Any]) -> Callable[..., Any]:
     return build
 
 
+def _in_turn(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Tokens take the experts in turn, so that all have as many: which have the highest scores nobody knows here."""
+
+    def routing(router: TopKRouter, *args: Any, **kwargs: Any) -> tuple[Any, torch.Tensor]:
+        probs, unknown_TE = function(router, *args, **kwargs)
+        with _disable_current_modes():
+            tokens, experts = unknown_TE.shape
+            taken_TK = (torch.arange(tokens * router.topk) % experts).view(tokens, router.topk)
+            routing_TE = torch.zeros(tokens, experts, dtype=torch.bool).scatter_(1, taken_TK, True)
+        return probs, routing_TE.to(unknown_TE.device, non_blocking=True)
+
+    return routing
+
+
 def _adapt_only(chunks: list[Any]) -> None:
     """`load_policy` without a checkpoint: tens of gigabytes that nobody has here."""
+    from nemo_sspo.megatron.nemo import model
+
     for chunk in chunks:
         if chunk.adapters is not None:
             model.add_adapters(chunk.module, chunk.adapters, chunk.groups.tp)

@@ -17,6 +17,7 @@ from torch._C._distributed_c10d import FakeProcessGroup
 from torch.distributed import distributed_c10d as c10d
 from torch.distributed._tools.fake_collectives import _META_FUNCTIONS, create_fakework
 from torch.distributed.checkpoint.utils import _DistWrapper
+from torch.utils._python_dispatch import _disable_current_modes
 
 from tests.rehearsal.counters import counters
 
@@ -67,6 +68,10 @@ def _flat(value: Any) -> list[Tensor]:
 
 def _hear_what_was_said(gpu: FakeGpu, name: str, args: tuple[Any, ...]) -> None:
     """The other ranks hold the same indices."""
+    if name == "_allgather_base_" and (values := gpu.values(args[1])) is not None:
+        with _disable_current_modes():
+            heard = values.expand(args[0].numel() // values.numel(), *values.shape).reshape(args[0].shape).clone()
+        gpu.keep(args[0], heard)
     if name != "allgather_":
         return
     for heard, own in zip((_flat(part) for part in args[0]), _flat(args[1]), strict=True):

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.megatron.available import available
 from tests.rehearsal import cuda_runtime
 from tests.rehearsal.case import Case, job_of
 from tests.rehearsal.ledger import Ledger
@@ -56,7 +57,7 @@ def rehearse(case: Case, plant: Callable[[], None] | None = None) -> Ledger:
 
 def import_everything() -> None:
     """Import once what every fork needs: it takes longer than a small rank."""
-    if "nemo_sspo.megatron.nemo.training" in sys.modules and "transformer_engine.pytorch" in sys.modules:
+    if "nemo_sspo.megatron.core.training" in sys.modules and "transformer_engine.pytorch" in sys.modules:
         return
     if not cuda_runtime.is_pretended():
         raise RuntimeError("no pretended GPU here: start with `python -m tests.rehearsal ...`")
@@ -65,7 +66,9 @@ def import_everything() -> None:
     kernels.install_before_imports()
     transformer_engine.install()
     import nemo_sspo.megatron.core.binding
-    import nemo_sspo.megatron.nemo.binding  # noqa: F401
+
+    if "nemo" in available():
+        import nemo_sspo.megatron.nemo.binding  # noqa: F401
 
     # Each fork collects garbage several times, and would look at all that was imported each time.
     gc.collect()
@@ -114,11 +117,13 @@ def _tell(writer: int, function: Callable[[], Ledger | None]) -> None:
 def _train(case: Case, directory: Path, plant: Callable[[], None] | None) -> Ledger:
     from nemo_sspo.megatron.binding import binding
     from nemo_sspo.megatron.observers.standard import standard_observers
-    from tests.rehearsal.watch import Watch, WatchCore, watch_head, watch_nemo
+    from tests.rehearsal.watch import Watch, WatchCore, watch_head
 
     watch = Watch(case.key)
     first = [WatchCore(watch)] if case.trainer == "core" else []
     if case.trainer == "nemo":
+        from tests.rehearsal.watch_nemo import watch_nemo
+
         watch_nemo(watch)
     watch_head()
     job = job_of(case, directory)

@@ -16,5 +16,8 @@ def assert_sound(case: Case, step: Step, microbatches: int) -> None:
     chunks = case.parallel.virtual_pipeline or 1
     layers = case.model["num_hidden_layers"] // case.parallel.pipeline
     is_plain = case.model["model_type"] == "llama" and case.parallel.context == 1 and not case.train.share_prompt
-    most = most_waits(microbatches=microbatches * chunks, layers=layers, chunks=chunks, is_plain=is_plain)
+    mixtures = layers if "num_experts_per_tok" in case.model else 0
+    most = most_waits(
+        microbatches=microbatches * chunks, layers=layers, mixtures=mixtures, chunks=chunks, is_plain=is_plain
+    )
     assert {what: count for what, count in step.waits.items() if count > most.get(what, 0)} == {}

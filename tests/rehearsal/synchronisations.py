@@ -47,14 +47,20 @@ IN_A_LAYER = {"item": 16, "tolist": 8, "copy to the host": 8, "copy to the GPU":
 """Megatron's at most, of a microbatch: where rotary embeddings of a packed row are not fused, or context parallelism
 has the attention of this project find out who sees whom."""
 
+IN_A_MIXTURE = {"masked_select": 4}
+"""Megatron's, of a microbatch in a layer with experts: which tokens an expert takes, and their weights; twice where the
+layer is recomputed."""
 
-def most_waits(*, microbatches: int, layers: int, chunks: int, is_plain: bool) -> dict[str, int]:
+
+def most_waits(*, microbatches: int, layers: int, mixtures: int, chunks: int, is_plain: bool) -> dict[str, int]:
     """How often the host may wait in a step's schedule, by what for.
 
-    `layers` and `chunks` of this rank; `is_plain`: rotary embeddings are fused, and there is no context parallelism.
+    `layers` (of them `mixtures` of experts) and `chunks` of this rank; `is_plain`: rotary embeddings are fused, and there
+    is no context parallelism.
     """
     most = Counter({what: count * microbatches for what, count in IN_EVERY_MICROBATCH.items()})
     most.update({what: count * chunks for what, count in IN_EVERY_STEP.items()})
+    most.update({what: count * microbatches * mixtures for what, count in IN_A_MIXTURE.items()})
     if not is_plain:
         most.update({what: count * microbatches * layers for what, count in IN_A_LAYER.items()})
     return dict(most)

@@ -133,15 +133,8 @@ def _gemm(
     """b a in cuBLAS's order of rows: `a` is the weight, or, for its gradient, the input."""
     if gelu:
         raise NotImplementedError("the rehearsal's GEMM has no GELU behind it")
-    shape_a, shape_b = _shape(a), _shape(b)
-    inner, columns = shape_a[-1], shape_a[:-1].numel()
-    if not trans_a:
-        inner, columns = columns, inner
-    rows = shape_b[-1] if trans_b else shape_b[:-1].numel()
-    other = shape_b[:-1].numel() if trans_b else shape_b[-1]
-    if inner != other:
-        raise ValueError(f"a product of {tuple(shape_a)} and {tuple(shape_b)}")
-    counters.work.product(rows, columns, inner)
+    shape_b = _shape(b)
+    rows, columns = _product(_shape(a), trans_a, shape_b, trans_b)
     device = torch.device("cuda", torch.cuda.current_device())
     if out is None:
         dtype = torch.bfloat16 if out_dtype is None else _TORCH[DType(out_dtype)]
@@ -155,6 +148,31 @@ def _gemm(
     if grad and bias is not None:
         bias_grad = torch.empty(shape_b[-1], dtype=bias.dtype, device=device)
     return out, bias_grad, None, None
+
+
+def _product(shape_a: torch.Size, trans_a: bool, shape_b: torch.Size, trans_b: bool) -> tuple[int, int]:
+    """Count it; its rows and columns."""
+    inner, columns = shape_a[-1], shape_a[:-1].numel()
+    if not trans_a:
+        inner, columns = columns, inner
+    rows = shape_b[-1] if trans_b else shape_b[:-1].numel()
+    other = shape_b[:-1].numel() if trans_b else shape_b[-1]
+    if inner != other:
+        raise ValueError(f"a product of {tuple(shape_a)} and {tuple(shape_b)}")
+    counters.work.product(rows, columns, inner)
+    return rows, columns
+
+
+def _grouped_gemm(
+    a: list[Any], trans_a: bool, b: list[Any], trans_b: bool, out: list[Tensor], _out_dtype: int, splits: list[int],
+    biases: list[Tensor], _bias_dtype: int, single_output: bool, *_args: Any,
+) -> list[Tensor]:  # fmt: skip
+    """A product for each expert, of as many rows as it has tokens, into `out`: one below the other, or each by itself."""
+    products = [_product(_shape(x), trans_a, _shape(y), trans_b) for x, y in zip(a, b, strict=True)]
+    made = [(sum(splits), products[0][1])] if single_output else products
+    if (given := [tuple(_shape(tensor)) for tensor in out]) != made:
+        raise ValueError(f"products of {made} into {given}")
+    return biases
 
 
 # --- norms, rotary embeddings ----------------------------------------------------------------------------------------
@@ -291,6 +309,7 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 _KERNELS: dict[str, Callable[..., Any]] = {
     "generic_gemm": _gemm,
+    "te_general_grouped_gemm": _grouped_gemm,
     "rmsnorm_fwd": _rmsnorm_fwd,
     "rmsnorm_bwd": lambda dy, x, _r, w, *_: (_like(x), _like(w)),
     "layernorm_fwd": _layernorm_fwd,

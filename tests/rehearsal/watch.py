@@ -1,13 +1,12 @@
-"""Tells the counters where training stands, under either trainer, and makes the ledger."""
+"""Tells the counters where training stands, and makes the ledger."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
-import lightning.pytorch as pl
 import torch.distributed as dist
 from torch import Tensor
 
@@ -68,7 +67,11 @@ class Watch:
 
     def _classify(self) -> None:
         buffers = [
-            buffer for chunk in self._chunks for buffer in getattr(chunk, "buffers", None) or [] if _is_buffer(buffer)
+            buffer
+            for chunk in self._chunks
+            for name in ("buffers", "expert_parallel_buffers")
+            for buffer in getattr(chunk, name, None) or []
+            if _is_buffer(buffer)
         ]
         weights: list[Tensor] = [parameter for chunk in self._chunks for parameter in chunk.parameters()]
         weights += [buffer.param_data for buffer in buffers if buffer.param_data is not None]
@@ -76,44 +79,6 @@ class Watch:
         counters.memory.become("gradients", [buffer.grad_data for buffer in buffers])
         for part in self._optimizer.chained_optimizers:
             counters.memory.become("optimizer", _optimizer_state(part, weights))
-
-
-class WatchNemo(pl.Callback):
-    """First of all callbacks."""
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-        self._schedule = ExitStack()
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        (optimizer,) = trainer.optimizers
-        self._watch.start(trainer.global_step, list(trainer.strategy.megatron_parallel), optimizer.mcore_optimizer)
-
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self._watch.begin_step(trainer.global_step)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._watch.end_step(trainer.global_step)
-
-    def on_megatron_microbatches_start(self, step: Any) -> None:
-        self._schedule.enter_context(self._watch.microbatches(step.num_microbatches))
-
-    def on_megatron_microbatches_end(self, **_: Any) -> None:
-        self._schedule.close()
-
-
-def watch_nemo(watch: Watch) -> None:
-    """Have every trainer that is made from now on call `WatchNemo`."""
-    from nemo_sspo.megatron.nemo import training
-
-    make = training.trainer
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        made = make(*args, **kwargs)
-        made.callbacks.insert(0, WatchNemo(watch))
-        return made
-
-    training.trainer = watched
 
 
 class WatchCore(Observer):

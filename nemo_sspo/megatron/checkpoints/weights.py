@@ -62,8 +62,12 @@ def one_rank() -> Iterator[None]:
 def sharded_weights(module: MegatronModule) -> dict:
     # A copy: from megatron-core 0.16 on it enters a process group into what it is given.
     state = module.sharded_state_dict(prefix=KEY_PREFIX, metadata=dict(LAYOUT_METADATA))
-    # Transformer Engine's extra state (FP8 scales) is not a weight: it is recreated, and other specs lack it.
-    return {name: value for name, value in state.items() if not name.endswith("_extra_state")}
+    return {name: value for name, value in state.items() if not _is_extra_state(name)}
+
+
+def _is_extra_state(name: str) -> bool:
+    """Transformer Engine's (FP8 scales, of experts by their number) is no weight: it is recreated, other specs lack it."""
+    return name.rstrip("0123456789").endswith("_extra_state")
 
 
 def save_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
@@ -139,7 +143,7 @@ def load_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
     for index, module in enumerate(modules):
         weights = {name.removeprefix(KEY_PREFIX): value for name, value in loaded[f"chunk_{index}"].items()}
         missing, surplus = module.load_state_dict(weights, strict=False)
-        lost = [name for name in missing if not name.endswith("_extra_state")]
+        lost = [name for name in missing if not _is_extra_state(name)]
         if lost or surplus:
             raise UserError(f"{source}: does not fit the model (missing {lost[:1]}, surplus {surplus[:1]})")
     refuse_not_finite(_named(modules), str(source))

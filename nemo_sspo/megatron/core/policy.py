@@ -52,7 +52,7 @@ def policy_chunks(
             is_first=stage == 0 and number == 0,
             is_last=stage == stages - 1 and number == count - 1,
             vp_stage=number if parallel.virtual_pipeline else None,
-        )
+        ).to(torch.cuda.current_device())  # where all is but the routers of experts
         for number in range(count)
     ]
 

@@ -145,6 +145,10 @@ def local_layer_spec(
         )
         spec.submodules.input_layernorm = LocalNorm
         spec.submodules.pre_mlp_layernorm = LocalNorm
+        if experts is not None:
+            # Transformer Engine has the norm in a dense feed-forward's first matrix, and apart from a router.
+            names = spec.submodules.sharded_state_dict_keys_map
+            spec.submodules.sharded_state_dict_keys_map = {ours: names[ours] for ours in names if "mlp" not in ours}
         attention = spec.submodules.self_attention.submodules
         attention.core_attention = core_attention or _core_attention_here()
         if attention.q_layernorm is not IdentityOp:

@@ -47,7 +47,8 @@ def environment() -> dict[str, str]:
         "LD_PRELOAD": str(_RUNTIME),
         "LD_LIBRARY_PATH": str(_BUILD),
         # Transformer Engine's Python, which then loads no library of its own: `transformer_engine.py` stands for it.
-        "PYTHONPATH": os.pathsep.join([str(Path(sys.prefix) / "transformer_engine"), os.environ.get("PYTHONPATH", "")]),
+        # Another version of it, which is laid over this one, goes before it.
+        "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(Path(sys.prefix) / "transformer_engine")]),
         "NVTE_PROJECT_BUILDING": "1",
         # megatron-core compiles an extension while it is imported. There is no nvcc to do it with; another machine's,
         # and a lock that it left behind, must not be met.
