@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tests.megatron.available import available
 from tests.rehearsal import cuda_runtime
 from tests.rehearsal.case import Case, job_of
@@ -70,6 +72,8 @@ def import_everything() -> None:
     if "nemo" in available():
         import nemo_sspo.megatron.nemo.binding  # noqa: F401
 
+    # A fork cannot initialize what its parent has begun to use.
+    torch.cuda.init()
     # Each fork collects garbage several times, and would look at all that was imported each time.
     gc.collect()
     gc.freeze()

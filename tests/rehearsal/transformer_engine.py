@@ -207,7 +207,9 @@ def _rope_forward(x: Tensor, *_: Any) -> Tensor:
 def _quantize(x: Tensor, quantizer: Any, out: Any = None, _noop: Any = None) -> Any:
     """`x` as the quantizer holds it. Tensorwise, the largest value is found first, over the ranks that share it."""
     if getattr(quantizer, "with_amax_reduction", False):
-        dist.all_reduce(quantizer.amax, op=dist.ReduceOp.MAX, group=quantizer._canonicalized_amax_reduction_group())
+        # The compiled module's own from 2.16 on.
+        amax = quantizer.amax if hasattr(quantizer, "amax") else torch.empty(1, device=x.device)
+        dist.all_reduce(amax, op=dist.ReduceOp.MAX, group=quantizer._canonicalized_amax_reduction_group())
     if out is not None:
         return out
     made = quantizer.make_empty(x.shape, dtype=x.dtype, device=x.device)
@@ -243,12 +245,9 @@ def _attention_backend(*_: Any) -> int:
     return sys.modules[MODULE].NVTE_Fused_Attn_Backend.NVTE_F16_arbitrary_seqlen
 
 
-def _attention_fwd(
-    max_q: int, _max_kv: int, _is_training: bool, _scale: float, _dropout: float, _fill: bool, layout: int,
-    _bias_type: int, _mask: int, _softmax: int, _window: Any, cu_q: Tensor, _cu_kv: Tensor,
-    q: Tensor, k: Tensor, v: Tensor, *_: Any,
-) -> list[Tensor]:  # fmt: skip
+def _attention_fwd(max_q: int, *arguments: Any) -> list[Tensor]:
     """The output, the logarithm of each query's sum and the state of the generator, also where no backward follows."""
+    cu_q, q, k, v = _of_attention(arguments)
     out = torch.empty(*q.shape[:-1], v.shape[-1], dtype=q.dtype, device=q.device)
     counters.work.attention(_scores(max_q, cu_q, q, k), q.shape[-1], products=2)
     statistics = (*q.shape[:2], 1) if q.dim() == 3 else (len(cu_q) - 1, q.shape[-2], max_q, 1)
@@ -259,15 +258,18 @@ def _attention_fwd(
     ]
 
 
-def _attention_bwd(
-    max_q: int, _max_kv: int, _scale: float, _dropout: float, _fill: bool, _layout: int, _bias_type: int, _mask: int,
-    _softmax: int, _window: Any, _deterministic: bool, cu_q: Tensor, _cu_kv: Tensor, q: Tensor, k: Tensor, v: Tensor,
-    *_: Any,
-) -> list[Tensor | None]:  # fmt: skip
+def _attention_bwd(max_q: int, *arguments: Any) -> list[Tensor | None]:
     """Gradients of q, k and v. cuDNN sums that of q in fp32, in a workspace that is gone with the call."""
+    cu_q, q, k, v = _of_attention(arguments)
     counters.work.attention(_scores(max_q, cu_q, q, k), q.shape[-1], products=5)
     torch.empty(q.shape, dtype=torch.float32, device=q.device)
     return [_like(q), _like(k), _like(v), None, None]
+
+
+def _of_attention(arguments: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Bounds of the queries' sequences, queries, keys and values: first of the tensors in every version."""
+    cu_q, _cu_kv, q, k, v, *_ = (value for value in arguments if isinstance(value, Tensor))
+    return cu_q, q, k, v
 
 
 def _scores(max_q: int, cu_q: Tensor, q: Tensor, k: Tensor) -> int:
@@ -330,6 +332,7 @@ _KERNELS: dict[str, Callable[..., Any]] = {
     "thd_grad_correction": _nothing,
     "multi_tensor_l2norm": _norms,
     "multi_tensor_scale": _nothing,
+    "multi_tensor_scale_tensor": _nothing,
     "multi_tensor_adam": _nothing,
     "get_cudnn_version": lambda: 91002,
     "get_cublasLt_version": lambda: 120803,
