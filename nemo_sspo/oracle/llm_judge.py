@@ -23,6 +23,7 @@ from nemo_sspo.oracle.judge_endpoint import NO_KEY, api_key, check_endpoint
 from nemo_sspo.oracle.judge_journal import Journal, Judgement, Spending, question_key
 from nemo_sspo.oracle.judge_ledger import Ledger
 from nemo_sspo.oracle.judge_question import cut_row, first_token_logit, parse_verdict, question, read_template
+from nemo_sspo.oracle.judge_ties import count_ties
 from nemo_sspo.oracle.protocol import OnProgress, OracleResources, Preferences, Row, silent
 
 _TOP_LOGPROBS = 20
@@ -73,7 +74,8 @@ class LlmJudge:
         logits_R = np.zeros(len(rows), dtype=np.float32)
         logits_R[asked_R] = logits_U[unique.places([row for row in cut if row.first != row.second])]
         truncated_R = np.array([max(map(len, row[:3])) > limit for row in rows], dtype=np.bool_)
-        return Preferences(logits_R, truncated_R, len(set(rows)), _facts(judgements))
+        facts = _facts(judgements) | count_ties(cut, logits_R)
+        return Preferences(logits_R, truncated_R, len(set(rows)), facts)
 
     def _is_answered(self, key: str) -> bool:
         """Whether the journal has an answer that these settings accept."""

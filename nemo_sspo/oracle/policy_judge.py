@@ -12,6 +12,7 @@ from nemo_sspo.config.oracles import PolicyJudgeOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.deduplicated import Deduplicated
 from nemo_sspo.oracle.judge_question import ANSWERS, cut_row, question, read_template
+from nemo_sspo.oracle.judge_ties import count_ties
 from nemo_sspo.oracle.protocol import OnProgress, OracleResources, Preferences, Row, silent
 
 _SHRINK = 0.95
@@ -40,7 +41,8 @@ class PolicyJudge:
         logits_U = (logprobs_U2[:, 0] - logprobs_U2[:, 1]).astype(np.float32)
         truncated_U = np.fromiter((cut for _, cut in fitted), dtype=np.bool_, count=len(fitted))
         places_R = unique.places(texts)
-        return Preferences(logits_U[places_R], truncated_U[places_R], len(unique))
+        facts = count_ties(unique.items, logits_U)
+        return Preferences(logits_U[places_R], truncated_U[places_R], len(unique), facts)
 
     def _fit(self, row: Row) -> tuple[list[int], bool]:
         """The question's token ids within the context, and whether texts had to be cut for that."""

@@ -46,6 +46,7 @@ ONLY_RUNNING = {
         "oracle/llm_judge:_refuse_plan",
         "oracle/reward_model:_apply_template",
         "oracle/policy_judge:_fit",
+        "stages/sampling/judging:refuse_all_ties",
     ),
     "files that a judge's earlier attempts wrote": (
         "oracle/judge_journal:_record",

@@ -67,6 +67,7 @@ def test_the_logit_is_that_of_the_first_tokens_log_probs(judge, server: JudgeSer
         "unparsed": 0,
         "input_tokens": 4 * USAGE["prompt_tokens"],
         "output_tokens": 4 * USAGE["completion_tokens"],
+        **{"compared": 2, "tied": 0, "tied_first": 0, "tied_second": 0},
     }
 
 
@@ -76,6 +77,7 @@ def test_without_log_probs_a_verdict_is_a_stated_logit(judge, server: JudgeServe
     preferences = judge(logprobs=False, verdict_logit=1.5).compare(ROWS)
     assert preferences.logits_R.tolist() == [-1.5, 1.5, 0, 0]
     assert preferences.facts["unparsed"] == 1
+    assert (preferences.facts["compared"], preferences.facts["tied"]) == (2, 1)
     assert "logprobs" not in server.bodies[0]
     for step in ("strict", "step"):  # asked anew, or kept as a tie by the settings before
         with pytest.raises(UserError, match="to the prompt 'q' the judge answered 'no idea', which is no verdict"):

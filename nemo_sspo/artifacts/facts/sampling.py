@@ -5,7 +5,7 @@ from typing import Annotated
 from nemo_sspo.artifacts.facts.base import Facts, Keys
 
 Judge = Annotated[dict[str, int], Keys("judge_{}")]
-"""What a judge counted that is asked over a network."""
+"""What a judge counted that is asked: answers and ties, and what was paid for."""
 
 
 class PromptFacts(Facts):

@@ -22,7 +22,7 @@ from nemo_sspo.oracle.protocol import PreferenceOracle, Row
 from nemo_sspo.stages.evaluation.bootstrap import Statistic, bootstrap
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.sampling.judged_text import reader
-from nemo_sspo.stages.sampling.judging import both_orders
+from nemo_sspo.stages.sampling.judging import both_orders, refuse_all_ties
 from nemo_sspo.stages.sampling.score import refuse_not_finite
 
 
@@ -92,9 +92,10 @@ def judged(
     """Win rates [N] of every match, and what the oracle counted.
 
     Raises:
-        UserError: a logit is not finite.
+        UserError: a logit is not finite, or a judge calls all comparisons ties: every win rate would be 1/2.
     """
     preferences = oracle.compare(rows, lambda done: context.progress.update(done, len(rows), unit="comparisons"))
+    refuse_all_ties(context, preferences.facts)
     logits = preferences.logits_R.astype(np.float64)
     wins = [match_win_rates(logits[span].reshape(len(prompt_ids), -1, 2), prompt_ids) for span in spans]
     return wins, preferences.facts

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nemo_sspo.artifacts.changes import CONTENT
 from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.artifacts.facts.pairs import PairFacts
+from nemo_sspo.artifacts.facts.sampling import ScoreFacts
 from nemo_sspo.artifacts.store import Artifact
 from nemo_sspo.artifacts.tables import DROPPED, PAIRS
 from nemo_sspo.config.binding import bind
@@ -24,6 +25,7 @@ from nemo_sspo.config.stages import Pairs
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.gates import GATE_WEIGHTS
 from nemo_sspo.objective.targets import PairSupervision, build_targets
+from nemo_sspo.oracle.judge_ties import all_tie
 from nemo_sspo.stages.pairs.join import JoinedShard, join_shard, similarities
 from nemo_sspo.stages.runner.context import StageContext
 
@@ -98,7 +100,16 @@ def run(context: StageContext) -> None:
     context.output.rows = sums.pairs
     context.output.facts = sums.facts(_made_with(context))
     if not sums.pairs:
-        raise UserError(f"build_pairs: no pair is left of {sums.prompts} prompts ({dict(sums.dropped)})")
+        problem = all_tie(context.experiment.oracle, _judge(context), least=1)
+        raise UserError(problem or f"build_pairs: no pair is left of {sums.prompts} prompts ({dict(sums.dropped)})")
+
+
+def _judge(context: StageContext) -> Counter[str]:
+    """What the judge of all shards counted."""
+    counted: Counter[str] = Counter()
+    for artifact in context.inputs["score"]:
+        counted.update(artifact.facts(ScoreFacts).judge)
+    return counted
 
 
 def _made_with(context: StageContext) -> dict[str, str]:

@@ -12,7 +12,7 @@ from nemo_sspo.objective.oracle_bias import reliability
 from nemo_sspo.objective.win_rates import win_of_first
 from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.runner.context import StageContext
-from nemo_sspo.stages.sampling.judging import both_orders, resources
+from nemo_sspo.stages.sampling.judging import both_orders, refuse_all_ties, resources
 from nemo_sspo.stages.sampling.rollout_table import conversation_text
 from nemo_sspo.stages.sampling.score import refuse_not_finite
 
@@ -32,6 +32,7 @@ def run(context: StageContext) -> None:
     context.progress.update(0, len(rows), unit="comparisons", note="loading the oracle")
     oracle = load_oracle(context.experiment.oracle, resources(context))
     judged = oracle.compare(rows, lambda done: context.progress.update(done, len(rows), unit="comparisons"))
+    refuse_all_ties(context, judged.facts)
 
     logits_N2 = judged.logits_R.astype(np.float64).reshape(-1, 2)
     refuse_not_finite(logits_N2, [content_id(list(messages)) for messages in prompts])

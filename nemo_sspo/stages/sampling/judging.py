@@ -5,6 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from nemo_sspo.artifacts.layout import step_id
+from nemo_sspo.errors import UserError
+from nemo_sspo.oracle.judge_ties import all_tie
 from nemo_sspo.oracle.protocol import AnswerModel, OracleResources, PreferenceOracle, Row, Turn
 from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.runner.context import StageContext
@@ -40,6 +42,15 @@ def resources(context: StageContext) -> OracleResources:
     shard = context.shard if STAGES[context.stage].sharded else None
     journal = context.layout.judgements(step_id(context.stage, context.iteration, shard))
     return OracleResources(journal, open_policy)
+
+
+def refuse_all_ties(context: StageContext, counted: Mapping[str, int]) -> None:
+    """Raise a UserError where a judge calls enough comparisons ties, and no other: every win rate would be 1/2.
+
+    `counted`: the facts of its judgements so far.
+    """
+    if problem := all_tie(context.experiment.oracle, counted):
+        raise UserError(problem)
 
 
 def turns(messages: Sequence[Mapping[str, Any]]) -> tuple[Turn, ...]:

@@ -19,7 +19,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.protocol import PreferenceOracle, Row
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.sampling.judged_text import reader
-from nemo_sspo.stages.sampling.judging import oracle_of, turns
+from nemo_sspo.stages.sampling.judging import oracle_of, refuse_all_ties, turns
 
 _WINDOW_PROMPTS = 1024
 _RESPONSE_ID = "responses.list.element.response_id"
@@ -43,6 +43,7 @@ def run(context: StageContext) -> None:
                 context.progress.update(min(scored + done, total), total, unit="prompts")
 
             writer.write_table(score_window(_judged(batch.to_pylist(), read), oracle, sums, report))
+            refuse_all_ties(context, sums.judge)
             context.output.rows += batch.num_rows
     seconds = time.monotonic() - started
     context.output.facts = sums.facts(prompts=total)

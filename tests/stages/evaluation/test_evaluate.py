@@ -7,12 +7,13 @@ import pytest
 
 from nemo_sspo.artifacts.tables import EVALUATION, MATCHUPS
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.oracles import LlmJudgeOracle
 from nemo_sspo.config.stages import Rollout
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import sigmoid
 from nemo_sspo.stages.evaluation import evaluate
 from tests.stages import runs
-from tests.stages.fake_oracle import FormulaOracle
+from tests.stages.fake_oracle import FormulaJudge, FormulaOracle
 
 
 def publish_policies(settings: Experiment, *texts: list[list[str]]) -> None:
@@ -99,3 +100,18 @@ def test_every_earlier_policy_is_met(tmp_path: Path, monkeypatch: pytest.MonkeyP
     slope = (sigmoid(np.float64(3)) - sigmoid(np.float64(-1))) / (longer - shorter)
     assert counts["length_controlled_win_vs_base"] == pytest.approx(sigmoid(np.float64(3)) - slope * longer)
     assert counts["length_controlled_win_vs_base"] < counts["win_vs_base"]
+
+
+def test_a_judge_without_an_opinion_is_named_and_gives_no_even_win_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "load_oracle", lambda *_: FormulaJudge(lambda row: 0.0))
+    settings = runs.experiment(tmp_path, oracle=LlmJudgeOracle(model="m"))
+    publish_policies(settings, [["a", "b"]] * 25, [["c", "d"]] * 25)
+    with pytest.raises(
+        UserError, match=r"^oracle\.model=m: a tie in each of 100 .* first, in 0 the second, in 100 nei"
+    ):
+        runs.run_stage(settings, "evaluate")
+    same = runs.experiment(tmp_path / "same", oracle=LlmJudgeOracle(model="m"))
+    publish_policies(same, [["a", "a"]] * 25, [["a", "a"]] * 25)  # nothing to tell apart
+    assert runs.run_stage(same, "evaluate").manifest.counts["win_vs_base"] == 0.5

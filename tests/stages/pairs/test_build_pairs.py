@@ -21,12 +21,15 @@ from nemo_sspo.artifacts.store import Artifact, Draft
 from nemo_sspo.artifacts.tables import DROPPED, PAIRS
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.gates import CustomGate, NoGate
+from nemo_sspo.config.oracles import LlmJudgeOracle
 from nemo_sspo.config.stages import Judging, Pairs, Rollout
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import sigmoid
 from nemo_sspo.stages.pairs import build_pairs
 from nemo_sspo.stages.pairs.join import JoinedShard
+from nemo_sspo.stages.sampling import judging as judging_stage
 from tests.stages import runs
+from tests.stages.fake_oracle import FormulaJudge
 
 TEXTS = [["best one", "middle", "worst"], ["x", "yy", "zzz"]]
 
@@ -328,3 +331,21 @@ def test_a_response_without_an_answer_is_empty_where_reasoning_is_left_out(tmp_p
         else:
             with pytest.raises(UserError, match=r"no pair is left of 2 prompts .*'empty': 1"):
                 runs.run_stage(settings, "build_pairs")
+
+
+@pytest.mark.parametrize("symmetrize", ["half", "none"])
+def test_where_all_comparisons_of_a_judge_tie_it_is_the_judge_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, symmetrize: str
+) -> None:
+    """In few comparisons, which may be chance, the step that scores goes on; here no pair is left."""
+    monkeypatch.setattr(judging_stage, "load_oracle", lambda *_: FormulaJudge(lambda row: -3.0))
+    settings = runs.experiment(
+        tmp_path, oracle=LlmJudgeOracle(model="m"), rollout=Rollout(shards=2), pairs=Pairs(symmetrize=symmetrize)
+    )
+    for shard in range(2):
+        rows = runs.rollout_rows([["x", "yy", "zzz"]], name=f"{shard}")
+        runs.publish_rollout(settings, rows, shard=shard)
+        runs.run_stage(settings, "score", shard=shard)
+        runs.publish_vectors(settings, vectors_for(rows), shard)
+    with pytest.raises(UserError, match=r"^oracle\.model=m: a tie in each of 6 comparisons .* shown second, whichever"):
+        runs.run_stage(settings, "build_pairs")

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from nemo_sspo.artifacts.facts.sampling import ScoreFacts
 from nemo_sspo.artifacts.tables import SCORES
+from nemo_sspo.config.oracles import LlmJudgeOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.sampling import judging
 from tests.stages import runs
-from tests.stages.fake_oracle import FormulaOracle
+from tests.stages.fake_oracle import FormulaJudge, FormulaOracle
 
 TEXTS = [["a", "bb", "cccccc"], ["dddd", "e", "e"], ["f", "gg", "hhh"]]
 
@@ -51,3 +53,21 @@ def test_a_logit_that_is_not_finite_names_its_prompt(
     runs.publish_rollout(settings, rows)
     with pytest.raises(UserError, match=f"prompt {rows[2]['prompt_id']}: the oracle's logits are not finite"):
         runs.run_stage(settings, "score")
+
+
+def test_a_judge_that_sees_the_place_alone_stops_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "load_oracle", lambda *_: FormulaJudge(lambda row: 3.0))
+    settings = runs.experiment(tmp_path, oracle=LlmJudgeOracle(model="m"))
+    runs.publish_rollout(settings, runs.rollout_rows([["a", "bb", "cccccc"]] * 34))
+    with pytest.raises(
+        UserError, match=r"^oracle\.model=m: a tie in each of 102 comparisons .* shown first, whichever"
+    ):
+        runs.run_stage(settings, "score")
+    few = runs.experiment(tmp_path / "few", oracle=LlmJudgeOracle(model="m"))
+    runs.publish_rollout(few, runs.rollout_rows(TEXTS))
+    assert runs.run_stage(few, "score").facts(ScoreFacts).judge == {
+        "compared": 7,  # the second prompt has a response twice
+        "tied": 7,
+        "tied_first": 7,
+        "tied_second": 0,
+    }
