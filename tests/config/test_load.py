@@ -137,7 +137,8 @@ def test_what_is_missing_names_the_flags_to_give():
     assert message_of("experiment=llama3-8b") == "prompts is missing: give prompts=..."
     assert message_of() == (
         "name, policy, prompts, oracle.path are missing: give name=... policy=... prompts=... oracle.path=..., "
-        "or start from experiment=llama3-70b, llama3-8b, mistral-7b, quickstart or quickstart-gpu"
+        "or start from experiment=llama3-70b, llama3-8b, llama3-8b-paper, mistral-7b, mistral-7b-paper, quickstart or "
+        "quickstart-gpu"
     )
 
 

@@ -20,6 +20,7 @@ EXPERIMENTS = {
         "selection.early_stop=true",
     ],
     "llama3-8b": ["experiment=llama3-8b", "prompts=p.jsonl", "iterations=2", "rollout.shards=2"],
+    "llama3-8b-paper": ["experiment=llama3-8b-paper", "prompts=[a.jsonl,b.jsonl]", "iterations=2", "rollout.shards=1"],
     "llama3-70b": ["experiment=llama3-70b", "prompts=p.jsonl", "iterations=1", "rollout.shards=1"],
 }
 

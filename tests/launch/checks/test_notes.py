@@ -43,7 +43,7 @@ def test_on_a_cluster_a_training_that_saves_no_state_is_told() -> None:
 
 
 @pytest.mark.parametrize("cluster", ["slurm_pyxis", "slurm_modules"])
-@pytest.mark.parametrize("name", ["llama3-8b", "llama3-70b", "mistral-7b"])
+@pytest.mark.parametrize("name", ["llama3-8b", "llama3-70b", "mistral-7b", "llama3-8b-paper", "mistral-7b-paper"])
 def test_the_presets_and_sites_outlive_a_lost_node_and_hold_the_policy_in_memory(name: str, cluster: str) -> None:
     experiment = load_experiment([f"experiment={name}", f"cluster={cluster}", "prompts=p.jsonl"])
     (note,) = notes(experiment)  # the papers' schedule
