@@ -3,12 +3,15 @@
 import codecs
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nemo_sspo.errors import UserError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_SPACES = re.compile(r"[ \t\r\n]*")
 _MOST_DIGITS = 4300  # Python's default limit for converting digits
 _WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -28,8 +31,40 @@ def parse_json(raw: bytes, path: Path, line: int = 1, advice: str = "") -> Any:
     Raises:
         UserError: it is not UTF-8, not JSON, nested too deeply, or has a key twice in one object.
     """
+    with _named(raw, path, line, advice):
+        return _decoded("decode", raw.removeprefix(codecs.BOM_UTF8).decode())
+
+
+def parse_json_list(raw: bytes, path: Path, line: int = 1) -> Iterator[Any]:
+    """The values of a JSON list one by one, where `parse_json` would hold all of them at once.
+
+    Raises:
+        UserError: see `parse_json`; what is wrong with a value is raised where it is reached.
+    """
+    with _named(raw, path, line, ""):
+        text = raw.removeprefix(codecs.BOM_UTF8).decode()
+        at, mark = text.index("[") + 1, ","
+        while mark == ",":
+            value, at = _decoded("raw_decode", text, _behind_spaces(text, at))
+            yield value
+            at = _behind_spaces(text, at) + 1
+            mark = text[at - 1 : at]
+        if mark != "]":
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, at - 1)
+        if (at := _behind_spaces(text, at)) < len(text):
+            raise json.JSONDecodeError("Extra data", text, at)
+
+
+def _behind_spaces(text: str, at: int) -> int:
+    found = _SPACES.match(text, at)
+    return found.end() if found else at
+
+
+@contextmanager
+def _named(raw: bytes, path: Path, line: int, advice: str) -> Iterator[None]:
+    """What is wrong with a JSON text, as a UserError that names file and line."""
     try:
-        return _decoded(raw.removeprefix(codecs.BOM_UTF8).decode())
+        yield
     except UnicodeDecodeError as error:
         at = line + error.object.count(b"\n", 0, error.start)
         found = f"byte 0x{error.object[error.start]:02x} at column {_column(error.object, error.start)}"
@@ -46,13 +81,13 @@ def parse_json(raw: bytes, path: Path, line: int = 1, advice: str = "") -> Any:
         raise UserError(f"{path} line {line}: JSON nested too deeply to be read; remove what is nested so") from None
 
 
-def _decoded(text: str) -> Any:
+def _decoded(method: Literal["decode", "raw_decode"], *arguments: Any) -> Any:
     try:
-        return _DECODER.decode(text)
+        return getattr(_DECODER, method)(*arguments)
     except (json.JSONDecodeError, _RepeatedKeyError):
         raise
     except ValueError:  # an integer of too many digits; to look at each one costs seconds where there are many
-        return _OF_LONG_INTEGERS.decode(text)
+        return getattr(_OF_LONG_INTEGERS, method)(*arguments)
 
 
 def refuse_surrogates(where: str, text: str) -> None:

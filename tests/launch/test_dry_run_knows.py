@@ -243,7 +243,7 @@ CASES: dict[str, Case] = {
     "a source: no file": removed(then=_endless, overrides=("prompts=p.jsonl",)),
     "a source: a long line": of_file("p.jsonl", b" " * (2**26 + 1), "prompts=p.jsonl"),
     "a source: no gzip": of_file("p.jsonl.gz", b"x", "prompts=p.jsonl.gz"),
-    "a source: a long list": of_file("p.json", b'[{"prompt": "a"},' + b"\n" * 2**26, "prompts=p.json"),
+    "a source: a long list": of_file("p.json", b'[{"prompt": "a"},' + (b" " * 2**20 + b"\n") * 64, "prompts=p.json"),
     "a source: no CSV": of_file("p.csv", b'prompt\n"a', "prompts=p.csv"),
     "a source: a CSV header": of_file("p.csv", b"prompt,prompt\na,b\n", "prompts=p.csv"),
     "a source: CSV of another encoding": of_file("p.csv", b"prompt\n\xff\n", "prompts=p.csv"),

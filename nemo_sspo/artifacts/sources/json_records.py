@@ -5,7 +5,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from nemo_sspo.artifacts.json_text import parse_json
+from nemo_sspo.artifacts.json_text import parse_json, parse_json_list
 from nemo_sspo.artifacts.sources.lines import lines
 from nemo_sspo.artifacts.text_files import MOST_BYTES
 from nemo_sspo.errors import UserError
@@ -37,13 +37,12 @@ def _begins_a_list(raw: bytes) -> bool:
 
 
 def _of_list(path: Path, line: int, found: Iterator[bytes]) -> Iterator[tuple[str, Any]]:
-    text, size = [], 0
+    text = bytearray()
     for raw in found:
-        text.append(raw)
-        size += len(raw)
-        if size > MOST_BYTES:
+        text += raw
+        if len(text) > MOST_BYTES:
             raise UserError(
                 f"{path}: one JSON list of more than {MOST_BYTES} bytes; write it as JSON Lines: jq -c '.[]' FILE"
             )
-    values = parse_json(b"".join(text), path, line)
+    values = parse_json_list(bytes(text), path, line)
     yield from ((f"{path} row {row}", value) for row, value in enumerate(values, start=1))

@@ -191,3 +191,16 @@ def test_a_list_that_is_too_large_to_be_held_says_what_to_do(tmp_path: Path) -> 
     (tmp_path / "p.json").write_bytes(b"[\n" + (b'{"prompt": "' + b"x" * 2**22 + b'"},\n') * 17)
     with pytest.raises(UserError, match=r"p\.json: one JSON list of more than \d+ bytes; write it as JSON Lines: jq"):
         read_prompts(str(tmp_path / "p.json"))
+
+
+def test_a_list_is_read_item_by_item(tmp_path: Path) -> None:
+    """Twenty million objects would take a gigabyte; the first of them is refused before."""
+    (tmp_path / "p.json").write_bytes(b"[" + b"{}," * 20_000_000 + b"{}]")
+    with pytest.raises(UserError, match=r"p\.json row 1: neither `prompt` nor"):
+        read_prompts(str(tmp_path / "p.json"))
+
+
+def test_a_file_that_grows_beyond_what_text_does_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl.gz").write_bytes(gzip.compress((b" " * 2**20 + b"\n") * 100))
+    with pytest.raises(UserError, match=r"p\.jsonl\.gz line \d+: over 200 times as large as compressed: no text is"):
+        read_prompts(str(tmp_path / "p.jsonl.gz"))
