@@ -31,6 +31,8 @@ _OF_A_DIRECTORY = (
 description of the data set as a rule."""
 _STATE = "state.json"
 """Names the files of a data set in a folder that `datasets` saved; others in it are its cache."""
+_DESCRIPTIONS = {_STATE, "dataset_info.json", "dataset_dict.json"}
+"""What stands beside these files, and holds no record."""
 _PASSED_OVER = (".", "_", "~")
 """How the names of files and folders begin that are hidden, of an editor, or of the system that wrote the others."""
 _SPLIT_WORDS = {
@@ -107,7 +109,8 @@ def _found(directory: Path) -> tuple[list[str], list[str]]:
     visible = [name for name in files if not Path(name).name.startswith(_PASSED_OVER)]
     found = _of_one_kind(directory, visible)
     every = set().union(*_OF_A_DIRECTORY)
-    passed_over = sorted({*files, *folders} - set(found), key=lambda name: (ending(name) not in every, name))
+    known = {*found, *(name for name in files if Path(name).name in _DESCRIPTIONS and _is_saved_set(found))}
+    passed_over = sorted({*files, *folders} - known, key=lambda name: (ending(name) not in every, name))
     return sorted(found), passed_over
 
 
@@ -120,6 +123,10 @@ def _of_one_kind(directory: Path, names: Sequence[str]) -> list[str]:
         if found:
             return found
     return []
+
+
+def _is_saved_set(found: Sequence[str]) -> bool:
+    return any(ending(name) == ".arrow" for name in found)
 
 
 def _saved_files(folder: Path) -> set[str]:

@@ -118,7 +118,9 @@ def test_what_datasets_saves_is_read_without_its_cache_and_other_splits(tmp_path
     assert [each.messages[0]["content"] for each in read.conversations] == shuffled["prompt"][:]
     datasets.DatasetDict(test=again.select([0]), train=again).save_to_disk(str(tmp_path / "splits"))
     assert len(read_prompts(str(tmp_path / "splits")).conversations) == 5
-    assert [file.parent.name for file in source_files(tmp_path / "splits").taken] == ["train"]
+    found = source_files(tmp_path / "splits")
+    assert [file.parent.name for file in found.taken] == ["train"]
+    assert found.left_out == ("test/data-00000-of-00001.arrow",)  # not the descriptions beside the data
 
 
 def test_an_arrow_file_that_no_saved_data_set_names_is_not_read_of_a_folder(tmp_path: Path) -> None:

@@ -55,6 +55,13 @@ def test_what_is_not_mounted_is_named_with_the_mounts_and_what_to_do(found: Foun
     assert len(found(*mounts(models / "policy"))) == 1
 
 
+def test_each_file_of_a_list_is_looked_at(found: Found, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "b.jsonl").write_text("")
+    problems = found(f"prompts=[prompts.jsonl,{tmp_path}/data/b.jsonl,c.jsonl]", *mounts(tmp_path / "models"))
+    assert [problem.partition(" is not seen")[0] for problem in problems] == [f"prompts[2]: {tmp_path}/data/b.jsonl"]
+
+
 def test_a_mount_under_another_name_does_not_help(found: Found, tmp_path: Path) -> None:
     moved = json.dumps([f"{tmp_path}/models:/models:ro"])
     assert len(found(f"cluster.train.mounts={moved}", f"cluster.rollout.mounts={moved}")) == 3
