@@ -102,8 +102,8 @@ def show_config(options: argparse.Namespace) -> int:
 
 
 def show_plan(options: argparse.Namespace) -> int:
-    """Print the steps of a run and what each waits for."""
-    from nemo_sspo.commands.plan import plan_table, print_wide, show_graph, show_jobs
+    """Print the steps of a run, what each waits for, and what they take in all."""
+    from nemo_sspo.commands.plan import plan_table, print_wide, show_graph, show_jobs, show_totals
     from nemo_sspo.launch.plan import as_data, plan
     from nemo_sspo.launch.slurm.jobs import as_data as jobs_as_data
     from nemo_sspo.launch.slurm.jobs import jobs
@@ -122,6 +122,8 @@ def show_plan(options: argparse.Namespace) -> int:
         print(json.dumps(as_data(steps), indent=1))
     else:
         print_wide(plan_table(steps))
+    if not options.json:
+        show_totals(experiment)
     return 0
 
 
@@ -141,13 +143,14 @@ def _show_summary(console: Console, layout: RunLayout) -> None:
 
 
 def _dry_run(experiment: Experiment, found: Sequence[str]) -> int:
-    from nemo_sspo.commands.plan import plan_table, print_wide
+    from nemo_sspo.commands.plan import plan_table, print_wide, show_totals
     from nemo_sspo.launch.plan import plan
 
     print_wide(plan_table(plan(experiment)))
     for problem in found:
         print(f"error: {problem}", file=sys.stderr)
     if not found:
+        show_totals(experiment)
         print(f"every input is in order; {experiment.run_dir} would hold the run")
     return UserError.EXIT_CODE if found else 0
 

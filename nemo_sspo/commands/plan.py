@@ -15,6 +15,7 @@ from nemo_sspo.launch.checks.notes import notes
 from nemo_sspo.launch.plan import Step
 from nemo_sspo.launch.slurm.jobs import Job, job_name
 from nemo_sspo.launch.slurm.report_step import is_done
+from nemo_sspo.launch.totals import totals
 from nemo_sspo.stages.runner.freshness import Freshness
 
 _UNBROKEN = 240
@@ -58,6 +59,12 @@ def show_jobs(graph: Sequence[Job], freshness: Freshness, console: Console) -> N
         where = f"{job.environment_name}: {place}"
         table.add_row(*map(plain, (job.name, *asked, where, after, published or "")))
     print_wide(table, console)
+
+
+def show_totals(experiment: Experiment) -> None:
+    """What the run will take in all, below its plan."""
+    for line in totals(experiment):
+        print(line)
 
 
 def show_graph(steps: Sequence[Step]) -> None:

@@ -16,7 +16,7 @@ from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.selection import EarlyStop, early_stop
 from nemo_sspo.artifacts.shard_ranges import shard_ranges
 from nemo_sspo.artifacts.store import is_published, open_artifact
-from nemo_sspo.commands.plan import show_jobs, show_notes
+from nemo_sspo.commands.plan import show_jobs, show_notes, show_totals
 from nemo_sspo.commands.status import show_status
 from nemo_sspo.commands.stored_run import directory, given_experiment
 from nemo_sspo.config.experiment import Experiment
@@ -88,6 +88,7 @@ def show_submit(options: argparse.Namespace) -> int:
         for problem in found:
             print(f"error: {problem}", file=sys.stderr)
         if not found:
+            show_totals(experiment)
             _rehearse(experiment, graph, place, options.begin, iterations)
         return UserError.EXIT_CODE if found else 0
     if found:

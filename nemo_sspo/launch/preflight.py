@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.sources.weight_files import weight_bytes
-from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
@@ -23,6 +21,7 @@ from nemo_sspo.launch.machine import gpus_to_use
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.slurm.jobs import cluster_problems
 from nemo_sspo.launch.stale import refuse_damaged, refuse_stale
+from nemo_sspo.launch.totals import bytes_to_publish
 from nemo_sspo.megatron.batches.batch_plan import candidate_problems, steps_per_epoch
 from nemo_sspo.megatron.models.layout import setting_problems
 from nemo_sspo.stages.runner.registry import STAGES
@@ -72,13 +71,6 @@ def check_run_directory(experiment: Experiment) -> Iterator[str]:
             f"{existing}: {free / _GIB:.2f} GiB free, and the run publishes at least {needed / _GIB:.2f} GiB of "
             "weights; free some space, or give another runs_dir=..."
         )
-
-
-def bytes_to_publish(experiment: Experiment) -> int:
-    """A lower bound of what is still to be written: one copy of the weights per checkpoint and per export."""
-    copies = {"import_policy": 1, "train": experiment.selection.candidates, "export_candidate": 1, "export": 1}
-    missing = [copies.get(step.stage, 0) for step in plan(experiment) if not is_published(step.output)]
-    return weight_bytes(Path(experiment.policy)) * sum(missing)
 
 
 def check_gpus(experiment: Experiment) -> Iterator[str]:
