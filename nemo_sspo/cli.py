@@ -22,9 +22,10 @@ from nemo_sspo.commands import doctor as doctor_commands
 from nemo_sspo.commands import redo as redo_commands
 from nemo_sspo.commands import report as report_commands
 from nemo_sspo.commands import slurm as slurm_commands
+from nemo_sspo.commands.config import show_config
 from nemo_sspo.commands.stored_run import directory, stored_run
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.load import describe, load_experiment
+from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
 
 _INTERRUPTED = 130
@@ -81,23 +82,6 @@ def run(options: argparse.Namespace) -> int:
         return code
     _show_summary(console, layout)
     report_commands.draw_at_the_end(console, layout)
-    return 0
-
-
-def show_config(options: argparse.Namespace) -> int:
-    """Print every setting with its value, its role and its meaning."""
-    console = Console()
-    rows = describe(options.overrides, options.config_dir)
-    if options.json:
-        print(json.dumps({row.path: row.value for row in rows}, indent=1))
-        return 0
-    for row in rows:
-        value = "null" if row.value is None else str(row.value)
-        style = "dim" if row.is_default else "bold"
-        role = f"  # {row.role.remark}" if row.role else ""
-        console.print(f"{row.path}: {value}{role}", style=style, markup=False, highlight=False, soft_wrap=True)
-        if row.meaning:
-            console.print(f"    {row.meaning}", style="dim italic", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -181,10 +165,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nemo-sspo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     settings = "settings as key=value, for example experiment=quickstart gate=power train.learning_rate=1e-6"
+    named = f"{settings}; names (train., gate, momentum) print what they name alone, a group's choices among it"
     or_run = f"{settings}; or the directory of a run that was begun with them"
     for name, command, text, given in (
         ("run", run, "run the loop, or what is missing of it", or_run),
-        ("config", show_config, "print every setting, its value and its meaning", settings),
+        ("config", show_config, "print every setting, its value and its meaning", named),
         ("plan", show_plan, "print the steps of a run", settings),
         ("summary", show_summary, "print what came of a run", or_run),
     ):

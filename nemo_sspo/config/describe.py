@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.roles import Role, role_of
@@ -55,8 +56,24 @@ def _walk(
             continue
         default = REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
         value = settings.get(name, default)
-        meaning = f"One of {', '.join(kinds)}." if name == "kind" else field.description or ""
+        meaning = f"One of {', '.join(kinds)}." if name == "kind" else _meaning(field)
         yield FieldMeaning(path, value, value == default, meaning, role)
+
+
+def _meaning(field: FieldInfo) -> str:
+    """With the values that can be chosen, where there are a few."""
+    values = _literals(field.annotation)
+    if not values:
+        return field.description or ""
+    several = "Any" if get_origin(field.annotation) is tuple else "One"
+    nothing = ["null"] if type(None) in get_args(field.annotation) else []
+    return f"{field.description or ''} {several} of {', '.join([*values, *nothing])}.".lstrip()
+
+
+def _literals(annotation: Any) -> list[str]:
+    if get_origin(annotation) is Literal:
+        return [str(value) for value in get_args(annotation)]
+    return [value for argument in get_args(annotation) for value in _literals(argument)]
 
 
 def _chosen(members: list[type[BaseModel]], given: Any) -> type[BaseModel]:

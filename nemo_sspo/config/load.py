@@ -130,8 +130,13 @@ def config_root() -> Path:
 
 def choices(group: str, config_dir: Path | None = None) -> list[str]:
     """Names of the YAML files of a group, the user's among them."""
-    shipped = [path.stem for path in (config_root() / group).glob("*.yaml")]
-    return sorted({*shipped, *(path.stem for path in _own_files(config_dir) if path.parent.name == group)})
+    return list(choice_files(group, config_dir))
+
+
+def choice_files(group: str, config_dir: Path | None = None) -> dict[str, Path]:
+    """The YAML files of a group by name; a shipped one wins over the user's."""
+    own = [path for path in _own_files(config_dir) if path.parent.name == group]
+    return dict(sorted({path.stem: path for path in (*own, *(config_root() / group).glob("*.yaml"))}.items()))
 
 
 def _own_root(config_dir: Path | None) -> Path:
