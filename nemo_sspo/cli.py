@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -17,6 +17,7 @@ from nemo_sspo import __version__
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import FULL_DISK_ERRORS
 from nemo_sspo.commands import benchmark as benchmark_commands
+from nemo_sspo.commands import completion as completion_commands
 from nemo_sspo.commands import data as data_commands
 from nemo_sspo.commands import doctor as doctor_commands
 from nemo_sspo.commands import redo as redo_commands
@@ -26,6 +27,7 @@ from nemo_sspo.commands.config import show_config
 from nemo_sspo.commands.stored_run import directory, stored_run
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import load_experiment
+from nemo_sspo.config.mistakes import closest, shown
 from nemo_sspo.errors import UserError
 
 _INTERRUPTED = 130
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if unknown := [argument for argument in rest if argument.startswith("-")]:
-        parser.error(f"no such option: {unknown[0]}")
+        parser.error(f"no such option: {unknown[0]}{closest(unknown[0].partition('=')[0], options.known_options)}")
     if rest:
         options.overrides += rest  # overrides that stand behind an option
     try:
@@ -155,6 +157,12 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 class _Parser(argparse.ArgumentParser):
     """Mistakes are one line here too."""
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.dest == argparse.SUPPRESS and action.choices is not None and value not in action.choices:
+            names = list(action.choices)
+            self.error(f"{shown(value)}: no such {action.metavar}{closest(value, names)}; one of {', '.join(names)}")
+        super()._check_value(action, value)
+
     def error(self, message: str) -> NoReturn:
         """Print the mistake and where help is; exit 2."""
         self.exit(UserError.EXIT_CODE, f"error: {message} ({self.prog} --help)\n")
@@ -189,6 +197,9 @@ def _parser() -> argparse.ArgumentParser:
     data_commands.register(commands)
     benchmark_commands.register(commands)
     doctor_commands.register(commands)
+    completion_commands.register(commands, parser)
+    for sub in completion_commands.commands_of(parser).values():
+        sub.set_defaults(known_options=completion_commands.options_of(sub))
     return parser
 
 

@@ -85,8 +85,11 @@ def test_exit_codes_tell_bad_input_from_a_failure(arguments, capsys, monkeypatch
     ("line", "message"),
     [
         (["run", "experiment=quickstart", "train.learning_rat=1"], "(did you mean train.learning_rate?)"),
-        (["run", "--dry-rum"], "no such option: --dry-rum"),
-        (["perform"], "invalid choice: 'perform'"),
+        (["run", "--dry-rum"], "no such option: --dry-rum (did you mean --dry-run?)"),
+        (["benchmark", "mt-bench", "x", "--questions", "y", "--max-tokns=3"], "did you mean --max-tokens?"),
+        (["statsu", "runs/x"], "statsu: no such command (did you mean status?); one of run, config, plan"),
+        (["benchmark", "mtbench"], "mtbench: no such name (did you mean mt-bench?)"),
+        (["perform"], "perform: no such command; one of run, config"),
         ([], "required: command"),
         (["config", "experiment=nope"], "experiment=nope: no such choice"),
         (["plan", "experiment=llama3-8b"], "prompts is missing: give prompts=..."),
