@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 from nemo_sspo.artifacts.text_files import read_text
 from nemo_sspo.errors import UserError
@@ -54,6 +55,13 @@ def question(template: str, row: Row) -> str:
     """Fill in a template, in one pass: text that spells a placeholder stays what it is."""
     values = dict(zip(PLACEHOLDERS, (row.prompt, row.first, row.second), strict=True))
     return _PLACEHOLDER.sub(lambda match: values[match[0]], template)
+
+
+def refuse_over_context(context: int) -> NoReturn:
+    """Raise a UserError for a question that is longer than its context even with its texts left out."""
+    raise UserError(
+        f"oracle.context_tokens={context}: the question alone is longer; raise it, or give a shorter oracle.template"
+    )
 
 
 def cut_row(row: Row, limit: int) -> Row:

@@ -22,7 +22,6 @@ from nemo_sspo.oracle.deberta_attention import WantedStates
 from nemo_sspo.oracle.deduplicated import Deduplicated
 from nemo_sspo.oracle.pairrm_checkpoint import (
     HEAD_OUTPUT,
-    MARKER_ID_KEYS,
     MARKERS,
     POSITION_IDS,
     SAFETENSORS,
@@ -31,6 +30,7 @@ from nemo_sspo.oracle.pairrm_checkpoint import (
     inspect_pairrm,
 )
 from nemo_sspo.oracle.pairrm_rows import EncodedRow, MarkerIds, RowEncoder
+from nemo_sspo.oracle.pairrm_tokens import refuse_other_markers, refuse_without_row
 from nemo_sspo.oracle.protocol import OnProgress, OracleResources, Preferences, Row, silent
 from nemo_sspo.tokens.library import load_tokenizer
 
@@ -99,11 +99,7 @@ class PairRM:
         model = _load_model(checkpoint)
         word_embeddings = cast("DebertaV2Model", model.pretrained_model).get_input_embeddings()
         rows, highest = cast(nn.Embedding, word_embeddings).num_embeddings, max(tokenizer.get_vocab().values())
-        if highest >= rows:
-            raise UserError(
-                f"oracle.path={checkpoint.path}: its tokenizer has {highest + 1} tokens, the model {rows} rows; take "
-                "the tokenizer that it was trained with"
-            )
+        refuse_without_row(checkpoint, highest, rows)
         model.pretrained_model.to(torch_dtype(settings.precision, self._device))
         self._model = model.to(self._device).eval()
         if self._device.type == "cpu":
@@ -143,13 +139,7 @@ def _load_tokenizer(checkpoint: PairRMCheckpoint) -> tuple["PreTrainedTokenizerB
     if checkpoint.layout == "llm-blender":
         tokenizer.add_tokens(list(MARKERS))
     found = {marker: cast(int, tokenizer.convert_tokens_to_ids(marker)) for marker in MARKERS}
-    for marker, key in MARKER_ID_KEYS.items():
-        configured = checkpoint.config.get(key, found[marker])
-        if found[marker] in (None, tokenizer.unk_token_id) or found[marker] != configured:
-            raise UserError(
-                f"oracle.path={checkpoint.path}: its tokenizer has {marker} as {found[marker]}, "
-                f"config.json says {configured}"
-            )
+    refuse_other_markers(checkpoint, found, cast("int | None", tokenizer.unk_token_id))
     return tokenizer, MarkerIds(*(found[marker] for marker in MARKERS))
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.pairrm_checkpoint import CANDIDATE_MARKER, MARKERS, SOURCE_MARKER
+from nemo_sspo.oracle.pairrm_tokens import refuse_unframed
 from nemo_sspo.oracle.protocol import Row
 
 if TYPE_CHECKING:
@@ -74,12 +74,7 @@ class RowEncoder:
         self._cls, self._sep = tokenizer.cls_token_id, tokenizer.sep_token_id
         # Text that spells a marker or the separator would be read as one, and a policy could learn to write it.
         self._forbidden = re.compile("|".join(map(re.escape, (tokenizer.sep_token or "[SEP]", *MARKERS))))
-        probe = tokenizer(SOURCE_MARKER)["input_ids"]
-        if probe != [self._cls, ids.source, self._sep]:
-            raise UserError(
-                f"oracle: its tokenizer encodes {SOURCE_MARKER} as {probe}, not as [CLS] marker [SEP]; "
-                "it is not the tokenizer of a PairRM"
-            )
+        refuse_unframed(tokenizer(SOURCE_MARKER)["input_ids"], self._cls, ids.source, self._sep)
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
         """Encode rows in order."""

@@ -11,7 +11,7 @@ import numpy as np
 from nemo_sspo.config.oracles import PolicyJudgeOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.deduplicated import Deduplicated
-from nemo_sspo.oracle.judge_question import ANSWERS, cut_row, question, read_template
+from nemo_sspo.oracle.judge_question import ANSWERS, cut_row, question, read_template, refuse_over_context
 from nemo_sspo.oracle.judge_ties import count_ties
 from nemo_sspo.oracle.protocol import OnProgress, OracleResources, Preferences, Row, silent
 
@@ -51,9 +51,6 @@ class PolicyJudge:
         while len(token_ids) > self._context:
             limit = int(limit * _SHRINK * self._context / len(token_ids))
             if limit == 0:
-                raise UserError(
-                    f"oracle.context_tokens={self._context}: the question alone is longer; raise it, or give a "
-                    "shorter oracle.template"
-                )
+                refuse_over_context(self._context)
             token_ids = self._model.token_ids(question(self._template, cut_row(row, limit)))
         return token_ids, limit < longest

@@ -1,16 +1,18 @@
 """The policy as a judge that chooses between one-token answers. Legend: Q questions, C answers, T tokens."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nemo_sspo.config.engines import VllmEngine as VllmSettings
-from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.protocol import OnProgress
 from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, prompt_token_ids
 from nemo_sspo.rollout.vllm_engine import VllmEngine
+from nemo_sspo.tokens.library import token_ids_of
+from nemo_sspo.tokens.single_tokens import single_tokens
 
 
 class PolicyAnswers:
@@ -32,7 +34,8 @@ class PolicyAnswers:
             UserError: the policy cannot be loaded, or its tokenizer splits an answer.
         """
         self._tokenizer = load_policy_tokenizer(policy, template_arguments)
-        self._spellings = [self._single_tokens(policy, answer) for answer in answers]
+        encode = partial(token_ids_of, self._tokenizer)
+        self._spellings = [single_tokens(encode, self._tokenizer.decode, policy, answer) for answer in answers]
         processed = settings.model_copy(update={"extra": settings.extra | {"logprobs_mode": "processed_logprobs"}})
         self._seed = seed
         self._engine = VllmEngine(policy, processed, seed=seed, max_model_len=longest + 1, stop_token_ids=[])
@@ -49,10 +52,3 @@ class PolicyAnswers:
         ends = np.cumsum([len(tokens) for tokens in self._spellings])[:-1]
         groups = np.split(logprobs_QT, ends, axis=1)
         return np.stack([np.logaddexp.reduce(group, axis=1) for group in groups], axis=1)
-
-    def _single_tokens(self, policy: str, answer: str) -> list[int]:
-        """Tokens that spell an answer, with and without a space before it."""
-        encoded = [self._tokenizer.encode(text, add_special_tokens=False) for text in (answer, f" {answer}")]
-        if not (single := sorted({ids[0] for ids in encoded if len(ids) == 1})):
-            raise UserError(f"policy={policy}: its tokenizer has no single token for {answer!r}, so it cannot judge")
-        return single

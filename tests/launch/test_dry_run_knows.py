@@ -22,6 +22,7 @@ from nemo_sspo.launch.checks.responses import check_responses
 from nemo_sspo.launch.preflight import problems
 from tests.json_edit import edit
 from tests.launch import ready_run
+from tests.launch.tiny_models import ORACLE_TENSORS, write_tensors
 
 ROOMS = ("artifacts/sources", "artifacts/json_text", "megatron/models", "oracle", "stages/sampling", "tokens")
 PACKAGE = Path(sys.modules["nemo_sspo"].__path__[0])
@@ -45,7 +46,6 @@ ONLY_RUNNING = {
         "oracle/llm_judge:_request",
         "oracle/llm_judge:_refuse_plan",
         "oracle/reward_model:_apply_template",
-        "oracle/policy_judge:_fit",
         "stages/sampling/judging:refuse_all_ties",
     ),
     "files that a judge's earlier attempts wrote": (
@@ -56,12 +56,9 @@ ONLY_RUNNING = {
     "what a library that the launcher lacks makes of files": (
         "artifacts/sources/records:_of_dataset",
         "megatron/models/hf_files:__init__",
-        "oracle/pairrm:__init__",
         "oracle/pairrm:_load_model",
-        "oracle/pairrm:_load_tokenizer",
         "oracle/pairrm:_read_pickle",
         "oracle/pairrm:_read_weights",
-        "oracle/pairrm_rows:__init__",
         "oracle/policy_judge:__init__",
         "oracle/reward_model:__init__",
         "oracle/reward_model_weights:_load_model",
@@ -129,6 +126,9 @@ TOKENIZERS: dict[str, dict[str, object]] = {
     "no id": {"model": {"type": "BPE", "vocab": {"a": "b"}, "merges": []}},
     "no rules": {"pre_tokenizer": {"type": "Nothing"}},
 }
+WITHOUT_LETTERS = {"type": "BPE", "vocab": {"a": 0}, "merges": []}
+TIGHT = "oracle.context_tokens=100"
+FEWER_ROWS = ORACLE_TENSORS | {"pretrained_model.embeddings.word_embeddings.weight": [9, 2]}
 Case = Callable[[Path], tuple[str, ...]]
 
 
@@ -269,6 +269,9 @@ CASES: dict[str, Case] = {
         )
     ),
     "oracle: a ranker": removed(then=lambda place: edit(place / "oracle" / "config.json", ranker_type="other")),
+    "oracle: a marker": removed(then=lambda place: edit(place / "oracle" / "config.json", cand1_prefix_id=7)),
+    "oracle: a row": removed(then=lambda place: write_tensors(place / "oracle" / "model.safetensors", FEWER_ROWS)),
+    "oracle: no frame": removed(then=lambda place: edit(place / "oracle" / "tokenizer.json", post_processor=None)),
     "judge: no key": lambda place: (
         "oracle=llm_judge",
         "oracle.endpoint=https://h/v1",
@@ -276,6 +279,13 @@ CASES: dict[str, Case] = {
         "oracle.api_key_variable=NO_SUCH_VARIABLE",
     ),
     "judge: no URL": lambda place: ("oracle=llm_judge", "oracle.endpoint=h", "oracle.model=m"),
+    "judge: no token": removed(
+        then=lambda place: edit(place / "policy" / "tokenizer.json", pre_tokenizer=None, model=WITHOUT_LETTERS),
+        overrides=("oracle=policy_judge",),
+    ),
+    "judge: a long question": of_file(
+        "t.txt", b"x" * 200 + b"{prompt}{first}{second}", "oracle=policy_judge", "oracle.template=t.txt", TIGHT
+    ),
     "judge: a template": lambda place: ("oracle=policy_judge", "oracle.template=absent.txt"),
 }
 

@@ -46,8 +46,8 @@ def test_prompts(place):
 def test_a_prompt_over_the_limit_is_named_by_its_line(place):
     write_prompts(place / "long.jsonl", 30)
     with (place / "long.jsonl").open("a") as file:
-        file.write(json.dumps({"prompt": "x" * 513}) + "\n" + json.dumps({"prompt": "y" * 512}) + "\n")
-    assert only("prompts=long.jsonl").startswith("long.jsonl line 31: 513 tokens even without the chat template")
+        file.write(json.dumps({"prompt": "x" * 505}) + "\n" + json.dumps({"prompt": "y" * 504}) + "\n")
+    assert only("prompts=long.jsonl").startswith("long.jsonl line 31: 513 tokens with the chat template")
     assert found("prompts=long.jsonl", "data.max_prompt_tokens=600") == []
     assert found("prompts=long.jsonl", "data.overlong_prompts=drop") == []
 

@@ -2,10 +2,11 @@
 
 import json
 import struct
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 POLICY_CONFIG = {
     "model_type": "llama",
@@ -21,15 +22,16 @@ POLICY_CONFIG = {
 ORACLE_CONFIG = {
     "model_type": "deberta-v2",
     "architectures": ["DebertaV2PairRM"],
-    "source_prefix_id": 1,
-    "cand1_prefix_id": 2,
-    "cand2_prefix_id": 3,
+    "source_prefix_id": 258,
+    "cand1_prefix_id": 259,
+    "cand2_prefix_id": 260,
 }
-ORACLE_TENSORS = (
-    "pretrained_model.embeddings.word_embeddings.weight",
-    "head_layer.1.weight",
-    "head_layer.4.weight",
-)
+ORACLE_TENSORS = {
+    "pretrained_model.embeddings.word_embeddings.weight": [262, 2],
+    "head_layer.1.weight": [2, 4],
+    "head_layer.4.weight": [1, 2],
+}
+FRAMED = ("[CLS]", "[SEP]", "<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>")
 
 
 POLICY_TENSORS = {
@@ -69,13 +71,17 @@ def write_tensors(path: Path, shapes: dict[str, list[int]], dtype: str = "F32") 
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
 
 
-def write_tokenizer(directory: Path, end: str = "") -> None:
-    """One token per byte, and one for the end of a message where there is one."""
+def write_tokenizer(directory: Path, end: str = "", further: Sequence[str] = ()) -> None:
+    """One token per byte, and one for the end of a message where there is one, or `further` ones of a classifier."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={byte: index for index, byte in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([end] if end else [])
+    tokenizer.add_special_tokens([end] if end else list(further))
+    if further:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 256), ("[SEP]", 257)]
+        )
     tokenizer.save(str(directory / "tokenizer.json"))
     message = f"{{{{ m.role + ': ' + m.content + '{end}\n' }}}}"
     config = {"chat_template": f"{{% for m in messages %}}{message}{{% endfor %}}"}
@@ -96,8 +102,8 @@ def write_oracle(directory: Path) -> Path:
     """A PairRM in the layout of PairRM-hf."""
     directory.mkdir(parents=True)
     (directory / "config.json").write_text(json.dumps(ORACLE_CONFIG))
-    write_safetensors(directory / "model.safetensors", *ORACLE_TENSORS)
-    write_tokenizer(directory)
+    write_tensors(directory / "model.safetensors", ORACLE_TENSORS)
+    write_tokenizer(directory, further=FRAMED)
     return directory
 
 

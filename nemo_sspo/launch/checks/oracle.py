@@ -12,13 +12,17 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.oracles import FunctionOracle, LlmJudgeOracle, PairRMOracle, PolicyJudgeOracle, RewardModelOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.checks.models import local_directory
-from nemo_sspo.launch.checks.prompts import planned_prompts
+from nemo_sspo.launch.checks.prompts import planned_prompts, policy_tokens_of
 from nemo_sspo.oracle.judge_endpoint import api_key, check_endpoint
-from nemo_sspo.oracle.judge_question import read_template
+from nemo_sspo.oracle.judge_question import ANSWERS, question, read_template, refuse_over_context
 from nemo_sspo.oracle.pairrm_checkpoint import inspect_pairrm
+from nemo_sspo.oracle.pairrm_tokens import check_files
+from nemo_sspo.oracle.protocol import Row
 from nemo_sspo.oracle.reward_model_files import reward_model_problems
 from nemo_sspo.tokens.files import tokenizer_file
+from nemo_sspo.tokens.own_file import own_file
 from nemo_sspo.tokens.policy_files import row_problems
+from nemo_sspo.tokens.single_tokens import single_tokens
 from nemo_sspo.tokens.vocabulary import read_vocabulary
 
 _ORDERS = 2
@@ -51,9 +55,9 @@ def planned_comparisons(experiment: Experiment) -> int | None:
 
 
 def _pairrm(experiment: Experiment, oracle: PairRMOracle) -> Iterator[str]:
-    """The directory is a PairRM checkpoint in one of its published layouts."""
+    """The directory is a PairRM checkpoint in one of its published layouts, with a tokenizer of a PairRM."""
     if local_directory("oracle.path", oracle.path) is not None:
-        read_vocabulary(Path(inspect_pairrm(oracle.path).backbone))  # refuses a kind whose ids cannot be known
+        check_files(inspect_pairrm(oracle.path))
     yield from ()
 
 
@@ -109,7 +113,15 @@ def _llm_judge(experiment: Experiment, oracle: LlmJudgeOracle) -> Iterator[str]:
 
 
 def _policy_judge(experiment: Experiment, oracle: PolicyJudgeOracle) -> Iterator[str]:
-    read_template(oracle.template)
+    """The policy answers with one token, and the template leaves room for texts."""
+    template, directory = read_template(oracle.template), Path(experiment.policy)
+    if (tokens := policy_tokens_of(experiment)) is not None:
+        file = own_file(directory)
+        for answer in ANSWERS:
+            single_tokens(file.encode, file.decode, experiment.policy, answer)
+        asked = tokens.render([{"role": "user", "content": question(template, Row("", "", ""))}], True)
+        if len(file.encode(asked)) > oracle.context_tokens:
+            refuse_over_context(oracle.context_tokens)
     yield from ()
 
 

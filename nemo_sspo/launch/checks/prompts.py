@@ -1,7 +1,7 @@
 """Checks of the prompt files: every line is read, no model is loaded."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,12 +15,16 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.stages.sampling.control_tokens import without_control_tokens
 from nemo_sspo.stages.sampling.prepare_prompts import Cut, Prompt, cut_prompts, too_few_prompts
 from nemo_sspo.tokens.chat_template import refused
+from nemo_sspo.tokens.lengths import overlong_prompt
+from nemo_sspo.tokens.own_file import own_file
 from nemo_sspo.tokens.policy_files import PolicyTokens, read_policy_tokens
 
 _TOKENIZED_AT_MOST = 2000
 _ROLES_TRIED = 200
 _PIECE = 20_000
 """Characters that are tokenized at once: a tokenizer takes gigabytes for a text of megabytes."""
+_OF_A_TEMPLATE = 2000
+"""Bytes that a chat template may add to a conversation; what a longer one makes too long is told by the stage."""
 _PER_CUT = 16
 """More tokens than a text has because it was cut: those of the word at the cut."""
 
@@ -33,10 +37,10 @@ def check_prompts(experiment: Experiment) -> Iterator[str]:
     for source in (read, held_out):
         if source is not None and tokens is not None:
             yield from _refused(source, tokens)
-    if data.overlong_prompts == "error":
+    if data.overlong_prompts == "error" and tokens is not None:
         for source in (read, held_out):
             if source is not None:
-                yield from _overlong(source, Path(experiment.policy) / "tokenizer.json", data.max_prompt_tokens)
+                yield from _overlong(source, experiment, tokens)
     if read is not None:
         yield from _too_few(experiment, read, held_out)
 
@@ -175,40 +179,45 @@ def _too_few(experiment: Experiment, read: PromptRead, held_out: PromptRead | No
         yield f"rollout.shards={shards} is more than the {portion} prompts of an iteration; lower it"
 
 
-def _overlong(read: PromptRead, tokenizer_file: Path, limit: int) -> Iterator[str]:
-    """A prompt whose text alone, without the chat template, is over the limit.
+def _overlong(read: PromptRead, experiment: Experiment, tokens: PolicyTokens) -> Iterator[str]:
+    """The first prompt that is over the limit under the chat template.
 
     A token stands for at least one byte, so that only prompts with more bytes than the limit have to be tokenized.
     """
-    sizes = [len(_text(conversation).encode()) for conversation in read.conversations]
-    suspects = [place for place, size in enumerate(sizes) if size > limit]
-    if not suspects or not tokenizer_file.is_file():
+    limit, conversations = experiment.data.max_prompt_tokens, read.conversations
+    if not conversations:
         return
-    suspects.sort(key=lambda place: -sizes[place])
-    longest = [read.conversations[place] for place in sorted(suspects[:_TOKENIZED_AT_MOST])]
-    lengths = token_counts([_text(conversation) for conversation in longest], tokenizer_file, limit)
-    for conversation, length in zip(longest, lengths, strict=True):
+
+    def text(conversation: Conversation) -> str:
+        blank = tokens.control.blanked
+        return tokens.render([{**each, "content": blank(each["content"])} for each in conversation.messages], True)
+
+    sizes = [len(_text(conversation).encode()) for conversation in conversations]
+    suspects = [place for place, size in enumerate(sizes) if size + _OF_A_TEMPLATE > limit]
+    suspects = sorted(suspects, key=lambda place: -sizes[place])[:_TOKENIZED_AT_MOST]
+    texts: dict[int, str] = {}
+    for place in sorted(suspects):
+        try:
+            if len((rendered := text(conversations[place])).encode()) > limit:
+                texts[place] = rendered
+        except Exception:  # a template is a program; `_refused` says what it refuses
+            continue
+    lengths = token_counts(list(texts.values()), own_file(Path(experiment.policy)).encode, limit)
+    for (place, rendered), length in zip(texts.items(), lengths, strict=True):
         if length > limit:
-            more = "more than " if len(_text(conversation)) > _PIECE else ""
-            yield (
-                f"{conversation.where}: {more}{length} tokens even without the chat template, over "
-                f"data.max_prompt_tokens={limit}; shorten it, raise the limit, or set data.overlong_prompts=drop"
-            )
+            more = "more than " if len(rendered) > _PIECE else ""
+            yield overlong_prompt(conversations[place].where, f"{more}{length}", limit)
             return
 
 
-def token_counts(texts: Sequence[str], tokenizer_file: Path, limit: int) -> list[int]:
+def token_counts(texts: Sequence[str], encode: Callable[[str], list[int]], limit: int) -> list[int]:
     """Tokens of each text; of a very long one those of its first pieces, enough to be over the limit."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    encodings = tokenizer.encode_batch([text[:_PIECE] for text in texts], add_special_tokens=False)
-    counts = [len(encoding) for encoding in encodings]
+    counts = [len(encode(text[:_PIECE])) for text in texts]
     for place, text in enumerate(texts):
         for start in range(_PIECE, len(text), _PIECE):
             if counts[place] > limit:
                 break
-            counts[place] += len(tokenizer.encode(text[start : start + _PIECE], add_special_tokens=False)) - _PER_CUT
+            counts[place] += len(encode(text[start : start + _PIECE])) - _PER_CUT
     return counts
 
 

@@ -10,7 +10,7 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.checks.prompts import policy_tokens_of, token_counts, trained_conversations
 from nemo_sspo.stages.sampling.control_tokens import responses_without_control_tokens
 from nemo_sspo.stages.sampling.given_responses import refuse_overlong, responses_to
-from nemo_sspo.tokens.files import TOKENIZER_JSON
+from nemo_sspo.tokens.own_file import own_file
 
 
 def check_responses(experiment: Experiment) -> Iterator[str]:
@@ -29,7 +29,7 @@ def check_responses(experiment: Experiment) -> Iterator[str]:
 
 def _refuse_unusable(experiment: Experiment, read: ResponseRead, kept: ResponseRead) -> None:
     """Every prompt that is to be sampled has its responses, and none is too long."""
-    limit, file = experiment.rollout.max_response_tokens, Path(experiment.policy) / TOKENIZER_JSON
+    limit = experiment.rollout.max_response_tokens
     places = {conversation.key: conversation.where for conversation in read.prompts.conversations}
     long: list[tuple[str, str, bool]] = []
     for prompt_id, conversation in trained_conversations(experiment):
@@ -40,8 +40,9 @@ def _refuse_unusable(experiment: Experiment, read: ResponseRead, kept: ResponseR
         for place, (text, reason) in enumerate(answers, start=1):
             if len(text.encode()) + (reason == "stop") > limit:  # a token stands for at least one byte
                 long.append((f"{places[key]}, response {place}", text, reason == "stop"))
-    if not long or not file.is_file():
+    if not long:
         return
-    counts = token_counts([text for _, text, _ in long], file, limit)
+    encode = own_file(Path(experiment.policy)).encode
+    counts = token_counts([text for _, text, _ in long], encode, limit)
     for (where, _, ended), count in zip(long, counts, strict=True):
         refuse_overlong(where, count + ended, limit)

@@ -24,7 +24,7 @@ from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.runner.importable import refuse_unimportable
 from nemo_sspo.stages.sampling.control_tokens import without_control_tokens
 from nemo_sspo.stages.sampling.other_tokenizers import refuse_other_tokenizers
-from nemo_sspo.tokens.lengths import length_problems
+from nemo_sspo.tokens.lengths import length_problems, overlong_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -172,11 +172,7 @@ def _ready(
             raise UserError(f"{conversation.where}: {error}") from None
         if len(token_ids) > data.max_prompt_tokens:
             if data.overlong_prompts == "error":
-                raise UserError(
-                    f"{conversation.where}: {len(token_ids)} tokens with the chat template, over "
-                    f"data.max_prompt_tokens={data.max_prompt_tokens}; shorten it, raise the limit, or set "
-                    "data.overlong_prompts=drop"
-                )
+                raise UserError(overlong_prompt(conversation.where, f"{len(token_ids)}", data.max_prompt_tokens))
             overlong += 1
             continue
         messages = conversation.messages

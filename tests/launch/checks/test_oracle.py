@@ -1,11 +1,20 @@
 """Preflight of the oracle: what can be said to be wrong with its settings before a run starts."""
 
+import json
+
 from nemo_sspo.artifacts.sources.weight_headers import TensorHeader
 from nemo_sspo.launch.checks import environments as check_environments
 from nemo_sspo.launch.checks import oracle as check_oracle
 from tests.json_edit import edit
 from tests.launch.ready_run import found, only
-from tests.launch.tiny_models import ORACLE_TENSORS, write_reward_model, write_safetensors
+from tests.launch.tiny_models import (
+    ORACLE_CONFIG,
+    ORACLE_TENSORS,
+    write_reward_model,
+    write_safetensors,
+    write_tensors,
+    write_tokenizer,
+)
 
 
 def test_oracle(place):
@@ -17,7 +26,7 @@ def test_oracle(place):
 def test_an_oracle_whose_weights_are_another_models(place):
     """What transformers or torch would drop unread, or fill with random values, is told by the files alone."""
     layers = [f"pretrained_model.encoder.layer.{index}.output.dense.weight" for index in range(3)]
-    write_safetensors(place / "oracle" / "model.safetensors", *ORACLE_TENSORS, *layers)
+    write_tensors(place / "oracle" / "model.safetensors", ORACLE_TENSORS | {name: [2, 2] for name in layers})
     edit(place / "oracle" / "config.json", num_hidden_layers=2)
     assert "its weights hold layer 2, config.json has 2 layers" in only()
     edit(place / "oracle" / "config.json", num_hidden_layers=4)
@@ -38,6 +47,35 @@ def test_an_oracle_whose_weights_are_another_models(place):
     assert "its weights are quantized (model.layers.0.mlp.up_proj.weight is F8_E4M3)" in only(*reward)
     (place / "reward" / "adapter_config.json").write_text("{}")
     assert "adapter_config.json asks for an adapter that is not merged" in only(*reward)
+
+
+def test_an_oracle_whose_tokenizer_is_another_models(place):
+    """The markers stand under other ids, or have no row, or nothing frames a text: seen without transformers."""
+    edit(place / "oracle" / "config.json", cand2_prefix_id=7)
+    assert "its tokenizer has <|candidate2|> as 260, config.json says 7" in only()
+    edit(place / "oracle" / "config.json", cand2_prefix_id=260)
+    weights = place / "oracle" / "model.safetensors"
+    write_tensors(weights, ORACLE_TENSORS | {"pretrained_model.embeddings.word_embeddings.weight": [261, 2]})
+    assert "its tokenizer has 262 tokens, the model 261 rows" in only()
+    write_tensors(weights, ORACLE_TENSORS)
+    edit(place / "oracle" / "tokenizer.json", post_processor=None)
+    assert "its tokenizer encodes <|source|> as [258], not as [CLS] marker [SEP]" in only()
+
+
+def test_a_ranker_of_llm_blender(place):
+    """The markers are added behind the tokens of its backbone, and its weights must have their rows."""
+    folder, backbone = place / "oracle", place / "oracle" / "backbone"
+    backbone.mkdir()
+    (backbone / "config.json").write_text(json.dumps(ORACLE_CONFIG))
+    write_tokenizer(backbone)
+    edit(folder / "config.json", ranker_type="pairranker", model_type="deberta", model_name="backbone")
+    rows = "pretrained_model.embeddings.word_embeddings.weight"
+    for key in ("source_prefix_id", "cand1_prefix_id", "cand2_prefix_id"):
+        edit(folder / "config.json", **{key: None})
+    write_tensors(folder / "model.safetensors", ORACLE_TENSORS | {rows: [260, 2]})
+    assert found() == []
+    write_tensors(folder / "model.safetensors", ORACLE_TENSORS | {rows: [259, 2]})
+    assert "its tokenizer has 260 tokens, the model 259 rows" in only()
 
 
 def test_reward_model(place):
@@ -111,3 +149,31 @@ def test_a_reward_model_that_its_one_gpu_cannot_hold(place, monkeypatch):
     assert "its weights take 130 GiB of the one GPU that an oracle has" in only(*reward)
     assert found(*reward, "oracle.gpu_memory_gib=180") == []
     assert found("oracle=reward_model", "oracle.path=reward") == []  # on a CPU
+
+
+def test_a_policy_that_judges(place):
+    """Its context is within its positions and what the engine holds; each verdict is one of its tokens."""
+    judge = ("oracle=policy_judge",)
+    assert found(*judge, oracle=()) == []
+    told = only(*judge, "oracle.context_tokens=8192", oracle=())
+    assert told.startswith("oracle.context_tokens=8192 and an answer come to 8193 tokens, over the 8192 positions of")
+    told = only(*judge, "+engine.extra.max_model_len=4096", oracle=())
+    assert "come to 4097 tokens, over engine.extra.max_model_len=4096" in told
+    template = place / "question.txt"
+    template.write_text("{prompt}{first}{second}")  # eight more tokens are the chat template's
+    assert found(*judge, "oracle.template=question.txt", "oracle.context_tokens=8", oracle=()) == []
+    template.write_text("?{prompt}{first}{second}")
+    told = only(*judge, "oracle.template=question.txt", "oracle.context_tokens=8", oracle=())
+    assert told.startswith("oracle.context_tokens=8: the question alone is longer")
+    tokenizer = place / "policy" / "tokenizer.json"
+    model = json.loads(tokenizer.read_text())["model"]
+    edit(tokenizer, model=model | {"vocab": {token: id_ for token, id_ in model["vocab"].items() if token != "B"}})
+    assert "its tokenizer has no single token for 'B', so it cannot judge" in only(*judge, oracle=())
+
+
+def test_what_the_engine_is_told_to_hold(place):
+    setting = "+engine.extra.max_model_len"
+    assert found(f"{setting}=8192", f"{setting.removeprefix('+')}=null") == []
+    assert "over engine.extra.max_model_len=500; leave that out, or lower them" in only(f"{setting}=500")
+    assert "engine.extra.max_model_len=8193: over the 8192 positions of policy=policy" in only(f"{setting}=8193")
+    assert "engine.extra.max_model_len=4k: expected a whole number of tokens" in only(f"{setting}=4k")
