@@ -198,8 +198,8 @@ def _parser() -> argparse.ArgumentParser:
     benchmark_commands.register(commands)
     doctor_commands.register(commands)
     completion_commands.register(commands, parser)
-    for sub in completion_commands.commands_of(parser).values():
-        sub.set_defaults(known_options=completion_commands.options_of(sub))
+    for each in completion_commands.commands_of(parser).values():
+        each.set_defaults(known_options=completion_commands.options_of(each))
     return parser
 
 

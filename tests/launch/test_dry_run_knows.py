@@ -113,6 +113,7 @@ POLICY: dict[str, dict[str, object]] = {
     "a field": {"num_hidden_layers": None},
     "rotary": {"rope_scaling": {"rope_type": "llama3"}},
     "rotary twice": {"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"rope_type": "llama3", "factor": 2}},
+    "experts": {"model_type": "qwen3_moe", "mlp_only_layers": 3},
     "windows": {"model_type": "qwen3", "use_sliding_window": True, "layer_types": ["full_attention"]},
 }
 TEMPLATES = {

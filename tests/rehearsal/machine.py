@@ -60,8 +60,8 @@ def _save_and_load_alone() -> None:
 
 
 def _leave_parameters(module: nn.Module, function: Callable[..., Any], recurse: bool = True) -> nn.Module:
-    """`Module._apply`: torch cannot swap a fake parameter for another. Nearly all are on the GPU, in their type, already;
-    moved to the host they are when training has ended."""
+    """`Module._apply`: torch cannot swap a fake parameter for another. All but routers are on the GPU, in their type,
+    already; moved to the host they are when training has ended."""
     for owner in module.modules() if recurse else [module]:
         for name, parameter in [item for item in owner._parameters.items() if item[1] is not None]:
             moved = function(parameter.detach())

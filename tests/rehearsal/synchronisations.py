@@ -55,8 +55,8 @@ layer is recomputed."""
 def most_waits(*, microbatches: int, layers: int, mixtures: int, chunks: int, is_plain: bool) -> dict[str, int]:
     """How often the host may wait in a step's schedule, by what for.
 
-    `layers` (of them `mixtures` of experts) and `chunks` of this rank; `is_plain`: rotary embeddings are fused, and there
-    is no context parallelism.
+    `layers` (of them `mixtures` of experts) and `chunks` of this rank; `is_plain`: rotary embeddings are fused, and
+    there is no context parallelism.
     """
     most = Counter({what: count * microbatches for what, count in IN_EVERY_MICROBATCH.items()})
     most.update({what: count * chunks for what, count in IN_EVERY_STEP.items()})

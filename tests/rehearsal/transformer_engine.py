@@ -167,7 +167,7 @@ def _grouped_gemm(
     a: list[Any], trans_a: bool, b: list[Any], trans_b: bool, out: list[Tensor], _out_dtype: int, splits: list[int],
     biases: list[Tensor], _bias_dtype: int, single_output: bool, *_args: Any,
 ) -> list[Tensor]:  # fmt: skip
-    """A product for each expert, of as many rows as it has tokens, into `out`: one below the other, or each by itself."""
+    """A product for each expert, of as many rows as it has tokens, into `out`: one below the other, or each alone."""
     products = [_product(_shape(x), trans_a, _shape(y), trans_b) for x, y in zip(a, b, strict=True)]
     made = [(sum(splits), products[0][1])] if single_output else products
     if (given := [tuple(_shape(tensor)) for tensor in out]) != made:
