@@ -14,13 +14,17 @@ CORE := .venv/train-core
 # Later versions of megatron-core need Python 3.12: laid over the environment that has it.
 LATER_MEGATRONS := 0.17.1 0.18.2 0.19.2
 TEST_LATER_MEGATRONS := $(addprefix test-megatron-,$(LATER_MEGATRONS))
-MEGATRON_TESTS := tests/megatron tests/distributed --ignore=tests/megatron/nemo
+# Megatron has no part in the head's tests: the environment with NeMo runs them.
+MEGATRON_TESTS := tests/megatron tests/distributed --ignore=tests/megatron/nemo --ignore=tests/megatron/head
 # Weights & Biases and MLflow, laid over it for their tests.
 LOGGERS := .venv/loggers
 # Triton, whose interpreter runs the GPU's kernels on a CPU and whose compiler needs no GPU either.
 TRITON := .venv/triton
 # A CUDA build of torch and Transformer Engine's Python, whose GPU is pretended (tests/rehearsal).
 REHEARSAL := .venv/rehearsal
+# What core meets in NVIDIA's images beside 25.11: megatron-core and Transformer Engine, laid over that environment's.
+IMAGES := 0.16.1+2.12.0 0.17.1+2.14.0 0.18.2+2.16.0
+TEST_IMAGES := $(addprefix test-image-,$(IMAGES))
 # Resolves the pins of the GPU environments.
 UV := .venv/uv
 ASSETS := assets/toy/manifest.json
@@ -29,7 +33,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: environments assets quickstart test test-train test-loggers test-core $(TEST_LATER_MEGATRONS) test-bindings compare-megatrons \
-	test-kernels test-rollout test-312 test-312-megatron test-rehearsal rehearse rehearse-all test-report test-e2e test-slurm \
+	$(TEST_IMAGES) test-kernels test-rollout test-312 test-312-megatron test-rehearsal rehearse rehearse-all test-report test-e2e test-slurm \
 	test-gpu doctor doctor-gpu ledger-gpu check-gpu lint format pins check-pins \
 	check-image parity bench bench-pairrm bench-gates bench-gpu clean test-rehearsal-figures
 
@@ -73,8 +77,8 @@ quickstart: environments assets
 doctor: environments assets
 	$(TRAIN)/bin/nemo-sspo doctor --run
 
-test: lint test-train test-loggers test-core test-megatron-0.19.2 test-kernels test-rehearsal test-rollout test-report \
-	test-e2e test-slurm
+test: lint test-train test-loggers test-core test-megatron-0.19.2 test-kernels test-rehearsal test-image-0.18.2+2.16.0 \
+	test-rollout test-report test-e2e test-slurm
 
 # Transformer Engine's Python is for the rehearsal alone: without its compiled module no other process could import it.
 $(REHEARSAL)/.ready: requirements/rehearsal.txt
@@ -87,7 +91,19 @@ $(REHEARSAL)/.ready: requirements/rehearsal.txt
 # One rank at a time on pretended H100s: every pair of settings in tiny layouts, planted faults, quickstart-gpu.
 test-rehearsal: $(REHEARSAL)/.ready
 	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest \
-		$(addprefix tests/rehearsal/test_,covering.py tiny.py bindings.py faults.py quickstart_gpu.py)
+		$(addprefix tests/rehearsal/test_,covering.py tiny.py bindings.py core.py faults.py quickstart_gpu.py)
+
+# What core trains, with the megatron-core and Transformer Engine of another image.
+.venv/transformer-engine-%/.ready: $(REHEARSAL)/.ready
+	$(REHEARSAL)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(@D) transformer-engine==$*
+	touch $@
+
+define image_test
+test-image-$(1)+$(2): .venv/megatron-$(1)/.ready .venv/transformer-engine-$(2)/.ready
+	PYTHONPATH=$(CURDIR)/.venv/megatron-$(1):$(CURDIR)/.venv/transformer-engine-$(2) \
+		$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest tests/rehearsal/test_core.py
+endef
+$(foreach image,$(IMAGES),$(eval $(call image_test,$(firstword $(subst +, ,$(image))),$(lastword $(subst +, ,$(image))))))
 
 # The table: what each rank of the presets holds, computes and sends; which test catches which planted fault.
 rehearse: $(REHEARSAL)/.ready
@@ -132,7 +148,7 @@ $(TEST_LATER_MEGATRONS): test-megatron-%: .venv/megatron-%/.ready
 	PYTHONPATH=$(CURDIR)/$(<D) $(REHEARSAL)/bin/python -m pytest $(MEGATRON_TESTS)
 
 # Every megatron-core that is called tested (nemo_sspo/megatron/versions.py): 0.15.3 is that of the first two.
-test-bindings: test-train test-312-megatron test-core $(TEST_LATER_MEGATRONS) compare-megatrons
+test-bindings: test-train test-312-megatron test-core $(TEST_LATER_MEGATRONS) compare-megatrons $(TEST_IMAGES)
 
 # What core trains to on each of them, against 0.15.3: the largest difference of a log-prob or a step's figure, by layout.
 GOLDEN := runs/golden

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -69,6 +70,11 @@ class TrainingJob:
         )
 
     @property
+    def weight_at(self) -> Callable[[int], float]:
+        """lambda at a 0-based step."""
+        return partial(_at_step, self.repulsion_weight, len(self.batches))
+
+    @property
     def earlier_candidates(self) -> dict[int, Path]:
         """Where the candidates but the last go, by the step after which they are kept. They outlive an attempt."""
         steps = candidate_steps(len(self.batches), self.candidates)[:-1]
@@ -94,6 +100,10 @@ class TrainingJob:
     def timings_file(self) -> Path:
         """One line per step of seconds and rates."""
         return self.scratch / "steps.jsonl"
+
+
+def _at_step(weight: Callable[[int, int], float], total: int, step: int) -> float:
+    return weight(step, total)
 
 
 @dataclass(frozen=True)

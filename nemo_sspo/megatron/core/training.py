@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -125,13 +124,14 @@ def train_rank(job: TrainingJob, observers: Sequence[Observer]) -> None:
     Continues from the newest complete state in `job.scratch`, if there is one.
     """
     require_fit(job.pairs, job.hf_dir)
+    steps = len(job.batches)
     with cpu_runtime(), torch_adam_resumes():
         training = _training(job, connect(job.parallel))
         training.resume(newest_whole_state(job.scratch, training.trainer))
         try:
             for observer in observers:
                 observer.on_start(training)
-            while training.step < len(job.batches):
+            while training.step < steps:
                 with naming_the_pairs(training.step + 1, training.step_pairs):
                     training.take_step()
                 for observer in observers:
@@ -160,14 +160,13 @@ def _training(job: TrainingJob, groups: Groups) -> CoreTraining:
     plan = MicrobatchPlan(job.pairs, job.batches, train, job.parallel, token_multiple(job.precision))
     step_pairs = StepPairs(job.pairs.pair_ids)
     head = policy_head(modules[0].config, groups, job.hf_dir, train, separable=job.objective.separable)
-    weight = partial(_at_step, job.repulsion_weight, len(job.batches))
     factor = rate_schedule(train, steps_per_epoch(len(job.pairs), train.global_batch_size))
     return CoreTraining(
         chunks,
         optimizer,
         StateFiles(modules, optimizer, reshardable=job.parallel.distributed_optimizer),
         Schedule(chunks, plan, groups, step_pairs),
-        TrainingLoss(job.objective, weight, head, groups.dp, step_pairs),
+        TrainingLoss(job.objective, job.weight_at, head, groups.dp, step_pairs),
         lambda step: train.learning_rate * factor(step),
     )
 
@@ -191,7 +190,3 @@ def _data_parallel(modules: Sequence[GPTModel], job: TrainingJob) -> list[Distri
         functions = [chunk.no_sync for chunk in chunks]
         config.no_sync_func = functions if len(functions) > 1 else functions[0]
     return chunks
-
-
-def _at_step(weight: Callable[[int, int], float], total: int, step: int) -> float:
-    return weight(step, total)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def train_rank(job: TrainingJob, observers: Sequence[Observer]) -> None:
             head_tile(train),
             choose_head(train, separable=job.objective.separable),
             job.objective,
-            partial(_at_step, job.repulsion_weight, len(batches)),
+            job.weight_at,
             optimizer(train, job.precision, job.parallel, steps_per_epoch(len(job.pairs), train.global_batch_size)),
             None if train.peft is None else Adapters(train.lora_rank, train.lora_alpha, job.seed),
             step_pairs,
@@ -73,7 +72,3 @@ def train_rank(job: TrainingJob, observers: Sequence[Observer]) -> None:
         plan = MicrobatchPlan(job.pairs, batches, train, job.parallel, token_multiple(job.precision))
         fit.fit(model, datamodule=PairDataModule(plan), ckpt_path=job.scratch)
         dist.barrier()
-
-
-def _at_step(weight: Callable[[int, int], float], total: int, step: int) -> float:
-    return weight(step, total)
