@@ -115,9 +115,9 @@ def check_candidates(experiment: Experiment) -> Iterator[str]:
         planned = planned_prompts(experiment)
     except UserError:
         return  # the prompts cannot be read, which their own check says
-    if planned is None or planned.trained < experiment.iterations:
+    if planned is None or not all(planned.portions):
         return
-    pairs = -(-planned.trained // experiment.iterations)
+    pairs = min(planned.portions)
     steps = steps_per_epoch(pairs, train.global_batch_size) * train.train_epochs
     yield from candidate_problems(candidates, steps, f"an iteration of {pairs} prompts")
 

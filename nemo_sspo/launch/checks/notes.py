@@ -172,9 +172,9 @@ def _steps_per_epoch(experiment: Experiment) -> int:
         planned = planned_prompts(experiment)
     except UserError:  # the prompts cannot be read, which their own check says
         planned = None
-    if planned is None or planned.trained < experiment.iterations:
+    if planned is None or not all(planned.portions):
         return _MANY_STEPS
-    return steps_per_epoch(-(-planned.trained // experiment.iterations), experiment.train.global_batch_size)
+    return steps_per_epoch(max(planned.portions), experiment.train.global_batch_size)
 
 
 def _rows_without_tokens(experiment: Experiment) -> Iterator[str]:

@@ -44,7 +44,7 @@ def planned_comparisons(experiment: Experiment) -> int | None:
     prompts = planned_prompts(experiment)
     if prompts is None:
         return None
-    trained, held_out, selecting = prompts
+    trained, held_out, selecting = prompts.trained, prompts.held_out, prompts.selecting
     k, held_out_k = experiment.rollout.samples_per_prompt, experiment.rollout.held_out_samples_per_prompt
     meetings = experiment.iterations * (experiment.iterations + 1) // 2  # iteration t's policy meets 0, ..., t - 1
     evaluated = meetings * held_out * held_out_k**2 * _ORDERS

@@ -1,6 +1,5 @@
 """Checks of the prompt files: every line is read, no model is loaded."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +12,7 @@ from nemo_sspo.artifacts.sources.records import is_on_disk
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.sampling.control_tokens import without_control_tokens
-from nemo_sspo.stages.sampling.prepare_prompts import Cut, Prompt, cut_prompts, too_few_prompts
+from nemo_sspo.stages.sampling.prepare_prompts import Cut, Prompt, cut_prompts, divide, too_few_prompts
 from nemo_sspo.tokens.chat_template import refused
 from nemo_sspo.tokens.lengths import overlong_prompt
 from nemo_sspo.tokens.own_file import own_file
@@ -46,14 +45,19 @@ def check_prompts(experiment: Experiment) -> Iterator[str]:
 
 
 class PlannedPrompts(NamedTuple):
-    """Upper bounds of the prompts that a run uses."""
+    """Upper bounds of the prompts that a run uses: some may be too long, or have no pair."""
 
-    trained: int
-    """In all iterations together."""
+    portions: tuple[int, ...]
+    """In each iteration."""
     held_out: int
     """In each evaluation."""
     selecting: int
     """In each selection; 0 where there is none."""
+
+    @property
+    def trained(self) -> int:
+        """In all iterations together."""
+        return sum(self.portions)
 
 
 def planned_prompts(experiment: Experiment) -> PlannedPrompts | None:
@@ -62,28 +66,22 @@ def planned_prompts(experiment: Experiment) -> PlannedPrompts | None:
     read, held_out = _read_prompts(experiment), _read_held_out(experiment)
     if read is None:
         return None
-    available = _available(experiment, read, held_out)
-    if len(experiment.prompt_sources) > 1:
-        of_source = Counter(conversation.source for conversation in read.conversations)
-        available = min(available, sum(of_source[place] for place in range(experiment.iterations)))
-    trained = min(available, experiment.iterations * (data.prompts_per_iteration or available))
     evaluated = min(data.held_out_count, len(held_out.conversations) if held_out else data.held_out_count)
-    return PlannedPrompts(trained, evaluated, _selecting(experiment))
+    return PlannedPrompts(_portions(experiment, read, held_out), evaluated, _selecting(experiment))
 
 
 def _selecting(experiment: Experiment) -> int:
     return experiment.selection.prompts if experiment.selection.is_on else 0
 
 
-def _available(experiment: Experiment, read: PromptRead, held_out: PromptRead | None) -> int:
-    """Prompts that are kept neither for evaluation nor for selection."""
-    kept = _selecting(experiment)
-    if held_out is not None:
-        reserved = {conversation.key for conversation in held_out.conversations}
-        return sum(conversation.key not in reserved for conversation in read.conversations) - kept
-    if experiment.data.held_out_prompts is None:
-        kept += experiment.data.held_out_count
-    return len(read.conversations) - kept
+def _portions(experiment: Experiment, read: PromptRead, held_out: PromptRead | None) -> tuple[int, ...]:
+    """Prompts of each iteration. Of one file without held-out prompts of their own, their number alone decides."""
+    if held_out is not None or len(experiment.prompt_sources) > 1:
+        return tuple(map(len, _cut(experiment, read, held_out).portions))
+    data = experiment.data
+    kept = _selecting(experiment) + (data.held_out_count if data.held_out_prompts is None else 0)
+    rest = range(max(0, len(read.conversations) - kept))
+    return tuple(map(len, divide(rest, experiment.iterations, data.prompts_per_iteration)))
 
 
 def _read_prompts(experiment: Experiment) -> PromptRead | None:
@@ -142,7 +140,8 @@ def trained_conversations(experiment: Experiment) -> Iterator[tuple[str, Convers
 
 def _cut(experiment: Experiment, read: PromptRead, held_out: PromptRead | None) -> Cut:
     """Where each prompt goes, before any is dropped for its length."""
-    return cut_prompts(experiment, _prompts(read), None if held_out is None else _prompts(held_out))
+    elsewhere: list[Prompt] | None = None if experiment.data.held_out_prompts is None else []
+    return cut_prompts(experiment, _prompts(read), elsewhere if held_out is None else _prompts(held_out))
 
 
 def _prompts(read: PromptRead) -> list[Prompt]:
@@ -171,8 +170,8 @@ def _read_held_out(experiment: Experiment) -> PromptRead | None:
 
 def _too_few(experiment: Experiment, read: PromptRead, held_out: PromptRead | None) -> Iterator[str]:
     """Every iteration needs at least one prompt, and every rollout shard one of its iteration's."""
-    shards, portions = experiment.rollout.shards, _cut(experiment, read, held_out).portions
-    portion = min(map(len, portions))
+    shards, portions = experiment.rollout.shards, _portions(experiment, read, held_out)
+    portion = min(portions)
     if not portion:
         yield too_few_prompts(experiment, portions, len(read.conversations))
     elif portion < shards:

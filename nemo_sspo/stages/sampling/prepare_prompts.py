@@ -9,7 +9,7 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.artifacts.facts.sampling import PromptFacts
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+Item = TypeVar("Item")
 _RECORDED_PROMPTS = 16
 """Prompts whose token ids are recorded beside those of the probes."""
 
@@ -139,7 +140,7 @@ def by_hash(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:
     return sorted(prompts, key=lambda p: hashlib.sha256(f"{seed}/{p.prompt_id}".encode()).digest())
 
 
-def divide(prompts: Sequence[Prompt], parts: int, limit: int | None) -> list[list[Prompt]]:
+def divide(prompts: Sequence[Item], parts: int, limit: int | None) -> list[list[Item]]:
     """Cut into `parts` disjoint portions whose sizes differ by at most one, of at most `limit` prompts each."""
     size, longer = divmod(len(prompts), parts)
     starts = [part * size + min(part, longer) for part in range(parts + 1)]
@@ -186,11 +187,17 @@ def _refuse_empty(
 ) -> None:
     if held_out and all(portions):
         return
-    raise UserError(too_few_prompts(experiment, portions, total, too_long))
+    raise UserError(too_few_prompts(experiment, list(map(len, portions)), total, too_long))
 
 
-def too_few_prompts(experiment: Experiment, portions: Sequence[Sequence[Prompt]], total: int, too_long: int = 0) -> str:
-    """The message when a set would have no prompt; `too_long` prompts are dropped already."""
+def too_few_prompts(experiment: Experiment, portions: Sequence[int], total: int, too_long: int = 0) -> str:
+    """The message when a set would have no prompt.
+
+    Args:
+        portions: prompts of each iteration.
+        total: all that were read.
+        too_long: those that are dropped already.
+    """
     data, selection = experiment.data, experiment.selection
     asked = [] if data.held_out_prompts else [f"data.held_out_count={data.held_out_count}"]
     asked += [f"selection.prompts={selection.prompts}"] if selection.is_on else []

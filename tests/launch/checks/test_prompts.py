@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from nemo_sspo.artifacts.content_id import content_id
+from nemo_sspo.config.load import load_experiment
+from nemo_sspo.launch.checks.prompts import planned_prompts
 from nemo_sspo.stages.sampling.prepare_prompts import Prompt, by_hash
 from tests.json_edit import edit
-from tests.launch.ready_run import found, only, write_prompts
+from tests.launch.ready_run import PAIRRM, REST, found, only, write_prompts
 from tests.launch.tiny_models import write_tokenizer
 
 
@@ -104,3 +106,24 @@ def test_held_out_prompts_and_given_responses_are_read_as_prompts_are(place):
     assert only(*given, named[1]).startswith("p.json row 1: neither `prompt` nor `messages` among its fields")
     (place / "held.csv").write_text("prompt\nAnother?\n")
     assert only(*given, *named).startswith("held.csv: none of question, ")
+
+
+def test_how_many_prompts_each_iteration_has(place):
+    """What is held out of two files is taken from both; a data set of the hub takes nothing of them here."""
+    write_prompts(place / "a.jsonl", 20)
+    write_prompts(place / "b.jsonl", 6, start=20)
+
+    def portions(*overrides: str) -> tuple[int, ...]:
+        given = ("experiment=quickstart", *REST, *PAIRRM, "iterations=2", *overrides)
+        planned = planned_prompts(load_experiment(given))
+        assert planned is not None
+        return planned.portions
+
+    assert portions() == (13, 12)  # 30 prompts, 5 held out
+    assert portions("data.prompts_per_iteration=4") == (4, 4)
+    both = "prompts=[a.jsonl,b.jsonl]"
+    assert sum(portions(both)) == 21
+    assert portions(both, "data.held_out_prompts=owner/name") == (20, 6)
+    assert portions(both, "data.held_out_prompts=b.jsonl", "data.held_out_count=2") == (20, 4)
+    assert portions("data.held_out_prompts=owner/name") == (15, 15)
+    assert portions("data.held_out_count=99") == (0, 0)
