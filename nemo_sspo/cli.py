@@ -24,9 +24,8 @@ from nemo_sspo.commands import redo as redo_commands
 from nemo_sspo.commands import report as report_commands
 from nemo_sspo.commands import slurm as slurm_commands
 from nemo_sspo.commands.config import show_config
-from nemo_sspo.commands.stored_run import directory, stored_run
+from nemo_sspo.commands.stored_run import given_experiment
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.load import load_experiment
 from nemo_sspo.config.mistakes import closest, shown
 from nemo_sspo.errors import UserError
 
@@ -68,8 +67,7 @@ def run(options: argparse.Namespace) -> int:
     from nemo_sspo.launch.plan import plan
     from nemo_sspo.launch.preflight import problems
 
-    root = directory(options.overrides)
-    experiment = stored_run(root) if root else load_experiment(options.overrides, options.config_dir)
+    experiment = given_experiment(options.overrides, options.config_dir)
     local_cluster(experiment)
     found = problems(experiment)
     show_notes(experiment)
@@ -95,7 +93,7 @@ def show_plan(options: argparse.Namespace) -> int:
     from nemo_sspo.launch.slurm.jobs import jobs
     from nemo_sspo.launch.stale import freshness_of
 
-    experiment = load_experiment(options.overrides, options.config_dir)
+    experiment = given_experiment(options.overrides, options.config_dir)
     steps = plan(experiment)
     if options.graph:
         show_graph(steps)
@@ -174,11 +172,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     settings = "settings as key=value, for example experiment=quickstart gate=power train.learning_rate=1e-6"
     named = f"{settings}; names (train., gate, momentum) print what they name alone, a group's choices among it"
-    or_run = f"{settings}; or the directory of a run that was begun with them"
+    or_run = f"{settings}; or the directory of a run that was begun with them, and what changes"
     for name, command, text, given in (
         ("run", run, "run the loop, or what is missing of it", or_run),
         ("config", show_config, "print every setting, its value and its meaning", named),
-        ("plan", show_plan, "print the steps of a run", settings),
+        ("plan", show_plan, "print the steps of a run", or_run),
         ("summary", show_summary, "print what came of a run", or_run),
     ):
         sub = commands.add_parser(name, help=text, description=f"{text}.")

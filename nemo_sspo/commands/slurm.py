@@ -156,7 +156,7 @@ def _submitted_run(given: Sequence[str]) -> Path | None:
 def _of_slurm(options: argparse.Namespace) -> Experiment:
     """The experiment of a run's directory, which must be one for Slurm, or of overrides."""
     root = directory(options.overrides)
-    if options.is_resume and options.overrides and root is None:
+    if options.is_resume and options.overrides and (root is None or len(options.overrides) > 1):
         raise UserError("resume takes a run's directory, as in runs/<name>; settings are changed with submit")
     experiment = given_experiment(options.overrides, options.config_dir)
     if root is not None and experiment.cluster.kind == "local":

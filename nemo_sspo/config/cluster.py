@@ -168,6 +168,7 @@ class Resources(Frozen):
 class StageResources(Frozen):
     # The stages' names once more: their declarations, in nemo_sspo/stages, import this package. A test compares both.
     prepare_prompts: Resources = Resources()
+    further_prompts: Resources = Resources()
     import_policy: Resources = Resources()
     score_labelled: Resources = Resources()
     rollout: Resources = Resources()

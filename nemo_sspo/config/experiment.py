@@ -17,7 +17,7 @@ from nemo_sspo.config.oracles import Oracle
 from nemo_sspo.config.precisions import Precision
 from nemo_sspo.config.repulsions import EuclideanRepulsion, Repulsion
 from nemo_sspo.config.roles import Knob, SourcePath
-from nemo_sspo.config.stages import Data, Evaluation, Judging, Pairs, Parallel, Rollout, Selection, Train
+from nemo_sspo.config.stages import Data, Evaluation, Further, Judging, Pairs, Parallel, Rollout, Selection, Train
 from nemo_sspo.config.trainers import Trainer
 
 _MOST_TASKS = 100_000
@@ -39,6 +39,7 @@ class Experiment(Frozen):
     (and `system`), a directory of such files, or a Hugging Face data set id. A list of them gives each iteration its
     own, in their order; `data.columns` names fields that are called otherwise."""
     data: Data = Data()
+    further: Further = Further()
     rollout: Rollout = Rollout()
     engine: Engine
     oracle: Oracle
@@ -80,6 +81,11 @@ class Experiment(Frozen):
         return (self.prompts,) if isinstance(self.prompts, str) else self.prompts
 
     @property
+    def first_iterations(self) -> int:
+        """Iterations that the prompts are divided among; those of a run that goes on come after them."""
+        return min(self.further.after or self.iterations, self.iterations)
+
+    @property
     def run_dir(self) -> Path:
         """Directory of the run's artifacts."""
         return Path(self.runs_dir) / self.name
@@ -90,7 +96,8 @@ class Experiment(Frozen):
             raise ValueError(
                 f"iterations={self.iterations} x rollout.shards={self.rollout.shards} are more than {_MOST_TASKS} tasks"
             )
-        if not isinstance(self.prompts, str) and len(self.prompts) < self.iterations:
+        from_list = self.iterations if self.further.prompts is None else self.first_iterations
+        if not isinstance(self.prompts, str) and len(self.prompts) < from_list:
             raise ValueError(
                 f"prompts is a list of {len(self.prompts)} for iterations={self.iterations}; give one for each "
                 "iteration, or one source for all of them"

@@ -89,6 +89,17 @@ class Data(Frozen):
         return arguments
 
 
+class Further(Frozen):
+    after: PositiveInt | None = None
+    """Iterations that the prompts were divided among when the run began. A run that goes on with more `iterations` has
+    it set; those portions stay as they are, and each later iteration takes prompts that are in no set yet."""
+    prompts: Annotated[str | None, SourcePath()] = None
+    """Prompts of the iterations after them, read as `prompts` are; without it, what is left over of `prompts`."""
+    prompts_per_iteration: PositiveInt | None = None
+    """At most this many in each of them; without it, `data.prompts_per_iteration`, or as many as the largest portion
+    that the run began with."""
+
+
 class Rollout(Frozen):
     samples_per_prompt: int = Field(default=5, ge=2)
     """K, responses sampled per prompt (SPPO: 5)."""

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from nemo_sspo.artifacts.fingerprint import differ
 from nemo_sspo.artifacts.layout import RunLayout, no_run
+from nemo_sspo.artifacts.published import read_manifest
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.stale import refuse_stale
@@ -119,6 +120,15 @@ def bind(experiment: Experiment, layout: RunLayout) -> list[str]:
         return []
     write_atomically(layout.experiment, experiment.model_dump_json(indent=2) + "\n")
     return differences(stored.model_dump(mode="json"), experiment.model_dump(mode="json")) if stored else []
+
+
+def going_on(experiment: Experiment) -> Experiment:
+    """The experiment as its run goes on: where that began with fewer iterations, the prompts of these stay theirs."""
+    prompts = read_manifest(RunLayout(experiment.run_dir).artifact("prepare_prompts"))
+    began_with = None if prompts is None else prompts.config.get("iterations")
+    if not isinstance(began_with, int) or began_with >= experiment.iterations:
+        return experiment
+    return experiment.model_copy(update={"further": experiment.further.model_copy(update={"after": began_with})})
 
 
 def stored_experiment(layout: RunLayout) -> Experiment | None:

@@ -19,7 +19,10 @@ KNOBS = {
     *("engine.enforce_eager", "encoder.device", "encoder.batch_size"),
 }
 WITHOUT_EFFECT = {"train.loggers", "train.checkpoint_every_steps", "train.keep_states"}
-SOURCES = {"policy", "prompts", "data.held_out_prompts", "rollout.source", "evaluation.labelled_pairs", "encoder.path"}
+SOURCES = {
+    *("policy", "prompts", "further.prompts", "data.held_out_prompts"),
+    *("rollout.source", "evaluation.labelled_pairs", "encoder.path"),
+}
 OF_ORACLE: dict[str, dict[type[Role], set[str]]] = {
     "pairrm": {SourcePath: {"path"}, Knob: {"batch_tokens"}},
     "reward_model": {SourcePath: {"path"}, Knob: {"batch_tokens"}, WithoutEffect: {"gpu_memory_gib"}},

@@ -28,6 +28,18 @@ class PromptFacts(Facts):
     """Prompts to choose a checkpoint by."""
 
 
+class FurtherFacts(Facts):
+    """Of further_prompts."""
+
+    prompts: int | None
+    used_before: int | None
+    """Prompts of the same source that an earlier portion has, or that are kept for evaluation or selection."""
+    mean_prompt_tokens: float | None
+    dropped_duplicate: int | None
+    dropped_too_long: int | None
+    dropped_control_tokens: int | None
+
+
 class ResponseFacts(Facts):
     """Of any responses."""
 

@@ -82,6 +82,7 @@ def record_sources(experiment: Experiment) -> list[str]:
     """What is read record by record: files, directories or data set ids. All of it in the rollout environment."""
     given = (
         *experiment.prompt_sources,
+        experiment.further.prompts,
         experiment.data.held_out_prompts,
         experiment.rollout.source,
         experiment.evaluation.labelled_pairs,

@@ -114,6 +114,7 @@ def _files_left_out(experiment: Experiment) -> Iterator[str]:
     """Files in a directory of records that are not read."""
     sources = [
         *(("prompts", source) for source in experiment.prompt_sources),
+        ("further.prompts", experiment.further.prompts),
         ("data.held_out_prompts", experiment.data.held_out_prompts),
         ("rollout.source", experiment.rollout.source),
         ("evaluation.labelled_pairs", experiment.evaluation.labelled_pairs),

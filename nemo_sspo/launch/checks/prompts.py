@@ -12,6 +12,7 @@ from nemo_sspo.artifacts.sources.records import is_on_disk
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.sampling.control_tokens import without_control_tokens
+from nemo_sspo.stages.sampling.further_prompts import further_portion, none_left
 from nemo_sspo.stages.sampling.prepare_prompts import Cut, Prompt, cut_prompts, divide, too_few_prompts
 from nemo_sspo.tokens.chat_template import refused
 from nemo_sspo.tokens.lengths import overlong_prompt
@@ -33,15 +34,16 @@ def check_prompts(experiment: Experiment) -> Iterator[str]:
     data = experiment.data
     read, held_out = _read_prompts(experiment), _read_held_out(experiment)
     tokens = policy_tokens_of(experiment)
-    for source in (read, held_out):
+    further = _read_further(experiment)
+    for source in (read, held_out, further):
         if source is not None and tokens is not None:
             yield from _refused(source, tokens)
     if data.overlong_prompts == "error" and tokens is not None:
-        for source in (read, held_out):
+        for source in (read, held_out, further):
             if source is not None:
                 yield from _overlong(source, experiment, tokens)
     if read is not None:
-        yield from _too_few(experiment, read, held_out)
+        yield from _too_few(experiment, read, held_out, further)
 
 
 class PlannedPrompts(NamedTuple):
@@ -67,7 +69,9 @@ def planned_prompts(experiment: Experiment) -> PlannedPrompts | None:
     if read is None:
         return None
     evaluated = min(data.held_out_count, len(held_out.conversations) if held_out else data.held_out_count)
-    return PlannedPrompts(_portions(experiment, read, held_out), evaluated, _selecting(experiment))
+    later = _further_portions(experiment, read, held_out, _read_further(experiment))
+    portions = (*_portions(experiment, read, held_out), *map(len, later))
+    return PlannedPrompts(portions, evaluated, _selecting(experiment))
 
 
 def _selecting(experiment: Experiment) -> int:
@@ -75,13 +79,14 @@ def _selecting(experiment: Experiment) -> int:
 
 
 def _portions(experiment: Experiment, read: PromptRead, held_out: PromptRead | None) -> tuple[int, ...]:
-    """Prompts of each iteration. Of one file without held-out prompts of their own, their number alone decides."""
+    """Prompts of each iteration that the run began with. Of one file without held-out prompts of their own their number
+    decides."""
     if held_out is not None or len(experiment.prompt_sources) > 1:
         return tuple(map(len, _cut(experiment, read, held_out).portions))
     data = experiment.data
     kept = _selecting(experiment) + (data.held_out_count if data.held_out_prompts is None else 0)
     rest = range(max(0, len(read.conversations) - kept))
-    return tuple(map(len, divide(rest, experiment.iterations, data.prompts_per_iteration)))
+    return tuple(map(len, divide(rest, experiment.first_iterations, data.prompts_per_iteration)))
 
 
 def _read_prompts(experiment: Experiment) -> PromptRead | None:
@@ -103,7 +108,7 @@ def _read(experiment: Experiment, sources: tuple[str, ...], setting: str) -> Pro
     return read if tokens is None else without_control_tokens(read, tokens.control, data.control_tokens)[0]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _read_once(
     sources: tuple[str, ...],
     duplicates: Literal["error", "drop"],
@@ -144,6 +149,24 @@ def _cut(experiment: Experiment, read: PromptRead, held_out: PromptRead | None) 
     return cut_prompts(experiment, _prompts(read), elsewhere if held_out is None else _prompts(held_out))
 
 
+def _further_portions(
+    experiment: Experiment, read: PromptRead, held_out: PromptRead | None, further: PromptRead | None
+) -> list[list[Prompt]]:
+    """Prompts of the iterations that the run did not begin with; none where those lie elsewhere."""
+    later = range(experiment.first_iterations + 1, experiment.iterations + 1)
+    if not later or (further is None and experiment.further.prompts is not None):
+        return []
+    cut, candidates = _cut(experiment, read, held_out), _prompts(further or read)
+    taken = [cut.held_out, cut.to_select_by, *cut.portions]
+    used = {prompt.prompt_id for part in taken for prompt in part}
+    portions = []
+    for iteration in later:
+        portion = further_portion(experiment, iteration, candidates, used, max(map(len, cut.portions)))
+        used |= {prompt.prompt_id for prompt in portion}
+        portions.append(portion)
+    return portions
+
+
 def _prompts(read: PromptRead) -> list[Prompt]:
     return [Prompt(content_id(list(each.messages)), each.messages, [], each.source) for each in read.conversations]
 
@@ -168,13 +191,27 @@ def _read_held_out(experiment: Experiment) -> PromptRead | None:
     return None if source is None else _read(experiment, (source,), "data.held_out_prompts")
 
 
-def _too_few(experiment: Experiment, read: PromptRead, held_out: PromptRead | None) -> Iterator[str]:
+def _read_further(experiment: Experiment) -> PromptRead | None:
+    source = experiment.further.prompts
+    return None if source is None else _read(experiment, (source,), "further.prompts")
+
+
+def _too_few(
+    experiment: Experiment, read: PromptRead, held_out: PromptRead | None, further: PromptRead | None
+) -> Iterator[str]:
     """Every iteration needs at least one prompt, and every rollout shard one of its iteration's."""
     shards, portions = experiment.rollout.shards, _portions(experiment, read, held_out)
-    portion = min(portions)
-    if not portion:
+    if not all(portions):
         yield too_few_prompts(experiment, portions, len(read.conversations))
-    elif portion < shards:
+        return
+    later = _further_portions(experiment, read, held_out, further)
+    if not all(later):
+        place = next(place for place, portion in enumerate(later) if not portion)
+        total = len((further or read).conversations)
+        yield none_left(experiment, experiment.first_iterations + 1 + place, total)
+        return
+    portion = min(*portions, *map(len, later))
+    if portion < shards:
         yield f"rollout.shards={shards} is more than the {portion} prompts of an iteration; lower it"
 
 

@@ -66,7 +66,7 @@ def sharded_weights(module: MegatronModule) -> dict:
 
 
 def _is_extra_state(name: str) -> bool:
-    """Transformer Engine's (FP8 scales, of experts by number) is no weight: it is made anew, and other specs lack it."""
+    """Transformer Engine's (FP8 scales, of experts by number) is no weight: made anew, other specs lack it."""
     return name.rstrip("0123456789").endswith("_extra_state")
 
 

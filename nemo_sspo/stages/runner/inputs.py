@@ -16,9 +16,16 @@ def nothing(experiment: Experiment, layout: RunLayout, iteration: int, shard: in
     return {}
 
 
+def further_prompts(experiment: Experiment, layout: RunLayout, iteration: int, shard: int) -> Inputs:
+    """All prompts that the run has taken so far."""
+    earlier = _further(experiment, layout, iteration - 1)
+    return {"prompts": [layout.artifact("prepare_prompts")], "earlier": earlier}
+
+
 def rollout(experiment: Experiment, layout: RunLayout, iteration: int, shard: int) -> Inputs:
-    """The policy that the iteration starts from."""
-    return _sampling_inputs(layout, policy=iteration - 1)
+    """The policy that the iteration starts from, and its prompts where the run did not begin with them."""
+    sampling, further = _sampling_inputs(layout, policy=iteration - 1), _further(experiment, layout, iteration)
+    return sampling | ({"portion": further[-1:]} if further else {})
 
 
 def rollout_held_out(experiment: Experiment, layout: RunLayout, iteration: int, shard: int) -> Inputs:
@@ -102,7 +109,9 @@ def select_model(experiment: Experiment, layout: RunLayout, iteration: int, shar
 
 def export(experiment: Experiment, layout: RunLayout, iteration: int, shard: int) -> Inputs:
     """The policy, and what its model card describes."""
+    further = _further(experiment, layout, iteration)
     return {
+        **({"further": further} if further else {}),
         **_policy_inputs(experiment, layout, iteration),
         "build_pairs": [layout.artifact("build_pairs", iteration)],
         "prompts": [layout.artifact("prepare_prompts")],
@@ -113,6 +122,12 @@ def evaluate(experiment: Experiment, layout: RunLayout, iteration: int, shard: i
     """Held-out responses of this policy and of all before it."""
     *earlier, new = (layout.artifact("rollout_held_out", policy, 0) for policy in range(iteration + 1))
     return {"new": [new], "earlier": earlier} | _judging_inputs(experiment, layout, iteration)
+
+
+def _further(experiment: Experiment, layout: RunLayout, iteration: int) -> list[Path]:
+    """Prompts of the iterations up to this one that the run did not begin with."""
+    later = range(experiment.first_iterations + 1, iteration + 1)
+    return [layout.artifact("further_prompts", each) for each in later]
 
 
 def _sampling_inputs(layout: RunLayout, policy: int) -> Inputs:

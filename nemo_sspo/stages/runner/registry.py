@@ -5,7 +5,14 @@ from collections.abc import Iterator, Mapping
 from nemo_sspo.artifacts.facts.base import Facts
 from nemo_sspo.artifacts.facts.evaluation import EvaluationFacts, SelectionFacts
 from nemo_sspo.artifacts.facts.pairs import DiagnosisFacts, PairFacts
-from nemo_sspo.artifacts.facts.sampling import EmbeddingFacts, LabelledFacts, PromptFacts, RolloutFacts, ScoreFacts
+from nemo_sspo.artifacts.facts.sampling import (
+    EmbeddingFacts,
+    FurtherFacts,
+    LabelledFacts,
+    PromptFacts,
+    RolloutFacts,
+    ScoreFacts,
+)
 from nemo_sspo.artifacts.facts.training import ReferenceFacts, TrainFacts, WeightFacts
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.config.experiment import Experiment
@@ -46,6 +53,10 @@ def _where_labelled(experiment: Experiment, iteration: int) -> int:
     return int(iteration == 0 and experiment.evaluation.labelled_pairs is not None)
 
 
+def _where_further(experiment: Experiment, iteration: int) -> int:
+    return int(iteration > experiment.first_iterations)
+
+
 SAMPLING = ("policy", "rollout", "engine", "seed")
 MODEL = ("trainer", "parallel", "precision")
 INTERVALS = ("evaluation.bootstrap_samples", "evaluation.confidence")
@@ -67,6 +78,15 @@ STAGES: Mapping[str, Stage] = {
         inputs.nothing,
         ("policy", "prompts", "data", "seed", "iterations"),
         selection_settings=("selection.prompts",),
+    ),
+    "further_prompts": Stage(
+        "sampling.further_prompts",
+        "rollout",
+        "conversion and preparation",
+        FurtherFacts,
+        _where_further,
+        inputs.further_prompts,
+        ("policy", "prompts", "data", "seed", "further"),
     ),
     "import_policy": Stage(
         "training.import_policy",

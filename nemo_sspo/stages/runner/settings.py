@@ -15,6 +15,7 @@ _RECIPE = (
     *SAMPLING,
     "prompts",
     "data",
+    "further",
     "iterations",
     "oracle",
     "encoder",
@@ -39,6 +40,8 @@ def stage_settings(experiment: Experiment, stage: str) -> dict[str, Any]:
     for key in [key for key in settings if isinstance(role_of.get(key), ImportPath)]:
         file = module_file(settings[key])
         settings[f"{CONTENT}{key}"] = UNSEEN if file is None else fingerprint(file)
+    if "iterations" in settings:  # a run that goes on with more leaves the portions it began with
+        settings["iterations"] = experiment.first_iterations
     if settings.get("trainer") == "auto":  # known where a training stage runs, and nowhere else
         settings["trainer"] = UNSEEN
     return settings

@@ -59,7 +59,7 @@ def run(context: StageContext) -> None:
     tokenizer = load_policy_tokenizer(experiment.policy, data.template_arguments)
     refuse_other_tokenizers(experiment)
     read = read_prompts(experiment.prompt_sources, duplicates=data.duplicate_prompts, names=data.columns.names)
-    prompts, dropped = _ready(read, tokenizer, data, context)
+    prompts, dropped = ready(read, tokenizer, data, context)
     held_prompts = None
     if data.held_out_prompts is not None:
         held_read = read_prompts(
@@ -68,13 +68,13 @@ def run(context: StageContext) -> None:
             setting="data.held_out_prompts",
             names=data.columns.names,
         )
-        held_prompts, dropped_held = _ready(held_read, tokenizer, data, context)
+        held_prompts, dropped_held = ready(held_read, tokenizer, data, context)
         dropped += dropped_held
     cut = cut_prompts(experiment, prompts, held_prompts)
     held_out, to_select_by, portions = cut.held_out, cut.to_select_by, cut.portions
     _refuse_empty(experiment, held_out, portions, len(prompts), dropped["too_long"])
 
-    HELD_OUT.write(context.output.path, _rows(held_out))
+    HELD_OUT.write(context.output.path, prompt_rows(held_out))
     first_texts = _first_texts(tokenizer, held_out)
     require_same(
         tokenizer, local_model(experiment.policy, "policy", SIDE_FILES), f"policy={experiment.policy}", first_texts
@@ -82,9 +82,9 @@ def run(context: StageContext) -> None:
     record = token_record(tokenizer, data.template_arguments, first_texts)
     (context.output.path / TOKENS).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if experiment.selection.is_on:
-        SELECTION_PROMPTS.write(context.output.path, _rows(to_select_by))
+        SELECTION_PROMPTS.write(context.output.path, prompt_rows(to_select_by))
     for iteration, portion in enumerate(portions, start=1):
-        portion_prompts(iteration).write(context.output.path, _rows(portion))
+        portion_prompts(iteration).write(context.output.path, prompt_rows(portion))
     used = sum(map(len, portions))
     context.output.facts = PromptFacts(
         prompts=used,
@@ -128,9 +128,9 @@ def cut_prompts(experiment: Experiment, prompts: Sequence[Prompt], held_prompts:
     to_select_by, rest = _split(rest, experiment.selection.prompts if experiment.selection.is_on else 0)
     limit = experiment.data.prompts_per_iteration
     if len(experiment.prompt_sources) == 1:
-        portions = divide(rest, experiment.iterations, limit)
+        portions = divide(rest, experiment.first_iterations, limit)
     else:
-        own = ([prompt for prompt in rest if prompt.source == place] for place in range(experiment.iterations))
+        own = ([prompt for prompt in rest if prompt.source == place] for place in range(experiment.first_iterations))
         portions = [portion[:limit] for portion in own]
     return Cut(held_out, to_select_by, portions, len(rest), also_held_out)
 
@@ -158,7 +158,7 @@ def _first_texts(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Prompt]
     return [str(render(list(p.messages), add_generation_prompt=True, tokenize=False)) for p in first]
 
 
-def _ready(
+def ready(
     read: PromptRead, tokenizer: "PreTrainedTokenizerBase", data: Data, context: StageContext
 ) -> tuple[list[Prompt], Counter[str]]:
     """Apply the chat template and the length limit to every prompt; also how many were left out, by reason."""
@@ -208,11 +208,11 @@ def too_few_prompts(experiment: Experiment, portions: Sequence[int], total: int,
         return f"{experiment.prompt_sources[empty]}: no prompt of it is left for iteration {empty + 1}{lost}; {advice}"
     return (
         f"{', '.join(experiment.prompt_sources)}: {total} prompts{lost} are too few for "
-        f"{' and '.join([*asked, f'iterations={experiment.iterations}'])}; give more prompts or lower these"
+        f"{' and '.join([*asked, f'iterations={experiment.first_iterations}'])}; give more prompts or lower these"
     )
 
 
-def _rows(prompts: Sequence[Prompt]) -> list[dict]:
+def prompt_rows(prompts: Sequence[Prompt]) -> list[dict]:
     """Sorted by id, so that equal sets make equal files."""
     ordered = sorted(prompts, key=lambda prompt: prompt.prompt_id)
     return [{"prompt_id": p.prompt_id, "messages": list(p.messages), "prompt_token_ids": p.token_ids} for p in ordered]

@@ -108,7 +108,8 @@ def _samples(context: StageContext) -> int:
 def _portion(context: StageContext) -> pa.Table:
     """The prompts that all shards together sample, sorted by id; each candidate answers all of them."""
     table = _WHOLE.get(context.stage, portion_prompts(context.iteration))
-    return table.read(context.input("prompts").path).sort_by("prompt_id")
+    source = context.input("portion" if "portion" in context.inputs else "prompts")
+    return table.read(source.path).sort_by("prompt_id")
 
 
 def _shard_of(context: StageContext, portion: pa.Table) -> pa.Table:

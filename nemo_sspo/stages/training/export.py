@@ -41,6 +41,7 @@ def run(context: StageContext) -> None:
             context.experiment,
             context.iteration,
             prompts=context.input("prompts"),
+            further=context.inputs.get("further", ()),
             pairs=context.input("build_pairs"),
             train=trained,
             selection=policy_selection(context),

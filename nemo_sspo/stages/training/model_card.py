@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.changes import CONTENT
 from nemo_sspo.artifacts.facts.pairs import PairFacts
-from nemo_sspo.artifacts.facts.sampling import PromptFacts
+from nemo_sspo.artifacts.facts.sampling import FurtherFacts, PromptFacts
 from nemo_sspo.artifacts.facts.training import TrainFacts
 from nemo_sspo.artifacts.knobs import KnobChange
 from nemo_sspo.artifacts.manifest import Manifest, digest_of
@@ -41,6 +41,7 @@ def model_card(
     prompts: Artifact,
     pairs: Artifact,
     train: Artifact,
+    further: Sequence[Artifact] = (),
     selection: SelectionResult | None = None,
     changed: Sequence[KnobChange] = (),
 ) -> str:
@@ -50,6 +51,7 @@ def model_card(
         prompts: of prepare_prompts.
         pairs: of this iteration's build_pairs.
         train: of this iteration's training.
+        further: prompts of the iterations that the run did not begin with, up to this one.
         selection: how this policy was chosen among the iteration's checkpoints, where there was a choice.
         changed: knobs that had another value in earlier steps that the policy was made by.
     """
@@ -69,7 +71,7 @@ def model_card(
         iterations=experiment.iterations,
         recipe=_recipe(settings),
         changed=changed,
-        data=_data(experiment, iteration, prompts, pairs, train),
+        data=_data(experiment, iteration, [prompts, *further], pairs, train),
         training=_training(experiment.train, train.facts(TrainFacts)),
         selection=[] if selection is None else _selection(selection),
         digest=digest_of(settings),
@@ -113,21 +115,25 @@ def _on_one_line(value: Any) -> str:
     return _yaml(dict(sorted(value.items(), key=lambda item: item[0] != "kind")), flow=True).strip()[1:-1]
 
 
-def _data(experiment: Experiment, iteration: int, prompts: Artifact, pairs: Artifact, train: Artifact) -> Lines:
-    split, built = prompts.facts(PromptFacts), pairs.facts(PairFacts)
+def _data(
+    experiment: Experiment, iteration: int, prompts: Sequence[Artifact], pairs: Artifact, train: Artifact
+) -> Lines:
+    split, built = prompts[0].facts(PromptFacts), pairs.facts(PairFacts)
+    later = [each.facts(FurtherFacts).prompts or 0 for each in prompts[1:]]
     lines: Lines = [
-        ("prompts", ", ".join(experiment.prompt_sources)),
-        ("prompts of all iterations", split.prompts),
+        ("prompts", ", ".join([*experiment.prompt_sources, *filter(None, [experiment.further.prompts])])),
+        ("prompts of all iterations", sum(later, split.prompts or 0) if later else split.prompts),
         ("held-out prompts", split.held_out),
     ]
     # Of iterations 1..t alone: the others' portions have not been seen by this policy.
     names = {number: portion_prompts(number).file for number in range(1, iteration + 1)}
-    files = prompts.manifest.files
+    files = {name: record for each in prompts for name, record in each.manifest.files.items()}
     lines += [(f"SHA-256 of {name}, iteration {i}", files[name].sha256) for i, name in names.items()]
     lines += [(f"pairs of iteration {iteration}", built.pairs)]
     lines += [(f"digest of the pairs of iteration {iteration}", pairs.manifest.digest)]
     made_with = {f"{CONTENT}{key}": value for key, value in built.made_with.items()}
-    recorded = {**prompts.manifest.config, **pairs.manifest.config, **made_with, **train.manifest.config}
+    of_prompts = {key: value for each in prompts for key, value in each.manifest.config.items()}
+    recorded = {**of_prompts, **pairs.manifest.config, **made_with, **train.manifest.config}
     return lines + sorted((key, value) for key, value in recorded.items() if key.startswith(CONTENT))
 
 
