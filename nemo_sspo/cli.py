@@ -17,6 +17,7 @@ from nemo_sspo import __version__
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import FULL_DISK_ERRORS
 from nemo_sspo.commands import benchmark as benchmark_commands
+from nemo_sspo.commands import clean as clean_commands
 from nemo_sspo.commands import completion as completion_commands
 from nemo_sspo.commands import data as data_commands
 from nemo_sspo.commands import doctor as doctor_commands
@@ -192,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     report_commands.register(commands)
     slurm_commands.register(commands)
     redo_commands.register(commands, run, slurm_commands.show_submit)
+    clean_commands.register(commands)
     data_commands.register(commands)
     benchmark_commands.register(commands)
     doctor_commands.register(commands)

@@ -94,13 +94,14 @@ SELECTION = "selection.json"
 DIAGNOSTICS = "diagnostics.json"
 NEMO_CHECKPOINT = "nemo"
 HF_MODEL = "hf"
+CANDIDATES = "candidates"
 VOLATILE = "volatile"
 """Subfolder of an artifact for logs and timings; it is kept but is no part of the identity."""
 
 
 def candidate_checkpoint(candidate: int, candidates: int) -> str:
     """Where a training's artifact holds the checkpoint of a candidate, counted from 0; the last is its end."""
-    return NEMO_CHECKPOINT if candidate == candidates - 1 else f"candidates/{candidate:05d}"
+    return NEMO_CHECKPOINT if candidate == candidates - 1 else f"{CANDIDATES}/{candidate:05d}"
 
 
 def no_run(layout: RunLayout) -> UserError:

@@ -30,6 +30,7 @@ from nemo_sspo.artifacts.manifest import (
     read_manifest_file,
     step_of,
 )
+from nemo_sspo.artifacts.removed import removed_files
 from nemo_sspo.artifacts.software import software_versions
 from nemo_sspo.errors import UserError
 
@@ -157,8 +158,11 @@ def is_published(path: Path) -> bool:
     return (path / MANIFEST_NAME).is_file()
 
 
-def open_artifact(path: Path, *, every_hash: bool = False) -> Artifact:
+def open_artifact(path: Path, *, every_hash: bool = False, whole: bool = True) -> Artifact:
     """Open and verify a published artifact.
+
+    Args:
+        whole: refuse one that `nemo-sspo clean` has removed files of; without it, what is left is verified.
 
     Raises:
         UserError: it is missing, its manifest cannot be read, or a file is missing or differs from its record.
@@ -167,8 +171,15 @@ def open_artifact(path: Path, *, every_hash: bool = False) -> Artifact:
         artifact = Artifact(path, read_manifest_file(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such artifact; run the stage that makes it") from None
+    gone = removed_files(path)
+    if gone and whole:
+        raise UserError(
+            f"{path / gone[0]}: `nemo-sspo clean` removed it; `nemo-sspo redo <run> --from {artifact.step_id}` "
+            "makes it anew, and what was made from it"
+        )
     for name in artifact.manifest.files:
-        _verify(artifact, name, every_hash)
+        if name not in gone:
+            _verify(artifact, name, every_hash)
     return artifact
 
 

@@ -34,6 +34,7 @@ def register(commands: "argparse._SubParsersAction[Any]", run: Command, submit: 
 
 def redo(options: argparse.Namespace, run: Command, submit: Command) -> int:
     """Check everything, list and set aside what is invalid, then go on with the run."""
+    from nemo_sspo.launch.clean import refuse_removed
     from nemo_sspo.launch.preflight import CHECKS, check_stored_experiment, problems
     from nemo_sspo.launch.redo import invalidated, set_aside
     from nemo_sspo.launch.run_directory import bind, hold
@@ -43,6 +44,7 @@ def redo(options: argparse.Namespace, run: Command, submit: Command) -> int:
     layout, is_local = RunLayout(experiment.run_dir), experiment.cluster.kind == "local"
     found = invalidated(experiment, options.steps)
     _show(found, console)
+    refuse_removed(experiment, {item.name for item in found})
     if wrong := problems(experiment, [check for check in CHECKS if check is not check_stored_experiment]):
         raise UserError(wrong[0])
     if options.dry_run:

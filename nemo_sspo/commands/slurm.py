@@ -183,7 +183,7 @@ def _measured_seconds_per_step(experiment: Experiment) -> float | None:
     layout = RunLayout(experiment.run_dir)
     trained = [layout.artifact("train", iteration) for iteration in range(1, experiment.iterations + 1)]
     published = [path for path in trained if is_published(path)]
-    return open_artifact(published[-1]).manifest.timings.get("seconds_per_step") if published else None
+    return open_artifact(published[-1], whole=False).manifest.timings.get("seconds_per_step") if published else None
 
 
 def _show_submitted(done: Sequence[Submission], stop: EarlyStop | None, console: Console) -> None:

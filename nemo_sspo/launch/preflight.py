@@ -17,6 +17,7 @@ from nemo_sspo.launch.checks.mounts import check_downloads, check_mounts
 from nemo_sspo.launch.checks.oracle import check_oracle, oracle_paths
 from nemo_sspo.launch.checks.prompts import check_prompts, planned_prompts
 from nemo_sspo.launch.checks.responses import check_responses
+from nemo_sspo.launch.clean import refuse_removed
 from nemo_sspo.launch.machine import gpus_to_use
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.slurm.jobs import cluster_problems
@@ -127,6 +128,7 @@ def check_stored_experiment(experiment: Experiment) -> Iterator[str]:
     if RunLayout(experiment.run_dir).experiment.exists():
         refuse_stale(experiment)
         refuse_damaged(experiment)
+        refuse_removed(experiment)
     yield from ()
 
 

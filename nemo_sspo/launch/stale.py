@@ -54,7 +54,7 @@ def refuse_damaged(experiment: Experiment) -> None:
     """Raise a UserError that names a file of a published step that differs from the step's manifest."""
     published = [step.output for step in plan(experiment) if is_published(step.output)]
     with ThreadPoolExecutor() as pool:
-        list(pool.map(open_artifact, published))
+        list(pool.map(lambda path: open_artifact(path, whole=False), published))
 
 
 def some(names: Sequence[str]) -> str:

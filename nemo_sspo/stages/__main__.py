@@ -114,7 +114,7 @@ def run_step(
     sharding = shard if spec.sharded else None
     final, name = layout.artifact(stage, iteration, sharding), step_id(stage, iteration, sharding)
     if is_published(final):
-        refuse_changes(open_artifact(final), settings, inputs, knob_names(experiment))
+        refuse_changes(open_artifact(final, whole=False), settings, inputs, knob_names(experiment))
         return
     leader = is_leader()
     if leader:

@@ -124,7 +124,7 @@ class LocalRunner:
 
     def _check_published(self, step: Step, freshness: Freshness) -> None:
         """A published step must be complete and match this experiment and the current inputs."""
-        open_artifact(step.output)
+        open_artifact(step.output, whole=False)
         if reasons := freshness.reasons(step.output):
             raise UserError(
                 f"{step.output}: out of date ({'; '.join(reasons)}): `nemo-sspo redo {self._layout.root}` makes it anew"
