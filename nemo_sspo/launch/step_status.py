@@ -1,7 +1,7 @@
 """One line of `nemo-sspo status`, for local runs and Slurm runs alike."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,10 +9,11 @@ from typing import Any, Literal
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.progress import read_progress
 from nemo_sspo.artifacts.selection import EarlyStop
+from nemo_sspo.launch.log_lines import failing_line, telling_line
 from nemo_sspo.launch.plan import Step
 
 State = Literal["published", "stale", "running", "queued", "failed", "missing", "left out"]
-_TAIL_BYTES = 8192
+_TAIL_BYTES = 65536
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class StepStatus:
     remaining: float | None = None
     """Seconds until it is done, at that rate."""
     detail: str = ""
-    """Why it waits, failed, is left out or out of date, or the last line of its log."""
+    """Why it waits, failed, is left out or out of date; of a running step what it says it does, or its log's last line
+    that tells something."""
 
 
 def left_out(step: Step, stop: EarlyStop) -> StepStatus:
@@ -53,14 +55,17 @@ def reported(layout: RunLayout, step: Step) -> dict[str, Any]:
         return {}
     rate, remaining = _rate(progress)
     counted = {name: progress[name] for name in ("done", "total", "unit")}
-    return {**counted, "per_second": rate, "remaining": remaining}
+    said = {"detail": progress["note"]} if progress.get("note") else {}
+    return {**counted, **said, "per_second": rate, "remaining": remaining}
 
 
-def last_log_line(layout: RunLayout, step_id: str) -> str:
-    """The last line of a step's newest log."""
-    logs = sorted(layout.logs(step_id), key=lambda path: path.stat().st_mtime)
-    lines = [line for path in reversed(logs) for line in reversed(list(_tail(path))) if line.strip()]
-    return lines[0].strip() if lines else ""
+def last_log_line(layout: RunLayout, step_id: str, *, failed: bool = False) -> str:
+    """The last line that tells something of a step's newest log that has any: of a failed step, its error."""
+    for path in sorted(layout.logs(step_id), key=lambda path: path.stat().st_mtime, reverse=True):
+        lines = _tail(path)
+        if line := failing_line(lines) if failed else telling_line(lines):
+            return line
+    return ""
 
 
 def _rate(progress: Mapping[str, Any]) -> tuple[float | None, float | None]:
@@ -74,9 +79,9 @@ def _rate(progress: Mapping[str, Any]) -> tuple[float | None, float | None]:
     return rate, max(0.0, left)
 
 
-def _tail(path: Path) -> Iterator[str]:
+def _tail(path: Path) -> list[str]:
     with path.open("rb") as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - _TAIL_BYTES))
         # A progress bar rewrites its line with carriage returns.
-        yield from file.read().decode(errors="replace").replace("\r", "\n").splitlines()
+        return file.read().decode(errors="replace").replace("\r", "\n").splitlines()

@@ -35,10 +35,11 @@ def _status(layout: RunLayout, step: Step, since: float | None, freshness: Fresh
         return StepStatus(step.step_id, "failed", detail=reason)
     last = last_log_line(layout, step.step_id)
     if since is None:
-        return StepStatus(step.step_id, "missing", detail=f"ended before it was done: {last}" if last else "")
+        end = last_log_line(layout, step.step_id, failed=True)
+        return StepStatus(step.step_id, "missing", detail=f"ended before it was done: {end}" if end else "")
     # What the steps of an earlier runner have left is older.
     if _modified(layout.progress(step.step_id)) >= since:
-        return StepStatus(step.step_id, "running", detail=last, **reported(layout, step))
+        return StepStatus(step.step_id, "running", **{"detail": last, **reported(layout, step)})
     if any(_modified(log) >= since for log in layout.logs(step.step_id)):
         return StepStatus(step.step_id, "running", detail=last)
     return StepStatus(step.step_id, "queued")

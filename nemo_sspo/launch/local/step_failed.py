@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from nemo_sspo.launch.log_lines import failing_line
 from nemo_sspo.launch.plan import Step
 
 _TAIL_LINES = 20
@@ -21,7 +22,7 @@ class StepFailed(Exception):
     def reason(self) -> str:
         """Why, in one line."""
         lines = self._lines()
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it has said nothing")
+        last = failing_line(lines) or "it has said nothing"
         return (self._refusal(lines) or f"{_ending(self.exit_code)}: {last}").removeprefix("error: ")
 
     def _lines(self) -> list[str]:

@@ -74,10 +74,12 @@ def _status(
         state=state,
         job=job.id if job else submission.id if submission else "",
         restarts=past[-1].restart if past else 0,
-        detail=f"{_ending(past[-1], final_state)}: {last_log_line(layout, step.step_id)}"
-        if state == "failed"
-        else _detail(state, job, layout, step.step_id, begun),
-        **(reported(layout, step) if state == "running" else {}),
+        **{
+            "detail": f"{_ending(past[-1], final_state)}: {last_log_line(layout, step.step_id, failed=True)}"
+            if state == "failed"
+            else _detail(state, job, layout, step.step_id, begun),
+            **(reported(layout, step) if state == "running" else {}),
+        },
     )
 
 
