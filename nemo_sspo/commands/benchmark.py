@@ -28,11 +28,16 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
         required=True, metavar="name"
     )
     for name, usual in SAMPLING.items():
-        sub = names.add_parser(name, help=f"write the answers as {name}'s own tool does")
+        if name == "own":
+            text, asked = "answer questions of your own", "JSON or JSONL with `prompt` (and `category`)"
+        else:
+            text, asked = (
+                f"write the answers as {name}'s own tool does",
+                "the questions file that the benchmark publishes",
+            )
+        sub = names.add_parser(name, help=text)
         add_run(sub)
-        sub.add_argument(
-            "--questions", type=Path, required=True, help="the questions file that the benchmark publishes"
-        )
+        sub.add_argument("--questions", type=Path, required=True, help=asked)
         sub.add_argument("--model-name", help="what the judge shall call the policy (default: run and iteration)")
         sub.add_argument("--temperature", type=float, help=f"for every question (default: {_temperatures(usual)})")
         sub.add_argument("--max-tokens", type=int, help=f"longest answer to a turn (default: {usual.max_tokens})")
@@ -114,6 +119,9 @@ def _judge(console: Console, judge: Judge) -> int:
     """Run the judge where its tool and its key are there; print how to otherwise."""
     if judge.installed and os.environ.get(judge.key):
         return _run_judge(console, judge)
+    if not judge.commands:
+        say(console, f"not judged: it needs {judge.tool}")
+        return 0
     missing = f"{judge.key} is not set" if judge.installed else f"it needs {judge.tool} and {judge.key}"
     say(console, f"not judged here: {missing}. The commands:")
     if judge.answers:

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from nemo_sspo.config.base import Frozen
 
-AnsweredBenchmark = Literal["alpaca-eval", "mt-bench", "arena-hard"]
+AnsweredBenchmark = Literal["alpaca-eval", "mt-bench", "arena-hard", "own"]
 """Benchmarks whose questions the policy answers and a judge reads."""
 
 
@@ -48,6 +48,8 @@ SAMPLING: Mapping[AnsweredBenchmark, AnswerSampling] = {
     ),
     # Arena-Hard: config/gen_answer_config.yaml.
     "arena-hard": AnswerSampling(temperature=0.0, max_tokens=4096),
+    # Questions of one's own: greedy, so that a difference between two policies is none of chance.
+    "own": AnswerSampling(temperature=0.0, max_tokens=2048),
 }
 """Each benchmark's own settings; the command line can change temperature and length."""
 

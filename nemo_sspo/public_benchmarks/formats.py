@@ -31,6 +31,13 @@ class AlpacaEvalOutput(_Written):
     datasplit: str | None = None
 
 
+class OwnQuestion(_Question):
+    """a file of one's own questions, one answer to each; results are listed by category"""
+
+    prompt: str = Field(min_length=1, pattern=r"\S")
+    category: str | None = Field(default=None, min_length=1)
+
+
 class MtBenchQuestion(_Question):
     """question.jsonl of FastChat's llm_judge."""
 

@@ -98,6 +98,18 @@ def test_the_last_policy_is_asked_once_and_the_judges_commands_are_printed(run, 
     assert "OPENAI_API_KEY" in out
 
 
+def test_own_questions_name_the_bases_answers_as_what_they_are_judged_against(run, answers, capsys) -> None:
+    Path("mine.jsonl").write_text('{"prompt": "Why?"}\n')
+    assert call("own", "runs/run", "--questions", "mine.jsonl") == 0
+    (request,) = answers
+    assert (request.benchmark, request.sampling.temperature, request.iteration) == ("own", 0.0, 2)
+    base = Path("runs/run/benchmarks/iter_0/own/model_outputs.json").absolute()
+    assert f"--reference_outputs {base}" in (out := capsys.readouterr().out)
+    assert "(--iteration 0)" in out
+    assert call("own", "runs/run", "--questions", "mine.jsonl", "--iteration", "0") == 0
+    assert "these are the base's, which others are judged against" in capsys.readouterr().out
+
+
 def test_what_is_given_wins(run, answers) -> None:
     given = ["--iteration", "0", "--temperature", "0.3", "--max-tokens", "9", "--model-name", "mine", "--output", "out"]
     assert call("mt-bench", "runs/run", "--questions", "asked.jsonl", *given) == 0

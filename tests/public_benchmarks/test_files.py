@@ -13,7 +13,7 @@ from nemo_sspo.public_benchmarks.arena_hard import markdown_metadata
 from nemo_sspo.public_benchmarks.files import as_data
 from nemo_sspo.public_benchmarks.formats import AlpacaEvalOutput, ArenaHardV01Answer, ArenaHardV2Answer, MtBenchAnswer
 from nemo_sspo.public_benchmarks.lm_eval import Score, command, read_scores
-from nemo_sspo.public_benchmarks.protocol import Answer, Writing
+from nemo_sspo.public_benchmarks.protocol import Answer, Judge, Writing
 from nemo_sspo.public_benchmarks.registry import BENCHMARKS
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -62,6 +62,40 @@ def test_alpaca_eval_keeps_the_order_and_what_it_was_asked(tmp_path: Path) -> No
         },
         {"dataset": "koala", "instruction": "Name a tool.\nBe brief.", "output": "Saw", "generator": "run-iter3"},
     ]
+
+
+OWN = [{"prompt": "Name a fruit.", "note": "unread"}, {"prompt": "Name a tool.", "category": "tools"}]
+
+
+def test_own_questions_are_written_as_alpaca_eval_reads_them(tmp_path: Path) -> None:
+    rows = json.loads(written(tmp_path, "own", OWN, [["\nPear ü"], ["Saw"]], as_list=True))
+    assert rows == [
+        {"dataset": "own", "instruction": "Name a fruit.", "output": "Pear ü", "generator": "run-iter3"},
+        {"dataset": "tools", "instruction": "Name a tool.", "output": "Saw", "generator": "run-iter3"},
+    ]
+
+
+def test_own_answers_are_judged_against_the_bases_to_the_same_questions_alone(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "alpaca_eval").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    base, new = (tmp_path / "benchmarks" / f"iter_{t}" / "own" / "model_outputs.json" for t in (0, 2))
+    benchmark = BENCHMARKS["own"]
+
+    def judge() -> Judge:
+        return benchmark.judge([], new, "m", None)
+
+    for file in (base, new):
+        file.parent.mkdir(parents=True)
+    new.write_text(written(tmp_path, "own", OWN, [["a"], ["b"]]))
+    assert not judge().installed
+    base.write_text(written(tmp_path, "own", OWN[:1], [["c"]]))
+    assert not judge().installed
+    base.write_text(written(tmp_path, "own", OWN, [["c"], ["d"]]))
+    assert judge().installed
+    (command,) = judge().commands
+    given = dict(zip(command[1::2], command[2::2], strict=True))
+    assert (given["--model_outputs"], given["--reference_outputs"]) == (str(new), str(base))
+    assert benchmark.judge([], base, "m", None).commands == ()
 
 
 def test_mt_bench_lines_are_fastchats(tmp_path: Path) -> None:
@@ -176,6 +210,8 @@ def test_the_schemas_refuse_what_a_judge_could_not_read(model, row: dict, broken
         ("arena-hard", [ARENA_NOW[0], ARENA_FIRST[0]], "row 2: `uid`: field required"),
         ("arena-hard", [ARENA_FIRST[0] | {"turns": [{"content": ["t", "image"]}]}], r"row 1: `turns\.0\.content`"),
         ("arena-hard", [], "holds no question"),
+        ("own", [OWN[0], {"question": "Why?"}], "row 2: `prompt`: field required; expected prompt, category of a file"),
+        ("own", [{"prompt": " "}], "row 1: `prompt`: string should match"),
     ],
 )
 def test_wrong_questions_are_named_by_file_row_and_field(tmp_path: Path, name: str, rows: list, message: str) -> None:
