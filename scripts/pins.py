@@ -21,7 +21,7 @@ class Environment:
 
     name: str
     extras: tuple[str, ...]
-    torch: str
+    of_gpus: tuple[str, ...]  # pins, in place of the CPU environment's
     free: tuple[str, ...] = ()  # pinned on CPUs, otherwise on GPUs
 
     @property
@@ -35,8 +35,15 @@ class Environment:
 
 ENVIRONMENTS = (
     # Transformer Engine's core library is built for CUDA 12 or 13: torch's. 2.9 is the container's torch.
-    Environment("train", ("train", "transformer-engine"), torch="torch==2.9.1"),
-    Environment("rollout", ("rollout",), torch="torch==2.13.0", free=("apache-tvm-ffi",)),
+    Environment("train", ("train", "transformer-engine"), ("torch==2.9.1",)),
+    # The newest megatron-core that both Pythons have; it is rehearsed with Transformer Engine 2.9.
+    Environment(
+        "train-core",
+        ("train-core", "transformer-engine"),
+        ("torch==2.9.1", "megatron-core==0.16.1"),
+        free=("megatron-core",),
+    ),
+    Environment("rollout", ("rollout",), ("torch==2.13.0",), free=("apache-tvm-ffi",)),
 )
 
 
@@ -60,7 +67,7 @@ def write(environment: Environment) -> None:
     """Pin what the newest Python resolves to beside the versions tested on CPUs; the head of the file stays."""
     tested = [pin for pin in pins(environment.cpu_file) if pin.split("==")[0] not in environment.free]
     head = [line for line in environment.file.read_text().splitlines() if line.startswith("#")]
-    found = resolve(environment, PYTHONS[0], [*tested, environment.torch])
+    found = resolve(environment, PYTHONS[0], [*tested, *environment.of_gpus])
     environment.file.write_text("\n".join([*head, *found]) + "\n")
 
 
