@@ -210,7 +210,7 @@ def _too_few(
         total = len((further or read).conversations)
         yield none_left(experiment, experiment.first_iterations + 1 + place, total)
         return
-    portion = min(*portions, *map(len, later))
+    portion = min([*portions, *map(len, later)])
     if portion < shards:
         yield f"rollout.shards={shards} is more than the {portion} prompts of an iteration; lower it"
 
