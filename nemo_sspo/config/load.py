@@ -21,6 +21,9 @@ from nemo_sspo.config.mistakes import closest, shown, validation_message
 from nemo_sspo.config.yaml_files import refuse_unreadable
 from nemo_sspo.errors import UserError
 
+# In YAML: ${where:${prompts},theirs.jsonl,a value that goes with it,a value for any other}
+OmegaConf.register_new_resolver("where", lambda value, wanted, then, other: then if value == wanted else other)
+
 _PACKAGE = Path(__file__).parents[1]
 _MOST_SHOWN = 200
 """Characters of an override."""

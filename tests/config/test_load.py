@@ -31,6 +31,26 @@ def test_the_quickstart_is_what_the_readme_says():
     assert (experiment.precision.kind, experiment.cluster.launcher, experiment.cluster.gpus) == ("fp32", "fork", 0)
 
 
+def test_prompts_of_ones_own_are_neither_evaluated_on_the_toys_nor_judged_by_its_judge():
+    toys, own = load_experiment([QUICK]), load_experiment([QUICK, "prompts=mine.jsonl"])
+    assert toys.data.held_out_prompts == "scripts/toy/data/held_out.jsonl"
+    assert (toys.oracle.path, toys.cluster.rollout.variables["HF_HUB_OFFLINE"]) == ("assets/toy/pairrm", "1")
+    assert own.data.held_out_prompts is None
+    assert (own.oracle.path, own.cluster.rollout.variables["HF_HUB_OFFLINE"]) == ("llm-blender/PairRM", "0")
+    given = load_experiment([QUICK, "prompts=[a.jsonl,b.jsonl]", "data.held_out_prompts=h.jsonl", "oracle.path=o"])
+    assert (given.data.held_out_prompts, given.oracle.path) == ("h.jsonl", "o")
+    on_gpu = load_experiment(["experiment=quickstart-gpu", "prompts=mine.jsonl", "loss=dpo"])
+    assert (on_gpu.data.held_out_prompts, on_gpu.oracle.path) == (None, "llm-blender/PairRM")
+
+
+def test_a_small_model_and_prompts_of_ones_own_need_nothing_else():
+    assert message_of("experiment=small") == "policy, prompts are missing: give policy=... prompts=..."
+    small = load_experiment(["experiment=small", "policy=p", "prompts=mine.jsonl"])
+    assert (small.cluster.launcher, small.parallel.world_size, small.precision.kind) == ("fork", 1, "fp32")
+    assert (small.data.held_out_prompts, small.data.held_out_count, small.data.prompts_per_iteration) == (None, 32, 64)
+    assert small.oracle.path == "llm-blender/PairRM"
+
+
 @pytest.mark.parametrize("name", ["llama3-8b", "mistral-7b", "llama3-70b"])
 def test_the_papers_settings(name):
     experiment = load_experiment([f"experiment={name}", "prompts=p.jsonl"])
@@ -137,8 +157,8 @@ def test_what_is_missing_names_the_flags_to_give():
     assert message_of("experiment=llama3-8b") == "prompts is missing: give prompts=..."
     assert message_of() == (
         "name, policy, prompts, oracle.path are missing: give name=... policy=... prompts=... oracle.path=..., "
-        "or start from experiment=llama3-70b, llama3-8b, llama3-8b-paper, mistral-7b, mistral-7b-paper, quickstart or "
-        "quickstart-gpu"
+        "or start from experiment=llama3-70b, llama3-8b, llama3-8b-paper, mistral-7b, mistral-7b-paper, quickstart, "
+        "quickstart-gpu or small"
     )
 
 

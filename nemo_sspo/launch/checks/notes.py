@@ -16,6 +16,7 @@ from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.encoder.files import default_prompt
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.checks.mounts import hub_id_of
+from nemo_sspo.launch.checks.oracle import oracle_paths
 from nemo_sspo.launch.checks.prompts import planned_prompts
 from nemo_sspo.megatron.batches.batch_plan import steps_per_epoch
 from nemo_sspo.megatron.optimizer.learning_rate import highest_factor
@@ -24,6 +25,7 @@ from nemo_sspo.tokens.vocabulary import read_vocabulary
 from nemo_sspo.visible_gpus import visible_gpus
 
 _NAMED = 5
+_TOY_DATA, _TOY_MODELS = "scripts/toy/data/", Path("assets/toy")
 _MANY_STEPS = 1000
 """Steps of an epoch where the number of prompts is not known: enough that rounding hides nothing."""
 
@@ -136,6 +138,19 @@ def _fields_not_read(experiment: Experiment) -> Iterator[str]:
             yield f"prompts={source}: fields that are not read: {', '.join(unread[:_NAMED])}{more}"
 
 
+def _toy_elsewhere(experiment: Experiment) -> Iterator[str]:
+    """A part of the quickstart's small world beside prompts of another."""
+    if any(source.startswith(_TOY_DATA) for source in experiment.prompt_sources):
+        return
+    models = [("policy", experiment.policy), *(("oracle.path", path) for path in oracle_paths(experiment))]
+    for setting, path in models:
+        if Path(path).parent == _TOY_MODELS:
+            yield (
+                f"{setting}={path}: made for the quickstart's own prompts, and knows no other words than theirs: give "
+                f"another {setting}=..., or take experiment=small"
+            )
+
+
 def _gpus_elsewhere(experiment: Experiment) -> Iterator[str]:
     """A plan may be made on another machine than the run's."""
     cluster, seen = experiment.cluster, len(visible_gpus())
@@ -216,6 +231,7 @@ _KINDS: tuple[Callable[[Experiment], Iterator[str]], ...] = (
     _files_left_out,
     _fields_not_read,
     _rate_below_its_peak,
+    _toy_elsewhere,
     _momentum_of_sgd,
     _gpus_elsewhere,
 )

@@ -93,7 +93,8 @@ def test_a_directory_without_records_tells_what_lies_there(tmp_path: Path) -> No
 
 def test_the_plan_names_what_is_left_out(tmp_path: Path) -> None:
     root = made(tmp_path / "set", "train.jsonl", "test.jsonl", *(f"notes_{number}.txt" for number in range(6)))
-    (note,) = notes(load_experiment(["experiment=quickstart", f"prompts={root}"]))
+    own = ["experiment=quickstart", "policy=own"]
+    (note,) = notes(load_experiment([*own, f"prompts={root}"]))
     assert note.startswith(f"prompts={root}: not read of this directory: test.jsonl, notes_0.txt, ")
     assert note.endswith("and 2 more")
-    assert notes(load_experiment(["experiment=quickstart", f"prompts={made(tmp_path / 'one', 'a.jsonl')}"])) == []
+    assert notes(load_experiment([*own, f"prompts={made(tmp_path / 'one', 'a.jsonl')}"])) == []

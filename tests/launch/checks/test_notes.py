@@ -143,8 +143,17 @@ def test_fields_beside_the_prompt_that_are_not_read_are_named(tmp_path: Path, su
 
 def test_fields_that_are_not_read_are_told_by_the_files_own_names(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("question,topic,prompt\na,b,c\n")
-    given = ["experiment=quickstart", f"prompts={tmp_path / 'p.csv'}"]
+    given = ["experiment=quickstart", "policy=own", f"prompts={tmp_path / 'p.csv'}"]
     (note,) = notes(load_experiment([*given, "data.columns.prompt=question"]))
     assert note == f"prompts={tmp_path / 'p.csv'}: fields that are not read: topic, prompt"
     (note,) = notes(load_experiment(given))
     assert note.endswith("fields that are not read: question, topic")
+
+
+def test_the_toys_models_beside_other_prompts_are_told() -> None:
+    own = ["experiment=quickstart", "prompts=mine.jsonl"]
+    (note,) = notes(load_experiment(own))
+    assert note.startswith("policy=assets/toy/policy: made for the quickstart's own prompts")
+    judged = notes(load_experiment([*own, "oracle.path=assets/toy/pairrm"]))
+    assert [line.partition("=")[0] for line in judged] == ["policy", "oracle.path"]
+    assert notes(load_experiment([*own, "policy=own"])) == notes(load_experiment(own[:1])) == []
