@@ -29,6 +29,8 @@ TEST_IMAGES := $(addprefix test-image-,$(IMAGES))
 UV := .venv/uv
 ASSETS := assets/toy/manifest.json
 PIP_FLAGS := -qq --disable-pip-version-check
+# What pip says is read, and told in short.
+TOLD_PIP_FLAGS := --disable-pip-version-check --progress-bar off
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -54,8 +56,8 @@ environments: $(TRAIN)/.ready $(ROLLOUT)/.ready
 # The CPU builds, by the Python $(1): torch first, then everything else exactly as pinned.
 define install
 	$(1) -m venv $(@D)
-	$(@D)/bin/python -m pip install $(PIP_FLAGS) $(TORCH)
-	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
+	@$(1) -m scripts.talk "$(@D): installs $(TORCH)" $(@D)/bin/python -m pip install $(TOLD_PIP_FLAGS) $(TORCH)
+	@$(1) -m scripts.talk "$(@D): installs $<" $(@D)/bin/python -m pip install $(TOLD_PIP_FLAGS) --no-deps -r $<
 	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -e .
 	touch $@
 endef
@@ -68,7 +70,8 @@ endef
 	$(call install,$(PYTHON312))
 
 assets: $(TRAIN)/.ready
-	$(TRAIN)/bin/python -m scripts.toy.make_assets --output assets/toy --seed 0
+	@$(TRAIN)/bin/python -m scripts.talk --bars "assets/toy: the quickstart's policy and oracle, trained once (four minutes or more)" \
+		$(TRAIN)/bin/python -m scripts.toy.make_assets --output assets/toy --seed 0
 
 quickstart: environments assets
 	$(TRAIN)/bin/nemo-sspo run experiment=quickstart

@@ -21,8 +21,22 @@ class NamedStep(Protocol):
 _STOPPING = "told to stop: {step} ends its step and saves its state (up to {seconds:.0f} s; Ctrl-C ends it at once)"
 
 
+_OFTEN, _LATER = 20.0, 300.0
+"""Seconds of silence after which it is told what runs: at first, and after `_FIRST` seconds."""
+_FIRST = 600.0
+_NAMED = 3
+
+
+def _how_far(state: Mapping[str, Any]) -> str:
+    """``30 of 64 prompts, note``; "" before a step has reported."""
+    if not state:
+        return ""
+    counted = f"{state.get('done', 0):,} of {state.get('total', 0):,} {state.get('unit', '')}"
+    return ", ".join(filter(None, (counted.strip(), str(state.get("note", "")))))
+
+
 class Lines:
-    """One line per event, for logs and pipes."""
+    """One line per event, for logs and pipes, and in between how far the running steps are."""
 
     def __init__(self, console: Console, total: int) -> None:
         self._console = console
@@ -31,6 +45,10 @@ class Lines:
         self._skipped = 0
         self._stopped = False
         self._begun = time.monotonic()
+        self._spoken = self._begun
+        self._running: dict[str, float] = {}
+        """When each running step began."""
+        self._far: dict[str, str] = {}
 
     def __enter__(self) -> "Lines":
         return self
@@ -55,14 +73,26 @@ class Lines:
         if self._skipped:
             self._say(f"{self._skipped} of {self._total} steps are published already")
             self._skipped = 0
+        self._running[step.step_id] = time.monotonic()
         self._say(f"start  {step.step_id}")
 
     def advanced(self, step: NamedStep, state: Mapping[str, Any]) -> None:
-        """Bars are for terminals."""
+        """Where nothing was said for a while, say what runs and how far it is."""
+        self._far[step.step_id] = _how_far(state)
+        now = time.monotonic()
+        if now - self._spoken < (_OFTEN if now - self._begun < _FIRST else _LATER):
+            return
+        said = [
+            f"{name} {self._far.get(name) or f'loads what it needs, {now - begun:.0f} s so far'}"
+            for name, begun in self._running.items()
+        ]
+        more = f" and {len(said) - _NAMED} more" if len(said) > _NAMED else ""
+        self._say(f"at     {'; '.join(said[:_NAMED])}{more}")
 
     def finished(self, step: NamedStep, seconds: float) -> None:
         """Announce the step's end."""
         self._done += 1
+        self._running.pop(step.step_id, None)
         self._say(f"done   {step.step_id} in {seconds:.1f} s ({self._done} of {self._total})")
 
     def stopping(self, step: NamedStep, seconds: float) -> None:
@@ -70,7 +100,8 @@ class Lines:
         self._say(_STOPPING.format(step=step.step_id, seconds=seconds))
 
     def _say(self, text: str) -> None:
-        elapsed = time.monotonic() - self._begun
+        self._spoken = time.monotonic()
+        elapsed = self._spoken - self._begun
         self._console.print(f"[{elapsed:7.1f} s] {text}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -117,7 +148,9 @@ class Bars:
         self._tasks[step.step_id] = self._progress.add_task(step.step_id, total=None, unit="", note="starting")
 
     def advanced(self, step: NamedStep, state: Mapping[str, Any]) -> None:
-        """Move the step's bar."""
+        """Move the step's bar, once the step has reported."""
+        if not state:
+            return
         self._progress.update(
             self._tasks[step.step_id],
             completed=state.get("done", 0),

@@ -19,7 +19,7 @@ class Display(Protocol):
         """A process works on the step."""
 
     def advanced(self, step: Step, state: Mapping[str, Any]) -> None:
-        """The step reported progress: done, total, unit, note."""
+        """The step runs, and what it last reported: done, total, unit, note; nothing before its first report."""
 
     def finished(self, step: Step, seconds: float) -> None:
         """The step's artifact is published."""

@@ -173,8 +173,8 @@ class LocalRunner:
             code = item.process.poll()  # before the disk is read: an ended process has published everything it will
             self._take_in(item)
             if code is None:
-                if item.step and (state := read_progress(self._layout.progress(item.step.step_id))):
-                    self._display.advanced(item.step, state)
+                if item.step:
+                    self._display.advanced(item.step, read_progress(self._layout.progress(item.step.step_id)) or {})
                 continue
             self._running.remove(item)
             self._gpus[:0] = item.gpus
