@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
 
 def show_plan(options: argparse.Namespace) -> int:
     """Print the steps of a run, what each waits for, and what they take in all."""
-    from nemo_sspo.commands.plan import plan_table, print_wide, show_graph, show_jobs, show_totals
+    from nemo_sspo.commands.plan import show_graph, show_jobs, show_steps, show_totals
     from nemo_sspo.launch.plan import as_data, plan
     from nemo_sspo.launch.slurm.jobs import as_data as jobs_as_data
     from nemo_sspo.launch.slurm.jobs import jobs
@@ -106,7 +106,7 @@ def show_plan(options: argparse.Namespace) -> int:
     elif options.json:
         print(json.dumps(as_data(steps), indent=1))
     else:
-        print_wide(plan_table(steps))
+        show_steps(steps)
     if not options.json:
         show_totals(experiment)
     return 0
@@ -119,19 +119,20 @@ def show_summary(options: argparse.Namespace) -> int:
 
 
 def _show_summary(console: Console, layout: RunLayout) -> None:
-    from nemo_sspo.report.summary import summary_table, write_summary
+    from nemo_sspo.report.summary import summary_tables, write_summary
 
     facts = report_commands.gathered(layout, prompts=0)
     path = write_summary(layout, facts)
-    console.print(summary_table(facts))
+    console.print(*summary_tables(facts, console.width), sep="\n", highlight=False)
+    report_commands.show_findings(console, facts.findings)
     console.print(f"{path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _dry_run(experiment: Experiment, found: Sequence[str]) -> int:
-    from nemo_sspo.commands.plan import plan_table, print_wide, show_totals
+    from nemo_sspo.commands.plan import show_steps, show_totals
     from nemo_sspo.launch.plan import plan
 
-    print_wide(plan_table(plan(experiment)))
+    show_steps(plan(experiment))
     for problem in found:
         print(f"error: {problem}", file=sys.stderr)
     if not found:

@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 
+from nemo_sspo.commands.terminal import say
 from nemo_sspo.config.choices import choice_meanings, groups
 from nemo_sspo.config.describe import FieldMeaning
 from nemo_sspo.config.load import describe
@@ -27,10 +27,10 @@ def show_config(options: argparse.Namespace) -> int:
     console = Console()
     for group in known:
         if group in sections:
-            _say(console, f"# {group}=NAME takes one of:", "bold")
+            say(console, f"# {group}=NAME takes one of:", "bold")
             for choice, meaning in choice_meanings(group, options.config_dir).items():
-                _say(console, f"{group}={choice}", "bold")
-                _say(console, meaning, "dim italic", indent=4)
+                say(console, f"{group}={choice}", "bold")
+                say(console, meaning, "dim italic", indent=4)
     _show(console, shown, {group: choice_meanings(group, options.config_dir) for group in known if not names})
     return 0
 
@@ -40,12 +40,12 @@ def _show(console: Console, rows: Sequence[FieldMeaning], choices: Mapping[str, 
     left = dict(choices)
     for row in rows:
         for group in [name for name in left if name in ("experiment", row.path.partition(".")[0])]:
-            _say(console, f"# {group}=NAME takes one of {', '.join(left.pop(group))}", "cyan")
+            say(console, f"# {group}=NAME takes one of {', '.join(left.pop(group))}", "cyan")
         value = "null" if row.value is None else str(row.value)
         role = f"  # {row.role.remark}" if row.role else ""
-        _say(console, f"{row.path}: {value}{role}", "dim" if row.is_default else "bold")
+        say(console, f"{row.path}: {value}{role}", "dim" if row.is_default else "bold")
         if row.meaning:
-            _say(console, row.meaning, "dim italic", indent=4)
+            say(console, row.meaning, "dim italic", indent=4)
 
 
 def _named(name: str, rows: Sequence[FieldMeaning], known: Sequence[str]) -> list[FieldMeaning]:
@@ -76,14 +76,3 @@ def _sections(rows: Sequence[FieldMeaning]) -> Iterator[str]:
 def _is_name(given: str) -> bool:
     """``~key`` takes a setting away."""
     return "=" not in given and not given.startswith("~")
-
-
-def _say(console: Console, text: str, style: str, indent: int = 0) -> None:
-    """As wide as the terminal; in one line into a file or pipe."""
-    width = console.width if console.is_terminal else len(text) + indent + 1
-    margin = " " * indent
-    wrapped = textwrap.wrap(
-        text, width, initial_indent=margin, subsequent_indent=margin or "  ", break_on_hyphens=False
-    )
-    for line in wrapped:
-        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -86,7 +86,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 def _show(checks: "Sequence[Check]", console: Console) -> None:
     """The table, and below it what to look at."""
-    from nemo_sspo.commands.plan import print_wide
+    from nemo_sspo.commands.terminal import print_wide
     from nemo_sspo.doctor.record import check_table
 
     print_wide(check_table(checks), console)

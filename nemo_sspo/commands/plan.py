@@ -4,11 +4,10 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from rich.tree import Tree
 
 from nemo_sspo.artifacts.store import is_published
+from nemo_sspo.commands.terminal import print_wide, say, table_of
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.checks.elsewhere import not_checked
 from nemo_sspo.launch.checks.notes import notes
@@ -27,44 +26,62 @@ def show_notes(experiment: Experiment) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
-def plan_table(steps: Sequence[Step]) -> Table:
-    """One row per stage and iteration; shards of a stage share it."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("step", "tasks", "environment", "ranks", "GPUs", "after", "publishes", "published"):
-        table.add_column(heading, overflow="fold")
+def show_steps(steps: Sequence[Step], console: Console | None = None) -> None:
+    """One row per stage and iteration, which its shards share, and where it all lands."""
     names = {step.step_id: job_name(step) for step in steps}
+    rows = []
     for name in dict.fromkeys(names.values()):
         tasks = [step for step in steps if names[step.step_id] == name]
         first = tasks[0]
-        after = ", ".join(dict.fromkeys(names[parent] for step in tasks for parent in step.depends_on))
-        target = str(first.output if len(tasks) == 1 else first.output.with_name("shard_*"))
+        parents = dict.fromkeys(names[parent] for step in tasks for parent in step.depends_on)
         published = sum(is_published(step.output) for step in tasks)
-        cells = (name, len(tasks), first.environment, first.ranks, first.gpus, after, target, published or "")
-        table.add_row(*map(plain, cells))
-    return table
+        after = ", ".join(_seen_from(name, parent) for parent in parents)
+        rows.append((name, len(tasks), first.environment, first.ranks, first.gpus or "", published or "", after))
+    print_wide(table_of(("step", "tasks", "in", "ranks", "GPUs", "done", "after"), rows), console)
 
 
 def show_jobs(graph: Sequence[Job], freshness: Freshness, console: Console) -> None:
-    """One row per job: what it asks for, where it runs, what it waits for."""
-    table = Table(box=None, pad_edge=False)
-    headings = ("job", "tasks", "nodes", "GPUs", "time", "partition", "environment", "after", "published")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
+    """One row per job: what it asks for and what it waits for; then where they run."""
+    rows = []
+    partitions = {job.resources.partition or "-" for job in graph}
     for job in graph:
-        place = job.environment.image or job.environment.python
-        after = ", ".join(f"{item.job}{' (shard by shard)' if item.kind == 'aftercorr' else ''}" for item in job.after)
+        parents = [f"{_seen_from(job.name, item.job)}{'*' if item.kind == 'aftercorr' else ''}" for item in job.after]
         published = sum(is_done(step, freshness) for step in job.steps)
         gpus = job.nodes * job.gpus_per_node
-        asked = (len(job.shard_batches), job.nodes, gpus, job.resources.time or "-", job.resources.partition or "-")
-        where = f"{job.environment_name}: {place}"
-        table.add_row(*map(plain, (job.name, *asked, where, after, published or "")))
-    print_wide(table, console)
+        asked = (len(job.shard_batches), job.nodes, gpus or "", job.resources.time or "-")
+        partition = (job.resources.partition or "-") if len(partitions) > 1 else ""
+        rows.append((job.name, *asked, partition, published or "", ", ".join(parents)))
+    headings = ("job", "tasks", "nodes", "GPUs", "time", "partition", "done", "after")
+    print_wide(table_of(headings, rows), console)
+    if any(item.kind == "aftercorr" for job in graph for item in job.after):
+        say(console, "*: shard by shard", hanging=2)
+    if partitions != {"-"} and len(partitions) == 1:
+        say(console, f"partition: {next(iter(partitions))}", hanging=2)
+    for place, stages in _places(graph).items():
+        say(console, f"{place} ({', '.join(stages)})", hanging=2)
+
+
+def _places(graph: Sequence[Job]) -> dict[str, list[str]]:
+    """Stages by the environment and image, or Python, that they run in."""
+    places: dict[str, list[str]] = {}
+    for job in graph:
+        place = f"{job.environment_name}: {job.environment.image or job.environment.python}"
+        if (stage := job.name.rpartition(".")[2]) not in places.setdefault(place, []):
+            places[place].append(stage)
+    return places
+
+
+def _seen_from(name: str, parent: str) -> str:
+    """The parent's name, without the iteration where both are of the same."""
+    iteration, dot, stage = parent.partition(".")
+    return stage if dot and name.startswith(f"{iteration}.") else parent
 
 
 def show_totals(experiment: Experiment) -> None:
     """What the run will take in all, below its plan."""
+    console = Console()
     for line in totals(experiment):
-        print(line)
+        say(console, line, hanging=2)
 
 
 def show_graph(steps: Sequence[Step]) -> None:
@@ -93,14 +110,3 @@ def _parents(steps: Sequence[Step]) -> Mapping[str, list[str]]:
     for step in steps:
         parents.setdefault(job_name(step), {}).update(dict.fromkeys(names[parent] for parent in step.depends_on))
     return {name: list(above) for name, above in parents.items()}
-
-
-def plain(cell: object) -> Text:
-    """A cell as it is: brackets in it are no markup."""
-    return Text(str(cell))
-
-
-def print_wide(table: Table, console: Console | None = None) -> None:
-    """As wide as the terminal; unbroken lines into a file or pipe."""
-    console = console or Console()
-    (console if console.is_terminal else Console(width=_UNBROKEN)).print(table, highlight=False)

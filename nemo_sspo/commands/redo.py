@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.commands.plan import plain, print_wide
 from nemo_sspo.commands.stored_run import stored_run
+from nemo_sspo.commands.terminal import print_wide, table_of
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import change_experiment
 from nemo_sspo.errors import UserError
@@ -76,12 +75,8 @@ def _show(found: "Sequence[Any]", console: Console) -> None:
     if not found:
         _say(console, "nothing is out of date, and no step is named with --from")
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("to be made anew", "because"):
-        table.add_column(heading, overflow="fold")
-    for item in reversed(found):
-        table.add_row(*map(plain, (item.name, item.reason)))
-    print_wide(table, console)
+    rows = [(item.name, item.reason) for item in reversed(found)]
+    print_wide(table_of(("to be made anew", "because"), rows), console)
     _say(console, f"{len(found)} in all, {_size(found)}")
 
 

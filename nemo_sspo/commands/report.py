@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.commands.terminal import say
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
+from nemo_sspo.words import counted
 
 if TYPE_CHECKING:
     from nemo_sspo.report.facts.record import RunRecord
     from nemo_sspo.report.facts.run_facts import RunFacts
+    from nemo_sspo.report.facts.verdict import Finding
 
 
 def register(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -88,6 +91,28 @@ def gathered(layout: RunLayout, prompts: int | None = None) -> "RunFacts":
     from nemo_sspo.report.facts.run_facts import SAMPLE_PROMPTS, gather
 
     return gather(_record(layout), sample_count=SAMPLE_PROMPTS if prompts is None else prompts)
+
+
+def show_warnings(console: Console, layout: RunLayout) -> None:
+    """What the page warns of, as the page says it. A failed step is not told again: `status` has said so."""
+    from nemo_sspo.launch.run_directory import stored_experiment
+    from nemo_sspo.report.facts.record import read_run
+    from nemo_sspo.report.facts.run_facts import evidence
+    from nemo_sspo.report.facts.verdict import findings
+
+    if stored_experiment(layout) is not None:
+        show_findings(console, findings(evidence(read_run(layout))))
+
+
+def show_findings(console: Console, found: "Sequence[Finding]") -> None:
+    """Warnings and failures with the rule of each; one line where there are none."""
+    grave = [finding for finding in found if finding.state != "good"]
+    for finding in grave:
+        mark, style = (("warning", "bold yellow"), ("failed", "bold red"))[finding.state == "bad"]
+        say(console, f"{mark}: {finding.text}", style, hanging=4)
+        say(console, f"Rule: {finding.rule}.", "dim", indent=4)
+    if found and not grave:
+        say(console, f"no warnings: {counted(len(found), 'rule')} looked at", hanging=4)
 
 
 def draw_at_the_end(console: Console, layout: RunLayout) -> None:

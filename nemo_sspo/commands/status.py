@@ -12,11 +12,12 @@ from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
+from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.shard_ranges import shard_ranges
-from nemo_sspo.commands.plan import plain, print_wide
+from nemo_sspo.commands.report import show_warnings
 from nemo_sspo.commands.stored_run import given_experiment
+from nemo_sspo.commands.terminal import print_wide, say, table_of
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.local.status import local_status
@@ -52,9 +53,11 @@ def show_status(options: argparse.Namespace) -> int:
         else:
             if options.watch is not None and console.is_terminal:
                 console.clear()
-            print_wide(_table(list(folded(rows))), console)
+            _show(list(folded(rows)), console)
             if advice := _advice(rows, experiment):
-                print(advice)
+                say(console, advice)
+            if any(row.state == "published" for row in rows):
+                show_warnings(console, RunLayout(experiment.run_dir))
         if options.watch is None or all(row.state in _ENDED for row in rows):
             return 0
         time.sleep(max(1.0, options.watch))
@@ -92,17 +95,26 @@ def _cells(row: StepStatus) -> tuple[str, ...]:
     return _SHARD.sub("", row.step), row.state, row.detail, str(row.restarts)
 
 
-def _table(rows: Sequence[StepStatus]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("step", "state", "job", "progress", "rate", "left", "restarts", ""):
-        table.add_column(heading, overflow="fold")
+def _show(rows: Sequence[StepStatus], console: Console) -> None:
+    """The table, and below it what there is to say of single steps: that is longer than a column."""
+    cells = [(row.step, row.state, row.job, _progress(row), _left(row), str(row.restarts or "")) for row in rows]
+    print_wide(table_of(("step", "state", "job", "progress", "left", "restarts"), cells), console)
+    told: dict[str, list[str]] = {}
     for row in rows:
-        progress = f"{row.done}/{row.total} {row.unit}" if row.done is not None else ""
-        rate = f"{row.per_second:.3g}/s" if row.per_second is not None else ""
-        left = _duration(row.remaining) if row.remaining is not None else ""
-        cells = (row.step, row.state, row.job, progress, rate, left, str(row.restarts or ""), row.detail)
-        table.add_row(*map(plain, cells))
-    return table
+        rate = f"{row.per_second:.3g} {row.unit} a second" if row.per_second is not None else ""
+        if said := "; ".join(filter(None, (rate, row.detail))):
+            told.setdefault(said, []).append(row.step)
+    for said, steps in told.items():
+        more = f" and {len(steps) - 1} more" if len(steps) > 1 else ""
+        say(console, f"{steps[0]}{more}: {said}", hanging=4)
+
+
+def _progress(row: StepStatus) -> str:
+    return f"{row.done}/{row.total} {row.unit}" if row.done is not None else ""
+
+
+def _left(row: StepStatus) -> str:
+    return _duration(row.remaining) if row.remaining is not None else ""
 
 
 def _duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ from nemo_sspo.report.facts.evaluation import OPPONENTS
 from nemo_sspo.report.facts.iteration import IterationFacts
 from nemo_sspo.report.facts.run_facts import RunFacts
 from nemo_sspo.report.iteration_rows import iteration_rows
+from nemo_sspo.words import counted
 
 _CAPTION = "seconds: the work of a stage, summed over its shards, without the start of its process"
+_SECONDS = " (s)"
+_BORDERS = 4
+"""Characters around a cell and its left border: those of a table beyond its cells, with one fewer for each column."""
 
 
 def summary(facts: RunFacts) -> dict[str, Any]:
@@ -42,30 +47,40 @@ def write_summary(layout: RunLayout, facts: RunFacts) -> Path:
     return layout.summary
 
 
-def summary_table(facts: RunFacts) -> Table:
-    """One column per iteration; facts that are not there yet are left blank."""
+def summary_tables(facts: RunFacts, width: int) -> list[Table | Text]:
+    """A title, one column per iteration, in as many tables as `width` asks for, and notes; unknown cells are blank."""
     iterations = [facts.of(iteration) for iteration in facts.iterations]
-    said = [f"{step} failed: {reason}" for step, reason in facts.failed.items()]
-    said += [str(facts.stopped)] if facts.stopped else []
-    said += [f"changed in the run: {change}" for change in facts.changed]
-    table = Table(
-        title=f"{facts.name}: {len(iterations)} iterations",
-        title_justify="left",
-        caption=Text("\n".join([*said, _CAPTION])),
-        caption_justify="left",
-    )
+    columns = {each.iteration: iteration_rows(each) | _spent(each) for each in iterations}
+    labels = list(dict.fromkeys(label for rows in columns.values() for label in rows))
+    names = max(map(len, labels), default=0)
+    size = max((len(cell) for rows in columns.values() for cell in rows.values()), default=0)
+    most = max(1, (width - names - _BORDERS) // (size + _BORDERS - 1))
+    parts = [list(columns)[start : start + most] for start in range(0, len(columns), most)]
+    tables = [_table(labels, {i: columns[i] for i in part}) for part in parts if part]
+    said = [f"changed in the run: {change}" for change in facts.changed]
+    title = Text(f"{facts.name}: {counted(len(iterations), 'iteration')}")
+    return [title, *tables, Text("\n".join([*said, _CAPTION]))]
+
+
+def _table(labels: Sequence[str], columns: Mapping[int, Mapping[str, str]]) -> Table:
+    table = Table()
     table.add_column("")
-    for each in iterations:
-        table.add_column(str(each.iteration), justify="right")
-    columns = [iteration_rows(each) for each in iterations]
-    for label in dict.fromkeys(label for rows in columns for label in rows):
-        table.add_row(label, *(rows.get(label, "") for rows in columns))
+    for iteration in columns:
+        table.add_column(str(iteration), justify="right")
+    for label in labels:
+        if not label.endswith(_SECONDS):
+            table.add_row(label, *(rows.get(label, "") for rows in columns.values()))
     table.add_section()
-    spent = [each.seconds for each in iterations]
-    for stage in dict.fromkeys(stage for seconds in spent for stage in seconds):
-        table.add_row(f"{stage} (s)", *(f"{seconds[stage]:.1f}" if stage in seconds else "" for seconds in spent))
-    table.add_row("all stages (s)", *(f"{sum(seconds.values()):.1f}" for seconds in spent))
+    for label in labels:
+        if label.endswith(_SECONDS):
+            table.add_row(label, *(rows.get(label, "") for rows in columns.values()))
     return table
+
+
+def _spent(each: IterationFacts) -> dict[str, str]:
+    """Seconds by stage, and of all."""
+    own = {f"{stage}{_SECONDS}": f"{seconds:.1f}" for stage, seconds in each.seconds.items()}
+    return own | {f"all stages{_SECONDS}": f"{sum(each.seconds.values()):.1f}"}
 
 
 def _iteration(each: IterationFacts) -> dict[str, Any]:

@@ -58,14 +58,14 @@ def test_run_then_run_again_then_summary(arguments, capsys):
     assert cli.main(["run", *arguments]) == 0
     first = capsys.readouterr().out
     assert first.count("done   ") == 13
-    assert "quickstart: 1 iterations" in first
+    assert "quickstart: 1 iteration" in first
     facts = json.loads(Path("runs/quickstart/summary.json").read_text())
     assert facts["iterations"][0]["seconds"]["train"] >= 0
     assert "Finished: all 13 steps are published" in Path("runs/quickstart/report.html").read_text()
     assert cli.main(["run", *arguments]) == 0
     assert "start  " not in capsys.readouterr().out
     assert cli.main(["summary", "runs/quickstart"]) == 0
-    assert "quickstart: 1 iterations" in capsys.readouterr().out
+    assert "quickstart: 1 iteration" in capsys.readouterr().out
     assert cli.main(["run", *arguments, "seed=1"]) == 2
     assert "was made with other settings (seed: 0 -> 1), which prepare_prompts" in capsys.readouterr().err
     assert cli.main(["status", "runs/quickstart"]) == 0

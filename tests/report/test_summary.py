@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -13,7 +14,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.report.blocks import Cards
 from nemo_sspo.report.facts.run_facts import gather
 from nemo_sspo.report.run_page import run_page
-from nemo_sspo.report.summary import summary, summary_table, write_summary
+from nemo_sspo.report.summary import summary, summary_tables, write_summary
 from tests.report.made_run import PROMPTS, half_finished_run, plots_of, put, record
 
 _WINS = ("win_vs_base", "win_vs_previous", "length_controlled_win_vs_base")
@@ -42,7 +43,7 @@ def facts(settings):
 
 def text_of(facts):
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(summary_table(facts))
+    console.print(*summary_tables(facts, console.width))
     return console.export_text()
 
 
@@ -132,3 +133,19 @@ def test_an_unreadable_manifest_counts_as_not_published(tmp_path):
 def test_it_is_stored_as_data(facts, tmp_path):
     assert json.loads(write_summary(RunLayout(tmp_path), facts).read_text()) == summary(facts)
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_iterations_that_do_not_fit_beside_each_other_stand_in_tables_of_their_own(settings, width):
+    facts = gathered(RunLayout(settings.run_dir))
+    many = replace(
+        facts, iterations=[1, 2, 3], evaluations=[replace(facts.evaluations[0], iteration=i) for i in (1, 2, 3)]
+    )
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(*summary_tables(many, width))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    assert sum("win rate vs base" in line for line in lines) == {80: 2, 60: 3}[width]
+    assert (
+        sum(line.count("0.700 [0.650, 0.750]") for line in lines) == 6
+    )  # never broken: against the base and the previous

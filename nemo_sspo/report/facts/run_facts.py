@@ -107,15 +107,24 @@ class RunFacts:
         )
 
 
+def evidence(run: RunRecord) -> Evidence:
+    """What the rules of the verdict look at."""
+    return Evidence(
+        evaluations(run),
+        sampled(run),
+        training_curves(run),
+        step1_identities(run),
+        {i: dropped for i in run.iterations if (dropped := dropped_reasons(run, i)) is not None},
+        {i: diagnosis for i in run.iterations if (diagnosis := diagnostics(run, i)) is not None},
+        run.stopped,
+        run.failed,
+    )
+
+
 def gather(run: RunRecord, *, sample_count: int = SAMPLE_PROMPTS) -> RunFacts:
     """Read everything the page shows; `sample_count` prompts per iteration."""
-    iterations = run.iterations
-    evaluated, samples = evaluations(run), sampled(run)
-    curves, identities = training_curves(run), step1_identities(run)
-    reasons = {i: dropped for i in iterations if (dropped := dropped_reasons(run, i)) is not None}
-    diagnosed = {i: diagnosis for i in iterations if (diagnosis := diagnostics(run, i)) is not None}
-    totals = {i: sum(counts.values()) for i, counts in reasons.items()}
-    evidence = Evidence(evaluated, samples, curves, identities, totals, diagnosed, run.stopped, run.failed)
+    iterations, looked_at = run.iterations, evidence(run)
+    diagnosed = dict(looked_at.diagnosed)
     return RunFacts(
         name=run.name,
         gathered_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -132,18 +141,18 @@ def gather(run: RunRecord, *, sample_count: int = SAMPLE_PROMPTS) -> RunFacts:
         costs=stage_costs(run),
         wall_seconds=wall_seconds(run),
         references=reference_logps(run),
-        curves=curves,
-        identities=identities,
-        evaluations=evaluated,
+        curves=list(looked_at.curves),
+        identities=list(looked_at.identities),
+        evaluations=list(looked_at.evaluations),
         selections={i: chosen for i in iterations if (chosen := selection(run, i)) is not None},
         stopped=run.stopped,
         result=run.result,
-        sampled=samples,
+        sampled=list(looked_at.samples),
         supervisions=[found for i in iterations if (found := supervision(run, i)) is not None],
         gate_views=[view for i in iterations if (view := gate_view(run, i, diagnosed.get(i))) is not None],
         diagnosed=diagnosed,
-        dropped=reasons,
-        findings=findings(evidence),
+        dropped=looked_at.dropped,
+        findings=findings(looked_at),
         changed=[str(change) for change in knob_changes(step.manifest for step in run.steps)],
         settings=settings(run),
         digests=digests(run),

@@ -42,8 +42,8 @@ class Evidence:
     samples: Sequence[Sampled]
     curves: Sequence[TrainingCurve]
     identities: Sequence[Step1Identity]
-    dropped: dict[int, int]
-    """Prompts without a pair by iteration."""
+    dropped: dict[int, dict[str, int]]
+    """Prompts without a pair by iteration and reason."""
     diagnosed: Mapping[int, Diagnostics]
     """By iteration."""
     stopped: EarlyStop | None = None
@@ -63,7 +63,7 @@ def findings(evidence: Evidence) -> list[Finding]:
         *_ranks(evidence.curves),
         *_lengths(evidence.evaluations),
         *_responses(evidence.samples),
-        *_dropped(evidence.dropped, evidence.samples),
+        *_dropped({i: sum(counts.values()) for i, counts in evidence.dropped.items()}, evidence.samples),
         *_oracle(evidence.diagnosed),
         *_diversity(evidence.diagnosed),
     ]

@@ -11,7 +11,7 @@ from nemo_sspo.config.stages import Selection
 from nemo_sspo.report.facts.run_facts import gather
 from nemo_sspo.report.render import render
 from nemo_sspo.report.run_page import run_page
-from nemo_sspo.report.summary import summary, summary_table
+from nemo_sspo.report.summary import summary, summary_tables
 from tests.report.made_run import half_finished_run, plots_of, put, record
 from tests.report.made_selection import SELECTION, put_selection
 from tests.report.parsed_page import Parsed
@@ -100,10 +100,11 @@ def test_the_summary_has_the_choice_and_the_result(settings):
     assert (first["selection_win"], first["selection_win_low"], first["selection_criterion"]) == (0.6, 0.55, "win_rate")
     assert (first["selection_chosen_step"], first["selection_reason"]) == (10, SELECTION.reason)
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(summary_table(facts))
+    console.print(*summary_tables(facts, console.width))
     text = console.export_text()
-    for shown in ("step 10 of 20, of 2", "0.600 [0.550, 0.650]", "select_model (s)", STOPPED):
+    for shown in ("step 10 of 20, of 2", "0.600 [0.550, 0.650]", "select_model (s)"):
         assert shown in " ".join(text.split()), shown
+    assert any(STOPPED in finding.text for finding in facts.findings)
     going_on = half_finished_run(settings.run_dir.parent, "other", diagnosed=False)
     put(RunLayout(going_on.run_dir), "export", 2)
     assert summary(gather(record(going_on)))["result"] == 2
