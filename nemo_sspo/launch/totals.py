@@ -1,4 +1,7 @@
-"""What a run will take in all: jobs and tasks, GPU-hours at most, and disk. Of what is published nothing is counted."""
+"""What a run will take in all: jobs and tasks, GPU-hours at most, disk, and optimizer steps at most.
+
+Of what is published nothing is counted.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,10 +15,12 @@ from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
+from nemo_sspo.launch.checks.prompts import planned_prompts
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.slurm.jobs import Job, jobs
 from nemo_sspo.launch.slurm.report_step import is_done
 from nemo_sspo.launch.stale import freshness_of
+from nemo_sspo.megatron.batches.batch_plan import steps_per_epoch
 from nemo_sspo.stages.runner.freshness import Freshness
 
 _GIB = 2**30
@@ -43,13 +48,13 @@ def totals(experiment: Experiment) -> list[str]:
         return ["nothing is left to run: every step is published"]
     if not isinstance(experiment.cluster, SlurmCluster):
         counted = f"{_some(len(missing), 'step')} to run, on this machine without a time limit"
-        return [counted, _disk(experiment, missing)]
+        return [counted, _disk(experiment, missing), *_training(experiment, missing)]
     graph = jobs(experiment)
     tasks = {job.name: _tasks(job, freshness) for job in graph}
     counted = f"{_some(sum(map(bool, tasks.values())), 'job')}, {_some(sum(tasks.values()), 'task')} to run"
     if experiment.cluster.has_gpus:
         counted += f"; {_hours(gpu_hours(graph, tasks, experiment.cluster))}"
-    return [counted, _disk(experiment, missing)]
+    return [counted, _disk(experiment, missing), *_training(experiment, missing)]
 
 
 def gpu_hours(graph: Sequence[Job], tasks: dict[str, int], cluster: SlurmCluster) -> GpuHours:
@@ -82,6 +87,19 @@ def state_bytes(experiment: Experiment, missing: Sequence[Step]) -> int:
     return (experiment.train.keep_states + 1) * _STATE_BYTES * sum(prod(tensor.shape) for tensor in tensors)
 
 
+def optimizer_steps(experiment: Experiment, missing: Sequence[Step]) -> int | None:
+    """An upper bound of those still to be taken, as if every prompt had a pair; None where prompts are not known here.
+
+    Raises:
+        UserError: the prompts cannot be read.
+    """
+    planned, train = planned_prompts(experiment), experiment.train
+    if planned is None:
+        return None
+    pairs = [planned.portions[step.iteration - 1] for step in missing if step.stage == "train"]
+    return sum(steps_per_epoch(number, train.global_batch_size) * train.train_epochs for number in pairs)
+
+
 def _tasks(job: Job, freshness: Freshness) -> int:
     return sum(not all(is_done(step, freshness) for step in batch) for batch in job.shard_batches)
 
@@ -106,6 +124,13 @@ def _needs(experiment: Experiment, missing: Sequence[Step]) -> Iterator[str]:
     with suppress(UserError):  # weights that cannot be read, which their own check says
         if states := state_bytes(experiment, missing):
             yield f"at most {states / _GIB:,.2f} GiB more of states while an iteration trains"
+
+
+def _training(experiment: Experiment, missing: Sequence[Step]) -> Iterator[str]:
+    with suppress(UserError, OSError):  # prompts that cannot be read, which their own check says
+        if steps := optimizer_steps(experiment, missing):
+            epochs = _some(experiment.train.train_epochs, "epoch")
+            yield f"training: at most {_some(steps, 'optimizer step')}, {epochs} in each iteration"
 
 
 def _some(number: int, name: str) -> str:

@@ -9,6 +9,7 @@ from nemo_sspo.config.stages import Train
 from nemo_sspo.launch.checks.notes import notes
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.launch.preflight import problems
+from nemo_sspo.launch.totals import optimizer_steps
 from nemo_sspo.megatron.batches.batch_plan import candidate_steps, steps_per_epoch
 from nemo_sspo.megatron.optimizer.learning_rate import highest_factor, schedule
 from tests.launch import ready_run
@@ -36,7 +37,11 @@ def test_a_dry_run_finds_everything_in_order(name: str, given: list[str], place)
     assert problems(experiment) == []
     (note,) = notes(experiment)
     assert note.startswith("train.schedule_epochs=18, train.train_epochs=1: training ends in the warm-up")
-    assert problems(load_experiment([f"experiment={name}", *given, *EIGHTEEN])) == []
+    all_epochs = load_experiment([f"experiment={name}", *given, *EIGHTEEN])
+    assert problems(all_epochs) == []
+    assert (
+        optimizer_steps(all_epochs, plan(all_epochs)) == 18 * (optimizer_steps(experiment, plan(experiment)) or 0) > 0
+    )
     too_many = load_experiment([f"experiment={name}", *given, "selection.candidates=8"])
     assert problems(too_many)[0].startswith("selection.candidates=8 is more than the 7 optimizer steps of an iteration")
     ready_run.write_prompts(place / "1.jsonl", 30)

@@ -41,12 +41,12 @@ def test_a_job_without_a_time_limit_is_named():
 def test_jobs_tasks_and_disk_of_what_is_missing(slurm):
     experiment = load_experiment([*slurm, "cluster.shards_per_task=2"])
     copies = weight_bytes(Path("policy"))
-    counted, disk = totals(experiment)
+    counted, disk, _ = totals(experiment)
     # 13 steps of one shard each and, of three shards in two tasks, three arrays; the report is a job too.
     assert counted == "14 jobs, 17 tasks to run"  # and no GPU
     assert disk.startswith(f"disk: {3 * copies / 2**30:,.2f} GiB of weights, besides responses; at most ")
     publish_steps(experiment, "iter_1.rollout", "import_policy")
-    counted, _ = totals(experiment)
+    counted, *_ = totals(experiment)
     assert counted == "12 jobs, 14 tasks to run"
 
 
@@ -57,6 +57,19 @@ def test_a_states_size_is_that_of_weights_master_copies_and_two_moments(place):
     # Three states at once: two are kept (train.keep_states), one is being written. A header precedes stored tensors.
     assert 0.9 * stored < found / 3 / 14 * 4 <= stored
     assert state_bytes(load_experiment(["experiment=quickstart", *ready_run.OVERRIDES]), plan(experiment)) == 0
+
+
+def test_optimizer_steps_are_passes_over_each_portion(place):
+    """30 prompts without 5 held out are 13 and 12 pairs at most: 4 and 3 steps of 4 pairs, twice over."""
+    small = ["train.global_batch_size=4", "train.micro_batch_size=1"]
+    given = ["experiment=quickstart", *ready_run.OVERRIDES, *small]
+    assert totals(load_experiment(given))[-1] == "training: at most 14 optimizer steps, 2 epochs in each iteration"
+    eighteen = load_experiment([*given, "train.train_epochs=18"])
+    assert totals(eighteen)[-1] == "training: at most 126 optimizer steps, 18 epochs in each iteration"
+    publish_steps(eighteen, "import_policy", "prepare_prompts", "iter_1.rollout")
+    assert totals(eighteen)[-1] == "training: at most 126 optimizer steps, 18 epochs in each iteration"
+    assert "training" not in totals(load_experiment([*given, "prompts=owner/name"]))[-1]
+    assert "training" not in totals(load_experiment([*given, "prompts=absent.jsonl"]))[-1]
 
 
 def test_plan_and_dry_run_end_with_totals(place, capsys):
