@@ -94,7 +94,7 @@ def optimizer_steps(experiment: Experiment, missing: Sequence[Step]) -> int | No
         UserError: the prompts cannot be read.
     """
     planned, train = planned_prompts(experiment), experiment.train
-    if planned is None:
+    if planned is None or len(planned.portions) < experiment.iterations:
         return None
     pairs = [planned.portions[step.iteration - 1] for step in missing if step.stage == "train"]
     return sum(steps_per_epoch(number, train.global_batch_size) * train.train_epochs for number in pairs)

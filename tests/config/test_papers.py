@@ -15,7 +15,7 @@ from nemo_sspo.stages.runner.settings import recipe_settings
 GOLDEN = Path(__file__).parents[1] / "golden" / "papers"
 PAPERS = ("llama3-8b-paper", "mistral-7b-paper")
 OTHERS = ("llama3-8b", "mistral-7b", "llama3-70b")
-MACHINE = ("seed", "trainer", "engine.", "evaluation.", "prompts", "data.columns.", "data.held_out_prompts")
+MACHINE = ("seed", "trainer", "engine.", "evaluation.", "prompts", "data.columns.", "data.held_out_prompts", "further.")
 """What a run is made with and of: no part of the method."""
 IDLE = (
     *("rollout.source", "rollout.shards", "train.sgd_momentum", "train.lora_rank", "train.lora_alpha"),

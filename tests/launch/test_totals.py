@@ -70,6 +70,8 @@ def test_optimizer_steps_are_passes_over_each_portion(place):
     assert totals(eighteen)[-1] == "training: at most 126 optimizer steps, 18 epochs in each iteration"
     assert "training" not in totals(load_experiment([*given, "prompts=owner/name"]))[-1]
     assert "training" not in totals(load_experiment([*given, "prompts=absent.jsonl"]))[-1]
+    further = load_experiment([*given, "iterations=3", "further.after=2", "further.prompts=owner/name"])
+    assert "training" not in totals(further)[-1]
 
 
 def test_plan_and_dry_run_end_with_totals(place, capsys):
