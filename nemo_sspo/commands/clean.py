@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.commands.plan import plain, print_wide
 from nemo_sspo.commands.stored_run import stored_run
+from nemo_sspo.commands.terminal import print_wide, table_of
 from nemo_sspo.launch.clean import MEANINGS, ONLY_WHEN_ASKED, Disposable, disposable, freed_bytes, remove
 from nemo_sspo.launch.run_directory import hold
 from nemo_sspo.launch.slurm.submit import refuse_beside_jobs
@@ -51,11 +51,7 @@ def clean(options: argparse.Namespace) -> int:
 
 
 def _table(found: Sequence[Disposable], run: Path) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("goes", "of", "files", "GiB"):
-        table.add_column(heading, overflow="fold")
-    for item in found:
-        size = freed_bytes([item]) / _GIB
-        cells = (item.kind, item.path.relative_to(run), len(item.paths), f"{size:.2f}")
-        table.add_row(*map(plain, cells))
-    return table
+    rows = [
+        (item.kind, item.path.relative_to(run), len(item.paths), f"{freed_bytes([item]) / _GIB:.2f}") for item in found
+    ]
+    return table_of(("goes", "of", "files", "GiB"), rows)
