@@ -19,6 +19,7 @@ from nemo_sspo.config.benchmarks import SAMPLING, AnswerSampling, BenchmarkReque
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.public_benchmarks.protocol import Judge
+from nemo_sspo.words import counted
 
 
 def register(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -65,7 +66,7 @@ def answer_and_judge(options: argparse.Namespace) -> int:
     python = rollout_python(experiment, options.python)
     if not is_answered(request, experiment):
         try:
-            with console.status(f"{request.model_name} answers {len(questions)} questions") as status:
+            with console.status(f"{request.model_name} answers {counted(len(questions), 'question')}") as status:
                 generate(
                     request,
                     experiment,

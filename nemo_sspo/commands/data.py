@@ -12,6 +12,7 @@ from rich.console import Console
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
+from nemo_sspo.words import counted
 
 _IMPORTING = ("prepare_prompts", "rollout")
 
@@ -89,13 +90,14 @@ def write_pairs(options: argparse.Namespace) -> int:
     exported = export_pairs(
         RunLayout(options.run), options.iteration, options.format, options.output, options.unfinished
     )
-    print(f"{exported.pairs} pairs: {options.output / TRAIN}")
+    print(f"{counted(exported.pairs, 'pair')}: {options.output / TRAIN}")
     if exported.unfinished and options.unfinished == "drop":
-        print(f"{exported.unfinished} pairs with an unfinished response are left out")
+        print(f"left out: {counted(exported.unfinished, 'pair')} with an unfinished response")
     elif exported.unfinished:
         print(
-            f"note: {exported.unfinished} pairs have a response that was cut at the longest length (finish_reason_* is "
-            "length), and trainers put an end of turn behind it; --unfinished drop leaves these pairs out",
+            f"note: {counted(exported.unfinished, 'pair')} with a response that was cut at the longest length "
+            "(finish_reason_* is length), and trainers put an end of turn behind it; --unfinished drop leaves these "
+            "pairs out",
             file=sys.stderr,
         )
     return 0

@@ -40,6 +40,7 @@ from nemo_sspo.launch.slurm.submit import (
     write_scripts,
 )
 from nemo_sspo.launch.stale import freshness_of
+from nemo_sspo.words import counted
 
 _CANCEL_SECONDS = 90.0
 _POLL_SECONDS = 0.5
@@ -141,7 +142,11 @@ def show_cancel(options: argparse.Namespace) -> int:
         if time.monotonic() > deadline:
             raise UserError(f"{left[0].id}: still {left[0].state.lower()} {_CANCEL_SECONDS:g} s after it was cancelled")
         time.sleep(_POLL_SECONDS)
-    print(f"cancelled {len(ids)} jobs; `nemo-sspo resume {shlex.quote(str(run))}` continues" if ids else "no jobs left")
+    print(
+        f"cancelled {counted(len(ids), 'job')}; `nemo-sspo resume {shlex.quote(str(run))}` continues"
+        if ids
+        else "no jobs left"
+    )
     return 0
 
 
@@ -191,4 +196,4 @@ def _show_submitted(done: Sequence[Submission], stop: EarlyStop | None, console:
         shards = f" shards {shard_ranges(item.shards)}" if len(item.shards) > 1 else ""
         console.print(f"{item.id:>8}  {item.job}{shards}", markup=False, highlight=False)
     nothing = f"nothing is missing: the run has {stop}" if stop else "every step is published"
-    console.print(f"{len(done)} jobs submitted" if done else nothing, markup=False, highlight=False)
+    console.print(f"{counted(len(done), 'job')} submitted" if done else nothing, markup=False, highlight=False)

@@ -145,7 +145,19 @@ class Browser:
     note: str
 
 
-Block = Table | Plot | PlotGrid | Missing | Note | Legend | Tiles | Findings | Cards | Browser
+@dataclass(frozen=True)
+class SideBySide:
+    """Answers of two policies to the same prompts."""
+
+    block: ClassVar[str] = "side_by_side"
+    title: str
+    names: tuple[str, str]
+    rows: Sequence[tuple[str, str, str, str]]
+    """Prompt, remark and the two answers."""
+    note: str
+
+
+Block = Table | Plot | PlotGrid | Missing | Note | Legend | Tiles | Findings | Cards | Browser | SideBySide
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from nemo_sspo.words import counted
+
 
 class NamedStep(Protocol):
     """As much of a step as is drawn."""
@@ -71,7 +73,7 @@ class Lines:
     def started(self, step: NamedStep) -> None:
         """Announce the step."""
         if self._skipped:
-            self._say(f"{self._skipped} of {self._total} steps are published already")
+            self._say(f"published already: {self._skipped} of {counted(self._total, 'step')}")
             self._skipped = 0
         self._running[step.step_id] = time.monotonic()
         self._say(f"start  {step.step_id}")

@@ -14,6 +14,7 @@ from nemo_sspo.report.blocks import (
     Page,
     PlotGrid,
     Section,
+    SideBySide,
     Table,
     Tiles,
 )
@@ -26,8 +27,10 @@ from nemo_sspo.report.figures.selection import selection_plot
 from nemo_sspo.report.figures.supervision import around_the_gate, gate_panels, gate_plot, target_plot
 from nemo_sspo.report.figures.timing import cost_table, iteration_cost_table, running_table, timeline_plot
 from nemo_sspo.report.figures.training import identity_table, training_plots
+from nemo_sspo.report.glossary import glossary_table
 from nemo_sspo.report.headline import duration, headline
 from nemo_sspo.report.iteration_rows import iteration_rows
+from nemo_sspo.words import counted
 
 _WHOSE_MARGINS = {
     "response pairs": (
@@ -60,6 +63,7 @@ def run_page(facts: RunFacts) -> Page:
             Section("prompts", "Prompts and responses", _prompts(facts)),
             Section("time", "Time and cost", _time(facts)),
             Section("configuration", "Configuration and artifacts", _configuration(facts)),
+            Section("glossary", "Glossary", [glossary_table()]),
         ),
         remarks=tuple(f"could not be read: {name}" for name in facts.unreadable),
     )
@@ -72,7 +76,7 @@ def _status(facts: RunFacts) -> str:
         return f"Finished: all {facts.planned} steps are published. Drawn {_clock(facts.gathered_at)}."
     if not facts.planned:
         unknown = "the configuration is of another version, so what is missing is not known"
-        return f"{facts.published} artifacts are published; {unknown}. Drawn {_clock(facts.gathered_at)}."
+        return f"{counted(facts.published, 'artifact')} published; {unknown}. Drawn {_clock(facts.gathered_at)}."
     if facts.failed:
         named = ", ".join(list(facts.failed)[:2]) + (f" and {more} more" if (more := len(facts.failed) - 2) > 0 else "")
         return (
@@ -101,8 +105,10 @@ def _iterations(facts: RunFacts) -> list[Block]:
         return [Missing("No iteration has begun.")]
     cards = [_card(facts.of(iteration)) for iteration in facts.iterations]
     waiting = facts.iterations_planned - len(cards)
-    why = f"are left out: the run has {facts.stopped}" if facts.stopped else "have not begun"
-    note = [Note(f"{waiting} of {facts.iterations_planned} iterations {why}.")] if waiting > 0 else []
+    is_one = waiting == 1
+    left = f"{'is' if is_one else 'are'} left out: the run has {facts.stopped}"
+    why = left if facts.stopped else f"{'has' if is_one else 'have'} not begun"
+    note = [Note(f"{waiting} of {counted(facts.iterations_planned, 'iteration')} {why}.")] if waiting > 0 else []
     return [Cards(cards), *note]
 
 
@@ -184,14 +190,31 @@ def _prompts(facts: RunFacts) -> list[Block]:
         blocks.append(Note("Every prompt of every iteration has a training pair."))
     else:
         blocks.append(Missing("Which prompts are dropped is known once pairs are built."))
+    if facts.held_out.prompts:
+        blocks.append(_held_out(facts))
     if facts.samples:
         shown = Counter(sample.iteration for sample in facts.samples)
         totals = {sample.iteration: sample.prompts for sample in facts.sampled}
-        parts = [f"{n} of {totals.get(i, n):,} prompts of iteration {i}" for i, n in shown.items()]
+        parts = [f"{n} of {counted(totals.get(i, n), 'prompt')} of iteration {i}" for i, n in shown.items()]
         blocks.append(Browser([sample.as_data() for sample in facts.samples], f"A fixed sample: {', '.join(parts)}."))
     else:
         blocks.append(Missing("No responses are published yet."))
     return blocks
+
+
+def _held_out(facts: RunFacts) -> Block:
+    sample = facts.held_out
+    rows = [
+        (each.prompt, "" if each.win is None else f"win rate of the new answers {each.win:.3f}", each.base, each.new)
+        for each in sample.prompts
+    ]
+    return SideBySide(
+        title="The base and the new policy on the same held-out prompts",
+        names=("base", f"iteration {sample.iteration}"),
+        rows=rows,
+        note=f"A fixed sample of {counted(len(rows), 'prompt')}; of each policy its first answer. The win rate is of "
+        "all answers to the prompt, as the oracle judges them.",
+    )
 
 
 def _time(facts: RunFacts) -> list[Block]:

@@ -30,7 +30,7 @@ def test_a_pipe_gets_one_line_per_event():
         display.left_out(Named("iter_2.train"), "stopped after iteration 1: why")
     lines = [line.partition("] ")[2] for line in out.file.getvalue().splitlines()]
     assert lines == [
-        "1 of 3 steps are published already",
+        "published already: 1 of 3 steps",
         "start  iter_1.train",
         "done   iter_1.train in 2.5 s (2 of 3)",
         "stopped after iteration 1: why",

@@ -9,6 +9,7 @@ from nemo_sspo.artifacts.knobs import knob_changes
 from nemo_sspo.artifacts.selection import EarlyStop, SelectionResult
 from nemo_sspo.report.facts.evaluation import Evaluated, Sampled, evaluations, sampled
 from nemo_sspo.report.facts.gate_view import GateView, diagnostics, gate_view
+from nemo_sspo.report.facts.held_out import HeldOutSample, held_out_sample
 from nemo_sspo.report.facts.iteration import IterationFacts, of_iteration
 from nemo_sspo.report.facts.record import RunRecord
 from nemo_sspo.report.facts.samples import SamplePrompt, sample_prompts
@@ -28,6 +29,10 @@ from nemo_sspo.report.facts.verdict import Evidence, Finding, findings
 
 SAMPLE_PROMPTS = 100
 """Prompts per iteration to read through, unless asked otherwise."""
+
+
+HELD_OUT_PROMPTS = 20
+"""Held-out prompts with the base's and the new answer, at most."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class RunFacts:
     software: list[tuple[str, str, list[str]]]
     """Package, version, stages."""
     samples: list[SamplePrompt]
+    held_out: HeldOutSample
     unreadable: list[str]
 
     @property
@@ -158,6 +164,7 @@ def gather(run: RunRecord, *, sample_count: int = SAMPLE_PROMPTS) -> RunFacts:
         digests=digests(run),
         software=software(run),
         samples=[prompt for i in iterations for prompt in sample_prompts(run, i, sample_count)],
+        held_out=held_out_sample(run, min(sample_count, HELD_OUT_PROMPTS)),
         unreadable=sorted(set(run.unreadable)),
     )
 

@@ -211,7 +211,7 @@ def _dropped(dropped: dict[int, int], samples: Sequence[Sampled]) -> Iterator[Fi
         if total and count > DROPPED_SHARE * total:
             yield Finding(
                 "warn",
-                f"Iteration {iteration}: {count} of {total} prompts have no training pair.",
+                f"Iteration {iteration}: {count} of {total} prompts without a training pair.",
                 "a warning above 10 %; the reasons are listed below",
             )
 

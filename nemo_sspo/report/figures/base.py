@@ -1,5 +1,6 @@
 """What all figures share. Colours, fonts, grid and backgrounds are the theme's templates'."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -32,6 +33,16 @@ def around(iterations: Iterable[int]) -> dict[str, Any]:
     ticks = sorted(set(iterations))
     room = {"range": [ticks[0] - 0.5, ticks[-1] + 0.5]}
     return {"title": "iteration", "tickmode": "array", "tickvals": ticks, "ticktext": [*map(str, ticks)], **room}
+
+
+def log_axis(values: Iterable[float]) -> dict[str, Any]:
+    """A logarithmic axis with ticks that these positive values have between them."""
+    known = list(values)
+    ratio = max(known) / min(known)
+    # Within a factor of 3 plotly's own ticks lie evenly; 1, 2 and 5 of each decade would miss them.
+    decades = math.log10(ratio)
+    ticks = {} if ratio < 3 else {"dtick": "D2" if decades < 2 else math.ceil(decades / 5)}
+    return {"type": "log", "exponentformat": "power", **ticks}
 
 
 def late_mean(points: Sequence[tuple[int, float]]) -> float | None:

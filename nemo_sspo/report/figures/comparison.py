@@ -9,7 +9,7 @@ from nemo_sspo.report.facts.comparison import Comparison, sweep
 from nemo_sspo.report.facts.evaluation import OPPONENTS
 from nemo_sspo.report.facts.run_facts import RunFacts
 from nemo_sspo.report.facts.training import full_batches
-from nemo_sspo.report.figures.base import HALF, late_mean, scatter
+from nemo_sspo.report.figures.base import HALF, late_mean, log_axis, scatter
 from nemo_sspo.report.figures.evaluation import (
     AT_EQUAL_LENGTH,
     OPPONENT_NAMES,
@@ -82,7 +82,7 @@ def advantage_plot(comparison: Comparison) -> Plot:
         layout={
             "shapes": [{"x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1}],
             "xaxis_title": f"win rate minus that of {baseline}",
-            "yaxis_autorange": "reversed",
+            "yaxis": {"title": "run and iteration", "autorange": "reversed"},
             "showlegend": False,
         },
         note="Bars: 95 % intervals of the paired bootstrap over the held-out prompts that both evaluated. One seed "
@@ -107,7 +107,7 @@ def sweep_plot(comparison: Comparison) -> Plot | None:
         traces=[scatter(frame[key], frame["win rate"], series(0), mode="lines+markers", hovertemplate=hover)],
         description="; ".join(f"{key} = {value:g}: {win}" for value, win in points) + ".",
         layout={
-            "xaxis": {"title": key, "type": "log" if low > 0 and high > 20 * low else "linear"},
+            "xaxis": {"title": key, **(log_axis(frame[key]) if low > 0 and high > 20 * low else {})},
             "yaxis_title": "win rate",
             "shapes": [HALF],
         },
@@ -155,7 +155,7 @@ def seconds_plot(comparison: Comparison) -> Plot:
             "barmode": "stack",
             "legend_traceorder": "normal",
             "xaxis_title": "seconds",
-            "yaxis_autorange": "reversed",
+            "yaxis": {"title": "run", "autorange": "reversed"},
         },
         note="Without the start of processes; shards added up.",
         height=200 + 44 * len(labels),

@@ -16,10 +16,11 @@ from nemo_sspo.report.theme import HEAT, series
 
 _DISTINCT = "share of the responses to a prompt that differ from each other, held-out prompts"
 AT_EQUAL_LENGTH = "at equal length"
-_MEASURES = (
-    "At equal length: with the advantage of longer answers taken out. Best of n: the oracle that judges picks the "
-    "answer too, so that it is no independent measurement."
-)
+_MEASURES = {
+    AT_EQUAL_LENGTH: "At equal length: with the advantage of longer answers taken out.",
+    "best of": "Best of n: the oracle that judges picks the answer too, so that it is no independent measurement.",
+}
+"""What a measure is, by how its name begins."""
 OPPONENT_NAMES = {"base": "against the base", "previous": "against the previous iteration"}
 
 
@@ -31,7 +32,8 @@ def win_rate_plots(evaluations: Sequence[Evaluated]) -> list[Plot]:
     plots = [win_lines("win-rates", "Oracle win rate on held-out prompts", "opponent", by_opponent)]
     measured = {name: points for name, points in against_base(evaluations).items() if points}
     if len(measured) > 1:
-        plots.append(win_lines("win-measures", "Against the base, measured otherwise", "answers", measured, _MEASURES))
+        note = " ".join(said for begins, said in _MEASURES.items() if any(name.startswith(begins) for name in measured))
+        plots.append(win_lines("win-measures", "Against the base, measured otherwise", "answers", measured, note))
     return [plot for plot in plots if plot is not None]
 
 
@@ -82,11 +84,17 @@ def matrix_plot(matrix: WinMatrix) -> Plot:
         description=f"Win rates of the row's policy against the column's: {'; '.join(said)}.",
         layout={
             "xaxis": {"title": "opponent", "showgrid": False, "ticks": ""},
-            "yaxis": {"autorange": "reversed", "showgrid": False, "ticks": ""},
+            "yaxis": {"title": "policy", "autorange": "reversed", "showgrid": False, "ticks": ""},
         },
-        note="Win rate of the row against the column, with its bootstrap interval. Empty: not compared.",
+        note=f"Win rate of the row against the column, with its bootstrap interval.{_empty(wins)}",
         height=max(300, 110 + 54 * len(names)),
     )
+
+
+def _empty(wins: Sequence[Sequence[Interval | None]]) -> str:
+    """What empty cells are, where there are any but a policy's against itself."""
+    missing = any(win is None for i, row in enumerate(wins) for j, win in enumerate(row) if i != j)
+    return " Empty: not compared." if missing else ""
 
 
 def length_plot(
@@ -102,10 +110,11 @@ def length_plot(
         "chosen": {s.iteration: s.chosen_tokens for s in supervisions if s.chosen_tokens is not None},
         "rejected": {s.iteration: s.rejected_tokens for s in supervisions if s.rejected_tokens is not None},
     }
-    note = (
-        "Held-out responses of iteration t are of the policy that iteration t made (0: the base); training responses "
-        "of iteration t were sampled from the policy before it."
+    notes = (
+        ("Held-out responses of iteration t are of the policy that iteration t made (0: the base).", held_out),
+        ("Training responses of iteration t were sampled from the policy before it.", sampled),
     )
+    note = " ".join(said for said, drawn_from in notes if drawn_from)
     return by_iteration("lengths", "Length of responses", "tokens", lines, note)
 
 

@@ -54,7 +54,7 @@ def timeline_plot(spans: Sequence[Span]) -> Plot:
             "barmode": "overlay",
             "bargap": 0.3,
             "xaxis": {"title": "seconds since the first step began", "rangemode": "tozero"},
-            "yaxis": {"categoryorder": "array", "categoryarray": rows[::-1], "ticks": ""},
+            "yaxis": {"categoryorder": "array", "categoryarray": rows[::-1], "ticks": "", "title": "stage"},
         },
         note="A bar is a step's work, without the start of its process. Gaps: starts, waits, or a stopped run.",
         height=110 + _ROW_PIXELS * len(rows),

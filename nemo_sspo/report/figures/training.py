@@ -7,7 +7,7 @@ from typing import Any
 
 from nemo_sspo.report.blocks import Plot, Table
 from nemo_sspo.report.facts.training import Step1Identity, TrainingCurve, full_batches
-from nemo_sspo.report.figures.base import scatter
+from nemo_sspo.report.figures.base import log_axis, scatter
 from nemo_sspo.report.frame import Frame
 from nemo_sspo.report.theme import series
 
@@ -19,34 +19,45 @@ class Metric:
     names: tuple[str, ...]
     """Columns; a second one is drawn dashed."""
     title: str
+    unit: str
+    """What its axis says."""
     note: str
     log: bool = False
 
 
 METRICS = (
-    Metric(("loss",), "Loss", "preference loss + λ repulsion, mean over the pairs of the batch"),
-    Metric(("preference_loss",), "Preference loss", "starts at its closed form"),
+    Metric(("loss",), "Loss", "loss", "preference loss + λ repulsion, mean over the pairs of the batch"),
+    Metric(("preference_loss",), "Preference loss", "loss", "starts at its closed form"),
     Metric(
         ("d_chosen", "d_rejected"),
         "Log-ratios d_w and d_l",
-        "log π_θ(y|x) / π_t(y|x) of the chosen (line) and the rejected response (dashed), in nats",
+        "nats",
+        "log π_θ(y|x) / π_t(y|x) of the chosen (line) and the rejected response (dashed)",
     ),
-    Metric(("margin",), "Margin d_w - d_l", "in nats"),
+    Metric(("margin",), "Margin d_w - d_l", "nats", "how much further the chosen response has moved"),
     Metric(
         ("accuracy",),
         "Pairs with d_w > d_l",
+        "share",
         "share of the batch; not at step 1, where only rounding tells d_w from d_l",
     ),
-    Metric(("repulsion",), "Repulsion", "before it is multiplied by λ"),
-    Metric(("pair_cosine",), "Cosine of a pair's states", "1: the chosen and the rejected state point the same way"),
+    Metric(("repulsion",), "Repulsion", "repulsion", "before it is multiplied by λ"),
+    Metric(("pair_cosine",), "Cosine of a pair's states", "cosine", "1: both states point the same way"),
     Metric(
         ("effective_rank",),
         "Effective rank",
+        "rank",
         "of the pooled states of a batch; full batches only, a smaller one has a lower rank",
     ),
-    Metric(("gradient_ratio",), "Gradient ratio", "‖∂ repulsion/∂h‖ / ‖∂ preference/∂h‖: which term leads", log=True),
-    Metric(("grad_norm",), "Gradient norm", "before clipping", log=True),
-    Metric(("lr",), "Learning rate", ""),
+    Metric(
+        ("gradient_ratio",),
+        "Gradient ratio",
+        "ratio",
+        "‖∂ repulsion/∂h‖ / ‖∂ preference/∂h‖: which term leads",
+        log=True,
+    ),
+    Metric(("grad_norm",), "Gradient norm", "norm", "before clipping", log=True),
+    Metric(("lr",), "Learning rate", "learning rate", ""),
 )
 
 
@@ -103,10 +114,8 @@ def _plot(metric: Metric, curves: Sequence[TrainingCurve]) -> Plot:
 
 
 def _axis(metric: Metric, values: Sequence[float]) -> dict[str, Any]:
-    if not metric.log or min(values) <= 0:
-        return {"exponentformat": "power"}
-    decades = math.log10(max(values) / min(values))
-    return {"type": "log", "exponentformat": "power", "dtick": "D2" if decades < 2 else math.ceil(decades / 5)}
+    scale = log_axis(values) if metric.log and min(values) > 0 else {"exponentformat": "power"}
+    return {"title": metric.unit, **scale}
 
 
 def _rows(metric: Metric, curve: TrainingCurve) -> list[tuple[Any, ...]]:

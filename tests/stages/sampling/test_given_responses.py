@@ -25,6 +25,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.objective.win_rates import sigmoid
 from nemo_sspo.report.preference_export import SCHEMAS, Exported, export_pairs
 from nemo_sspo.rollout.tokenizer import control_tokens, end_of_turn, load_policy_tokenizer, response_text
+from nemo_sspo.words import counted
 from tests.rollout.tiny_policy import SPECIAL
 from tests.stages import runs
 
@@ -199,9 +200,9 @@ def test_a_response_that_was_cut_stays_so_on_the_way_in_and_out(
         printed[name] = "".join(capsys.readouterr())
     whole = cut.count(1)
     assert f"{len(rows)} pairs: " in printed["keep"]
-    assert f"note: {len(rows) - whole} pairs have a response that was cut" in printed["keep"]
+    assert f"note: {counted(len(rows) - whole, 'pair')} with a response that was cut" in printed["keep"]
     assert f"{whole} pairs: " in printed["drop"]
-    assert f"{len(rows) - whole} pairs with an unfinished response are left out" in printed["drop"]
+    assert f"left out: {counted(len(rows) - whole, 'pair')} with an unfinished response" in printed["drop"]
 
     tables = {name: pq.read_table(tmp_path / name / "train.parquet") for name in printed}
     ends = [tables[name].select(["finish_reason_chosen", "finish_reason_rejected"]).to_pylist() for name in printed]
