@@ -126,7 +126,7 @@ class Resources(Frozen):
             raise ValueError(f'{time} is a number to YAML, also where 24:00:00 was written: quote it, "24:00:00"')
         return time
 
-    @field_validator("options")
+    @field_validator("options", "cpu_options", check_fields=False)
     @classmethod
     def _known_to_be_harmless(cls, options: dict[str, str]) -> dict[str, str]:
         for name, value in options.items():
@@ -205,6 +205,9 @@ class SlurmCluster(Resources):
     cpu_partition: Word | None = None
     """Partition of the steps that need no GPU; without it, the other steps'. They ask for two hours at most and, where
     they hold the policy, for the memory that it takes, if their stage has no `time` and no `memory` of its own."""
+    cpu_options: dict[str, str] = {}
+    """sbatch options of the steps in `cpu_partition`, in place of `options`, which perhaps only GPU nodes satisfy;
+    those of a stage are added."""
     launcher: Literal["fork", "srun"] = "srun"
     """How training ranks start: one task of srun per rank (GPU), or one per node that forks its ranks (CPU)."""
     gpus_per_node: NonNegativeInt = 8
@@ -233,6 +236,8 @@ class SlurmCluster(Resources):
 
     @model_validator(mode="after")
     def _consistent(self) -> "SlurmCluster":
+        if self.cpu_options and self.cpu_partition is None:
+            raise ValueError("cpu_options are those of cpu_partition, and there is none: give it, or leave them out")
         if self.has_gpus and self.launcher == "fork":
             raise ValueError("launcher=fork forks ranks from one process, which GPUs do not survive: launcher=srun")
         if not self.has_gpus and self.launcher == "srun":
@@ -257,7 +262,10 @@ class SlurmCluster(Resources):
         if on_gpus or not self.has_gpus:
             return own.over(self)
         time = _SHORT.time if (self.seconds or 0) > (_SHORT.seconds or 0) else None
-        return own.over(Resources(partition=self.cpu_partition, time=time).over(self))
+        without_gpu = Resources(partition=self.cpu_partition, time=time).over(self)
+        if self.cpu_partition is not None:
+            without_gpu = without_gpu.model_copy(update={"options": self.cpu_options})
+        return own.over(without_gpu)
 
 
 Cluster = Annotated[LocalCluster | SlurmCluster, Field(discriminator="kind")]

@@ -1,5 +1,7 @@
 """A run as Slurm jobs: what each asks for and waits for, and what a cluster cannot hold."""
 
+import re
+
 import pytest
 
 from nemo_sspo.config.load import load_experiment
@@ -133,6 +135,27 @@ def test_steps_without_a_gpu_leave_the_gpu_nodes_and_ask_for_little_time():
     assert asked["train"] == ("batch", "08:00:00")
     assert {job.resources.time for job in graph(*EIGHT_B, "cluster.time=01:00:00").values()} >= {"01:00:00"}
     assert "02:00:00" not in {job.resources.time for job in graph(*EIGHT_B, "cluster.time=null").values()}
+
+
+def test_options_of_gpu_nodes_do_not_reach_the_steps_beside_them():
+    """In a partition of their own these have options of their own; without one they stand on the GPU nodes too."""
+    site = (*EIGHT_B, "cluster.options={constraint: h100}", "cluster.stages.export.options={nice: '5'}")
+    made = graph(*site, "cluster.cpu_partition=cpu", "cluster.cpu_options={licenses: 'scratch:1'}")
+    asked = {job.stage: job.resources.options for job in made.values()}
+    assert {stage for stage, options in asked.items() if "constraint" not in options} == WITHOUT_GPUS
+    assert asked["train"] == {"constraint": "h100"}
+    assert asked["import_policy"] == asked["report"] == {"licenses": "scratch:1"}
+    assert asked["export"] == {"licenses": "scratch:1", "nice": "5"}
+    assert all(job.resources.options["constraint"] == "h100" for job in graph(*site).values())
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [("{mem: 4G}", "--mem: leave it out, cluster.memory has it"), ("{nice: '5'}", "cpu_options are those of cpu_part")],
+)
+def test_options_of_the_steps_without_a_gpu_are_refused_as_the_others_are(setting, told):
+    with pytest.raises(UserError, match=re.escape(told)):
+        graph(*EIGHT_B, f"cluster.cpu_options={setting}")
 
 
 def test_a_cluster_without_gpus_has_no_other_place_for_any_step():
