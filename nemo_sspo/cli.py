@@ -28,7 +28,7 @@ from nemo_sspo.commands.config import show_config
 from nemo_sspo.commands.stored_run import given_experiment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.mistakes import closest, shown
-from nemo_sspo.errors import UserError
+from nemo_sspo.errors import UserError, one_line
 
 _INTERRUPTED = 130
 _OF_THE_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if (reason := _reason(error)) is None:
             raise
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {one_line(reason)}", file=sys.stderr)
         return UserError.EXIT_CODE
     except KeyboardInterrupt:
         print("interrupted: every step has been stopped; the same command continues from here", file=sys.stderr)
@@ -165,7 +165,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the mistake and where help is; exit 2."""
-        self.exit(UserError.EXIT_CODE, f"error: {message} ({self.prog} --help)\n")
+        self.exit(UserError.EXIT_CODE, f"error: {one_line(message)} ({self.prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:

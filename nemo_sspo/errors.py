@@ -1,5 +1,14 @@
 """The one exception that means "the input is wrong": its message is shown as it is, without a traceback."""
 
+import re
+
+_LONG_WORD = re.compile(r"\S{401,}")
+
+
+def one_line(text: str) -> str:
+    """A message in one line, without the middle of a path or value of more than 400 characters."""
+    return _LONG_WORD.sub(lambda word: f"{word[0][:200]}…{word[0][-100:]}", " ".join(text.splitlines()))
+
 
 class UserError(Exception):
     """Bad input: one line that names the file, row, field or flag, and what to do about it.
@@ -10,8 +19,8 @@ class UserError(Exception):
     EXIT_CODE = 2
 
     def __str__(self) -> str:
-        """The message in one line, also where a name in it holds a line break."""
-        return " ".join(super().__str__().splitlines())
+        """The message in one line, also where a name in it holds a line break or is beyond measure."""
+        return one_line(super().__str__())
 
 
 class Interrupted(Exception):

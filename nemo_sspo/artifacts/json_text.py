@@ -3,6 +3,7 @@
 import codecs
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,8 +107,8 @@ def _column(raw: bytes, position: int) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _RepeatedKeyError(f"`{next(name for name in names if names.count(name) > 1)}`")
+        counts = Counter(name for name, _ in pairs)
+        raise _RepeatedKeyError(f"`{next(name for name, count in counts.items() if count > 1)}`")
     return made
 
 

@@ -53,7 +53,7 @@ def show_status(options: argparse.Namespace) -> int:
         else:
             if options.watch is not None and console.is_terminal:
                 console.clear()
-            _show(list(folded(rows)), console)
+            show_steps(list(folded(rows)), console)
             if advice := _advice(rows, experiment):
                 say(console, advice)
             if any(row.state == "published" for row in rows):
@@ -95,7 +95,7 @@ def _cells(row: StepStatus) -> tuple[str, ...]:
     return _SHARD.sub("", row.step), row.state, row.detail, str(row.restarts)
 
 
-def _show(rows: Sequence[StepStatus], console: Console) -> None:
+def show_steps(rows: Sequence[StepStatus], console: Console) -> None:
     """The table, and below it what there is to say of single steps: that is longer than a column."""
     cells = [(row.step, row.state, row.job, _progress(row), _left(row), str(row.restarts or "")) for row in rows]
     print_wide(table_of(("step", "state", "job", "progress", "left", "restarts"), cells), console)

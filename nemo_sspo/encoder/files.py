@@ -1,10 +1,12 @@
 """A sentence-transformers model on disk, checked before it is loaded: its JSON files and weights' headers. No torch."""
 
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from nemo_sspo.artifacts.json_files import json_or_empty, read_json
+from nemo_sspo.artifacts.sources.models import CODE, MODEL_FILES, local_model
 from nemo_sspo.artifacts.sources.weight_headers import (
     files_of_transformers,
     model_headers,
@@ -13,7 +15,11 @@ from nemo_sspo.artifacts.sources.weight_headers import (
     weight_problems,
 )
 from nemo_sspo.config.encoders import SentenceEncoder
+from nemo_sspo.errors import UserError
 
+PACKAGE_PREFIX = "package:"
+_LAYERS_BEHIND = "*/pytorch_model.bin"
+"""Weights of a folder like 2_Dense, which often are no safetensors where the transformer's are."""
 _MODEL_TYPE = "SentenceTransformer"
 _OWN_CODE = "sentence_transformers."
 """Packages whose modules need no consent of the user."""
@@ -53,6 +59,8 @@ def _problems(named: str, directory: Path, settings: SentenceEncoder) -> Iterato
     if not (directory / "modules.json").is_file():
         if (directory / "config.json").is_file():
             yield from _transformer_problems(named, directory)
+        else:
+            yield f"{named}: neither modules.json nor config.json; give a sentence-transformers model"
         return
     modules = read_json(directory / "modules.json")
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules) or not modules:
@@ -64,6 +72,33 @@ def _problems(named: str, directory: Path, settings: SentenceEncoder) -> Iterato
     if settings.task is not None and not knows_tasks:
         yield f"encoder.task={settings.task}: the model knows no tasks; a prefix is set by encoder.prefix"
     yield from _chain_problems(named, chain, settings.task)
+
+
+def model_directory(path: str, *, code: bool = False) -> Path:
+    """Directory of an encoder: a local one, a hub snapshot (with its `code`, if it is to run), or ``package:<name>``'s
+    own ``get_model_path()``."""
+    if not path.startswith(PACKAGE_PREFIX):
+        files = (*MODEL_FILES, _LAYERS_BEHIND, *([CODE] if code else []))
+        return local_model(path, "encoder.path", files, pickles=True)
+    name = path.removeprefix(PACKAGE_PREFIX)
+    try:
+        directory = Path(import_module(name).get_model_path())
+    except ModuleNotFoundError:
+        raise UserError(f"encoder.path={path}: the package {name} is not installed; pip install it") from None
+    except AttributeError:
+        raise UserError(f"encoder.path={path}: the package {name} has no get_model_path()") from None
+    except Exception as error:  # a package's own code may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"encoder.path={path}: the package {name} fails ({reason}); install it anew") from None
+    if not directory.is_dir():
+        raise UserError(f"encoder.path={path}: the package {name} has no directory {directory}; install it anew")
+    return directory
+
+
+def package_problems(settings: SentenceEncoder) -> Iterator[str]:
+    """What is wrong with the encoder of a package, in an environment that has it; nothing for another encoder."""
+    if settings.path.startswith(PACKAGE_PREFIX):
+        yield from encoder_problems(model_directory(settings.path), settings)
 
 
 def default_prompt(directory: Path) -> str:

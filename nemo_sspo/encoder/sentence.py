@@ -7,7 +7,6 @@ library, which keeps the first.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nemo_sspo.artifacts.sources.models import CODE, MODEL_FILES, local_model
 from nemo_sspo.config.encoders import SentenceEncoder as SentenceSettings
-from nemo_sspo.encoder.files import encoder_problems
+from nemo_sspo.encoder.files import encoder_problems, model_directory
 from nemo_sspo.encoder.protocol import Embeddings
 from nemo_sspo.encoder.tokenizers import hold_tokenizers
 from nemo_sspo.encoder.weights import refuse_other_weights
@@ -28,9 +26,6 @@ from nemo_sspo.objective.similarity import unit_rows
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-PACKAGE_PREFIX = "package:"
-_LAYERS_BEHIND = "*/pytorch_model.bin"
-"""Weights of a folder like 2_Dense, which often are no safetensors where the transformer's are."""
 _POOLED_WITHOUT_PROMPT = ("hkunlp/instructor-base", "hkunlp/instructor-large", "hkunlp/instructor-xl")
 """Models that sentence-transformers recognizes only by their hub ids."""
 _SAME_COSINE = {torch.float32: 1e-5, torch.float64: 1e-5}
@@ -157,21 +152,6 @@ def _load(directory: Path, settings: SentenceSettings, device: str | None) -> "S
     if settings.path in _POOLED_WITHOUT_PROMPT:
         model.set_pooling_include_prompt(False)
     return model
-
-
-def model_directory(path: str, *, code: bool = False) -> Path:
-    """Directory of an encoder: a local one, a hub snapshot (with its `code`, if it is to run), or ``package:<name>``'s
-    own ``get_model_path()``."""
-    if not path.startswith(PACKAGE_PREFIX):
-        files = (*MODEL_FILES, _LAYERS_BEHIND, *([CODE] if code else []))
-        return local_model(path, "encoder.path", files, pickles=True)
-    name = path.removeprefix(PACKAGE_PREFIX)
-    try:
-        return Path(import_module(name).get_model_path())
-    except ImportError:
-        raise UserError(f"encoder.path={path}: the package {name} is not installed; pip install it") from None
-    except AttributeError:
-        raise UserError(f"encoder.path={path}: the package {name} has no get_model_path()") from None
 
 
 def _batches(length_U: NDArray[np.int64], size: int) -> Iterator[NDArray[np.intp]]:

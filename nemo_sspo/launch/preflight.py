@@ -8,7 +8,7 @@ from pathlib import Path
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.errors import UserError
+from nemo_sspo.errors import UserError, one_line
 from nemo_sspo.launch.checks.elsewhere import check_hub
 from nemo_sspo.launch.checks.environments import check_environments
 from nemo_sspo.launch.checks.functions import check_functions
@@ -36,7 +36,7 @@ _GIB = 2**30
 def problems(experiment: Experiment, checks: Sequence[Check] | None = None) -> list[str]:
     """All problems, each once, most basic first; empty when the run may start. `checks` defaults to all checks."""
     found = (problem for check in checks or CHECKS for problem in _collected(check, experiment))
-    return list(dict.fromkeys(" ".join(problem.splitlines()) for problem in found))
+    return list(dict.fromkeys(map(one_line, found)))
 
 
 def _collected(check: Check, experiment: Experiment) -> Iterator[str]:

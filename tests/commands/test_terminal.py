@@ -65,7 +65,7 @@ def test_status_fits_and_tells_below_what_is_longer_than_a_column():
     ]
     rows.append(StepStatus("iter_2.train", "left out", detail="stopped"))
     console = terminal()
-    status._show(rows, console)
+    status.show_steps(rows, console)
     shown = lines(console)
     assert max(map(len, shown)) <= 80
     assert shown[1].startswith("iter_2.rollout_selection.00000  running")

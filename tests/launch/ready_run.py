@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.launch.preflight import problems
+from tests.launch import tiny_encoder
 from tests.launch.tiny_models import write_oracle, write_policy
 
 PAIRRM = ("oracle.path=oracle",)
@@ -14,7 +15,7 @@ REST = (
     "prompts=prompts.jsonl",
     "data.held_out_prompts=null",
     "data.held_out_count=5",
-    "encoder.path=package:json",
+    "encoder.path=package:tests.launch.tiny_encoder",
     "train.loggers=[]",
     f"cluster.train.python={sys.executable}",
     f"cluster.rollout.python={sys.executable}",
@@ -26,6 +27,7 @@ def write(folder: Path) -> None:
     """The files that the overrides name."""
     write_policy(folder / "policy")
     write_oracle(folder / "oracle")
+    tiny_encoder.write(folder / "encoder")
     write_prompts(folder / "prompts.jsonl", 30)
 
 

@@ -251,6 +251,7 @@ CASES: dict[str, Case] = {
     "a source: CSV of another encoding": of_file("p.csv", b"prompt\n\xff\n", "prompts=p.csv"),
     "a source: no column": of_file("p.csv", b"text\na\n", "prompts=p.csv"),
     "a source: a column by another name": lambda place: ("data.columns.system=sys_text",),
+    "a source: many fields": of_file("p.jsonl", b'{"prompt": "' + b'":' * 1_000_001 + b'"}', "prompts=p.jsonl"),
     "a source: no Parquet": of_file("p.parquet", b"x", "prompts=p.parquet"),
     "a source: no text in Parquet": removed(then=_bytes_of_no_text, overrides=("prompts=p.parquet",)),
     "labels": of_file("l.jsonl", ANSWERS, "evaluation.labelled_pairs=l.jsonl"),

@@ -191,8 +191,14 @@ def test_what_training_would_refuse_of_policy_and_layout(place, change, override
 
 def test_encoder_and_environments(place):
     assert "lacks no_such_encoder" in only("encoder.path=package:no_such_encoder")
-    (place / "encoder").mkdir()
-    assert "neither modules.json nor config.json" in only("encoder.path=encoder")
+    assert found("encoder.path=encoder") == []
+    (place / "encoder" / "modules.json").unlink()
+    (place / "encoder" / "config.json").unlink()
+    for path in ("encoder", "package:tests.launch.tiny_encoder"):  # which is asked in its environment
+        assert only(f"encoder.path={path}") == (
+            f"encoder.path={path}: neither modules.json nor config.json; give a sentence-transformers model"
+        )
+    assert "the package json has no get_model_path()" in only("encoder.path=package:json")
     (place / "encoder" / "config.json").write_text('{"auto_map": {}}')
     assert "give encoder.trust_remote_code=true" in only("encoder.path=encoder")
     assert found("encoder.path=encoder", "encoder.trust_remote_code=true") == []

@@ -1,11 +1,12 @@
-"""An installed package that is an encoder: what `encoder.path=package:...` names. Its model lies where the run starts."""
+"""An installed package that is an encoder: its model lies where the run starts, or where TINY_ENCODER says."""
 
 import json
+import os
 from pathlib import Path
 
 
 def get_model_path() -> Path:
-    return Path("encoder")
+    return Path(os.environ.get("TINY_ENCODER", "encoder"))
 
 
 def write(directory: Path) -> None:

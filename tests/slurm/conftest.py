@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch import tiny_encoder
 from tests.slurm.cluster import REPOSITORY, SlurmCluster, missing
 from tests.slurm.driver import SlurmRun
 
@@ -49,12 +50,14 @@ def fake(on_cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     interpreter = tmp_path / "python"
     interpreter.write_text(_STAND_IN.format(python=sys.executable))
     interpreter.chmod(0o755)
+    tiny_encoder.write(tmp_path / "encoder")
+    monkeypatch.setenv("TINY_ENCODER", str(tmp_path / "encoder"))
     monkeypatch.setenv("FAKE_BEHAVIOUR", str(tmp_path / "behaviour"))
     (tmp_path / "behaviour").mkdir()
     overrides = (
         f"cluster.train.python='{interpreter}'",
         f"cluster.rollout.python='{interpreter}'",
-        "encoder.path=package:json",
+        "encoder.path=package:tests.launch.tiny_encoder",
     )
     root = tmp_path / "runs with a 'blank'" / "fake"
     run = SlurmRun(on_cluster, root, overrides, tmp_path / "behaviour")

@@ -19,7 +19,7 @@ _NOT_READ = ("system_prompt", "history", "tools", "documents", "images", "chat_t
 """Fields that would change the prompt."""
 PROMPT_COLUMNS = (*_PROMPTS, "input", "system", *_NOT_READ)
 COLUMNS = (*PROMPT_COLUMNS, "chosen", "rejected")
-_NAMED = 20
+NAMED = 20
 """Fields that a message lists."""
 
 Key = tuple[tuple[str, str], ...]
@@ -152,7 +152,7 @@ def _prompt_field(record: Record) -> str:
         return found
     if not told and isinstance(value.get("chosen"), list):
         return "chosen"
-    named = record.fields[:_NAMED]
+    named = record.fields[:NAMED]
     if told:
         settings = " nor ".join(f"{record.called(name)} (data.columns.{name})" for name in told)
         raise UserError(f"{record.where}: no {settings} among its fields {named} that hold anything")

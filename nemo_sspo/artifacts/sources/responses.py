@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemo_sspo.artifacts.json_text import refuse_surrogates
-from nemo_sspo.artifacts.sources.prompts import PROMPT_COLUMNS, Conversation, Key, PromptRead, collect, conversation_of
+from nemo_sspo.artifacts.sources.prompts import (
+    NAMED,
+    PROMPT_COLUMNS,
+    Conversation,
+    Key,
+    PromptRead,
+    collect,
+    conversation_of,
+)
 from nemo_sspo.artifacts.sources.records import Record, json_kind, read_records
 from nemo_sspo.errors import UserError
 
@@ -87,7 +95,7 @@ def _responses(record: Record, conversation: Conversation) -> tuple[str, ...]:
     elif "chosen" in value and "rejected" in value:
         values, names = [value[side] for side in _SIDES], [record.called(side) for side in _SIDES]
     else:
-        fields = f"its fields {record.fields}; rename those that hold them"
+        fields = f"its fields {record.fields[:NAMED]}; rename those that hold them"
         raise UserError(f"{where}: neither `responses` nor `chosen` and `rejected` among {fields}")
     keys = {conversation.key}
     if "system" in value and conversation.key[0][0] == "system":

@@ -10,6 +10,7 @@ from nemo_sspo.artifacts.sources.records import is_on_disk
 from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.environments import Environment, SlurmEnvironment
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.encoder.files import PACKAGE_PREFIX
 from nemo_sspo.launch.checks.functions import packages
 from nemo_sspo.stages.runner.importable import Kind, problems_there
 from nemo_sspo.stages.runner.variables import of_process
@@ -42,8 +43,8 @@ def check_environments(experiment: Experiment) -> Iterator[str]:
     """Ask both interpreters at once."""
     needed: dict[Kind, list[str]] = {name: list(packages) for name, packages in STAGE_PACKAGES.items()}
     encoder = experiment.encoder.path
-    if encoder.startswith("package:"):
-        needed["rollout"].append(encoder.removeprefix("package:"))
+    if encoder.startswith(PACKAGE_PREFIX):
+        needed["rollout"].append(encoder.removeprefix(PACKAGE_PREFIX))
     needed["train"] += packages(experiment, "train")
     if experiment.trainer == "nemo":
         needed["train"].append("nemo")

@@ -6,7 +6,7 @@ from pathlib import Path
 from nemo_sspo.artifacts.json_files import read_json, read_json_object
 from nemo_sspo.artifacts.sources.models import is_hub_id
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.encoder.files import backbone_folders, encoder_problems
+from nemo_sspo.encoder.files import PACKAGE_PREFIX, backbone_folders, encoder_problems
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.families import read_hf_config
 from nemo_sspo.megatron.models.layout import layout_problems, mixture_problems
@@ -45,14 +45,12 @@ def check_policy(experiment: Experiment) -> Iterator[str]:
 
 
 def check_encoder(experiment: Experiment) -> Iterator[str]:
-    """The encoder's directory holds a model that can encode. A package is looked for in its environment alone."""
+    """The encoder's directory holds a model that can encode. A package's is looked at in its environment."""
     path = experiment.encoder.path
-    if path.startswith("package:"):
+    if path.startswith(PACKAGE_PREFIX):
         return
     directory = local_directory("encoder.path", path)
-    if directory is not None and not any((directory / name).is_file() for name in ("modules.json", "config.json")):
-        yield f"encoder.path={path}: neither modules.json nor config.json; give a sentence-transformers model"
-    elif not experiment.encoder.trust_remote_code and _brings_code(path, directory):
+    if not experiment.encoder.trust_remote_code and _brings_code(path, directory):
         yield (
             f"encoder.path={path}: the model brings Python code of its own; read it, then give "
             "encoder.trust_remote_code=true"

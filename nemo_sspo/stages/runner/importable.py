@@ -1,4 +1,4 @@
-"""Whether an environment's stages can import what the settings name: functions of the user's, and loggers.
+"""Whether an environment's stages can import what the settings name: functions, loggers and a package's encoder.
 
 A dry run asks the environment's own interpreter, by starting this module; the first stage of each environment asks
 itself, for a run whose environments lie in an image or on another machine.
@@ -16,6 +16,7 @@ from nemo_sspo.config.environments import Environment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.functions import CustomFunction
 from nemo_sspo.config.oracles import FunctionOracle
+from nemo_sspo.encoder.files import PACKAGE_PREFIX, package_problems
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.observers.loggers import require_loggers
 from nemo_sspo.stages.runner.variables import of_process
@@ -42,11 +43,13 @@ def import_problems(experiment: Experiment, kind: Kind) -> Iterator[str]:
                 bind(part, {})
         except UserError as error:
             yield str(error)
-    if kind == "train":
-        try:
+    try:
+        if kind == "train":
             require_loggers(experiment.train.loggers)
-        except UserError as error:
-            yield str(error)
+        else:
+            yield from package_problems(experiment.encoder)
+    except UserError as error:
+        yield str(error)
 
 
 def custom_parts(experiment: Experiment, kind: Kind) -> list[CustomFunction | FunctionOracle]:
@@ -60,7 +63,8 @@ def custom_parts(experiment: Experiment, kind: Kind) -> list[CustomFunction | Fu
 
 def problems_there(experiment: Experiment, kind: Kind, environment: Environment) -> list[str]:
     """`import_problems` of an environment of this machine."""
-    if not custom_parts(experiment, kind) and (kind == "rollout" or not experiment.train.loggers):
+    beside = {"train": bool(experiment.train.loggers), "rollout": experiment.encoder.path.startswith(PACKAGE_PREFIX)}
+    if not custom_parts(experiment, kind) and not beside[kind]:
         return []
     setting = f"cluster.{kind}.python={environment.python}"
     try:

@@ -8,6 +8,7 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 
 from nemo_sspo.artifacts.sources.models import CODE, MODEL_FILES, SIDE_FILES, local_model
+from nemo_sspo.encoder import files
 from nemo_sspo.errors import UserError
 from nemo_sspo.rollout.tokenizer import context_tokens, load_policy_tokenizer
 
@@ -76,11 +77,10 @@ def test_a_pickle_comes_where_there_is_nothing_else_and_its_loader_takes_it(fetc
 
 
 def test_an_encoder_has_its_layers_and_code_by_consent_only(fetched: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
-    sentence = pytest.importorskip("nemo_sspo.encoder.sentence")
     asked: list[tuple[object, ...]] = []
-    monkeypatch.setattr(sentence, "local_model", lambda path, key, files, *, pickles: asked.append((files, pickles)))
+    monkeypatch.setattr(files, "local_model", lambda path, key, names, *, pickles: asked.append((names, pickles)))
     for code in (False, True):
-        sentence.model_directory("owner/encoder", code=code)
+        files.model_directory("owner/encoder", code=code)
     (plain, pickles), (with_code, _) = asked
     repository = {*ENCODER, *COPIES, "model.safetensors"}
     assert fetched(repository, plain, pickles=pickles) == {*ENCODER, "model.safetensors"}

@@ -13,7 +13,7 @@ from nemo_sspo.config.stages import Data, Further, Selection
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.run_directory import going_on
 from tests.stages import runs
-from tests.stages.sampling.test_prepare_prompts import QUESTIONS, texts, write
+from tests.stages.sampling.questions import QUESTIONS, texts, write
 
 
 def begun(root: Path, policy: Path, **changes: object) -> Experiment:

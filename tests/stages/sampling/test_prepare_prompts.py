@@ -10,7 +10,6 @@ pytest.importorskip("transformers")
 
 from nemo_sspo.artifacts.layout import TOKENS
 from nemo_sspo.artifacts.store import Artifact
-from nemo_sspo.artifacts.table import Table
 from nemo_sspo.artifacts.tables import HELD_OUT, SELECTION_PROMPTS, portion_prompts
 from nemo_sspo.artifacts.token_record import read_token_record
 from nemo_sspo.config.encoders import SentenceEncoder
@@ -21,23 +20,12 @@ from nemo_sspo.rollout.tokenizer import load_policy_tokenizer
 from nemo_sspo.stages.sampling import other_tokenizers
 from nemo_sspo.tokens.probes import PROBES
 from tests.stages import runs
-
-
-def write(path: Path, prompts: list[str]) -> str:
-    path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
-    return str(path)
+from tests.stages.sampling.questions import QUESTIONS, texts, write
 
 
 def prepare(root: Path, policy: Path, prompts: str | tuple[str, ...], data: Data, **changes: object) -> Artifact:
     settings = runs.experiment(root, policy=str(policy), prompts=prompts, data=data, **changes)
     return runs.run_stage(settings, "prepare_prompts", 0)
-
-
-def texts(artifact: Artifact, table: Table) -> set[str]:
-    return {row["messages"][0]["content"] for row in table.read(artifact.path).to_pylist()}
-
-
-QUESTIONS = [f"question {n}" for n in range(47)]
 
 
 def test_portions_and_held_out_are_a_partition(tmp_path: Path, policy: Path) -> None:
