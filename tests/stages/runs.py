@@ -37,7 +37,7 @@ def experiment(root: Path, **changes: object) -> Experiment:
         "iterations": 1,
         "engine": VllmEngine(),
         "oracle": PairRMOracle(path="no/oracle"),
-        "encoder": SentenceEncoder(),
+        "encoder": SentenceEncoder(path="no/encoder"),
         "gate": LinearGate(),
         "loss": SppoLoss(),
         "precision": Fp32Precision(),
