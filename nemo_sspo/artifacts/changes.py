@@ -5,6 +5,7 @@ from typing import Any
 
 from nemo_sspo.artifacts.fingerprint import differ
 from nemo_sspo.artifacts.manifest import Manifest
+from nemo_sspo.words import counted
 
 CONTENT = "content of "
 """Prefix of a setting's key: the fingerprint of the files that the setting names."""
@@ -54,7 +55,11 @@ def _input_changes(manifest: Manifest, inputs: Mapping[str, Sequence[str]]) -> l
     for name in sorted({*manifest.inputs, *inputs}):
         before, after = [record.digest for record in manifest.inputs.get(name, [])], list(inputs.get(name, []))
         if before != after:
-            what = "content changed" if len(before) == len(after) else f"{len(before)} artifacts -> {len(after)}"
+            what = (
+                "content changed"
+                if len(before) == len(after)
+                else f"{counted(len(before), 'artifact')} -> {len(after)}"
+            )
             lines.append(f"input {name}: {what}")
     return lines
 

@@ -129,7 +129,7 @@ def _rehearse(
     for part in parts:
         print(shlex.join(["sbatch", *submit_options(part, place, done, begin), str(place.script(part.job))]))
         done.append(Submission(part.job.name, f"<{part.job.name}>", part.shards, 0.0))
-    print(f"# {jobs_to_slurm(parts)} jobs, as a limit of submitted jobs counts them: every task of an array")
+    print(f"# {counted(jobs_to_slurm(parts), 'job')}, as a limit of submitted jobs counts them: every task of an array")
 
 
 def show_cancel(options: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ from nemo_sspo.launch.totals import bytes_to_publish
 from nemo_sspo.megatron.batches.batch_plan import candidate_problems, steps_per_epoch
 from nemo_sspo.megatron.models.layout import setting_problems
 from nemo_sspo.stages.runner.registry import STAGES
+from nemo_sspo.words import counted
 
 Check = Callable[[Experiment], Iterator[str]]
 
@@ -88,7 +89,8 @@ def check_gpus(experiment: Experiment) -> Iterator[str]:
         )
     elif widest.gpus > gpus:
         setting = "parallel.*" if STAGES[widest.stage].ranks else "engine.tensor_parallel"
-        yield f"{widest.stage} takes {widest.gpus} GPUs and {gpus} are visible; lower {setting}, or use more GPUs"
+        seen = f"{gpus} {'is' if gpus == 1 else 'are'} visible"
+        yield f"{widest.stage} takes {counted(widest.gpus, 'GPU')} and {seen}; lower {setting}, or use more GPUs"
 
 
 def check_training(experiment: Experiment) -> Iterator[str]:

@@ -19,7 +19,7 @@ def test_the_setting_and_the_input_are_named(tmp_path):
     assert changes(manifest, {"loss.eta": 1.0}, {"pairs": [source.digest]}) == []
     assert changes(manifest, {"loss.eta": 2.0}, {"pairs": [source.digest]}) == ["loss.eta: 1.0 -> 2.0"]
     assert changes(manifest, {"loss.eta": 1.0}, {"pairs": [other.digest]}) == ["input pairs: content changed"]
-    assert changes(manifest, {"loss.eta": 1.0}, {}) == ["input pairs: 1 artifacts -> 0"]
+    assert changes(manifest, {"loss.eta": 1.0}, {}) == ["input pairs: 1 artifact -> 0"]
     two = {"pairs": [source.digest], "selection": [other.digest]}
     assert changes(manifest, {"loss.eta": 1.0}, two) == ["input selection: 0 artifacts -> 1"]
 

@@ -18,6 +18,7 @@ from nemo_sspo.tokens.chat_template import refused
 from nemo_sspo.tokens.lengths import overlong_prompt
 from nemo_sspo.tokens.own_file import own_file
 from nemo_sspo.tokens.policy_files import PolicyTokens, read_policy_tokens
+from nemo_sspo.words import counted
 
 _TOKENIZED_AT_MOST = 2000
 _ROLES_TRIED = 200
@@ -212,7 +213,7 @@ def _too_few(
         return
     portion = min([*portions, *map(len, later)])
     if portion < shards:
-        yield f"rollout.shards={shards} is more than the {portion} prompts of an iteration; lower it"
+        yield f"rollout.shards={shards} is more than the {counted(portion, 'prompt')} of an iteration; lower it"
 
 
 def _overlong(read: PromptRead, experiment: Experiment, tokens: PolicyTokens) -> Iterator[str]:

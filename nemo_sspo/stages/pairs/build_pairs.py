@@ -28,6 +28,7 @@ from nemo_sspo.objective.targets import PairSupervision, build_targets
 from nemo_sspo.oracle.judge_ties import all_tie
 from nemo_sspo.stages.pairs.join import JoinedShard, join_shard, similarities
 from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.words import counted
 
 REASONS = ("tie", "identical_texts", "empty", "control_tokens", "unfinished", "too_long")
 """Why a prompt has no pair; the first that applies is recorded."""
@@ -101,7 +102,9 @@ def run(context: StageContext) -> None:
     context.output.facts = sums.facts(_made_with(context))
     if not sums.pairs:
         problem = all_tie(context.experiment.oracle, _judge(context), least=1)
-        raise UserError(problem or f"build_pairs: no pair is left of {sums.prompts} prompts ({dict(sums.dropped)})")
+        raise UserError(
+            problem or f"build_pairs: no pair is left of {counted(sums.prompts, 'prompt')} ({dict(sums.dropped)})"
+        )
 
 
 def _judge(context: StageContext) -> Counter[str]:

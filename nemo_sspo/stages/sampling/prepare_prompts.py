@@ -25,6 +25,7 @@ from nemo_sspo.stages.runner.importable import refuse_unimportable
 from nemo_sspo.stages.sampling.control_tokens import without_control_tokens
 from nemo_sspo.stages.sampling.other_tokenizers import refuse_other_tokenizers
 from nemo_sspo.tokens.lengths import length_problems, overlong_prompt
+from nemo_sspo.words import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -207,7 +208,8 @@ def too_few_prompts(experiment: Experiment, portions: Sequence[int], total: int,
         advice = " or lower ".join(["give more prompts", *asked])
         return f"{experiment.prompt_sources[empty]}: no prompt of it is left for iteration {empty + 1}{lost}; {advice}"
     return (
-        f"{', '.join(experiment.prompt_sources)}: {total} prompts{lost} are too few for "
+        f"{', '.join(experiment.prompt_sources)}: {counted(total, 'prompt')}{lost} "
+        f"{'is' if total == 1 else 'are'} too few for "
         f"{' and '.join([*asked, f'iterations={experiment.first_iterations}'])}; give more prompts or lower these"
     )
 

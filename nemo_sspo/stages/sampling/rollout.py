@@ -28,6 +28,7 @@ from nemo_sspo.stages.sampling.policy_tokenizer import same_tokenizer
 from nemo_sspo.stages.sampling.rollout_table import response_facts, rollout_table
 from nemo_sspo.tokens.control import special_tokens
 from nemo_sspo.visible_gpus import visible_gpus
+from nemo_sspo.words import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -120,7 +121,7 @@ def _shard_of(context: StageContext, portion: pa.Table) -> pa.Table:
     start, stop = (portion.num_rows * shard // shards for shard in (context.shard, context.shard + 1))
     if start == stop:
         raise UserError(
-            f"rollout.shards={shards} is more than the {portion.num_rows} prompts of "
+            f"rollout.shards={shards} is more than the {counted(portion.num_rows, 'prompt')} of "
             f"{portion_prompts(context.iteration).file}; lower it"
         )
     return portion.slice(start, stop - start)

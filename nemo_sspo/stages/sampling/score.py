@@ -20,6 +20,7 @@ from nemo_sspo.oracle.protocol import PreferenceOracle, Row
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.sampling.judged_text import reader
 from nemo_sspo.stages.sampling.judging import oracle_of, refuse_all_ties, turns
+from nemo_sspo.words import counted
 
 _WINDOW_PROMPTS = 1024
 _RESPONSE_ID = "responses.list.element.response_id"
@@ -134,5 +135,5 @@ def refuse_not_finite(logits_NX: np.ndarray, prompt_ids: Sequence[str]) -> None:
     if broken.any():
         raise UserError(
             f"prompt {prompt_ids[int(broken.argmax())]}: the oracle's logits are not finite "
-            f"({int(broken.sum())} prompts in all); check the oracle's checkpoint and precision"
+            f"({counted(int(broken.sum()), 'prompt')} in all); check the oracle's checkpoint and precision"
         )

@@ -87,7 +87,7 @@ def test_a_run_is_cancelled_whose_settings_cannot_be_read(slurm, tmp_path, capsy
         trouble()
         queue(run, "104|104|N/A|RUNNING|None|{}")
         assert cli.main(["cancel", "runs/quickstart"]) == 0
-        assert "cancelled 1 jobs" in capsys.readouterr().out
+        assert "cancelled 1 job;" in capsys.readouterr().out
     assert (tmp_path / "cancelled").read_text() == "--quiet 104\n" * 2
     assert cli.main(["cancel", "runs"]) == 2
     assert "no run lies there" in capsys.readouterr().err

@@ -171,7 +171,7 @@ def test_the_length_limit_counts_prompt_and_the_longer_response(tmp_path: Path) 
         if pairs:
             assert runs.run_stage(settings, "build_pairs").manifest.rows == 1
         else:
-            with pytest.raises(UserError, match="no pair is left of 1 prompts"):
+            with pytest.raises(UserError, match="no pair is left of 1 prompt "):
                 runs.run_stage(settings, "build_pairs")
 
 
