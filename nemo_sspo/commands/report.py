@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +101,9 @@ def show_warnings(console: Console, layout: RunLayout) -> None:
     from nemo_sspo.report.facts.run_facts import evidence
     from nemo_sspo.report.facts.verdict import findings
 
-    if stored_experiment(layout) is not None:
-        show_findings(console, findings(evidence(read_run(layout))))
+    with suppress(UserError):  # without its settings, or with damaged ones, a run has no page either
+        if stored_experiment(layout) is not None:
+            show_findings(console, findings(evidence(read_run(layout))))
 
 
 def show_findings(console: Console, found: "Sequence[Finding]") -> None:
