@@ -224,8 +224,16 @@ class Train(Frozen):
     """Rank of the adapters; a multiple of `parallel.tensor`."""
     lora_alpha: PositiveFloat = 32.0
     """The adapters' output is scaled by lora_alpha / lora_rank (NeMo: 32, a scale of 1 at rank 32)."""
+    export_adapter: Annotated[bool, WithoutEffect()] = False
+    """Export LoRA's adapter too, in PEFT's format, for the run's base policy: rank `lora_rank` times the iterations."""
     loggers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], WithoutEffect()] = ("tensorboard",)
     """Where training metrics go besides metrics.jsonl."""
+
+    @model_validator(mode="after")
+    def _has_an_adapter_to_export(self) -> "Train":
+        if self.export_adapter and self.peft is None:
+            raise ValueError("export_adapter exports LoRA's adapter: set train.peft=lora, or leave it out")
+        return self
 
 
 class Parallel(Frozen):

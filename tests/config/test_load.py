@@ -304,3 +304,10 @@ def test_a_file_in_another_encoding_is_named(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as caught:
         load_experiment(["experiment=mine"], tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_is_exported_of_lora_alone():
+    assert "export_adapter exports LoRA's adapter: set train.peft=lora" in message_of(
+        QUICK, "train.export_adapter=true"
+    )
+    assert load_experiment([QUICK, "train.export_adapter=true", "train.peft=lora"]).train.export_adapter

@@ -18,7 +18,7 @@ KNOBS = {
     *(f"engine.{name}" for name in ("tensor_parallel", "max_num_seqs", "gpu_memory_utilization", "cpu_kv_cache_gib")),
     *("engine.enforce_eager", "encoder.device", "encoder.batch_size"),
 }
-WITHOUT_EFFECT = {"train.loggers", "train.checkpoint_every_steps", "train.keep_states"}
+WITHOUT_EFFECT = {"train.export_adapter", "train.loggers", "train.checkpoint_every_steps", "train.keep_states"}
 SOURCES = {
     *("policy", "prompts", "further.prompts", "data.held_out_prompts"),
     *("rollout.source", "evaluation.labelled_pairs", "encoder.path"),

@@ -22,6 +22,7 @@ from nemo_sspo.megatron.batches.batch_plan import steps_per_epoch
 from nemo_sspo.megatron.batches.fit import require_fit
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.binding import Observer
+from nemo_sspo.megatron.checkpoints.adapter_files import save_part
 from nemo_sspo.megatron.checkpoints.states import newest_whole_state
 from nemo_sspo.megatron.checkpoints.weights import load_weights, save_weights
 from nemo_sspo.megatron.core.policy import in_precision, policy_chunks, policy_head
@@ -29,7 +30,7 @@ from nemo_sspo.megatron.core.schedule import Schedule
 from nemo_sspo.megatron.core.states import StateFiles
 from nemo_sspo.megatron.jobs import StepResult, TrainingJob
 from nemo_sspo.megatron.layers.adapter import Adapters
-from nemo_sspo.megatron.layers.lora import add_adapters, merged_adapters
+from nemo_sspo.megatron.layers.lora import add_adapters, merged_adapters, whole_adapters
 from nemo_sspo.megatron.loss.hidden_states import unwrap
 from nemo_sspo.megatron.loss.metrics import share_metrics, sum_metrics
 from nemo_sspo.megatron.loss.step import TrainingLoss
@@ -103,6 +104,9 @@ class CoreTraining:
             for module in self._modules:
                 stack.enter_context(merged_adapters(module))
             save_weights(self._modules, directory)
+        if adapters := {name: pair for module in self._modules for name, pair in whole_adapters(module).items()}:
+            save_part(adapters, directory)
+        dist.barrier()
 
     def save_state(self, directory: Path, written: Callable[[], None]) -> None:
         self._gather_parameters()

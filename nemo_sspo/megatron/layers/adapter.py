@@ -98,6 +98,19 @@ class Adapter(nn.Module):
             a = gather_from_sequence_parallel_region(a, group=self._tp_group)
         return self._factor * (b @ a)
 
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """A [rank, in] and B [out, rank] of all ranks, in W's rows. Collective over TP."""
+        a, b = self.linear_in.weight, self.linear_out.weight
+        if self._is_row_parallel:
+            a = gather_from_sequence_parallel_region(a.t().contiguous(), group=self._tp_group).t()
+        else:
+            a = gather_from_sequence_parallel_region(a, group=self._tp_group)
+        b = gather_from_sequence_parallel_region(b, group=self._tp_group)
+        if self._is_gated:  # each rank has its part of the gate, and below it its part of the up projection
+            parts = [part.chunk(2) for part in b.chunk(dist.get_world_size(self._tp_group))]
+            b = torch.cat([part[half] for half in (0, 1) for part in parts])
+        return a, b
+
     def sharded_state_dict(self, prefix: str, sharded_offsets: tuple = (), metadata: dict | None = None) -> dict:
         """The two matrices, as Megatron's checkpoints hold them."""
         state = self.linear_in.sharded_state_dict(f"{prefix}linear_in.", sharded_offsets, metadata)

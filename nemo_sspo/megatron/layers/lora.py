@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from megatron.core.models.gpt import GPTModel
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from nemo_sspo.megatron.layers.adapter import AdaptedLinear, Adapter, Adapters
@@ -31,6 +31,21 @@ def add_adapters(model: GPTModel, adapters: Adapters, tp_group: ProcessGroup) ->
     if model.pre_process and model.config.recompute_granularity == "full":
         # A recomputed layer has gradients only where its input requires one, and the frozen embedding's does not.
         model.embedding.register_forward_hook(lambda _module, _inputs, output: output.requires_grad_())
+
+
+@torch.no_grad()
+def whole_adapters(model: GPTModel) -> dict[str, tuple[Tensor, Tensor]]:
+    """A [rank, in] and B [out, rank] of each adapted matrix of this rank's chunk, by its name in a whole model.
+
+    Collective over TP.
+    """
+    return {
+        f"decoder.layers.{number - 1}.{block}.{name}": linear.adapter.whole()
+        for layer in model.decoder.layers
+        for number in (layer.layer_number,)
+        for block, name in TARGETS
+        if isinstance(linear := getattr(getattr(layer, block), name, None), AdaptedLinear)
+    }
 
 
 @contextmanager

@@ -17,9 +17,10 @@ from torch import nn
 from typing_extensions import override
 
 from nemo_sspo.megatron.binding import Observer
+from nemo_sspo.megatron.checkpoints.adapter_files import save_part
 from nemo_sspo.megatron.checkpoints.weights import save_weights
 from nemo_sspo.megatron.jobs import StepResult
-from nemo_sspo.megatron.layers.lora import merged_adapters
+from nemo_sspo.megatron.layers.lora import merged_adapters, whole_adapters
 from nemo_sspo.megatron.loss.hidden_states import unwrap
 from nemo_sspo.megatron.loss.metrics import share_metrics
 from nemo_sspo.megatron.models.finite import StepPairs
@@ -81,6 +82,9 @@ class NemoTraining:
             for module in self._modules:
                 stack.enter_context(merged_adapters(module))
             save_weights(self._modules, directory)
+        if adapters := {name: pair for module in self._modules for name, pair in whole_adapters(module).items()}:
+            save_part(adapters, directory)
+        dist.barrier()
 
     def save_state(self, directory: Path, written: Callable[[], None]) -> None:
         """Written by NeMo's strategy (``torch_dist``); its pickled parts are this run's own, never a user's file."""

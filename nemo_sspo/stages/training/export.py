@@ -9,10 +9,11 @@ from pathlib import Path
 
 from nemo_sspo.artifacts.facts.training import WeightFacts
 from nemo_sspo.artifacts.knobs import knob_changes
-from nemo_sspo.artifacts.layout import HF_MODEL, candidate_checkpoint
+from nemo_sspo.artifacts.layout import HF_MODEL, PEFT_ADAPTER, candidate_checkpoint
 from nemo_sspo.artifacts.manifest import Manifest, read_manifest_file
 from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.megatron.binding import binding
+from nemo_sspo.megatron.checkpoints.adapter_files import write_peft
 from nemo_sspo.megatron.models.precision import params_dtype
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.stages.runner.registry import stage_inputs
@@ -35,6 +36,15 @@ def run(context: StageContext) -> None:
         params_dtype(context.experiment.precision),
     )
     context.output.facts = WeightFacts(parameters=parameters)
+    train = context.experiment.train
+    if train.export_adapter and not is_candidate:
+        write_peft(
+            policy_checkpoint(context),
+            trained.file(HF_MODEL),
+            context.output.path / PEFT_ADAPTER,
+            base=context.experiment.policy,
+            factor=train.lora_alpha / train.lora_rank,
+        )
     write_generation_config(directory, context.experiment.rollout)
     if not is_candidate:
         card = model_card(

@@ -26,6 +26,7 @@ from nemo_sspo.megatron.batches.fit import require_fit
 from nemo_sspo.megatron.batches.microbatch import pairs_at_reference
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.binding import Binding, binding
+from nemo_sspo.megatron.checkpoints.adapter_files import join_parts
 from nemo_sspo.megatron.checkpoints.state_files import INDEX, damage
 from nemo_sspo.megatron.checkpoints.states import notes_file, states
 from nemo_sspo.megatron.head.choice import choose_head
@@ -69,6 +70,10 @@ def run(context: StageContext) -> None:
     copy_side_files(job.hf_dir, output.path / HF_MODEL)
     for number, directory in enumerate(job.earlier_candidates.values()):
         take_in_candidate(directory, output.path / candidate_checkpoint(number, job.candidates))
+    if job.train.peft is not None:
+        for number in range(job.candidates):
+            published = output.path / candidate_checkpoint(number, job.candidates)
+            join_parts(published, job.weights, from_base=context.iteration == 1)
     job.logs.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(job.metrics_file, output.path / METRICS)
     shutil.copyfile(job.timings_file, job.logs / job.timings_file.name)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,21 @@ pytest.importorskip("megatron.core")
 import pyarrow as pa
 import torch
 from megatron.core import dist_checkpointing
+from safetensors.torch import load_file
 
 from nemo_sspo.config.stages import Parallel
+from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.binding import Binding, LiveTraining, Observer
+from nemo_sspo.megatron.checkpoints.adapter_files import join_parts, save_part, write_peft
 from nemo_sspo.megatron.checkpoints.weights import WEIGHTS
 from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
 from tests.megatron.hugging_face import hugging_face_logps
 from tests.megatron.layers.adapters import LORA, RANK, adapted_logps
 from tests.megatron.worlds import exported, job, killed_after_a_state, train
+
+WEIGHTS_OF_PEFT = "adapter_model.safetensors"
 
 
 class _Watching(Observer):
@@ -123,6 +129,46 @@ def test_merged_weights_have_the_adapted_models_log_probs(
     merged_P2 = hugging_face_logps(exported(binding, tmp_path / "nemo", imported, tmp_path), pairs)
     torch.testing.assert_close(merged_P2, adapted_P2, rtol=1e-5, atol=1e-5)
     assert (merged_P2 - hugging_face_logps(small_llama, pairs)).abs().max() > 1.0
+
+
+@pytest.mark.parametrize(
+    "parallel",
+    [Parallel(), Parallel(tensor=2, sequence=True), Parallel(tensor=2, pipeline=2)],
+    ids=["one process", "TP2 SP", "TP2 PP2"],
+)
+def test_the_base_and_the_exported_adapter_are_the_merged_policy(
+    binding: Binding, small_llama: Path, imported: Path, supervised: PairTable, tmp_path: Path, parallel: Parallel
+) -> None:
+    """Applied by hand, as PEFT does: W + lora_alpha / r B A. Of two trainings the changes add up."""
+    saved, before = tmp_path / "nemo", tmp_path / "before"
+    adapted_logps(binding, supervised, imported, parallel, saved)
+    merged = dict(SafetensorsDirectory(exported(binding, saved, imported, tmp_path)))
+    shutil.copytree(saved, before)
+    join_parts(before, tmp_path / "none", from_base=True)
+    join_parts(saved, before, from_base=False)
+    base = dict(SafetensorsDirectory(small_llama))
+    for times, directory in ((1, before), (2, saved)):
+        peft = tmp_path / f"peft_{times}"
+        write_peft(directory, small_llama, peft, base="the/base", factor=LORA["lora_alpha"] / RANK)
+        config, tensors = json.loads((peft / "adapter_config.json").read_text()), load_file(peft / WEIGHTS_OF_PEFT)
+        assert (config["r"], config["lora_alpha"]) == (times * RANK, times * LORA["lora_alpha"])
+        assert config["target_modules"] == [f"{name}_proj" for name in ("down", "gate", "k", "o", "q", "up", "v")]
+        adapted = [name for name in base if "_proj" in name]
+        assert len(tensors) == 2 * len(adapted)
+        for name in adapted:
+            a, b = (tensors[f"base_model.model.{name.removesuffix('.weight')}.lora_{x}.weight"] for x in "AB")
+            change = config["lora_alpha"] / config["r"] * (b.double() @ a.double())
+            expected = base[name].double() + times * (merged[name].double() - base[name].double())
+            torch.testing.assert_close(base[name].double() + change, expected, rtol=0, atol=2e-6)
+            assert change.abs().max() > 0.05, name
+
+
+def test_without_the_whole_way_from_the_base_no_adapter_is_exported(tmp_path: Path) -> None:
+    save_part({"decoder.layers.0.mlp.linear_fc2": (torch.ones(2, 3), torch.ones(4, 2))}, tmp_path)
+    join_parts(tmp_path, tmp_path / "none", from_base=False)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match=r"no adapters\.safetensors.*--from iter_1\.train"):
+        write_peft(tmp_path, tmp_path, tmp_path / "peft", base="b", factor=1.0)
 
 
 def test_resuming_restores_the_adapters(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,24 @@ import pytest
 pytest.importorskip("megatron.core")
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from nemo_sspo.artifacts.layout import HF_MODEL, NEMO_CHECKPOINT, SELECTION, RunLayout, candidate_checkpoint
+from nemo_sspo.artifacts.layout import (
+    HF_MODEL,
+    NEMO_CHECKPOINT,
+    PEFT_ADAPTER,
+    SELECTION,
+    RunLayout,
+    candidate_checkpoint,
+)
 from nemo_sspo.artifacts.store import publish
 from nemo_sspo.artifacts.tables import portion_prompts
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.config.stages import Parallel, Selection
+from nemo_sspo.config.stages import Parallel, Selection, Train
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.binding import Binding
+from nemo_sspo.megatron.checkpoints.adapter_files import join_parts, save_part
 from nemo_sspo.megatron.models.hf_files import SafetensorsDirectory
 from nemo_sspo.stages.training.train import refuse_too_many_candidates
 from tests.megatron.worlds import job, write_policy
@@ -76,6 +85,33 @@ def test_the_chosen_candidate_is_the_iterations_policy(
     assert not torch.equal(weights[0]["model.norm.weight"], weights[1]["model.norm.weight"])
     assert CHOSEN_FIRST.reason in (policy.file(HF_MODEL) / "README.md").read_text()
     assert not (exported[0].file(HF_MODEL) / "README.md").exists()
+
+
+def test_an_adapter_is_exported_beside_the_merged_weights_where_it_is_asked_for(
+    trainer: str, imported: Path, tmp_path: Path
+) -> None:
+    trained = tmp_path / "trained"
+    shutil.copytree(imported / "nemo", trained)
+    hidden = json.loads((imported / "hf" / "config.json").read_text())["hidden_size"]
+    name, a, b = "decoder.layers.0.self_attention.linear_proj", torch.ones(2, 4), torch.ones(hidden, 2)
+    save_part({name: (a, b)}, trained)
+    join_parts(trained, tmp_path, from_base=True)
+    for asked in (False, True):
+        lora = Train(peft="lora", lora_rank=2, lora_alpha=3.0, export_adapter=asked)
+        settings = runs.experiment(tmp_path / str(asked), trainer=trainer, policy="the/base", train=lora)
+        put(settings, "train", {NEMO_CHECKPOINT: trained, HF_MODEL: imported / "hf"}, steps=20)
+        put(settings, "build_pairs", {}, pairs=4)
+        put(settings, "prepare_prompts", {portion_prompts(1).file: "p"}, prompts=9, held_out=3)
+        adapter = runs.run_stage(settings, "export", 1).path / PEFT_ADAPTER
+        assert adapter.exists() is asked
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["r"], config["lora_alpha"]) == ("the/base", 2, 3.0)
+    assert config["target_modules"] == ["o_proj"]
+    key = "base_model.model.model.layers.0.self_attn.o_proj.lora_{}.weight"
+    assert {name: tensor.shape for name, tensor in load_file(adapter / "adapter_model.safetensors").items()} == {
+        key.format("A"): a.shape,
+        key.format("B"): b.shape,
+    }
 
 
 def test_more_candidates_than_steps_are_refused(supervised: PairTable, imported: Path, tmp_path: Path) -> None:
