@@ -24,7 +24,11 @@ from tests.json_edit import edit
 from tests.launch import ready_run
 from tests.launch.tiny_models import ORACLE_TENSORS, write_tensors
 
-ROOMS = ("artifacts/sources", "artifacts/json_text", "megatron/models", "oracle", "stages/sampling", "tokens")
+ROOMS = (
+    *("artifacts/sources", "artifacts/json_files", "artifacts/json_text", "artifacts/text_files", "config", "encoder"),
+    *("megatron/models", "megatron/observers/loggers", "oracle", "rollout", "stages/runner/importable"),
+    *("stages/sampling", "tokens"),
+)
 PACKAGE = Path(sys.modules["nemo_sspo"].__path__[0])
 
 ONLY_RUNNING = {
@@ -33,6 +37,8 @@ ONLY_RUNNING = {
         "megatron/models/hf_files:__getitem__",
         "megatron/models/weight_map:__getitem__",
         "megatron/models/weight_map:refuse_leftovers",
+        "encoder/windows:cut",
+        "rollout/tokenizer:refuse_other_tokens",
         "stages/sampling/rollout_logps:_positions",
         "stages/sampling/rollout_table:_response",
         "stages/sampling/score:refuse_not_finite",
@@ -55,6 +61,14 @@ ONLY_RUNNING = {
     ),
     "what a library that the launcher lacks makes of files": (
         "artifacts/sources/records:_of_dataset",
+        "encoder/sentence:_compare_with_the_library",
+        "encoder/sentence:_encode_whole",
+        "encoder/sentence:_encode_windows",
+        "encoder/sentence:_forward_options",
+        "encoder/sentence:_load",
+        "encoder/sentence:encode",
+        "encoder/tokenizers:hold_tokenizers",
+        "encoder/weights:refuse_other_weights",
         "megatron/models/hf_files:__init__",
         "oracle/pairrm:_load_model",
         "oracle/pairrm:_read_pickle",
@@ -62,18 +76,29 @@ ONLY_RUNNING = {
         "oracle/policy_judge:__init__",
         "oracle/reward_model:__init__",
         "oracle/reward_model_weights:_load_model",
+        "rollout/tokenizer:load_policy_tokenizer",
+        "rollout/vllm_engine:__init__",
         "tokens/library:_held",
         "tokens/library:load_tokenizer",
         "tokens/library:require_same",
         "tokens/own_file:__init__",
     ),
+    "asked by a dry run in the environment's own interpreter": (
+        "config/binding:_custom",
+        "config/binding:import_function",
+        "encoder/files:model_directory",
+        "megatron/observers/loggers:require_loggers",
+    ),
+    "settings of a command that is none of a run": ("config/load:change_experiment", "config/load:describe"),
     "the GPU of the machine": ("megatron/models/precision:require_support",),
     "a problem that a dry run lists, raised by a stage at the first": (
         "artifacts/sources/models:local_model",
         "artifacts/sources/weight_files:weight_files",
+        "encoder/sentence:__init__",
         "megatron/models/fields:transformer_fields",
         "megatron/models/refusals:policy_for",
         "stages/sampling/further_prompts:run",
+        "stages/runner/importable:refuse_unimportable",
         "stages/sampling/prepare_prompts:_refuse_empty",
         "stages/sampling/prepare_prompts:ready",
         "stages/sampling/prepare_prompts:run",
@@ -204,6 +229,17 @@ def _endless(place: Path) -> None:
     (place / "p.jsonl").symlink_to("/dev/zero")
 
 
+def _own_yaml(place: Path) -> tuple[str, ...]:
+    (place / "conf" / "gate").mkdir(parents=True)
+    (place / "conf" / "gate" / "mine.yaml").write_bytes(b"\xff")
+    return ("gate=mine",)
+
+
+def _too_large(place: Path) -> None:
+    with (place / "policy" / "config.json").open("wb") as file:
+        file.truncate(2**27)
+
+
 def _bytes_of_no_text(place: Path) -> None:
     bounds, text = pa.array([0, 1], pa.int32()).buffers()[1], pa.py_buffer(b"\xff")
     pq.write_table(
@@ -275,6 +311,15 @@ CASES: dict[str, Case] = {
     "oracle: a marker": removed(then=lambda place: edit(place / "oracle" / "config.json", cand1_prefix_id=7)),
     "oracle: a row": removed(then=lambda place: write_tensors(place / "oracle" / "model.safetensors", FEWER_ROWS)),
     "oracle: no frame": removed(then=lambda place: edit(place / "oracle" / "tokenizer.json", post_processor=None)),
+    "settings: several": lambda place: ("seed=1,2",),
+    "settings: no choice": lambda place: ("gate=absent",),
+    "settings: no value": lambda place: ("gate",),
+    "settings: no such one": lambda place: ("train.absent=1",),
+    "settings: nothing behind": lambda place: ("seed=${absent}",),
+    "settings: own YAML": _own_yaml,
+    "policy: no JSON": of_file("policy/config.json", b"{"),
+    "policy: a list": of_file("policy/config.json", [1]),
+    "policy: too large": removed(then=_too_large),
     "judge: no key": lambda place: (
         "oracle=llm_judge",
         "oracle.endpoint=https://h/v1",
@@ -333,9 +378,12 @@ def test_a_dry_run_refuses(name: str, place: Path, seen: set[str], monkeypatch: 
 
     overrides = CASES[name](place)
     oracle = () if any(override.startswith("oracle=") for override in overrides) else ready_run.PAIRRM
-    experiment = load_experiment(["experiment=quickstart", *ready_run.REST, *oracle, *overrides])
     monkeypatch.setattr(UserError, "__init__", recording)
-    assert problems(experiment, CHECKS)
+    try:
+        found = problems(load_experiment(["experiment=quickstart", *ready_run.REST, *oracle, *overrides]), CHECKS)
+    except UserError as error:
+        found = [str(error)]
+    assert found
     seen |= raised
 
 

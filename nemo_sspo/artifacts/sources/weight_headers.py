@@ -58,6 +58,8 @@ def read_header(file: Path) -> tuple[dict[str, TensorHeader], int]:
         sizes = sum(prod(tensor.shape) * _DTYPE_BYTES.get(tensor.dtype, 1) for tensor in tensors.values())
     except (ValueError, struct.error, AttributeError, IndexError, KeyError, TypeError, RecursionError):
         raise UserError(f"{file}: not a safetensors file, or cut short; fetch it again") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     return tensors, 8 + length + max(end, sizes)
 
 

@@ -169,3 +169,10 @@ def test_a_header_of_other_values_than_a_tensor_has(tmp_path: Path, tensor: obje
     (tmp_path / SINGLE).write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
     with pytest.raises(UserError, match=r"model\.safetensors: not a safetensors file"):
         tensor_headers(tmp_path / SINGLE)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    """Linux opens a process's own memory and refuses to read its first page."""
+    (tmp_path / "model.safetensors").symlink_to("/proc/self/mem")
+    with pytest.raises(UserError, match=r"model\.safetensors: cannot be read"):
+        weight_files(tmp_path)
