@@ -147,5 +147,5 @@ def test_missing_encoders_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"encoder\.path=.*no such directory"):
         model_directory(str(tmp_path / "absent" / "model"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="neither modules.json nor config.json"):
+    with pytest.raises(UserError, match="neither modules"):
         Sentence(SentenceEncoder(path=str(tmp_path / "empty")), device="cpu")
