@@ -12,6 +12,7 @@ pytest.importorskip("sentence_transformers")
 from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
 from nemo_sspo.artifacts.store import publish
 from nemo_sspo.artifacts.tables import PAIRS, ROLLOUTS
+from nemo_sspo.config.encoders import SentenceEncoder
 from nemo_sspo.config.engines import VllmEngine
 from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.config.stages import Data, Rollout
@@ -34,6 +35,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, policy: Path):
         rollout=Rollout(samples_per_prompt=3, max_response_tokens=24, shards=2),
         engine=VllmEngine(max_num_seqs=32),
         oracle=PairRMOracle(path=str(make_checkpoints(root)["hf"])),
+        encoder=SentenceEncoder(),
     )
 
 
