@@ -6,6 +6,7 @@ Of dense policies the layouts that differ most; of mixtures of experts, which Ne
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def test_a_checkpoint_has_what_the_layers_ask_for(model: str, tmp_path: Path) ->
 @pytest.mark.parametrize("case", [*DENSE, *mixture_cases()], ids=lambda case: case.key)
 def test_a_rank_trains_two_steps_saves_and_resumes(case: Case, checkpoints: Path) -> None:
     """With its reference before, from a checkpoint that this megatron-core's local layers have written."""
+    if case.precision.kind == "fp8" and version("transformer-engine") >= "2.16":
+        pytest.skip("from 2.16 on the compiled module makes FP8 tensors, and the stand-in for it does not")
     ledger = rehearse(replace(saving(case, checkpoints), trainer="core"))
     assert len(ledger.steps) == STEPS
     for step in [*ledger.steps, *ledger.resumed]:
