@@ -27,9 +27,9 @@ FOLLOWED = {"nemo-toolkit", "megatron-core", "lightning"}
 
 
 def _versions(file: Path) -> dict[str, str]:
-    """Version by package; each is pinned once."""
-    lines = [line.split("==") for line in pins(file)]
-    found = {canonicalize_name(name): pin for name, pin in lines}
+    """Version by package on this Python; each is pinned once."""
+    lines = [line for line in map(Requirement, pins(file)) if line.marker is None or line.marker.evaluate()]
+    found = {canonicalize_name(line.name): next(iter(line.specifier)).version for line in lines}
     assert len(found) == len(lines)
     return found
 
@@ -76,7 +76,8 @@ def test_the_environment_without_nemo_differs_from_the_one_with_it_in_two_versio
     }
     assert not [name for name in names if "nemo" in name or "lightning" in name]
     wanted = {canonicalize_name(line.name): line for line in map(Requirement, OPTIONAL["train-core"])}
-    assert wanted.keys() - names == {"torch"}  # the Makefile's
+    # The Makefile's, and what builds Transformer Engine.
+    assert wanted.keys() - names == {"torch", "setuptools", "wheel"}
     for pin in pinned:
         if line := wanted.get(canonicalize_name(pin.name)):
             (exact,) = pin.specifier
@@ -106,7 +107,7 @@ def test_the_pins_for_gpus_are_the_tested_versions_and_meet_the_extras(environme
     asked_for = [*map(Requirement, PROJECT["dependencies"]), *map(Requirement, extras)]
     assert [str(line) for line in asked_for if pinned.get(canonicalize_name(line.name)) not in line.specifier] == []
     other = {name for name in pinned.keys() & tested.keys() if pinned[name] != tested[name]}
-    assert other == set(environment.free)
+    assert other <= set(environment.free)
 
 
 def _needs(name: str, extras: frozenset[str], pin: str | None) -> Iterator[Requirement]:
@@ -141,9 +142,10 @@ def test_the_pins_for_gpus_lack_nothing_that_the_packages_ask_for() -> None:
 
 def test_the_readmes_install_lines_take_the_pins() -> None:
     """`make check-pins` runs them."""
-    train, engine, rollout = readme_lines()
+    train, engine, core, rollout = readme_lines()
     assert train == ["-c", "requirements/gpu-train.txt", ".[train]"]
     assert engine == ["-c", "requirements/gpu-train.txt", "--no-build-isolation", "nemo-sspo[transformer-engine]"]
+    assert core == ["-c", "requirements/gpu-train-core.txt", ".[train-core]"]
     assert rollout == ["-c", "requirements/gpu-rollout.txt", ".[rollout]"]
     # Transformer Engine's setup.py imports both; with torch they have to be there before it is built.
     assert {"setuptools", "wheel", "torch"} <= {wanted.name for wanted in TRAIN}
