@@ -17,7 +17,7 @@ from tests.launch import ready_run
 CPU = ("cluster=local_cpu", "precision=fp32", "parallel=single", "rollout.shards=2")
 SMALL = (
     *("data.held_out_count=5", "selection.prompts=5", "train.global_batch_size=4"),
-    *("policy=policy", "oracle.path=oracle", "encoder.path=package:json", "train.loggers=[]"),
+    *("policy=policy", "oracle.path=oracle", "encoder.path=package:tests.launch.tiny_encoder", "train.loggers=[]"),
 )
 EIGHTEEN = ("train.train_epochs=18", "selection.candidates=18")
 
