@@ -26,7 +26,7 @@ def test_a_failure_shows_what_the_command_said(capsys):
 
 
 def test_packages_are_counted(tmp_path):
-    (tmp_path / "r.txt").write_text("# pins\n--index-url x\na==1\nb==2 \\\n    --hash=sha256:0\n\nc==3\n")
+    (tmp_path / "r.txt").write_text("# pins\n--prefer-binary\na==1\nb==2 \\\n    --hash=sha256:0\n\nc==3\n")
     assert requirements(["pip", "install", "-r", str(tmp_path / "r.txt")]) == 3
     assert requirements(["pip", "install", "a"]) == 0
     said = ["Collecting a==1 (from -r r.txt)", "  Downloading a.whl (1 kB)", "Collecting b==2 (from -r r.txt)"]
