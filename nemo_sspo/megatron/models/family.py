@@ -14,6 +14,8 @@ from nemo_sspo.megatron.models.feed_forward import Mixture
 _MOST = 2**31 - 1
 _MOST_LAYERS = 10_000
 """Lists with an entry per layer are made."""
+_MOST_EXPERTS = 100_000
+"""Of all layers: each one's tensors are named."""
 
 
 @dataclass(frozen=True)
@@ -188,4 +190,9 @@ def upper_layers(config: HFConfig, layers: int) -> list[bool]:
 
 def experts_per_token(config: HFConfig, experts_key: str) -> int:
     """``num_experts_per_tok``. Raises UserError where it is more than there are experts."""
-    return config.count("num_experts_per_tok", config.count(experts_key))
+    return config.count("num_experts_per_tok", experts(config, experts_key))
+
+
+def experts(config: HFConfig, key: str) -> int:
+    """Experts of a layer. Raises UserError for a number that no policy has."""
+    return config.count(key, _MOST_EXPERTS // config.layers)

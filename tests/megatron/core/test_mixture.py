@@ -163,6 +163,8 @@ def test_a_router_without_a_gradient_is_refused(tmp_path: Path) -> None:
         ("num_experts", 7, "no place in this family"),
         ("moe_intermediate_size", 48, "config.json says .*moe_intermediate_size=48"),
         ("mlp_only_layers", 3, "mlp_only_layers is 3"),
+        ("mlp_only_layers", ["0"], "expected a list of layers"),
+        ("num_experts", 2**31 - 1, "num_experts is 2147483647; expected a whole number of 1 to 25000"),
         ("decoder_sparse_step", 0, "decoder_sparse_step is 0"),
     ],
 )

@@ -1,12 +1,12 @@
 """Mixtral; every layer is a mixture of experts, and has the window, where there is one."""
 
-from nemo_sspo.megatron.models.family import Family, HFConfig, all_layers, experts_per_token
+from nemo_sspo.megatron.models.family import Family, HFConfig, all_layers, experts, experts_per_token
 from nemo_sspo.megatron.models.feed_forward import FeedForwardNames, Mixture
 
 
 def _mixture(config: HFConfig) -> Mixture:
     return Mixture(
-        experts=config.count("num_local_experts"),
+        experts=experts(config, "num_local_experts"),
         experts_key="num_local_experts",
         experts_per_token=experts_per_token(config, "num_local_experts"),
         intermediate_size=config.count("intermediate_size"),
