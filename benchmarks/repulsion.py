@@ -14,7 +14,8 @@ from torch import Tensor
 
 from benchmarks import measure
 from benchmarks.table import Benchmark, Cell, Goal
-from nemo_sspo.megatron.batches.microbatch import Microbatch, PreferencePair, RowShape, padded_microbatch
+from nemo_sspo.megatron.batches.microbatch import Microbatch, PreferencePair, padded_microbatch
+from nemo_sspo.megatron.batches.row_shape import RowShape
 from nemo_sspo.megatron.loss import loss as losses
 from nemo_sspo.megatron.loss.loss import (
     HeadLayout,

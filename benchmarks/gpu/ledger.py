@@ -20,12 +20,13 @@ from benchmarks.gpu.place import Place, parser, place_of
 from benchmarks.gpu.train_step import reason
 from benchmarks.gpu.world import write_random
 from benchmarks.table import Benchmark, Goal
+from nemo_sspo.estimate.rank import StepPairs
 from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.nemo.training import train_rank
 from nemo_sspo.megatron.observers.standard import standard_observers
 from nemo_sspo.megatron.observers.step_log import read_log
 from nemo_sspo.megatron.runtime.ranks import on_every_rank
-from tests.rehearsal.case import Pairs, job_of
+from tests.rehearsal.case import job_of
 from tests.rehearsal.cases import TINY_MODELS, one_gpu
 from tests.rehearsal.committed import LEDGERS, committed
 
@@ -43,7 +44,7 @@ def case_at(place: Place, folder: Path) -> Case:
     if not place.small:
         return case
     train = case.train.model_copy(update={"pack_tokens": 128})
-    return replace(case, model=TINY_MODELS["llama"], train=train, pairs=Pairs(case.pairs.count, 24, 8))
+    return replace(case, model=TINY_MODELS["llama"], train=train, pairs=StepPairs(case.pairs.count, 24, 8))
 
 
 def rehearsed(key: str, folder: Path = LEDGERS) -> list[float]:

@@ -23,7 +23,8 @@ from benchmarks.table import Benchmark, Cell, Goal
 from nemo_sspo.config.precisions import Bf16Precision, Fp8Precision, Fp32Precision, Precision
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import UserError
-from nemo_sspo.megatron.batches.microbatch import Microbatch, RowShape, packed_microbatch
+from nemo_sspo.megatron.batches.microbatch import Microbatch, packed_microbatch
+from nemo_sspo.megatron.batches.row_shape import RowShape
 from nemo_sspo.megatron.checkpoints.weights import load_weights
 from nemo_sspo.megatron.head.choice import head_tile
 from nemo_sspo.megatron.loss.hidden_states import forward_to_hidden_states, output_weight, unwrap

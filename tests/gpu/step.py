@@ -19,11 +19,11 @@ from torch import Tensor
 from nemo_sspo.megatron.batches.microbatch import (
     Microbatch,
     PreferencePair,
-    RowShape,
     packed_microbatch,
     padded_microbatch,
     shared_prompt_microbatch,
 )
+from nemo_sspo.megatron.batches.row_shape import RowShape
 from nemo_sspo.megatron.layers.gemma2 import final_softcap, finish_gemma2
 from nemo_sspo.megatron.layers.spec import layer_spec
 from nemo_sspo.megatron.loss.hidden_states import forward_to_hidden_states, output_weight, unwrap

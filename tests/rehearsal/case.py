@@ -18,23 +18,16 @@ from nemo_sspo.config.binding import bind
 from nemo_sspo.config.losses import DpoLoss, SppoLoss
 from nemo_sspo.config.precisions import Bf16Precision, Precision
 from nemo_sspo.config.stages import Parallel, Train
+from nemo_sspo.estimate.rank import StepPairs, TrainingRank
+from nemo_sspo.megatron.models.families import FAMILIES
+from nemo_sspo.megatron.models.family import HFConfig
+from nemo_sspo.megatron.models.shape import Shape
 
 STEPS = 2
 """Adam's state exists from the second step on."""
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Preference pairs, all of one size, in tokens."""
-
-    count: int
-    prompt: int
-    response: int
-
-    @property
-    def packed_tokens(self) -> int:
-        """Of one pair in a packed row that is not shared."""
-        return 2 * (self.prompt + self.response)
+LOSSES = {"sppo": SppoLoss(), "dpo": DpoLoss()}
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class Case:
     """The policy's ``config.json``."""
     parallel: Parallel
     train: Train
-    pairs: Pairs
+    pairs: StepPairs
     """Of one step."""
     rank: int = 0
     precision: Precision = field(default_factory=Bf16Precision)
@@ -63,11 +56,19 @@ class Case:
     def at(self, rank: int) -> Case:
         return replace(self, rank=rank)
 
+    @property
+    def estimated(self) -> TrainingRank:
+        """As the estimate takes it."""
+        defaults = FAMILIES[self.model["model_type"]].defaults
+        shape = Shape.of(HFConfig({**defaults, **self.model}, Path(self.name)))
+        separable = LOSSES[self.loss].separable
+        return TrainingRank(shape, self.parallel, self.train, self.precision, separable, self.pairs, self.rank)
+
 
 def case_of(
     experiment: Any,
     model: Mapping[str, Any] | Path,
-    pairs: Pairs | None = None,
+    pairs: StepPairs | None = None,
     *,
     rank: int = 0,
     checkpoint: Path | None = None,
@@ -79,7 +80,7 @@ def case_of(
     """
     if isinstance(model, Path):
         model = json.loads((model / "config.json").read_text())
-    pairs = pairs or Pairs(experiment.train.global_batch_size, 1024, 1024)
+    pairs = pairs or StepPairs(experiment.train.global_batch_size, 1024, 1024)
     return Case(
         experiment.name,
         model,
@@ -98,10 +99,10 @@ def job_of(case: Case, directory: Path) -> Any:
     from nemo_sspo.megatron.batches.pairs import PairTable
     from nemo_sspo.megatron.jobs import TrainingJob
     from nemo_sspo.megatron.loss.loss import PreferenceObjective
-    from nemo_sspo.objective.losses import LOSSES
+    from nemo_sspo.objective import losses
     from nemo_sspo.objective.repulsion import euclidean, repulsion_weight
 
-    loss = {"sppo": SppoLoss(), "dpo": DpoLoss()}[case.loss]
+    loss = LOSSES[case.loss]
     hf = directory / "hf"
     hf.mkdir(parents=True, exist_ok=True)
     (hf / "config.json").write_text(json.dumps(dict(case.model)))
@@ -117,7 +118,7 @@ def job_of(case: Case, directory: Path) -> Any:
         train=case.train,
         parallel=case.parallel,
         precision=case.precision,
-        objective=PreferenceObjective(bind(loss, LOSSES), euclidean, "last", separable=loss.separable),
+        objective=PreferenceObjective(bind(loss, losses.LOSSES), euclidean, "last", separable=loss.separable),
         repulsion_weight=partial(repulsion_weight, weight=1.0, schedule="constant"),
         seed=1,
         progress=Progress(None),

@@ -9,7 +9,8 @@ from typing import Any
 
 from nemo_sspo.config.precisions import Bf16Precision, Fp8Precision, Precision
 from nemo_sspo.config.stages import Parallel, Train
-from tests.rehearsal.case import Case, Pairs, case_of
+from nemo_sspo.estimate.rank import StepPairs
+from tests.rehearsal.case import Case, case_of
 from tests.rehearsal.covering import Row, covering_rows, every_row
 
 # --- tiny ------------------------------------------------------------------------------------------------------------
@@ -64,7 +65,7 @@ TINY_MIXTURES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
 }
-TINY_PAIRS = Pairs(count=8, prompt=8, response=24)
+TINY_PAIRS = StepPairs(count=8, prompt=8, response=24)
 TINY_PACK_TOKENS = 160
 TINY_HEAD_TOKENS = 32
 
@@ -243,13 +244,13 @@ def preset(name: str, *, full_batch: bool = False) -> Case:
     of_a_microbatch = 2 if experiment.train.packing else experiment.train.micro_batch_size
     few = 2 * parallel.pipeline * of_a_microbatch * parallel.data
     count = experiment.train.global_batch_size if full_batch else few
-    return case_of(experiment, MODELS[name], Pairs(count, **_LENGTHS))
+    return case_of(experiment, MODELS[name], StepPairs(count, **_LENGTHS))
 
 
 def one_gpu() -> Case:
     """A 1B model on one GPU, to hold the ledger against one in minutes."""
     train = Train(packing=True, global_batch_size=8, loggers=())
-    return Case("llama3-1b", MODELS["llama3-1b"], Parallel(), train, Pairs(8, **_LENGTHS))
+    return Case("llama3-1b", MODELS["llama3-1b"], Parallel(), train, StepPairs(8, **_LENGTHS))
 
 
 def preset_cases(*, full_batch: bool = False) -> list[Case]:

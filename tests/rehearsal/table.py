@@ -64,7 +64,7 @@ Made by `make rehearse`; not to be edited. One rank of a preset runs the project
 two optimizer steps on a pretended H100 (`tests/rehearsal`): its tensors have shapes and types, and no values. What is
 allocated is counted in torch's blocks of 512 bytes, by what it is for. `make test-rehearsal` does it anew, and a
 figure that differs fails; what a step sends is also held against a formula of layout, model and batch
-(`tests/rehearsal/expected`).
+(`nemo_sspo/estimate/traffic`).
 
 Every row is as long as it may be: pairs of 1,024 + 1,024 tokens, two of which fill a packed row of 8,192. Steps have
 2 x PP microbatches; whole batches, which `make rehearse-all` ran, take less than a thousandth more memory, for the

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from nemo_sspo.config.stages import Parallel, Train
+from nemo_sspo.estimate.traffic.said import BF16, FP32
 from tests.rehearsal.case import STEPS, Case
 from tests.rehearsal.cases import TINY_MIXTURES, TINY_MODELS, TINY_PAIRS, mixture_cases, saving, tiny_case
 from tests.rehearsal.checkpoint_keys import keys_of_conversion, keys_of_transformer_engine
-from tests.rehearsal.expected.place import head_channels
-from tests.rehearsal.expected.said import BF16, FP32
 from tests.rehearsal.run import rehearse
 from tests.rehearsal.soundness import assert_sound
 
@@ -62,11 +61,11 @@ def test_a_mixture_computes_and_sends_what_its_formula_says() -> None:
     """Each token meets the experts that it takes, wherever they are, and its state goes there and back, twice."""
     (case,) = [case for case in mixture_cases() if case.name == "qwen3_moe, DP2 EP2"]
     ledger = rehearse(case)
-    tokens = case.pairs.count // 2 * case.pairs.packed_tokens  # of this replica
+    tokens = case.pairs.count // 2 * 2 * (case.pairs.prompt + case.pairs.response)  # of this replica
     layers = ledger.steps[0].flops["layers"] / 3  # forward, and for the gradients of inputs and weights
     model = case.model
     hidden, taken = model["hidden_size"], model["num_experts_per_tok"]
-    attention = hidden * head_channels(case) * (2 * model["num_attention_heads"] + 2 * model["num_key_value_heads"])
+    attention = hidden * model["head_dim"] * (2 * model["num_attention_heads"] + 2 * model["num_key_value_heads"])
     dense = 3 * hidden * model["intermediate_size"]
     mixed = taken * 3 * hidden * model["moe_intermediate_size"] + hidden * model["num_experts"]
     assert layers == pytest.approx(2 * tokens * (4 * attention + dense + 3 * mixed), rel=1e-3)

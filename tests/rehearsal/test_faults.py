@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.rehearsal.case import Case, Pairs
+from nemo_sspo.estimate.rank import StepPairs
+from tests.rehearsal.case import Case
 from tests.rehearsal.cases import FACTORS, TINY_HEAD_TOKENS, saving, tiny_case
 from tests.rehearsal.ledger import Ledger
 from tests.rehearsal.plant import around_the_loss
@@ -94,7 +95,7 @@ def test_logits_of_all_tokens() -> None:
     # More response tokens than channels, so that logits of all are larger than the weight's gradient.
     case = plain()
     model = {**case.model, "vocab_size": 7680, "max_position_embeddings": 256}
-    case = replace(case, model=model, pairs=Pairs(count=8, prompt=8, response=200))
+    case = replace(case, model=model, pairs=StepPairs(count=8, prompt=8, response=200))
     ledger = rehearse(case, plant)
     with pytest.raises(AssertionError, match=str(TINY_HEAD_TOKENS)):
         assert_sound(case, ledger.steps[1], ledger.microbatches)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nemo_sspo.config.load import load_experiment
-from tests.rehearsal.case import STEPS, Pairs, case_of
+from nemo_sspo.estimate.rank import StepPairs
+from tests.rehearsal.case import STEPS, case_of
 from tests.rehearsal.run import rehearse
 
 TOY = {
@@ -29,7 +30,7 @@ TOY = {
 @pytest.mark.parametrize(("parallel", "rank"), [("single", 0), ("tp2_pp2", 0), ("tp2_pp2", 3)])
 def test_it_trains_two_steps(parallel: str, rank: int, precision: str) -> None:
     experiment = load_experiment(["experiment=quickstart-gpu", f"parallel={parallel}", f"precision={precision}"])
-    ledger = rehearse(case_of(experiment, TOY, Pairs(32, 20, 16), rank=rank))
+    ledger = rehearse(case_of(experiment, TOY, StepPairs(32, 20, 16), rank=rank))
     assert len(ledger.steps) == STEPS
     assert ledger.steps[1].live["optimizer"] > 0
     assert [step.doubles for step in ledger.steps] == [0, 0]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
+from nemo_sspo.estimate.traffic.traffic import expected_traffic
 from tests.rehearsal.case import STEPS, Case
 from tests.rehearsal.cases import FACTORS, preset_cases, tiny_case, tiny_case_of, tiny_cases
 from tests.rehearsal.committed import LEDGERS, WHOLE_BATCHES, Collected, committed
-from tests.rehearsal.expected.traffic import expected_traffic
 from tests.rehearsal.ledger import Ledger
 from tests.rehearsal.plant import around_the_loss
 from tests.rehearsal.run import rehearse
@@ -25,7 +25,7 @@ def layout(**factors: Any) -> Case:
 
 
 def assert_as_expected(case: Case, ledger: Ledger) -> None:
-    expected = expected_traffic(case)
+    expected = expected_traffic(case.estimated)
     assert ledger.microbatches == expected.microbatches
     assert len(ledger.steps) == STEPS
     for step in ledger.steps:
@@ -58,7 +58,7 @@ def test_every_collected_ledger_says_what_it_must() -> None:
     assert {case.key for case in tiny_cases()} <= {ledger.key for ledger in collected}
     for ledger in collected:
         case = tiny_case_of(ledger.key)
-        expected = expected_traffic(case)
+        expected = expected_traffic(case.estimated)
         assert ledger.microbatches == expected.microbatches, ledger.key
         assert _of_all([step.calls for step in ledger.steps]) == _of_all(STEPS * [expected.calls]), ledger.key
         assert _of_all([step.bytes_sent for step in ledger.steps]) == _of_all(STEPS * [expected.bytes_sent]), ledger.key

@@ -14,7 +14,6 @@ Padding stands after every real token of its sequence, so causal attention never
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from nemo_sspo.errors import UserError
+from nemo_sspo.megatron.batches.row_shape import RowShape, rounded_up
 from nemo_sspo.objective.pair_batch import PairBatch, PairTargets
 
 NO_RESPONSE = -1
@@ -51,50 +51,6 @@ class PreferencePair:
         for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
             if len(getattr(self, name)) == 0:
                 raise UserError(f"pair {self.pair_id}: {name} is empty; drop the pair when the pairs are built")
-
-
-@dataclass(frozen=True)
-class RowShape:
-    """What a layout requires of lengths: context parallelism cuts each sequence into 2 x CP equal chunks, and sequence
-    parallelism cuts each rank's part of the row into TP equal ones."""
-
-    sequence_multiple: int = 1
-    """Length of every sequence of a packed row is a multiple of this."""
-    row_multiple: int = 1
-    """Length of a row is a multiple of this."""
-    length: int | None = None
-    """Exact length of a row, for schedules with fixed shapes; None takes the shortest that fits."""
-
-    @classmethod
-    def for_layout(
-        cls,
-        *,
-        tensor: int,
-        context: int,
-        sequence_parallel: bool,
-        token_multiple: int = 1,
-        length: int | None = None,
-    ) -> RowShape:
-        """The shape that a layout needs, with the tokens of a row that each rank holds a multiple of `token_multiple`.
-
-        Raises UserError when `length` is not such a length.
-        """
-        sequence_multiple = 2 * context if context > 1 else 1
-        parts = context * tensor if sequence_parallel else context
-        row_multiple = math.lcm(sequence_multiple, parts * token_multiple)
-        if length is not None and length % row_multiple != 0:
-            raise UserError(
-                f"row length {length} must be a multiple of {row_multiple} "
-                f"(2 x CP, CP x TP under SP, and {token_multiple} tokens of each rank)"
-            )
-        return cls(sequence_multiple, row_multiple, length)
-
-    def row_length(self, tokens: int) -> int:
-        if self.length is None:
-            return _round_up(tokens, self.row_multiple)
-        if tokens > self.length:
-            raise UserError(f"a microbatch row needs {tokens} tokens, but the row length is fixed at {self.length}")
-        return self.length
 
 
 @dataclass(frozen=True)
@@ -157,7 +113,7 @@ def padded_microbatch(pairs: Sequence[PreferencePair], weights: Sequence[float],
 def packed_microbatch(pairs: Sequence[PreferencePair], weights: Sequence[float], shape: RowShape) -> Microbatch:
     """All responses in one row. What is left of the row is a sequence of its own, so that no response attends to it."""
     sequences = [_Sequence.of(prompt, response, r) for r, (prompt, response) in enumerate(_responses(pairs))]
-    padded = [row.padded_to(_round_up(row.length, shape.sequence_multiple)) for row in sequences]
+    padded = [row.padded_to(rounded_up(row.length, shape.sequence_multiple)) for row in sequences]
     used = sum(row.length for row in padded)
     rest = shape.row_length(used) - used
     if rest:
@@ -277,7 +233,3 @@ def _assemble(columns: dict[str, Tensor], pairs: Sequence[PreferencePair], weigh
         lengths_P2=at_reference.lengths_B2,
         weight_P=at_reference.weight_B,
     )
-
-
-def _round_up(length: int, multiple: int) -> int:
-    return -(-length // multiple) * multiple

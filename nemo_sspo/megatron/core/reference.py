@@ -11,6 +11,7 @@ from torch import Tensor
 from nemo_sspo.megatron.batches.batch_plan import by_length
 from nemo_sspo.megatron.batches.fit import require_fit
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan, PreparedMicrobatch
+from nemo_sspo.megatron.batches.row_shape import token_multiple
 from nemo_sspo.megatron.checkpoints.weights import load_weights
 from nemo_sspo.megatron.core.policy import in_precision, policy_chunks, policy_head
 from nemo_sspo.megatron.core.schedule import Schedule
@@ -19,7 +20,6 @@ from nemo_sspo.megatron.loss.logp_table import LogpTable
 from nemo_sspo.megatron.loss.loss import HeadLayout
 from nemo_sspo.megatron.loss.step import RowLogps, row_logps
 from nemo_sspo.megatron.models.finite import StepPairs
-from nemo_sspo.megatron.models.precision import token_multiple
 from nemo_sspo.megatron.runtime.cpu_runtime import cpu_runtime
 from nemo_sspo.megatron.runtime.groups import connect
 

@@ -21,6 +21,7 @@ from torch import nn
 from nemo_sspo.megatron.batches.batch_plan import steps_per_epoch
 from nemo_sspo.megatron.batches.fit import require_fit
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
+from nemo_sspo.megatron.batches.row_shape import token_multiple
 from nemo_sspo.megatron.binding import Observer
 from nemo_sspo.megatron.checkpoints.adapter_files import save_part
 from nemo_sspo.megatron.checkpoints.states import newest_whole_state
@@ -35,7 +36,6 @@ from nemo_sspo.megatron.loss.hidden_states import unwrap
 from nemo_sspo.megatron.loss.metrics import share_metrics, sum_metrics
 from nemo_sspo.megatron.loss.step import TrainingLoss
 from nemo_sspo.megatron.models.finite import StepPairs, naming_the_pairs
-from nemo_sspo.megatron.models.precision import token_multiple
 from nemo_sspo.megatron.optimizer.learning_rate import schedule as rate_schedule
 from nemo_sspo.megatron.optimizer.megatron import make_optimizer, set_learning_rate
 from nemo_sspo.megatron.optimizer.settings import data_parallel_config, optimizer_config

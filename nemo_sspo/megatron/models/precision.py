@@ -40,17 +40,6 @@ def fp8_fields(precision: Fp8Precision) -> dict[str, Any]:
     }
 
 
-def token_multiple(precision: Precision) -> int:
-    """What the tokens of a rank's microbatch are a multiple of.
-
-    FP8 products need 16, as Megatron aligns to. Blocks are of 128 tokens, and under sequence parallelism Transformer
-    Engine gathers whole ones only.
-    """
-    if not isinstance(precision, Fp8Precision):
-        return 1
-    return 128 if precision.recipe == "blockwise" else 16
-
-
 def require_support(precision: Precision) -> None:
     """Raise UserError for FP8 without Transformer Engine or a Hopper-class GPU."""
     if not isinstance(precision, Fp8Precision):

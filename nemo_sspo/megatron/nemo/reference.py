@@ -16,11 +16,11 @@ from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.megatron.batches.batch_plan import by_length
 from nemo_sspo.megatron.batches.fit import require_fit
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
+from nemo_sspo.megatron.batches.row_shape import token_multiple
 from nemo_sspo.megatron.head.choice import choose_head, head_tile
 from nemo_sspo.megatron.jobs import ReferenceJob
 from nemo_sspo.megatron.loss.logp_table import LogpTable
 from nemo_sspo.megatron.models.families import read_hf_config
-from nemo_sspo.megatron.models.precision import token_multiple
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.nemo.data import PairDataModule
 from nemo_sspo.megatron.nemo.model import SSPOModel

@@ -13,6 +13,7 @@ from typing_extensions import override
 from nemo_sspo.megatron.batches.batch_plan import steps_per_epoch
 from nemo_sspo.megatron.batches.fit import require_fit
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
+from nemo_sspo.megatron.batches.row_shape import token_multiple
 from nemo_sspo.megatron.binding import Observer
 from nemo_sspo.megatron.checkpoints.states import newest_whole_state
 from nemo_sspo.megatron.head.choice import choose_head, head_tile
@@ -20,7 +21,6 @@ from nemo_sspo.megatron.jobs import TrainingJob
 from nemo_sspo.megatron.layers.adapter import Adapters
 from nemo_sspo.megatron.models.families import read_hf_config
 from nemo_sspo.megatron.models.finite import StepPairs
-from nemo_sspo.megatron.models.precision import token_multiple
 from nemo_sspo.megatron.nemo.cpu import nemo_cpu_runtime
 from nemo_sspo.megatron.nemo.data import PairDataModule
 from nemo_sspo.megatron.nemo.live import CallObservers, NemoTraining

@@ -15,12 +15,12 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.microbatch import (
     Microbatch,
     PreferencePair,
-    RowShape,
     context_parallel_slice,
     packed_microbatch,
     padded_microbatch,
     zigzag_indices,
 )
+from nemo_sspo.megatron.batches.row_shape import RowShape
 from tests.megatron.batches.made_pairs import pair, pairs
 
 Build = Callable[..., Microbatch]

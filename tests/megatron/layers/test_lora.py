@@ -13,7 +13,8 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from torch import Tensor
 
-from nemo_sspo.megatron.batches.microbatch import RowShape, padded_microbatch
+from nemo_sspo.megatron.batches.microbatch import padded_microbatch
+from nemo_sspo.megatron.batches.row_shape import RowShape
 from nemo_sspo.megatron.layers.adapter import Adapters
 from nemo_sspo.megatron.layers.lora import add_adapters, merged_adapters
 from nemo_sspo.megatron.loss.hidden_states import forward_to_hidden_states, unwrap

@@ -18,7 +18,8 @@ from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from torch import Tensor
 
 from nemo_sspo.errors import UserError
-from nemo_sspo.megatron.batches.microbatch import Microbatch, RowShape, padded_microbatch
+from nemo_sspo.megatron.batches.microbatch import Microbatch, padded_microbatch
+from nemo_sspo.megatron.batches.row_shape import RowShape
 from nemo_sspo.megatron.loss.hidden_states import forward_to_hidden_states, model_inputs, output_weight, unwrap
 from nemo_sspo.megatron.runtime.cpu_runtime import cpu_runtime
 from nemo_sspo.megatron.runtime.forked_ranks import run_forked

@@ -17,8 +17,9 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.batch_plan import shuffled
 from nemo_sspo.megatron.batches.microbatch_plan import MicrobatchPlan
 from nemo_sspo.megatron.batches.pairs import PairTable
+from nemo_sspo.megatron.batches.row_shape import token_multiple
 from nemo_sspo.megatron.binding import Binding
-from nemo_sspo.megatron.models.precision import require_support, token_multiple
+from nemo_sspo.megatron.models.precision import require_support
 from tests.megatron.worlds import job, train
 
 

@@ -21,13 +21,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+from nemo_sspo.estimate.batch import Batch
+from nemo_sspo.estimate.rank import TrainingRank
+from nemo_sspo.estimate.traffic.layers import layers
+from nemo_sspo.estimate.traffic.optimizer import optimizer
+from nemo_sspo.estimate.traffic.said import BF16, FP32, FP64, INT64, Said
 from nemo_sspo.megatron.loss.metrics import MEANS, METRICS
-from tests.rehearsal.case import Case
-from tests.rehearsal.expected.batch import Batch
-from tests.rehearsal.expected.layers import layers
-from tests.rehearsal.expected.place import Place, chunks_of
-from tests.rehearsal.expected.said import BF16, FP32, FP64, INT64, Said
-from tests.rehearsal.expected.weights import optimizer
 
 _GPU_TILE = 4096
 """Response tokens of the head's tile where the training names none."""
@@ -42,57 +41,47 @@ class Expected:
     bytes_sent: dict[str, int]
 
 
-def expected_traffic(case: Case) -> Expected:
+def expected_traffic(rank: TrainingRank) -> Expected:
     """Of each of the steps, without checkpoints.
 
     Raises ValueError for what the derivation above does not speak of.
     """
-    _require_covered(case)
     said = Said()
-    batch = Batch.of(case)
+    batch = Batch.of(rank)
     for part in (layers, _pipeline, optimizer, _pairs, _every_rank):
-        part(said, case, batch)
+        part(said, rank, batch)
     return Expected(batch.microbatches, dict(said.calls), dict(said.bytes))
 
 
-def _require_covered(case: Case) -> None:
-    if case.model["model_type"] not in ("llama", "mistral", "qwen3", "gemma2"):
-        raise ValueError(f"{case.key}: layers of Llama, Mistral, Qwen3 and Gemma 2 alone")
-    if case.model["model_type"] == "mistral" and case.model.get("sliding_window"):
-        raise ValueError(f"{case.key}: windows of Gemma 2 alone")
-    if not case.parallel.distributed_optimizer:
-        raise ValueError(f"{case.key}: the distributed optimizer alone")
-
-
-def _pipeline(said: Said, case: Case, batch: Batch) -> None:
-    parallel, place = case.parallel, Place.of(case)
+def _pipeline(said: Said, rank: TrainingRank, batch: Batch) -> None:
+    parallel = rank.parallel
     if parallel.pipeline == 1:
         return
-    chunks = chunks_of(case)
-    size = batch.tokens * case.model["hidden_size"] * BF16 // (parallel.tensor if parallel.sequence else 1)
+    chunks = rank.chunks
+    size = batch.tokens * rank.model.hidden_size * BF16 // (parallel.tensor if parallel.sequence else 1)
     # There is nothing before the first chunk of the first stage, and nothing behind the last one of the last.
-    boundaries = 2 * chunks - place.is_first - place.is_last
+    boundaries = 2 * chunks - rank.is_first - rank.is_last
     send = receive = "pp"
     if parallel.virtual_pipeline and parallel.pipeline == 2:
-        send, receive = ("pp", "world") if place.stage == 0 else ("world", "pp")
+        send, receive = ("pp", "world") if rank.stage == 0 else ("world", "pp")
     said.add("send", send, batch.microbatches * boundaries, size)
     said.add("recv", receive, batch.microbatches * boundaries, size)
-    if case.rank == 0:  # the loss, from the last stage
+    if rank.number == 0:  # the loss, from the last stage
         said.add("recv", "world", 1, FP32)
-    elif place.is_last and place.is_in_pipeline_of_0:
+    elif rank.is_last and rank.is_in_pipeline_of_0:
         said.add("send", "world", 1, FP32)
 
 
-def _pairs(said: Said, case: Case, batch: Batch) -> None:
-    parallel, hidden = case.parallel, case.model["hidden_size"]
-    if not Place.of(case).is_last:
+def _pairs(said: Said, rank: TrainingRank, batch: Batch) -> None:
+    parallel, hidden = rank.parallel, rank.model.hidden_size
+    if not rank.is_last:
         return
-    tiles, groups = _tiles(case, batch)
+    tiles, groups = _tiles(rank, batch)
     said.add_uneven(
         "allreduce", "tp", 2 * batch.microbatches * tiles, 3 * batch.microbatches * sum(batch.scored) * FP32
     )
     if parallel.context > 1:
-        if case.loss == "sppo":  # how many tokens each response has at most, and the sums, group by group
+        if rank.one_pass:  # how many tokens each response has at most, and the sums, group by group
             said.add("allreduce", "cp", batch.microbatches, batch.responses * INT64)
             said.add_uneven("allreduce", "cp", batch.microbatches * groups, batch.microbatches * batch.responses * FP32)
         else:
@@ -109,10 +98,10 @@ def _pairs(said: Said, case: Case, batch: Batch) -> None:
     said.add("allgather", "dp", 1, batch.microbatches * batch.responses * hidden * FP32)  # unit states
 
 
-def _tiles(case: Case, batch: Batch) -> tuple[int, int]:
+def _tiles(rank: TrainingRank, batch: Batch) -> tuple[int, int]:
     """How often the head of a microbatch fills a tile, and for how many groups of whole responses."""
-    tile = case.train.head_chunk_tokens or _GPU_TILE
-    if case.loss != "sppo":  # computes logits again, and cuts tokens as they come
+    tile = rank.train.head_chunk_tokens or _GPU_TILE
+    if not rank.one_pass:  # computes logits again, and cuts tokens as they come
         return max(1, ceil(sum(batch.scored) / tile)), 0
     groups: list[list[int]] = []
     room = 0
@@ -126,7 +115,7 @@ def _tiles(case: Case, batch: Batch) -> tuple[int, int]:
     return sum(max(1, ceil(sum(group) / tile)) for group in groups), len(groups)
 
 
-def _every_rank(said: Said, case: Case, batch: Batch) -> None:
+def _every_rank(said: Said, rank: TrainingRank, batch: Batch) -> None:
     said.add("broadcast", "pp", 1, len(METRICS) * FP64)
     said.add("allreduce", "world", 1, 2 * INT64)  # the most memory, and whether all is sound
     said.add("allreduce", "world", 1, INT64)  # whether a rank was told to stop
