@@ -21,6 +21,7 @@ from nemo_sspo.commands import clean as clean_commands
 from nemo_sspo.commands import completion as completion_commands
 from nemo_sspo.commands import data as data_commands
 from nemo_sspo.commands import doctor as doctor_commands
+from nemo_sspo.commands import estimate as estimate_commands
 from nemo_sspo.commands import redo as redo_commands
 from nemo_sspo.commands import report as report_commands
 from nemo_sspo.commands import slurm as slurm_commands
@@ -95,6 +96,8 @@ def show_plan(options: argparse.Namespace) -> int:
     from nemo_sspo.launch.stale import freshness_of
 
     experiment = given_experiment(options.overrides, options.config_dir)
+    if options.estimate:
+        return estimate_commands.show_estimate(experiment, options)
     steps = plan(experiment)
     if options.graph:
         show_graph(steps)
@@ -190,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--json", action="store_true", help="as JSON")
         if name == "plan":
             sub.add_argument("--graph", action="store_true", help="as a tree of what waits for what")
+            estimate_commands.add_options(sub)
         sub.set_defaults(command=command)
     report_commands.register(commands)
     slurm_commands.register(commands)

@@ -53,6 +53,12 @@ class Batch:
         return cls(microbatches, rows * row // parallel.context, tuple(scored))
 
 
+def pair_tokens(rank: TrainingRank) -> int:
+    """That a pair has, without padding."""
+    pairs = rank.pairs
+    return shared_tokens(pairs) if rank.train.share_prompt else 2 * (pairs.prompt + pairs.response)
+
+
 def shared_tokens(pairs: StepPairs) -> int:
     """Of a pair whose prompt stands once: the prompt's last token stands before each response."""
     return pairs.prompt + 1 + 2 * pairs.response

@@ -78,3 +78,18 @@ def weights(rank: TrainingRank, chunk: int) -> tuple[list[int], list[int]]:
 def buffer_elements(parameters: Iterable[int], shares: int) -> int:
     """Elements of the buffer that holds their gradients, and their weights, which so many ranks share."""
     return rounded_up(sum(rounded_up(size, _START) for size in parameters), math.lcm(shares, _END))
+
+
+def held_parameters(rank: TrainingRank) -> int:
+    """Trained parameters of which this rank has the optimizer's state."""
+    shares = rank.parallel.data * rank.parallel.context if rank.parallel.distributed_optimizer else 1
+    return sum(sum(body) + sum(ends) for body, ends in (trained(rank, chunk) for chunk in range(rank.chunks))) // shares
+
+
+def policy_parameters(rank: TrainingRank) -> int:
+    """Of the whole policy, the vocabulary's padding among them."""
+    ends = 1 if rank.model.tied else 2
+    layer = sum(matrix.outputs * matrix.inputs for matrix in matrices(rank)) + sum(norms(rank))
+    biases = (rank.queries + 2 * rank.keys) * rank.parallel.tensor * rank.model.family.qkv_bias
+    hidden = rank.model.hidden_size
+    return rank.model.layers * (layer + biases) + hidden + ends * vocabulary_matrix(rank) * rank.parallel.tensor

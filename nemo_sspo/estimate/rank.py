@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from nemo_sspo.config.precisions import Precision
 from nemo_sspo.config.stages import Parallel, Train
+from nemo_sspo.config.trainers import Trainer
 from nemo_sspo.megatron.models.layout import padded_vocab_size
 from nemo_sspo.megatron.models.shape import Shape
 
@@ -31,6 +32,7 @@ class TrainingRank:
     """Of the loss: whether the one-pass head can train it."""
     pairs: StepPairs
     number: int = 0
+    trainer: Trainer = "auto"
 
     def at(self, number: int) -> TrainingRank:
         """Another rank of the same training."""
@@ -105,6 +107,16 @@ class TrainingRank:
         return self.train.share_prompt or self.model.family.model_type == "gemma2"
 
     @property
+    def is_fused(self) -> bool:
+        """Whether rotary positions and the activation function are fused kernels: with NeMo Llama's alone are."""
+        return self.trainer == "core" or self.model.family.model_type == "llama"
+
+    @property
+    def is_fused_gradient(self) -> bool:
+        """Whether products add up the weights' gradients in fp32 themselves."""
+        return not self.is_frozen and self.model.family.model_type != "gemma2"
+
+    @property
     def shares_embedding(self) -> bool:
         """Whether the first and the last stage have one embedding between them."""
         return self.model.tied and self.parallel.pipeline > 1
@@ -114,7 +126,7 @@ class TrainingRank:
         return self.parallel.world_size // self.parallel.pipeline
 
 
-def first_middle_last(rank: TrainingRank) -> tuple[TrainingRank, ...]:
-    """The first rank of every stage: the others of it hold as much."""
+def one_of_each_stage(rank: TrainingRank) -> tuple[TrainingRank, ...]:
+    """The first rank of every stage: the others of it hold, compute and send as much."""
     per_stage = rank.parallel.world_size // rank.parallel.pipeline
     return tuple(rank.at(stage * per_stage) for stage in range(rank.parallel.pipeline))

@@ -135,11 +135,11 @@ def tiny_case(row: Row) -> Case:
     )
     rank = {"first": 0, "middle": parallel.world_size // 2, "last": parallel.world_size - 1}[row["rank"]]
     name = ",".join(str(row[factor]) for factor in FACTORS if factor != "rank").replace(" ", "-")
-    precision = _PRECISIONS[row["precision"]]
+    precision = PRECISIONS[row["precision"]]
     return Case(name, TINY_MODELS[row["family"]], parallel, train, TINY_PAIRS, rank, precision, row["loss"])
 
 
-_PRECISIONS: dict[str, Precision] = {
+PRECISIONS: dict[str, Precision] = {
     "bf16": Bf16Precision(),
     "fp8 tensorwise": Fp8Precision(),
     "fp8 blockwise": Fp8Precision(recipe="blockwise"),

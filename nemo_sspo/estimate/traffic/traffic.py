@@ -26,7 +26,7 @@ from nemo_sspo.estimate.rank import TrainingRank
 from nemo_sspo.estimate.traffic.layers import layers
 from nemo_sspo.estimate.traffic.optimizer import optimizer
 from nemo_sspo.estimate.traffic.said import BF16, FP32, FP64, INT64, Said
-from nemo_sspo.megatron.loss.metrics import MEANS, METRICS
+from nemo_sspo.megatron.loss.metric_names import MEANS, METRICS
 
 _GPU_TILE = 4096
 """Response tokens of the head's tile where the training names none."""

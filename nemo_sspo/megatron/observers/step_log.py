@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from nemo_sspo.megatron.binding import LiveTraining, Observer
 from nemo_sspo.megatron.jobs import StepResult, TrainingJob
-from nemo_sspo.megatron.loss.metrics import MEANS
+from nemo_sspo.megatron.loss.metric_names import MEANS
 from nemo_sspo.megatron.models.families import read_hf_config
 from nemo_sspo.megatron.models.finite import all_finite, first_not_finite
 from nemo_sspo.megatron.models.flops import ModelFlops, StepWork

@@ -1,0 +1,92 @@
+"""Whether a training fits its GPUs: the fullest rank, with an allowance for what no ledger counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from nemo_sspo.config.stages import Parallel
+from nemo_sspo.estimate.rank import TrainingRank, one_of_each_stage
+from nemo_sspo.estimate.rank_memory import RankMemory, rank_memory
+from nemo_sspo.estimate.speeds import Speeds
+from nemo_sspo.estimate.step_time import StepTime, step_time
+
+_GIB = 2**30
+_CONTEXT = 0.6 * _GIB
+"""CUDA's, and its libraries'."""
+_COMMUNICATOR = 0.4 * _GIB
+"""Of each group of ranks that NCCL serves."""
+_FRAGMENTATION = 0.03
+"""What torch reserves beyond what it has handed out."""
+_SIZES = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Of the fullest rank."""
+
+    rank: TrainingRank
+    memory: RankMemory
+    allowance: int
+    """Assumed: CUDA's context, NCCL's buffers, fragmentation."""
+
+    @property
+    def total(self) -> int:
+        return self.memory.total + self.allowance
+
+    def fits(self, speeds: Speeds) -> bool:
+        return self.total <= speeds.memory_gib * _GIB
+
+
+def fullest(rank: TrainingRank) -> Held:
+    """Of a training that `rank` is any rank of."""
+    found = max(one_of_each_stage(rank), key=lambda stage: rank_memory(stage).total)
+    memory, parallel = rank_memory(found), rank.parallel
+    groups = sum(size > 1 for size in (parallel.tensor, parallel.pipeline, parallel.context, parallel.data))
+    allowance = _CONTEXT + (groups + (groups > 0)) * _COMMUNICATOR + _FRAGMENTATION * memory.total
+    return Held(found, memory, int(allowance))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way to cut the training over the same GPUs."""
+
+    parallel: Parallel
+    recompute: str
+    held: Held
+    time: StepTime
+
+
+def layouts_that_fit(full: TrainingRank, mean: TrainingRank, speeds: Speeds, gpus_per_node: int) -> list[Layout]:
+    """Fastest first. `full`: with the longest rows; `mean`: with pairs of mean length."""
+    found = []
+    for parallel in _layouts(full, gpus_per_node):
+        for recompute in ("none", "selective", "full"):
+            of_full, of_mean = (_cut(rank, parallel, recompute) for rank in (full, mean))
+            if (held := fullest(of_full)).fits(speeds):
+                found.append(Layout(parallel, recompute, held, step_time(of_mean, speeds, gpus_per_node)))
+                break  # more recomputation is slower
+    return sorted(found, key=lambda layout: layout.time.total)
+
+
+def _layouts(rank: TrainingRank, gpus_per_node: int) -> Iterator[Parallel]:
+    world, model = rank.parallel.world_size, rank.model
+    for tensor in _SIZES:
+        if tensor > gpus_per_node or model.groups % tensor or model.intermediate_size % tensor:
+            continue
+        for pipeline in _SIZES:
+            if model.layers % pipeline or world % (tensor * pipeline * rank.parallel.context):
+                continue
+            yield rank.parallel.model_copy(
+                update={
+                    "tensor": tensor,
+                    "pipeline": pipeline,
+                    "virtual_pipeline": None,
+                    "data": world // (tensor * pipeline * rank.parallel.context),
+                    "sequence": tensor > 1,
+                }
+            )
+
+
+def _cut(rank: TrainingRank, parallel: Parallel, recompute: str) -> TrainingRank:
+    return replace(rank, parallel=parallel, train=rank.train.model_copy(update={"recompute": recompute}), number=0)

@@ -1,0 +1,137 @@
+"""Ranks of real models in layouts that a seed draws: what the estimate is held against.
+
+    python -m tests.rehearsal -m tests.rehearsal.drawn SEED [COUNT]
+
+rehearses those that are not in ``ledgers/drawn.jsonl`` yet, adds them there, and prints the estimate beside each.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Any
+
+from nemo_sspo.config.stages import Parallel, Train
+from nemo_sspo.estimate.rank import StepPairs
+from tests.rehearsal.case import Case
+from tests.rehearsal.cases import MODELS, PRECISIONS
+from tests.rehearsal.committed import LEDGERS, Collected
+from tests.rehearsal.estimated import HEAD, row
+from tests.rehearsal.run import rehearse
+
+DRAWN = LEDGERS / "drawn.jsonl"
+SEED, COUNT = 20261130, 12
+"""Of those that are committed."""
+_QWEN = {"rms_norm_eps": 1e-6, "rope_theta": 1e6, "max_position_embeddings": 32768}
+DRAWN_MODELS: dict[str, dict[str, Any]] = {
+    **MODELS,
+    "qwen2.5-7b": {
+        **_QWEN,
+        "model_type": "qwen2",
+        "vocab_size": 152064,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": False,
+    },
+    "qwen3-8b": {
+        **_QWEN,
+        "model_type": "qwen3",
+        "vocab_size": 151936,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "tie_word_embeddings": False,
+    },
+    "gemma-2-9b": {
+        "model_type": "gemma2",
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e4,
+        "max_position_embeddings": 8192,
+        "vocab_size": 256000,
+        "hidden_size": 3584,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 42,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 256,
+    },
+}
+"""What the published ``config.json`` of each says of sizes."""
+
+
+def drawn_cases(seed: int = SEED, count: int = COUNT) -> list[Case]:
+    """So many different ones, always the same of a seed."""
+    generator = random.Random(seed)
+    found: dict[str, Case] = {}
+    while len(found) < count:
+        case = _draw(generator, seed)
+        found.setdefault(case.key, case)
+    return list(found.values())
+
+
+def _draw(generator: random.Random, seed: int) -> Case:
+    pick = generator.choice
+    name = pick(sorted(DRAWN_MODELS))
+    model = DRAWN_MODELS[name]
+    tensor = pick([size for size in (1, 2, 4, 8) if model["num_key_value_heads"] % size == 0])
+    pipeline = pick([size for size in (1, 2, 4) if model["num_hidden_layers"] % size == 0])
+    chunks = [size for size in (1, 2) if pipeline > 1 and model["num_hidden_layers"] % (pipeline * size) == 0]
+    virtual = pick(chunks) if chunks else 1
+    parallel = Parallel(
+        tensor=tensor,
+        pipeline=pipeline,
+        virtual_pipeline=virtual if virtual > 1 else None,
+        context=pick((1, 1, 2)),
+        data=pick((1, 2, 4)),
+        sequence=tensor > 1,
+        overlap_communication=pick((False, True)),
+    )
+    rows = pick(("padded", "packed", "shared"))
+    precision = pick(sorted(PRECISIONS))
+    pairs = StepPairs(0, pick((256, 512)), pick((512, 1024, 1536)))
+    train = Train(
+        packing=rows != "padded",
+        share_prompt=rows == "shared",
+        pack_tokens=8192,
+        recompute=pick(("none", "selective", "full")),
+        peft=pick((None, None, "lora")),
+        loggers=(),
+    )
+    of_pair = pairs.prompt + 1 + 2 * pairs.response if train.share_prompt else 2 * (pairs.prompt + pairs.response)
+    of_row = 8192 // of_pair if train.packing else 1
+    count = 2 * parallel.pipeline * parallel.data * of_row
+    rank = generator.randrange(parallel.world_size)
+    layout = f"TP{tensor} PP{pipeline}x{virtual} CP{parallel.context} DP{parallel.data}"
+    settings = f"{rows} {pairs.prompt}+{pairs.response} {precision} {train.recompute} {train.peft or 'whole'}"
+    loss = pick(("sppo", "dpo"))
+    return Case(
+        f"{name}, {layout}, {settings}, {loss}, seed {seed}",
+        model,
+        parallel,
+        train.model_copy(update={"global_batch_size": count}),
+        StepPairs(count, pairs.prompt, pairs.response),
+        rank,
+        PRECISIONS[precision],
+        loss,
+    )
+
+
+def main(seed: int = SEED, count: int = COUNT) -> None:
+    collected = Collected(DRAWN)
+    print(HEAD, end="")
+    for case in drawn_cases(seed, count):
+        ledger = collected.get(case.key)
+        if ledger is None:
+            ledger = rehearse(case)
+            collected.add(ledger)
+        print(row(case, ledger), end="", flush=True)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
