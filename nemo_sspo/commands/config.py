@@ -9,7 +9,7 @@ from rich.console import Console
 from nemo_sspo.commands.terminal import say
 from nemo_sspo.config.choices import choice_meanings, groups
 from nemo_sspo.config.describe import FieldMeaning
-from nemo_sspo.config.load import describe
+from nemo_sspo.config.load import WHOLE_TREE, describe
 from nemo_sspo.config.mistakes import closest, nearest_key
 from nemo_sspo.errors import UserError
 
@@ -36,10 +36,10 @@ def show_config(options: argparse.Namespace) -> int:
 
 
 def _show(console: Console, rows: Sequence[FieldMeaning], choices: Mapping[str, Mapping[str, str]]) -> None:
-    """Every setting; before the first one of a group, and of all the experiment's, its `choices`."""
+    """Every setting; before the first one of a group, and of all those of a group that sets any, its `choices`."""
     left = dict(choices)
     for row in rows:
-        for group in [name for name in left if name in ("experiment", row.path.partition(".")[0])]:
+        for group in [name for name in left if name in (*WHOLE_TREE, row.path.partition(".")[0])]:
             say(console, f"# {group}=NAME takes one of {', '.join(left.pop(group))}", "cyan")
         value = "null" if row.value is None else str(row.value)
         role = f"  # {row.role.remark}" if row.role else ""

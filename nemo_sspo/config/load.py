@@ -1,7 +1,7 @@
 """From Hydra overrides to a validated `Experiment`; whatever is wrong becomes one line that says what to do."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import MarkedYAMLError, YAMLError
@@ -25,6 +25,8 @@ from nemo_sspo.errors import UserError
 OmegaConf.register_new_resolver("where", lambda value, wanted, then, other: then if value == wanted else other)
 
 _PACKAGE = Path(__file__).parents[1]
+WHOLE_TREE = ("experiment", "method", "model")
+"""Groups whose choices set any part of the tree, the first over the second and that over the third."""
 _MOST_SHOWN = 200
 """Characters of an override."""
 
@@ -51,12 +53,12 @@ def change_experiment(experiment: Experiment, overrides: Sequence[str], config_d
     """An experiment with some settings changed, in the grammar of `load_experiment`; all others stay as they are.
 
     Raises:
-        UserError: as there; and where an override takes a setting away, or chooses a whole experiment.
+        UserError: as there; and where an override takes a setting away, or chooses a whole experiment, method or model.
     """
     composed, settings = compose_settings(overrides, config_dir), experiment.model_dump(mode="json")
     for override in _parse(overrides):
         key = override.key_or_group
-        if override.type == OverrideType.DEL or key == "experiment":
+        if override.type == OverrideType.DEL or key in WHOLE_TREE:
             raise UserError(f"{override.input_line}: give the settings that change, as key=value or group=choice")
         *sections, name = key.split(".")
         source, target = composed, settings
@@ -92,7 +94,11 @@ def compose_settings(overrides: Sequence[str], config_dir: Path | None = None) -
     arguments = [_argument(override, config_dir) for override in parsed]
     with initialize_config_dir(str(config_root()), version_base="1.3"):
         try:
-            composed = compose("config", overrides=[*_search_path(config_dir, parsed), *arguments])
+            overridden = [*_search_path(config_dir, parsed), *arguments]
+            composed = compose("config", overrides=overridden, return_hydra_config=True)
+            chosen = dict(composed.hydra.runtime.choices)
+            with open_dict(composed):
+                del composed["hydra"]
             settings = OmegaConf.to_container(composed, resolve=True)
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ~=1 is a ValueError
             raise UserError(_one_line(error)) from None
@@ -105,7 +111,14 @@ def compose_settings(overrides: Sequence[str], config_dir: Path | None = None) -
     assert isinstance(settings, dict)
     settings = tree_of_today({str(key): value for key, value in settings.items()})
     given = {override.key_or_group for override in parsed}
+    if "name" not in given and {"model", "method"} & given:
+        settings["name"] = _name_of(chosen)
     return {key: _of_its_kind(key, value, given) for key, value in settings.items()}
+
+
+def _name_of(chosen: Mapping[str, str | None]) -> str:
+    """The name of a run whose model or method was given: both of them, so that it is no other's."""
+    return "-".join(name for name in (chosen["model"] or chosen["experiment"], chosen["method"]) if name)
 
 
 def _of_its_kind(section: str, value: Any, given: set[str]) -> Any:
@@ -220,7 +233,7 @@ def _whole_experiments(error: ValidationError, config_dir: Path | None) -> str:
     if any(problem["type"] != "missing" for problem in problems) or all(p["loc"] != ("name",) for p in problems):
         return ""
     *others, last = choices("experiment", config_dir)
-    return f", or start from experiment={', '.join(others)} or {last}"
+    return f", or start from model=... method=..., or from experiment={', '.join(others)} or {last}"
 
 
 def _yaml_mistake(error: MarkedYAMLError) -> str:

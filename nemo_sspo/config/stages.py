@@ -139,7 +139,7 @@ class Pairs(Frozen):
     symmetrize: Literal["half", "sum", "none"] = "half"
     """How the oracle's logits of a pair's two orders are combined: ``half`` (l_ij - l_ji) / 2, ``sum`` without the
     half, ``none`` l_ij alone. Win rates of the default deviate from the papers, which take PairRM's logit as it is:
-    ``none``, as experiment=llama3-8b-paper does."""
+    ``none``, as method=s-sppo-paper does."""
     estimator: Literal["pairwise", "bt_mean_score"] = "pairwise"
     """``pairwise``: the mean of a response's win probabilities (SPPO eq. 4.5, S-SPPO eq. B.1); ``bt_mean_score``: that
     of SPPO's official script, which deviates from both papers."""

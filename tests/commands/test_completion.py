@@ -21,6 +21,8 @@ LINES = [
     ("nemo-sspo run --dr", ["--dry-run"]),
     ("nemo-sspo run train.learning_r", ["train.learning_rate="]),
     ("nemo-sspo plan gate=po", ["gate=power"]),
+    ("nemo-sspo run model=mis", ["model=mistral-7b"]),
+    ("nemo-sspo run method=snork", ["method=snorkel-dpo"]),
     ("nemo-sspo benchmark mt", ["mt-bench"]),
     ("nemo-sspo completion fi", ["fish"]),
     ("nemo-sspo cancel --conf", ["--config-dir"]),
@@ -40,7 +42,7 @@ def scripts(tmp_path_factory):
 def test_bash(scripts, line, found):
     words = line.replace("=", " = ")  # as its word breaks cut
     done = _run("bash", "-c", BASH.format(script=scripts / "bash", line=line, words=words))
-    assert done.splitlines() == [word.removeprefix("gate=") for word in found]
+    assert done.splitlines() == [word if word.endswith("=") else word.rpartition("=")[2] for word in found]
 
 
 @pytest.mark.parametrize(("line", "found"), LINES)

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nemo_sspo.config.describe import kinds_of_keys
-from nemo_sspo.config.load import compose_settings, config_root, load_experiment
+from nemo_sspo.config.load import WHOLE_TREE, compose_settings, config_root, load_experiment
 from nemo_sspo.config.mistakes import NAMES_ELSEWHERE
 from nemo_sspo.errors import UserError
 
@@ -157,8 +157,8 @@ def test_what_is_missing_names_the_flags_to_give():
     assert message_of("experiment=llama3-8b") == "prompts is missing: give prompts=..."
     assert message_of() == (
         "name, policy, prompts, oracle.path are missing: give name=... policy=... prompts=... oracle.path=..., "
-        "or start from experiment=llama3-70b, llama3-8b, llama3-8b-paper, mistral-7b, mistral-7b-paper, quickstart, "
-        "quickstart-gpu or small"
+        "or start from model=... method=..., or from experiment=llama3-70b, llama3-8b, llama3-8b-paper, mistral-7b, "
+        "mistral-7b-paper, quickstart, quickstart-gpu or small"
     )
 
 
@@ -234,7 +234,7 @@ def test_every_shipped_yaml_names_only_differences_from_the_defaults():
     """A group's file that repeats a default would drift from it; `kind` is what the file is for."""
     for path in sorted((config_root()).glob("*/*.yaml")):
         group, name = path.parent.name, path.stem
-        if group in ("experiment", "cluster", "parallel"):
+        if group in (*WHOLE_TREE, "cluster", "parallel"):
             continue
         lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
         keys = [line.partition(":")[0] for line in lines]
