@@ -102,6 +102,9 @@ class Experiment(Frozen):
                 f"prompts is a list of {len(self.prompts)} for iterations={self.iterations}; give one for each "
                 "iteration, or one source for all of them"
             )
+        estimating, k = self.pairs.estimated_from, self.rollout.samples_per_prompt
+        if estimating is not None and self.rollout.source is None and estimating > k:
+            raise ValueError(f"pairs.estimated_from={estimating} is more than rollout.samples_per_prompt={k}")
         replicas = self.parallel.data * self.train.micro_batch_size
         if self.train.global_batch_size % replicas:
             raise ValueError(

@@ -146,10 +146,19 @@ class Pairs(Frozen):
     include_self: bool = True
     """Whether a response's win rate counts the 1/2 against itself. SPPO does; win rates of the default deviate from
     S-SPPO (B.2), which averages over all *other* responses: false."""
+    estimated_from: int | None = Field(default=None, ge=2)
+    """Responses that estimate a win rate, the pair among them (SPPO's ablation of K: 2, 3 or all 5 that are sampled);
+    without it all of them."""
     unfinished: Literal["keep", "drop"] = "keep"
     """Responses cut at `rollout.max_response_tokens`: eligible for pairs, or the pair is dropped and counted."""
     max_tokens: PositiveInt | None = None
     """Longest prompt + response that training takes; a longer pair is dropped and counted, never truncated."""
+
+    @model_validator(mode="after")
+    def _estimates_what_can_be_of_fewer(self) -> "Pairs":
+        if self.estimated_from is not None and self.estimator == "bt_mean_score":
+            raise ValueError("estimated_from takes a mean of few win probabilities: bt_mean_score reads all responses")
+        return self
 
 
 class Train(Frozen):

@@ -11,3 +11,16 @@ def select_pairs(scores_NK: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDAr
     learn from it, and the caller drops and counts it.
     """
     return scores_NK.argmax(axis=-1), scores_NK.argmin(axis=-1)
+
+
+def estimating(chosen_N: NDArray[np.intp], rejected_N: NDArray[np.intp], k: int, count: int) -> NDArray[np.bool_]:
+    """The responses whose mean estimates a win rate where those are fewer than K: the pair, and the first of the others.
+
+    SPPO's ablation (section 5.3): five are sampled, two of them are the pair, and `count` estimate. For two the paper
+    says which; samples are in no order of merit. Returns [N, K] with `count` True in every row.
+    """
+    rank_NK = np.tile(np.arange(k) + 2, (len(chosen_N), 1))
+    rows = np.arange(len(chosen_N))
+    rank_NK[rows, chosen_N] = 0
+    rank_NK[rows, rejected_N] = np.where(chosen_N == rejected_N, 0, 1)
+    return rank_NK.argsort(axis=-1, kind="stable").argsort(axis=-1, kind="stable") < count

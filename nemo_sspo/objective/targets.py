@@ -5,12 +5,13 @@ Legend: N prompts, K responses.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nemo_sspo.objective.gates import calibrate
-from nemo_sspo.objective.pair_selection import select_pairs
+from nemo_sspo.objective.pair_selection import estimating, select_pairs
 from nemo_sspo.objective.win_rates import mean_scores, symmetrize, win_probabilities, win_rates
 
 Array = NDArray[np.float64]
@@ -48,6 +49,7 @@ def build_targets(
     symmetrization: str = "half",
     estimator: str = "pairwise",
     include_self: bool = True,
+    estimated_from: int | None = None,
     gate_form: str = "pair",
     gate_weight: Callable[[Array], Array],
 ) -> PairSupervision:
@@ -56,15 +58,19 @@ def build_targets(
     ``similarity_NKK`` is max(0, cosine) of the response embeddings. ``gate_form`` says whose overlap anneals a target:
     ``pair`` the selected pair's own (S-SPPO's practical form), ``mean_overlap`` each response's mean over the
     others (eq. 3.1), ``pairwise`` every P_ij by its own S_ij before the row mean (A.1, for which Lemma 3.1 is exact).
+    ``estimated_from`` responses estimate the win rates, the pair among them (SPPO's ablation of K); None takes all.
     """
     p_NKK = win_probabilities(logits_NKK, symmetrization=symmetrization, estimator=estimator)
-    p_NK = win_rates(p_NKK, include_self=include_self)
     chosen, rejected = select_pairs(mean_scores(symmetrize(logits_NKK, symmetrization)))
+    k = p_NKK.shape[-1]
+    those = None if estimated_from is None or estimated_from >= k else estimating(chosen, rejected, k, estimated_from)
+    estimate = partial(win_rates, include_self=include_self, estimating_NK=those)
+    p_NK = estimate(p_NKK)
     rows = np.arange(len(chosen))
     similarity = similarity_NKK[rows, chosen, rejected]
     pair_weight = gate_weight(similarity)
 
-    gated_NK = _gate_rows(p_NKK, p_NK, similarity_NKK, pair_weight, gate_form, gate_weight, include_self)
+    gated_NK = _gate_rows(p_NKK, p_NK, similarity_NKK, pair_weight, gate_form, gate_weight, estimate)
     return PairSupervision(
         chosen=chosen,
         rejected=rejected,
@@ -85,7 +91,7 @@ def _gate_rows(
     pair_weight_N: Array,
     gate_form: str,
     gate_weight: Callable[[Array], Array],
-    include_self: bool,
+    estimate: Callable[[Array], Array],
 ) -> Array:
     """Calibrated win rate of every response under a gate form. Returns [N, K]."""
     if gate_form == "pair":
@@ -96,5 +102,5 @@ def _gate_rows(
         overlap_NK = (similarity_NKK.sum(axis=-1) - own_NK) / (k - 1)
         return calibrate(p_NK, gate_weight(overlap_NK))
     if gate_form == "pairwise":
-        return win_rates(calibrate(p_NKK, gate_weight(similarity_NKK)), include_self=include_self)
+        return estimate(calibrate(p_NKK, gate_weight(similarity_NKK)))
     raise ValueError(f"unknown gate form {gate_form!r}: choose pair, mean_overlap or pairwise")

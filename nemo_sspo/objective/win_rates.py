@@ -80,12 +80,16 @@ def win_of_first(logits_X2: Array) -> Array:
     return sigmoid((logits_X2[..., 0] - logits_X2[..., 1]) / 2)
 
 
-def win_rates(p_NKK: Array, *, include_self: bool = True) -> Array:
+def win_rates(p_NKK: Array, *, include_self: bool = True, estimating_NK: NDArray[np.bool_] | None = None) -> Array:
     """Estimated win rate of each response against the others, the row mean of P. Returns [N, K].
 
     ``include_self`` counts P_ii = 1/2 (SPPO's K = 2 ablation writes it out); without it the mean is over the K - 1
-    others (S-SPPO B.1).
+    others (S-SPPO B.1). With ``estimating_NK`` the mean is over these responses alone, as many of every prompt (SPPO's
+    ablation of K); it holds for the responses among them.
     """
-    k = p_NKK.shape[-1]
-    total_NK = p_NKK.sum(axis=-1)
+    if estimating_NK is None:
+        k, total_NK = p_NKK.shape[-1], p_NKK.sum(axis=-1)
+    else:
+        k = int(estimating_NK[0].sum()) if len(estimating_NK) else 2
+        total_NK = (p_NKK * estimating_NK[:, None, :]).sum(axis=-1)
     return total_NK / k if include_self else (total_NK - 0.5) / (k - 1)

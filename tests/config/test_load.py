@@ -163,6 +163,8 @@ def test_what_is_missing_names_the_flags_to_give():
 
 
 def test_inconsistent_settings_are_named():
+    assert "estimated_from=6 is more than rollout.samples_per_prompt=5" in message_of(QUICK, "pairs.estimated_from=6")
+    assert "bt_mean_score reads all" in message_of(QUICK, "pairs.estimated_from=2", "pairs.estimator=bt_mean_score")
     assert "global_batch_size=33 is not a multiple" in message_of(
         QUICK, "train.global_batch_size=33", "parallel.data=2"
     )

@@ -152,6 +152,7 @@ def supervise(
         symmetrization=settings.symmetrize,
         estimator=settings.estimator,
         include_self=settings.include_self,
+        estimated_from=settings.estimated_from,
         gate_form=gate.form,
         gate_weight=weight,
     )
