@@ -1,4 +1,4 @@
-"""``nemo-sspo benchmark NAME RUN``: a run's policy before a public benchmark."""
+"""``nemo-sspo benchmark NAME RUN``: a run's policy, or a model of another's, before a public benchmark."""
 
 import argparse
 import os
@@ -7,19 +7,22 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from nemo_sspo.artifacts.facts.benchmarks import AnswerFacts
 from nemo_sspo.artifacts.store import open_artifact
 from nemo_sspo.commands import lm_eval
-from nemo_sspo.commands.benchmark_options import add_run, output_of, refuse_extra, say
+from nemo_sspo.commands.benchmark_options import add_run, output_of, say
 from nemo_sspo.config.benchmarks import SAMPLING, AnswerSampling, BenchmarkRequest
-from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
+from nemo_sspo.public_benchmarks.alpaca_eval import ANNOTATOR, AlpacaEval
 from nemo_sspo.public_benchmarks.protocol import Judge
 from nemo_sspo.words import counted
+
+if TYPE_CHECKING:
+    from nemo_sspo.launch.benchmark import Examinee
 
 
 def register(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -43,33 +46,41 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
         sub.add_argument("--temperature", type=float, help=f"for every question (default: {_temperatures(usual)})")
         sub.add_argument("--max-tokens", type=int, help=f"longest answer to a turn (default: {usual.max_tokens})")
         sub.add_argument("--tool", type=Path, help="checkout of the benchmark's judge; it runs where its key is set")
-        sub.set_defaults(command=answer_and_judge, benchmark=name, overrides=[])
+        if name == "alpaca-eval":
+            sub.add_argument("--annotator", help=f"settings of alpaca_eval's judge (default: {ANNOTATOR})")
+        sub.set_defaults(command=answer_and_judge, benchmark=name, overrides=[], annotator=None)
     lm_eval.register(names)
 
 
 def answer_and_judge(options: argparse.Namespace) -> int:
     """Publish the answers, then run the judge or print how."""
-    from nemo_sspo.launch.benchmark import (
-        GenerationFailed,
-        generate,
-        is_answered,
-        rollout_python,
-        run_and_iteration,
-    )
+    from nemo_sspo.launch.benchmark import examinee
+
+    asked = examinee(options.run, options.iteration, options.overrides)
+    return have_judged(_request(options, asked), asked, options.python, options.tool, options.annotator)
+
+
+def have_judged(
+    request: BenchmarkRequest,
+    asked: "Examinee",
+    python: str | None = None,
+    tool: Path | None = None,
+    annotator: str | None = None,
+) -> int:
+    """The same of a request: 0, or 1 and 2 where generation or judge failed."""
+    from nemo_sspo.launch.benchmark import GenerationFailed, generate, is_answered, rollout_python
     from nemo_sspo.public_benchmarks.registry import BENCHMARKS
 
-    refuse_extra(options)
-    experiment, iteration = run_and_iteration(options.run, options.iteration)
-    request = _request(options, experiment, iteration)
-    benchmark, console = BENCHMARKS[request.benchmark], Console()
-    questions = benchmark.questions(options.questions)
-    python = rollout_python(experiment, options.python)
-    if not is_answered(request, experiment):
+    benchmark = BENCHMARKS[request.benchmark] if annotator is None else AlpacaEval(annotator)
+    console = Console()
+    questions = benchmark.questions(Path(request.questions))
+    python = rollout_python(asked.cluster, python)
+    if not is_answered(request, asked.who):
         try:
             with console.status(f"{request.model_name} answers {counted(len(questions), 'question')}") as status:
                 generate(
                     request,
-                    experiment,
+                    asked.cluster,
                     python,
                     lambda state: status.update(f"{state['done']}/{state['total']} {state['unit']} {state['note']}"),
                 )
@@ -80,10 +91,10 @@ def answer_and_judge(options: argparse.Namespace) -> int:
     facts = open_artifact(Path(request.output)).facts(AnswerFacts)
     say(console, str(answers))
     say(console, ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in facts if count is not None))
-    return _judge(console, benchmark.judge(questions, answers.absolute(), request.model_name, options.tool))
+    return _judge(console, benchmark.judge(questions, answers.absolute(), request.model_name, tool))
 
 
-def _request(options: argparse.Namespace, experiment: Experiment, iteration: int) -> BenchmarkRequest:
+def _request(options: argparse.Namespace, asked: "Examinee") -> BenchmarkRequest:
     from pydantic import ValidationError
 
     changes: dict[str, Any] = {}
@@ -93,22 +104,19 @@ def _request(options: argparse.Namespace, experiment: Experiment, iteration: int
         changes["max_tokens"] = options.max_tokens
     try:
         return BenchmarkRequest(
-            run=str(options.run),
-            iteration=iteration,
+            run=str(asked.root),
+            iteration=asked.iteration,
+            model=None if asked.of_run else asked.who,
             benchmark=options.benchmark,
             questions=str(options.questions),
-            output=str(output_of(options, iteration, options.benchmark)),
-            model_name=options.model_name or _model_name(experiment, iteration),
+            output=str(output_of(options.output, asked, options.benchmark)),
+            model_name=options.model_name or asked.name,
             sampling=AnswerSampling.model_validate(SAMPLING[options.benchmark].model_dump() | changes),
         )
     except ValidationError as error:
         first = error.errors()[0]
         flag = str(first["loc"][-1]).replace("_", "-")
         raise UserError(f"--{flag} {first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
-
-
-def _model_name(experiment: Experiment, iteration: int) -> str:
-    return f"{experiment.name}-iter{iteration}" if iteration else f"{experiment.name}-base"
 
 
 def _temperatures(sampling: AnswerSampling) -> str:

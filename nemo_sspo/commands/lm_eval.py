@@ -7,14 +7,17 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from nemo_sspo.commands.benchmark_options import add_run, output_of, refuse_extra, say
+from nemo_sspo.commands.benchmark_options import add_run, output_of, say
 from nemo_sspo.errors import UserError
 from nemo_sspo.public_benchmarks.lm_eval import Score
+
+if TYPE_CHECKING:
+    from nemo_sspo.launch.benchmark import Examinee
 
 SCORES = "scores.json"
 
@@ -32,26 +35,31 @@ def register(names: "argparse._SubParsersAction[Any]") -> None:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Run every task and publish the scores, or print the commands where lm_eval is not installed."""
+    from nemo_sspo.launch.benchmark import examinee
+
+    if options.include_path is not None and not options.include_path.is_dir():
+        raise UserError(f"--include-path {options.include_path}: no such directory")
+    return have_counted(examinee(options.run, options.iteration, options.overrides), options)
+
+
+def have_counted(asked: "Examinee", options: argparse.Namespace) -> int:
+    """The same of a policy of a run, or of another model."""
     from nemo_sspo.artifacts.facts.benchmarks import TaskFacts
     from nemo_sspo.artifacts.fingerprint import fingerprint
     from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
     from nemo_sspo.artifacts.store import is_published, open_artifact, publish, refuse_changes
-    from nemo_sspo.launch.benchmark import environment, rollout_python, run_and_iteration
+    from nemo_sspo.launch.benchmark import environment, rollout_python
     from nemo_sspo.public_benchmarks.lm_eval import chosen_tasks, command
     from nemo_sspo.rollout.vllm_engine import variables as engine_variables
     from nemo_sspo.visible_gpus import visible_gpus
 
-    refuse_extra(options)
-    if options.include_path is not None and not options.include_path.is_dir():
-        raise UserError(f"--include-path {options.include_path}: no such directory")
-    experiment, iteration = run_and_iteration(options.run, options.iteration)
     on_cpu = not visible_gpus()
-    python, console = rollout_python(experiment, options.python), Console()
-    exported = [open_artifact(RunLayout(options.run).artifact("export", iteration))] if iteration else []
-    policy = str(exported[0].file(HF_MODEL)) if exported else experiment.policy
-    final, tasks = output_of(options, iteration, "lm-eval"), chosen_tasks(options.tasks)
+    python, console = rollout_python(asked.cluster, options.python), Console()
+    exported = [open_artifact(RunLayout(asked.root).artifact("export", asked.iteration))] if asked.iteration else []
+    policy = str(exported[0].file(HF_MODEL)) if exported else asked.who.policy
+    final, tasks = output_of(options.output, asked, "lm-eval"), chosen_tasks(options.tasks)
     config: dict[str, Any] = {
-        "policy": experiment.policy,
+        "policy": asked.who.policy,
         "backend": options.backend,
         "tasks": [list(task) for task in tasks],
     }
@@ -71,14 +79,14 @@ def evaluate(options: argparse.Namespace) -> int:
             python=python,
             policy=policy,
             backend=options.backend,
-            engine=experiment.engine,
+            engine=asked.who.engine,
             on_cpu=on_cpu,
             device=options.device,
             include=options.include_path,
             output=output,
         )
 
-    variables = engine_variables(experiment.engine, on_cpu) | environment(experiment)
+    variables = engine_variables(asked.who.engine, on_cpu) | environment(asked.cluster)
     if not _has_lm_eval(python, variables):
         say(console, f"not run here: {python} has no lm_eval ({python} -m pip install lm-eval). The commands:")
         for task in tasks:
@@ -87,7 +95,7 @@ def evaluate(options: argparse.Namespace) -> int:
     _refuse_other_tokens(python, policy, variables)
     final.parent.mkdir(parents=True, exist_ok=True)
     with publish(
-        final, stage="benchmark_lm_eval", iteration=iteration, config=config, inputs={"policy": exported}
+        final, stage="benchmark_lm_eval", iteration=asked.iteration, config=config, inputs={"policy": exported}
     ) as draft:
         scores = [
             score for task in tasks for score in _run_task(task, draft.path / task.name, line, variables, console)

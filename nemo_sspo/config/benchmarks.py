@@ -1,11 +1,14 @@
 """How public benchmarks ask a policy: sampling as each benchmark's own tool does it, and tasks with their shots."""
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from nemo_sspo.config.base import Frozen
+from nemo_sspo.config.engines import Engine
+from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.roles import SourcePath
 
 AnsweredBenchmark = Literal["alpaca-eval", "mt-bench", "arena-hard", "own"]
 """Benchmarks whose questions the policy answers and a judge reads."""
@@ -54,13 +57,36 @@ SAMPLING: Mapping[AnsweredBenchmark, AnswerSampling] = {
 """Each benchmark's own settings; the command line can change temperature and length."""
 
 
+class Answerer(Frozen):
+    """Who answers, and how it is sampled."""
+
+    policy: Annotated[str, SourcePath()]
+    """A Hugging Face directory or hub id: of a run, its base policy."""
+    engine: Engine
+    seed: NonNegativeInt = 0
+    template_arguments: dict[str, Any] = {}
+    """Further variables of its chat template."""
+
+
+def of_run(experiment: Experiment) -> Answerer:
+    """As a run samples its policies."""
+    return Answerer(
+        policy=experiment.policy,
+        engine=experiment.engine,
+        seed=experiment.seed,
+        template_arguments=experiment.data.template_arguments,
+    )
+
+
 class BenchmarkRequest(Frozen):
-    """One policy of a run before one benchmark."""
+    """One policy before one benchmark."""
 
     run: str
-    """Directory of the run."""
+    """Directory of the run; for a model that no run made, where logs are to lie."""
     iteration: NonNegativeInt
     """Whose policy; 0 is the base."""
+    model: Answerer | None = None
+    """A model that no run made, in the place of a policy of the run."""
     benchmark: AnsweredBenchmark
     questions: str
     """The benchmark's questions, in its published format."""

@@ -1,16 +1,22 @@
 """A benchmark as a process of the rollout environment: checked here without heavy imports, and run there."""
 
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemo_sspo.artifacts.layout import RunLayout
+from pydantic import TypeAdapter, ValidationError
+
+from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
 from nemo_sspo.artifacts.progress import read_progress
 from nemo_sspo.artifacts.selection import early_stop
 from nemo_sspo.artifacts.store import is_published, open_artifact, refuse_changes
-from nemo_sspo.config.benchmarks import BenchmarkRequest
+from nemo_sspo.config.benchmarks import Answerer, BenchmarkRequest, of_run
+from nemo_sspo.config.cluster import Cluster
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.load import compose_settings
+from nemo_sspo.config.mistakes import validation_message
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.local.guard import guarded
 from nemo_sspo.launch.run_directory import stored_experiment
@@ -38,6 +44,63 @@ class GenerationFailed(Exception):
         return f"error: it ended with exit code {self.code}; the end of its log, {self.log}:\n{tail}"
 
 
+@dataclass(frozen=True)
+class Examinee:
+    """A policy of a run before a benchmark, or a model that no run made."""
+
+    root: Path
+    """Its run, or where its answers and logs are to lie."""
+    iteration: int
+    """Whose policy of the run; 0 is the base, and such a model."""
+    name: str
+    """What a judge calls it."""
+    who: Answerer
+    cluster: Cluster
+    of_run: bool
+
+    @property
+    def policy(self) -> str:
+        """The Hugging Face directory or hub id that answers."""
+        exported = RunLayout(self.root).artifact("export", self.iteration) / HF_MODEL
+        return str(exported) if self.iteration else self.who.policy
+
+
+def examinee(
+    path: Path, iteration: int | None, overrides: Sequence[str] = (), config_dir: Path | None = None
+) -> Examinee:
+    """The policy of a run, or the model in a Hugging Face directory, which `overrides` say how to sample.
+
+    Raises:
+        UserError: there is neither, no such policy, or overrides beside a run.
+    """
+    if (path / "config.json").is_file() and not RunLayout(path).experiment.is_file():
+        if iteration:
+            raise UserError(f"--iteration {iteration}: {path} is a model, not a run")
+        return plain_model(str(path), path.absolute().name, overrides, config_dir)
+    if overrides:
+        raise UserError(f"benchmark takes one run directory, and got {overrides[0]!r} besides")
+    experiment, iteration = run_and_iteration(path, iteration)
+    name = f"{experiment.name}-iter{iteration}" if iteration else f"{experiment.name}-base"
+    return Examinee(path, iteration, name, of_run(experiment), experiment.cluster, True)
+
+
+def plain_model(policy: str, name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Examinee:
+    """A model that no run made: a directory or hub id, with the engine, seed and cluster that `overrides` compose."""
+    settings = compose_settings(overrides, config_dir)
+    try:
+        who = Answerer(
+            policy=policy,
+            engine=settings["engine"],
+            seed=settings.get("seed", 0),
+            template_arguments=settings.get("data", {}).get("template_arguments", {}),
+        )
+        cluster = TypeAdapter[Cluster](Cluster).validate_python(settings["cluster"])
+    except ValidationError as error:
+        raise UserError(validation_message(error, settings)) from None
+    root = Path(settings.get("runs_dir", "runs")) / "models" / name
+    return Examinee(root, 0, name, who, cluster, False)
+
+
 def run_and_iteration(run: Path, iteration: int | None) -> tuple[Experiment, int]:
     """The experiment of a run, and the iteration given or that of its result: the last that has an exported policy, or,
     of a run that has stopped early, the one before its end.
@@ -61,26 +124,26 @@ def run_and_iteration(run: Path, iteration: int | None) -> tuple[Experiment, int
     return experiment, iteration
 
 
-def rollout_python(experiment: Experiment, given: str | None) -> str:
+def rollout_python(cluster: Cluster, given: str | None) -> str:
     """The interpreter that has vLLM.
 
     Raises:
-        UserError: the run's cluster is Slurm, whose environment may be an image, and none is given.
+        UserError: the cluster is Slurm, whose environment may be an image, and none is given.
     """
-    if given is None and experiment.cluster.kind == "slurm":
+    if given is None and cluster.kind == "slurm":
         raise UserError(
             "this run is one of a Slurm cluster: in an allocation with a GPU, give --python, the interpreter of an "
             "environment with vLLM"
         )
-    return given or experiment.cluster.rollout.python
+    return given or cluster.rollout.python
 
 
-def environment(experiment: Experiment) -> dict[str, str]:
+def environment(cluster: Cluster) -> dict[str, str]:
     """Environment variables of a process of the rollout environment."""
-    return of_process(experiment.cluster.rollout.variables, gpus=None)
+    return of_process(cluster.rollout.variables, gpus=None)
 
 
-def is_answered(request: BenchmarkRequest, experiment: Experiment) -> bool:
+def is_answered(request: BenchmarkRequest, who: Answerer) -> bool:
     """Whether the answers are published already, with these settings.
 
     Raises:
@@ -92,13 +155,13 @@ def is_answered(request: BenchmarkRequest, experiment: Experiment) -> bool:
             raise UserError(f"--output {output}: something else lies there; give a directory that is not there yet")
         return False
     inputs = policy_artifact(request, RunLayout(Path(request.run)))
-    refuse_changes(open_artifact(output), settings(request, experiment), inputs, knob_names(experiment))
+    refuse_changes(open_artifact(output), settings(request, who), inputs, knob_names(who))
     return True
 
 
 def generate(
     request: BenchmarkRequest,
-    experiment: Experiment,
+    cluster: Cluster,
     python: str,
     on_progress: Callable[[Mapping[str, Any]], None] = lambda state: None,
 ) -> None:
@@ -119,7 +182,7 @@ def generate(
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=environment(experiment),
+            env=environment(cluster),
             start_new_session=True,
         )
     try:

@@ -14,7 +14,7 @@ def select_pairs(scores_NK: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDAr
 
 
 def estimating(chosen_N: NDArray[np.intp], rejected_N: NDArray[np.intp], k: int, count: int) -> NDArray[np.bool_]:
-    """The responses whose mean estimates a win rate where those are fewer than K: the pair, and the first of the others.
+    """The responses whose mean estimates a win rate where they are fewer than K: the pair, and the first others.
 
     SPPO's ablation (section 5.3): five are sampled, two of them are the pair, and `count` estimate. For two the paper
     says which; samples are in no order of merit. Returns [N, K] with `count` True in every row.

@@ -10,11 +10,18 @@ from nemo_sspo.public_benchmarks.files import as_data, read_row, read_rows
 from nemo_sspo.public_benchmarks.formats import AlpacaEvalOutput, AlpacaEvalQuestion
 from nemo_sspo.public_benchmarks.protocol import Answer, Judge, Question, Writing
 
+ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
+"""AlpacaEval 2.0's own judge."""
+
 
 class AlpacaEval:
     """Reads alpaca_eval.json, writes model_outputs.json."""
 
     tokenizer: str | None = None
+
+    def __init__(self, annotator: str = ANNOTATOR) -> None:
+        """`annotator`: alpaca_eval's name of its judge's settings."""
+        self._annotator = annotator
 
     def questions(self, path: Path) -> list[Question]:
         """See `Benchmark.questions`."""
@@ -40,8 +47,8 @@ class AlpacaEval:
 
     def judge(self, questions: Sequence[Question], answers: Path, model_name: str, tool: Path | None) -> Judge:
         """See `Benchmark.judge`. The tool is a package with a command; a checkout is not needed."""
-        results = answers.parent.with_name(f"{answers.parent.name}.judged")
-        arguments = ("--model_outputs", str(answers), "--annotators_config", "weighted_alpaca_eval_gpt4_turbo")
+        results = judged_by(answers.parent, self._annotator)
+        arguments = ("--model_outputs", str(answers), "--annotators_config", self._annotator)
         return Judge(
             tool="alpaca_eval (pip install alpaca-eval 'pandas<2.3', in an environment of its own)",
             model=model_name,
@@ -49,3 +56,8 @@ class AlpacaEval:
             commands=(("alpaca_eval", *arguments, "--output_path", str(results)),),
             installed=shutil.which("alpaca_eval") is not None,
         )
+
+
+def judged_by(answers: Path, annotator: str) -> Path:
+    """Where the results of a judge lie, beside the folder of the answers."""
+    return answers.with_name(f"{answers.name}.judged") / annotator

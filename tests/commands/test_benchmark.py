@@ -14,6 +14,8 @@ from nemo_sspo.artifacts.store import publish
 from nemo_sspo.config.cluster import LocalCluster
 from nemo_sspo.config.environments import Environment
 from nemo_sspo.launch import benchmark as launch_benchmark
+from nemo_sspo.public_benchmarks.registry import BENCHMARKS
+from nemo_sspo.stages.evaluation.benchmark import answerer
 from tests.json_edit import edit
 from tests.launch.tiny_models import write_tokenizer
 from tests.some_facts import some_facts
@@ -64,15 +66,15 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list:
     """Requests, answered at once by a stand-in for the process."""
     asked = []
 
-    def generate(request, experiment, python, on_progress) -> None:
+    def generate(request, cluster, python, on_progress) -> None:
         asked.append(request)
         layout = RunLayout(Path(request.run))
         final = Path(request.output)
         final.parent.mkdir(parents=True, exist_ok=True)
-        config = launch_benchmark.settings(request, experiment)
+        config = launch_benchmark.settings(request, answerer(request))
         inputs = launch_benchmark.policy_artifact(request, layout)
         with publish(final, stage="benchmark", config=config, inputs=inputs) as draft:
-            (draft.path / f"{request.model_name}.jsonl").write_text("answers\n")
+            (draft.path / BENCHMARKS[request.benchmark].answers_file(request.model_name)).write_text("answers\n")
             draft.facts = some_facts(questions=1)
 
     monkeypatch.setattr(launch_benchmark, "generate", generate)
@@ -181,6 +183,27 @@ def test_a_failed_process_is_told_with_its_last_error(run, capsys) -> None:
     assert line.startswith("error: runs/run/iter_2/export/hf/config.json: differs from its manifest")
     assert not Path("runs/run/benchmarks/iter_2/mt-bench").exists()
     assert not list(Path("runs/run/benchmarks").rglob("*.tmp"))
+
+
+def test_a_model_that_no_run_made_is_asked_with_the_settings_that_are_given(run, answers, capsys) -> None:
+    model = run.artifact("export", 2) / HF_MODEL
+    Path("snorkel").symlink_to(model)
+    Path("models.jsonl").write_text('{"instruction": "Why?", "dataset": "d"}\n')
+    given = ["alpaca-eval", "snorkel", "--questions", "models.jsonl", "--annotator", "alpaca_eval_gpt4_turbo_fn"]
+    for _ in range(2):
+        assert call(*given, "engine.dtype=bfloat16", "model=qwen3-8b", "seed=3") == 0
+    (request,) = answers
+    assert (request.iteration, request.model_name, request.model.policy) == (0, "snorkel", "snorkel")
+    assert (request.model.engine.dtype, request.model.seed) == ("bfloat16", 3)
+    assert request.model.template_arguments == {"enable_thinking": False}
+    assert request.output == "runs/models/snorkel/benchmarks/iter_0/alpaca-eval"
+    out = capsys.readouterr().out
+    assert "--annotators_config alpaca_eval_gpt4_turbo_fn" in out
+    assert f"--output_path {Path(request.output).absolute()}.judged/alpaca_eval_gpt4_turbo_fn" in out
+    assert call(*given, "engine.dtype=float16", "model=qwen3-8b", "seed=3") == 2
+    assert "engine.dtype" in capsys.readouterr().err
+    assert call(*given[:1], "snorkel", "--iteration", "1", *given[2:]) == 2
+    assert "snorkel is a model, not a run" in capsys.readouterr().err
 
 
 def executable(path: Path, log: Path) -> None:

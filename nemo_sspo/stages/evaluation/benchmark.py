@@ -1,7 +1,7 @@
-"""Answer a public benchmark with a run's policy: ``python -m nemo_sspo.stages.evaluation.benchmark REQUEST``.
+"""Answer a public benchmark with a policy: ``python -m nemo_sspo.stages.evaluation.benchmark REQUEST``.
 
-Not a step of the loop: it reads an existing policy and publishes atomically beside the run. It skips published
-answers and refuses those made with other settings. REQUEST is a `BenchmarkRequest` as JSON.
+Not a step of the loop: it reads a policy of a run, or a model that no run made, and publishes atomically. It
+skips published answers and refuses those made with other settings. REQUEST is a `BenchmarkRequest` as JSON.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from nemo_sspo.artifacts.layout import HF_MODEL, TOKENS, RunLayout
 from nemo_sspo.artifacts.progress import Progress
 from nemo_sspo.artifacts.store import Artifact, Draft, is_published, open_artifact, publish, refuse_changes
 from nemo_sspo.artifacts.token_record import read_token_record
-from nemo_sspo.config.benchmarks import BenchmarkRequest
+from nemo_sspo.config.benchmarks import Answerer, BenchmarkRequest, of_run
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.public_benchmarks.protocol import Answer, Benchmark, Question, Writing
@@ -49,12 +49,11 @@ def answer(request: BenchmarkRequest) -> None:
     Raises:
         UserError: the questions, the policy or the published answers are not what they should be.
     """
-    layout = RunLayout(Path(request.run))
-    experiment = Experiment.model_validate_json(layout.experiment.read_bytes())
-    config, inputs = settings(request, experiment), policy_artifact(request, layout)
+    layout, who = RunLayout(Path(request.run)), answerer(request)
+    config, inputs = settings(request, who), policy_artifact(request, layout)
     final = Path(request.output)
     if is_published(final):
-        refuse_changes(open_artifact(final), config, inputs, knob_names(experiment))
+        refuse_changes(open_artifact(final), config, inputs, knob_names(who))
         return
     benchmark = BENCHMARKS[request.benchmark]
     questions = benchmark.questions(Path(request.questions))
@@ -62,30 +61,35 @@ def answer(request: BenchmarkRequest) -> None:
     stage = f"benchmark_{request.benchmark.replace('-', '_')}"
     with publish(final, stage=stage, iteration=request.iteration, config=config, inputs=inputs) as draft:
         progress = Progress(layout.progress(progress_name(request)))
-        _fill(
-            draft,
-            request,
-            experiment,
-            benchmark,
-            questions,
-            inputs["policy" if inputs["policy"] else "prompts"][0],
-            inputs["prompts"][0],
-            progress,
-        )
+        _fill(draft, request, who, benchmark, questions, inputs, progress)
 
 
-def settings(request: BenchmarkRequest, experiment: Experiment) -> dict[str, Any]:
+def answerer(request: BenchmarkRequest) -> Answerer:
+    """The model of the request, or the policies of its run."""
+    if request.model is not None:
+        return request.model
+    return of_run(Experiment.model_validate_json(RunLayout(Path(request.run)).experiment.read_bytes()))
+
+
+def settings(request: BenchmarkRequest, who: Answerer) -> dict[str, Any]:
     """What the answers depend on, the engine's knobs included."""
-    resolved = request.model_dump(mode="json", exclude={"run", "questions", "output"})
-    engine = experiment.engine.model_dump(mode="json")
-    policy = {"policy": experiment.policy} if request.iteration == 0 else {}
+    resolved = request.model_dump(mode="json", exclude={"run", "questions", "output", "model"})
+    engine = who.engine.model_dump(mode="json")
+    policy = {"policy": who.policy} if request.iteration == 0 else {}
     content = {"content of questions": fingerprint(Path(request.questions))}
-    template = {"template_arguments": experiment.data.template_arguments}
-    return {**resolved, "engine": engine, "seed": experiment.seed, **policy, **content, **template}
+    if request.model is not None and Path(who.policy).is_dir():
+        content["content of policy"] = fingerprint(Path(who.policy))
+    template = {"template_arguments": who.template_arguments}
+    return {**resolved, "engine": engine, "seed": who.seed, **policy, **content, **template}
 
 
 def policy_artifact(request: BenchmarkRequest, layout: RunLayout) -> dict[str, list[Artifact]]:
-    """The export that answers; the base policy is no artifact, so that the run's prompts stand for the run."""
+    """The export that answers; the base policy is no artifact, so that the run's prompts stand for the run.
+
+    A model that no run made has neither.
+    """
+    if request.model is not None:
+        return {"policy": [], "prompts": []}
     prompts = [open_artifact(layout.artifact("prepare_prompts"))]
     if request.iteration == 0:
         return {"policy": [], "prompts": prompts}
@@ -97,34 +101,34 @@ def progress_name(request: BenchmarkRequest) -> str:
     return f"iter_{request.iteration}.benchmark_{request.benchmark}"
 
 
-def seed_of(request: BenchmarkRequest, experiment: Experiment) -> int:
-    """31 bits of the run's seed, the benchmark and the iteration."""
-    text = f"{experiment.seed}/{request.benchmark}/{request.iteration}"
+def seed_of(request: BenchmarkRequest, who: Answerer) -> int:
+    """31 bits of the seed, the benchmark and the iteration."""
+    text = f"{who.seed}/{request.benchmark}/{request.iteration}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
 def _fill(
     draft: Draft,
     request: BenchmarkRequest,
-    experiment: Experiment,
+    who: Answerer,
     benchmark: Benchmark,
     questions: Sequence[Question],
-    origin: Artifact,
-    prompts: Artifact,
+    inputs: dict[str, list[Artifact]],
     progress: Progress,
 ) -> None:
     """Write the answers and what they were made with."""
-    policy = str(origin.file(HF_MODEL)) if request.iteration else experiment.policy
+    exported = next(iter(inputs["policy"]), None)
+    policy = str(exported.file(HF_MODEL)) if exported else who.policy
     turns = sum(len(question.turns) for question in questions)
     progress.update(0, turns, unit="turns", note="loading the policy")
     started = time.monotonic()
     answers = _generate(
-        request, experiment, policy, prompts, questions, lambda done: progress.update(done, turns, unit="turns")
+        request, who, policy, inputs["prompts"], questions, lambda done: progress.update(done, turns, unit="turns")
     )
     draft.timings["generation_seconds"] = time.monotonic() - started
 
     counter, counted_in = _token_counter(benchmark.tokenizer, policy)
-    created = datetime.fromisoformat(origin.manifest.created_at).timestamp()
+    created = _created(policy, *inputs["policy"], *inputs["prompts"])
     text = benchmark.write(questions, answers, Writing(request.model_name, created, counter))
     (draft.path / benchmark.answers_file(request.model_name)).write_text(text, encoding="utf-8")
     reasons = [reply.finish_reason for replies in answers for reply in replies]
@@ -140,13 +144,13 @@ def _fill(
         "benchmark": request.benchmark,
         "model_name": request.model_name,
         "iteration": request.iteration,
-        "policy": policy if request.iteration == 0 else f"export of iteration {request.iteration}",
-        "export_digest": origin.manifest.digest if request.iteration else None,
+        "policy": f"export of iteration {request.iteration}" if exported else policy,
+        "export_digest": exported.manifest.digest if exported else None,
         "questions": {"file": Path(request.questions).name, "digest": fingerprint(Path(request.questions))},
         "sampling": request.sampling.model_dump(mode="json"),
-        "seed": seed_of(request, experiment),
-        "engine": experiment.engine.model_dump(mode="json"),
-        "template_arguments": experiment.data.template_arguments,
+        "seed": seed_of(request, who),
+        "engine": who.engine.model_dump(mode="json"),
+        "template_arguments": who.template_arguments,
         "tokens_counted_by": counted_in,
         "nemo_sspo": __version__,
     }
@@ -155,9 +159,9 @@ def _fill(
 
 def _generate(
     request: BenchmarkRequest,
-    experiment: Experiment,
+    who: Answerer,
     policy: str,
-    prompts: Artifact,
+    prompts: Sequence[Artifact],
     questions: Sequence[Question],
     on_progress: Callable[[int], None],
 ) -> list[list[Answer]]:
@@ -171,8 +175,9 @@ def _generate(
     from nemo_sspo.rollout.vllm_engine import VllmEngine
 
     sampling = request.sampling
-    tokenizer = load_policy_tokenizer(policy, experiment.data.template_arguments)
-    refuse_other_tokens(tokenizer, read_token_record(prompts.file(TOKENS)), policy, prompts)
+    tokenizer = load_policy_tokenizer(policy, who.template_arguments)
+    for artifact in prompts:  # those of its run
+        refuse_other_tokens(tokenizer, read_token_record(artifact.file(TOKENS)), policy, artifact)
     dialogues = [Dialogue(question.turns, sampling.temperature_for(question.category)) for question in questions]
     longest, firsts = longest_dialogue(tokenizer, dialogues, sampling.max_tokens)
     context = min(longest, context_tokens(policy) or longest)
@@ -183,8 +188,8 @@ def _generate(
             )
     engine = VllmEngine(
         policy,
-        experiment.engine,
-        seed=seed_of(request, experiment),
+        who.engine,
+        seed=seed_of(request, who),
         max_model_len=context,
         stop_token_ids=stop_token_ids(policy, tokenizer),
     )
@@ -198,6 +203,14 @@ def _generate(
         on_progress=on_progress,
     )
     return [[Answer(reply.text, reply.finish_reason) for reply in turns] for turns in replies]
+
+
+def _created(policy: str, *artifacts: Artifact) -> float:
+    """Unix time of the artifact that the policy is, or of the run's prompts; of another model's files, 0 of a hub's."""
+    if artifacts:
+        return datetime.fromisoformat(artifacts[0].manifest.created_at).timestamp()
+    config = Path(policy) / "config.json"
+    return config.stat().st_mtime if config.is_file() else 0.0
 
 
 def _token_counter(encoding: str | None, policy: str) -> tuple[Callable[[str], int], str | None]:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from nemo_sspo.artifacts.changes import CONTENT, flat
 from nemo_sspo.artifacts.fingerprint import UNSEEN, fingerprint
 from nemo_sspo.config.binding import module_file
@@ -53,9 +55,9 @@ def stage_knobs(experiment: Experiment, stage: str) -> dict[str, Any]:
     return {key: value for key, value in _resolved(experiment, stage).items() if key in names}
 
 
-def knob_names(experiment: Experiment) -> frozenset[str]:
+def knob_names(settings: BaseModel) -> frozenset[str]:
     """All settings that may change in the middle of a run, by dotted key."""
-    return frozenset(key for key, role in roles(experiment).items() if _may_change(role))
+    return frozenset(key for key, role in roles(settings).items() if _may_change(role))
 
 
 def rounding_knobs(experiment: Experiment) -> frozenset[str]:

@@ -11,8 +11,9 @@ pytest.importorskip("vllm")
 
 from nemo_sspo.artifacts.layout import HF_MODEL, TOKENS, RunLayout
 from nemo_sspo.artifacts.store import open_artifact, publish
-from nemo_sspo.config.benchmarks import SAMPLING, AnswerSampling, BenchmarkRequest
+from nemo_sspo.config.benchmarks import SAMPLING, Answerer, AnswerSampling, BenchmarkRequest, of_run
 from nemo_sspo.config.engines import VllmEngine
+from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.public_benchmarks.formats import ArenaHardV2Answer, MtBenchAnswer
 from nemo_sspo.rollout import vllm_engine
 from nemo_sspo.rollout.tokenizer import load_policy_tokenizer, token_record
@@ -64,6 +65,7 @@ def answered(layout: RunLayout) -> dict[str, list[dict]]:
         "mt": request(layout, "mt-bench", MT_BENCH),
         "arena": request(layout, "arena-hard", ARENA_HARD),
         "again": request(layout, "mt-bench", MT_BENCH, output=str(layout.root / "again")),
+        "base": request(layout, "mt-bench", MT_BENCH, iteration=0, output=str(layout.root / "base")),
     }
     for one in asked.values():
         assert benchmark.main([one.model_dump_json()]) == 0
@@ -80,6 +82,20 @@ def test_two_benchmarks_from_one_policy(layout: RunLayout, answered: dict[str, l
     arena = [ArenaHardV2Answer.model_validate(row) for row in answered["arena"]]
     assert [row.messages[0].content for row in arena] == [row["prompt"] for row in ARENA_HARD]
     assert answered["again"] == answered["mt"], "equal seeds, equal files"
+
+
+@pytest.mark.timeout(300)
+def test_a_model_that_no_run_made_answers_as_a_base_of_the_same_weights(
+    layout: RunLayout, answered: dict[str, list[dict]], policy: Path, tmp_path: Path
+) -> None:
+    seed = of_run(Experiment.model_validate_json(layout.experiment.read_bytes())).seed
+    model = Answerer(policy=str(policy), engine=VllmEngine(max_num_seqs=16), seed=seed)
+    asked = request(
+        layout, "mt-bench", MT_BENCH, iteration=0, model=model, run=str(tmp_path), output=str(tmp_path / "a")
+    )
+    assert benchmark.main([asked.model_dump_json()]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "a" / "tiny.jsonl").read_text().splitlines()]
+    assert [line["choices"] for line in lines] == [line["choices"] for line in answered["base"]]
 
 
 @pytest.mark.timeout(300)
