@@ -6,14 +6,21 @@ configuration and tokenizer are taken from that backbone's directory or hub id, 
 Both keep their weights under ``pretrained_model.*`` and ``head_layer.*``.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from nemo_sspo.artifacts.json_files import read_json_object
 from nemo_sspo.artifacts.sources.models import is_hub_id, local_model
-from nemo_sspo.artifacts.sources.weight_headers import tensor_headers, unmerged_adapter, weight_problems
+from nemo_sspo.artifacts.sources.weight_headers import (
+    TensorHeader,
+    tensor_headers,
+    unmerged_adapter,
+    weight_problems,
+)
 from nemo_sspo.errors import UserError
+from nemo_sspo.oracle.deberta_tensors import deberta_tensors, embedding_size
 
 SOURCE_MARKER, FIRST_MARKER, SECOND_MARKER, CANDIDATE_MARKER = (
     "<|source|>",
@@ -116,12 +123,44 @@ def _beside(directory: Path, name: str) -> str:
 
 
 def _check_weights(checkpoint: PairRMCheckpoint) -> None:
-    """The tensors' names are those of a PairRM, and as many layers as its backbone's configuration says."""
+    """The tensors are those of a PairRM, with the shapes that its backbone's configuration says."""
     weights, tensors = checkpoint.weights, tensor_headers(checkpoint.weights)
     if missing := {WORD_EMBEDDINGS, HEAD_HIDDEN, HEAD_OUTPUT} - set(tensors):
         raise UserError(f"{weights}: not the weights of a PairRM: no {', '.join(sorted(missing))}")
     file = Path(checkpoint.backbone) / "config.json"
     if file.is_file():  # a backbone on the hub is compared when its configuration is here
-        named = "config.json" if checkpoint.layout == "hf" else str(file)
-        for problem in weight_problems(tensors, read_json_object(file), named):
+        config, named = read_json_object(file), "config.json" if checkpoint.layout == "hf" else str(file)
+        for problem in (*weight_problems(tensors, config, named), *_shape_problems(tensors, config, named)):
             raise UserError(f"{weights}: {problem}")
+
+
+def _shape_problems(tensors: Mapping[str, TensorHeader], config: Mapping[str, Any], named: str) -> Iterator[str]:
+    """The first tensor that is missing, that has another shape, and that has no place."""
+    known = {POSITION_IDS}
+    for name, shape in _tensors(tensors, config, named):
+        if name not in tensors:
+            yield f"lacks {name}, which {named} has; the checkpoint is incomplete, or one of the two is another model's"
+            return
+        if (found := tensors[name].shape) != shape:
+            yield f"{name} is {_product(found)}, {named} says {_product(shape)}; one of the two is another model's"
+            return
+        known.add(name)
+    if unread := next((name for name in tensors if name not in known), None):
+        yield f"holds {unread}, of which {named} knows nothing; one of the two is another model's"
+
+
+def _tensors(
+    tensors: Mapping[str, TensorHeader], config: Mapping[str, Any], named: str
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """(name, shape) of all; how many words and tasks there are is the checkpoint's own."""
+    words, tasks = (next(iter(tensors[name].shape), 0) for name in (WORD_EMBEDDINGS, HEAD_OUTPUT))
+    yield WORD_EMBEDDINGS, (words, embedding_size(config, named))
+    for name, shape in deberta_tensors(config, named):
+        yield BACKBONE_PREFIX + name, shape
+    hidden = tensors[BACKBONE_PREFIX + "embeddings.LayerNorm.weight"].shape[0]
+    yield from ((HEAD_HIDDEN, (hidden, 2 * hidden)), (HEAD_PREFIX + "1.bias", (hidden,)))
+    yield from ((HEAD_OUTPUT, (tasks, hidden)), (HEAD_PREFIX + "4.bias", (tasks,)))
+
+
+def _product(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "a number"

@@ -308,6 +308,8 @@ CASES: dict[str, Case] = {
         )
     ),
     "oracle: a ranker": removed(then=lambda place: edit(place / "oracle" / "config.json", ranker_type="other")),
+    "oracle: a size": removed(then=lambda place: edit(place / "oracle" / "config.json", hidden_size=None)),
+    "oracle: a size of no number": removed(then=lambda place: edit(place / "oracle" / "config.json", hidden_size="2")),
     "oracle: a marker": removed(then=lambda place: edit(place / "oracle" / "config.json", cand1_prefix_id=7)),
     "oracle: a row": removed(then=lambda place: write_tensors(place / "oracle" / "model.safetensors", FEWER_ROWS)),
     "oracle: no frame": removed(then=lambda place: edit(place / "oracle" / "tokenizer.json", post_processor=None)),

@@ -25,11 +25,40 @@ ORACLE_CONFIG = {
     "source_prefix_id": 258,
     "cand1_prefix_id": 259,
     "cand2_prefix_id": 260,
+    "hidden_size": 2,
+    "num_attention_heads": 1,
+    "intermediate_size": 3,
+    "num_hidden_layers": 1,
+    "position_biased_input": False,
 }
+
+
+def oracle_layer(layer: int) -> dict[str, list[int]]:
+    """Shapes of a layer of the oracle."""
+    matrices = {
+        **{f"attention.self.{name}_proj": [2, 2] for name in ("query", "key", "value")},
+        "attention.output.dense": [2, 2],
+        "attention.output.LayerNorm": [2],
+        "intermediate.dense": [3, 2],
+        "output.dense": [2, 3],
+        "output.LayerNorm": [2],
+    }
+    return {
+        f"pretrained_model.encoder.layer.{layer}.{name}.{kind}": shape if kind == "weight" else shape[:1]
+        for name, shape in matrices.items()
+        for kind in ("weight", "bias")
+    }
+
+
 ORACLE_TENSORS = {
     "pretrained_model.embeddings.word_embeddings.weight": [262, 2],
+    "pretrained_model.embeddings.LayerNorm.weight": [2],
+    "pretrained_model.embeddings.LayerNorm.bias": [2],
+    **oracle_layer(0),
     "head_layer.1.weight": [2, 4],
+    "head_layer.1.bias": [2],
     "head_layer.4.weight": [1, 2],
+    "head_layer.4.bias": [1],
 }
 FRAMED = ("[CLS]", "[SEP]", "<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>")
 

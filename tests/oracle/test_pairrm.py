@@ -262,7 +262,11 @@ def copy(checkpoints: dict[str, Path], layout: str, to: Path) -> Path:
         ("hf", {"model_type": "bert", "architectures": ["BertModel"]}, r"not a PairRM \(found \['BertModel'\]\)"),
         ("hf", {"cand1_prefix_id": None}, "not a PairRM"),
         ("hf", {"cand1_prefix_id": 3}, r"its tokenizer has <\|candidate1\|> as \d+, config.json says 3"),
-        ("hf", {"intermediate_size": 16}, "shapes other than config.json's"),
+        (
+            "hf",
+            {"intermediate_size": 16},
+            r"intermediate\.dense\.weight is 64 x 32, config.json says 16 x 32",
+        ),
         ("hf", {"num_hidden_layers": 3}, "lack layer 2, config.json has 3 layers; the checkpoint is incomplete"),
         ("hf", {"num_hidden_layers": 1}, "its weights hold layer 1, config.json has 1 layers"),
         ("llm-blender", {"ranker_type": "deberta-rm"}, "only a pairranker on DeBERTa"),
@@ -310,7 +314,10 @@ def test_every_weight_has_its_place(checkpoints: dict[str, Path], tmp_path: Path
         edit(path / "config.json", num_hidden_layers=1)
     with pytest.raises(UserError, match=r"hold.* layer 1,|holds pretrained_model\.encoder\.layer\.1\."):
         oracle(path)
-    edit((path if layout == "hf" else backbone) / "config.json", num_hidden_layers=2)
+    edit((path if layout == "hf" else backbone) / "config.json", num_hidden_layers=2, intermediate_size=16)
+    with pytest.raises(UserError, match=r"config\.json says 16 x 32|shapes other than config\.json's"):
+        oracle(path)
+    edit((path if layout == "hf" else backbone) / "config.json", intermediate_size=64)
     change_weights(path, {"extra_head.weight": torch.zeros(2)})
     with pytest.raises(UserError, match=r"holds extra_head\.weight, of which .*config\.json knows nothing"):
         oracle(path)

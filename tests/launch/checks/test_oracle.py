@@ -10,6 +10,7 @@ from tests.launch.ready_run import found, only
 from tests.launch.tiny_models import (
     ORACLE_CONFIG,
     ORACLE_TENSORS,
+    oracle_layer,
     write_reward_model,
     write_safetensors,
     write_tensors,
@@ -25,14 +26,25 @@ def test_oracle(place):
 
 def test_an_oracle_whose_weights_are_another_models(place):
     """What transformers or torch would drop unread, or fill with random values, is told by the files alone."""
-    layers = [f"pretrained_model.encoder.layer.{index}.output.dense.weight" for index in range(3)]
-    write_tensors(place / "oracle" / "model.safetensors", ORACLE_TENSORS | {name: [2, 2] for name in layers})
+    weights = place / "oracle" / "model.safetensors"
+    write_tensors(weights, ORACLE_TENSORS | oracle_layer(1) | oracle_layer(2))
     edit(place / "oracle" / "config.json", num_hidden_layers=2)
     assert "its weights hold layer 2, config.json has 2 layers" in only()
     edit(place / "oracle" / "config.json", num_hidden_layers=4)
     assert "its weights lack layer 3, config.json has 4 layers" in only()
     edit(place / "oracle" / "config.json", num_hidden_layers=3)
     assert found() == []
+    edit(place / "oracle" / "config.json", intermediate_size=4)
+    assert "layer.0.intermediate.dense.weight is 3 x 2, config.json says 4 x 2" in only()
+    edit(place / "oracle" / "config.json", intermediate_size=3, relative_attention=True)
+    assert "lacks pretrained_model.encoder.rel_embeddings.weight, which config.json has" in only()
+    edit(place / "oracle" / "config.json", relative_attention=False, hidden_size="2")
+    assert "hidden_size='2' is no whole number" in only()
+    edit(place / "oracle" / "config.json", hidden_size=2)
+    write_tensors(weights, ORACLE_TENSORS | oracle_layer(1) | oracle_layer(2) | {"pooler.weight": [2]})
+    assert "holds pooler.weight, of which config.json knows nothing" in only()
+    write_tensors(weights, ORACLE_TENSORS | oracle_layer(1) | oracle_layer(2) | {"head_layer.4.bias": [2]})
+    assert "head_layer.4.bias is 2, config.json says 1" in only()
 
     reward, weights = ("oracle=reward_model", "oracle.path=reward"), place / "reward" / "model.safetensors"
     write_reward_model(place / "reward")
