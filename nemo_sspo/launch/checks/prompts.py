@@ -1,13 +1,15 @@
 """Checks of the prompt files: every line is read, no model is loaded."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from nemo_sspo.artifacts.content_id import content_id
 from nemo_sspo.artifacts.sources.files import source_files
-from nemo_sspo.artifacts.sources.prompts import Conversation, PromptRead, read_prompts
+from nemo_sspo.artifacts.sources.prompts import Conversation, Key, PromptRead, read_prompts
 from nemo_sspo.artifacts.sources.records import is_on_disk
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
@@ -15,6 +17,7 @@ from nemo_sspo.stages.sampling.control_tokens import without_control_tokens
 from nemo_sspo.stages.sampling.further_prompts import further_portion, none_left
 from nemo_sspo.stages.sampling.prepare_prompts import Cut, Prompt, cut_prompts, divide, too_few_prompts
 from nemo_sspo.tokens.chat_template import refused
+from nemo_sspo.tokens.files import sentencepiece_file
 from nemo_sspo.tokens.lengths import overlong_prompt
 from nemo_sspo.tokens.own_file import own_file
 from nemo_sspo.tokens.policy_files import PolicyTokens, read_policy_tokens
@@ -42,7 +45,7 @@ def check_prompts(experiment: Experiment) -> Iterator[str]:
     if data.overlong_prompts == "error" and tokens is not None:
         for source in (read, held_out, further):
             if source is not None:
-                yield from _overlong(source, experiment, tokens)
+                yield from _first_overlong(source, experiment)
     if read is not None:
         yield from _too_few(experiment, read, held_out, further)
 
@@ -95,7 +98,17 @@ def _read_prompts(experiment: Experiment) -> PromptRead | None:
 
 
 def _read(experiment: Experiment, sources: tuple[str, ...], setting: str) -> PromptRead | None:
-    """Local files, as far as their texts may be used; a data set of the hub is left to the stage."""
+    """The prompts of local files that a run uses; a data set of the hub is left to the stage."""
+    read = _read_whole(experiment, sources, setting)
+    if read is None or experiment.data.overlong_prompts == "error":
+        return read
+    over = _overlong(read, experiment).places
+    kept = [conversation for place, conversation in enumerate(read.conversations) if place not in over]
+    return replace(read, conversations=kept)
+
+
+def _read_whole(experiment: Experiment, sources: tuple[str, ...], setting: str) -> PromptRead | None:
+    """Those of any length, as far as their texts may be used."""
     if not all(map(is_on_disk, sources)):
         return None
     data = experiment.data
@@ -135,17 +148,22 @@ def policy_tokens_of(experiment: Experiment) -> PolicyTokens | None:
 
 
 def trained_conversations(experiment: Experiment) -> Iterator[tuple[str, Conversation]]:
-    """Id and conversation of each prompt that an iteration samples, where no prompt is dropped for its length."""
+    """Id and conversation of each prompt that an iteration samples, where it is known which these are."""
     read, held_out = _read_prompts(experiment), _read_held_out(experiment)
-    if read is None or experiment.data.overlong_prompts == "drop":
+    if read is None or not all(_knows_lengths(experiment, source) for source in (read, held_out)):
         return
     ids = {content_id(list(each.messages)): each for each in read.conversations}
     cut = _cut(experiment, read, held_out)
     yield from ((prompt.prompt_id, ids[prompt.prompt_id]) for portion in cut.portions for prompt in portion)
 
 
+def _knows_lengths(experiment: Experiment, read: PromptRead | None) -> bool:
+    """Whether every prompt that is left out for its length is left out of `read`."""
+    return read is None or experiment.data.overlong_prompts == "error" or _overlong(read, experiment).whole
+
+
 def _cut(experiment: Experiment, read: PromptRead, held_out: PromptRead | None) -> Cut:
-    """Where each prompt goes, before any is dropped for its length."""
+    """Where each prompt goes."""
     elsewhere: list[Prompt] | None = None if experiment.data.held_out_prompts is None else []
     return cut_prompts(experiment, _prompts(read), elsewhere if held_out is None else _prompts(held_out))
 
@@ -202,8 +220,11 @@ def _too_few(
 ) -> Iterator[str]:
     """Every iteration needs at least one prompt, and every rollout shard one of its iteration's."""
     shards, portions = experiment.rollout.shards, _portions(experiment, read, held_out)
-    if not all(portions):
-        yield too_few_prompts(experiment, portions, len(read.conversations))
+    evaluated = None if held_out is None else len(held_out.conversations)
+    if not all(portions) or evaluated == 0:
+        whole = _read_whole(experiment, experiment.prompt_sources, "prompts") or read
+        left = len(read.conversations)
+        yield too_few_prompts(experiment, evaluated, portions, left, len(whole.conversations) - left)
         return
     later = _further_portions(experiment, read, held_out, further)
     if not all(later):
@@ -216,35 +237,62 @@ def _too_few(
         yield f"rollout.shards={shards} is more than the {counted(portion, 'prompt')} of an iteration; lower it"
 
 
-def _overlong(read: PromptRead, experiment: Experiment, tokens: PolicyTokens) -> Iterator[str]:
-    """The first prompt that is over the limit under the chat template.
+class Overlong(NamedTuple):
+    """The prompts of a source that are over the limit under the chat template."""
 
-    A token stands for at least one byte, so that only prompts with more bytes than the limit have to be tokenized.
+    places: dict[int, str]
+    """How many tokens each has, by its place among the source's prompts."""
+    whole: bool
+    """Whether every prompt that may be one was looked at."""
+
+
+def _first_overlong(read: PromptRead, experiment: Experiment) -> Iterator[str]:
+    over = _overlong(read, experiment).places
+    if over:
+        place = min(over)
+        yield overlong_prompt(read.conversations[place].where, over[place], experiment.data.max_prompt_tokens)
+
+
+def _overlong(read: PromptRead, experiment: Experiment) -> Overlong:
+    """Measured once for every state of the policy's files; none where its tokens cannot be known here."""
+    directory, data = Path(experiment.policy), experiment.data
+    # A SentencePiece model takes a control token of the template for several: too many to leave a prompt out by.
+    inexact = data.overlong_prompts == "drop" and sentencepiece_file(directory) is not None
+    if inexact or policy_tokens_of(experiment) is None:
+        return Overlong({}, whole=False)
+    stamps = tuple((file.name, file.stat().st_mtime_ns) for file in sorted(directory.iterdir()) if file.is_file())
+    texts = tuple(conversation.key for conversation in read.conversations)
+    return _measured(directory, stamps, json.dumps(data.template_arguments), data.max_prompt_tokens, texts)
+
+
+@lru_cache(maxsize=6)
+def _measured(directory: Path, stamps: object, arguments: str, limit: int, texts: tuple[Key, ...]) -> Overlong:
+    """A token stands for at least one byte, so that only prompts with more bytes than the limit have to be tokenized.
+
+    Of many the longest are.
     """
-    limit, conversations = experiment.data.max_prompt_tokens, read.conversations
-    if not conversations:
-        return
-
-    def text(conversation: Conversation) -> str:
-        blank = tokens.control.blanked
-        return tokens.render([{**each, "content": blank(each["content"])} for each in conversation.messages], True)
-
-    sizes = [len(_text(conversation).encode()) for conversation in conversations]
+    del stamps
+    tokens = read_policy_tokens(directory, json.loads(arguments))
+    if tokens is None:
+        return Overlong({}, whole=False)
+    sizes = [sum(len(content.encode()) + 1 for _, content in text) - 1 for text in texts]
     suspects = [place for place, size in enumerate(sizes) if size + _OF_A_TEMPLATE > limit]
-    suspects = sorted(suspects, key=lambda place: -sizes[place])[:_TOKENIZED_AT_MOST]
-    texts: dict[int, str] = {}
-    for place in sorted(suspects):
+    measured = sorted(suspects, key=lambda place: -sizes[place])[:_TOKENIZED_AT_MOST]
+    rendered: dict[int, str] = {}
+    for place in sorted(measured):
+        blanked = [{"role": role, "content": tokens.control.blanked(content)} for role, content in texts[place]]
         try:
-            if len((rendered := text(conversations[place])).encode()) > limit:
-                texts[place] = rendered
+            if len((text := tokens.render(blanked, True)).encode()) > limit:
+                rendered[place] = text
         except Exception:  # a template is a program; `_refused` says what it refuses
             continue
-    lengths = token_counts(list(texts.values()), own_file(Path(experiment.policy)).encode, limit)
-    for (place, rendered), length in zip(texts.items(), lengths, strict=True):
-        if length > limit:
-            more = "more than " if len(rendered) > _PIECE else ""
-            yield overlong_prompt(conversations[place].where, f"{more}{length}", limit)
-            return
+    lengths = token_counts(list(rendered.values()), own_file(directory).encode, limit) if rendered else []
+    over = {
+        place: f"more than {length}" if len(text) > _PIECE else f"{length}"
+        for (place, text), length in zip(rendered.items(), lengths, strict=True)
+        if length > limit
+    }
+    return Overlong(over, whole=len(measured) == len(suspects))
 
 
 def token_counts(texts: Sequence[str], encode: Callable[[str], list[int]], limit: int) -> list[int]:
@@ -256,7 +304,3 @@ def token_counts(texts: Sequence[str], encode: Callable[[str], list[int]], limit
                 break
             counts[place] += len(encode(text[start : start + _PIECE])) - _PER_CUT
     return counts
-
-
-def _text(conversation: Conversation) -> str:
-    return "\n".join(message["content"] for message in conversation.messages)

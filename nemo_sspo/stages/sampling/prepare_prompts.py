@@ -188,21 +188,30 @@ def _refuse_empty(
 ) -> None:
     if held_out and all(portions):
         return
-    raise UserError(too_few_prompts(experiment, list(map(len, portions)), total, too_long))
+    of_a_file = None if experiment.data.held_out_prompts is None else len(held_out)
+    raise UserError(too_few_prompts(experiment, of_a_file, list(map(len, portions)), total, too_long))
 
 
-def too_few_prompts(experiment: Experiment, portions: Sequence[int], total: int, too_long: int = 0) -> str:
+def too_few_prompts(
+    experiment: Experiment, held_out: int | None, portions: Sequence[int], total: int, too_long: int = 0
+) -> str:
     """The message when a set would have no prompt.
 
     Args:
+        held_out: prompts of the file of their own, where there is one.
         portions: prompts of each iteration.
-        total: all that were read.
+        total: all that are left.
         too_long: those that are dropped already.
     """
     data, selection = experiment.data, experiment.selection
     asked = [] if data.held_out_prompts else [f"data.held_out_count={data.held_out_count}"]
     asked += [f"selection.prompts={selection.prompts}"] if selection.is_on else []
     lost = f" ({too_long} are over data.max_prompt_tokens={data.max_prompt_tokens})" if too_long else ""
+    if held_out == 0:
+        return (
+            f"data.held_out_prompts={data.held_out_prompts}: each of its prompts is too long or spells a control "
+            "token; give others"
+        )
     empty = next((place for place, portion in enumerate(portions) if not portion), None)
     if len(experiment.prompt_sources) > 1 and empty is not None:
         advice = " or lower ".join(["give more prompts", *asked])

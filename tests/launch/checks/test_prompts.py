@@ -127,3 +127,23 @@ def test_how_many_prompts_each_iteration_has(place):
     assert portions(both, "data.held_out_prompts=b.jsonl", "data.held_out_count=2") == (20, 4)
     assert portions("data.held_out_prompts=owner/name") == (15, 15)
     assert portions("data.held_out_count=99") == (0, 0)
+
+
+def test_prompts_that_are_left_out_for_their_length_are_counted(place):
+    """Of thirty questions the ten with a number of one digit have 19 tokens, the others 20."""
+    short = ("data.max_prompt_tokens=19", "data.overlong_prompts=drop")
+    assert found(*short) == []
+    assert planned_prompts(load_experiment(["experiment=quickstart", *REST, *PAIRRM, *short])).portions == (3, 2)
+    assert only(*short, "data.held_out_count=9") == (
+        "prompts.jsonl: 10 prompts (20 are over data.max_prompt_tokens=19) are too few for data.held_out_count=9 and "
+        "iterations=2; give more prompts or lower these"
+    )
+    assert "rollout.shards=3 is more than the 2 prompts" in only(*short, "rollout.shards=3")
+    write_prompts(place / "held.jsonl", 5, start=100)
+    assert only(*short, "data.held_out_prompts=held.jsonl") == (
+        "data.held_out_prompts=held.jsonl: each of its prompts is too long or spells a control token; give others"
+    )
+    write_given(place / "g.jsonl")
+    with (place / "prompts.jsonl").open("a") as file:
+        file.write('{"prompt": "Which?"}\n')
+    assert "g.jsonl: no responses to prompt" in only(*short, "rollout.source=g.jsonl", "data.held_out_count=1")

@@ -108,6 +108,10 @@ def test_too_few_prompts(tmp_path: Path, policy: Path) -> None:
     short = Data(held_out_count=1, max_prompt_tokens=1, overlong_prompts="drop")
     with pytest.raises(UserError, match=r"0 prompts \(47 are over data\.max_prompt_tokens=1\) are too few"):
         prepare(tmp_path / "dropped", policy, source, short)
+    long = write(tmp_path / "long.jsonl", ["word " * 100])
+    held = Data(held_out_prompts=long, max_prompt_tokens=64, overlong_prompts="drop")
+    with pytest.raises(UserError, match=r"long\.jsonl: each of its prompts is too long"):
+        prepare(tmp_path / "held", policy, source, held)
 
 
 def test_policies_that_cannot_be_prompted(tmp_path: Path, policy: Path) -> None:
