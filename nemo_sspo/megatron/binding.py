@@ -11,8 +11,8 @@ import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
-from nemo_sspo.config.trainers import Trainer, trainer_here
-from nemo_sspo.errors import UserError
+from nemo_sspo.config.trainers import Trainer
+from nemo_sspo.megatron.installed import named_trainer
 from nemo_sspo.megatron.jobs import ReferenceJob, StepResult, TrainingJob
 from nemo_sspo.megatron.models.finite import StepPairs
 
@@ -106,7 +106,5 @@ def binding(trainer: Trainer) -> Binding:
 
     Raises UserError where the environment has none.
     """
-    if (name := trainer_here(trainer)) is None:
-        raise UserError("trainer=auto: this environment has neither NeMo nor megatron-core; install one (README.md)")
-    module, _, attribute = BINDINGS[name].partition(":")
+    module, _, attribute = BINDINGS[named_trainer(trainer)].partition(":")
     return cast(Binding, getattr(import_module(module), attribute))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from runpy import run_path
+
 from packaging.version import InvalidVersion, Version
 
 from nemo_sspo.errors import UserError
@@ -12,14 +17,18 @@ TESTED = ("0.15.3", "0.16.1", "0.17.1", "0.18.2", "0.19.2")
 
 
 def megatron_core_version() -> str:
-    """Raises UserError where there is none that can be imported."""
+    """Of the package that is, or would be, imported. Raises UserError where there is none."""
     # The module's own number, not the distribution's: with `pip --target` several distributions may be on the path
-    # and only one of them is imported.
+    # and only one of them is imported. Its file tells it without an import, which takes torch.
+    if (imported := sys.modules.get("megatron.core")) is not None:
+        return str(imported.__version__)
     try:
-        import megatron.core
-    except ImportError as error:
-        raise UserError(f"megatron-core cannot be imported ({error}); install megatron-core=={TESTED[0]}") from error
-    return megatron.core.__version__
+        found = find_spec("megatron.core")
+    except ImportError:  # nothing of Megatron
+        found = None
+    if found is None or found.origin is None:
+        raise UserError(f"megatron-core is not installed in this environment; install megatron-core=={TESTED[0]}")
+    return str(run_path(str(Path(found.origin).with_name("package_info.py")))["__version__"])
 
 
 def require_version(name: str, found: str, supported: tuple[str, str], tested: tuple[str, ...]) -> None:

@@ -232,6 +232,16 @@ def test_encoder_and_environments(place):
     assert "does not start as a Python interpreter" in only("cluster.train.python=/bin/false")
 
 
+def test_versions_that_no_trainer_takes(place):
+    core = place / "megatron" / "core"
+    core.mkdir(parents=True)
+    (core / "__init__.py").write_text("import no_such_package")  # not imported to look
+    (core / "package_info.py").write_text("__version__ = '0.14.9'")
+    refused = f"cluster.train.python={sys.executable}: megatron-core 0.14.9 is not supported"
+    assert only("trainer=core").startswith(refused)
+    assert only("trainer=auto").startswith(refused)
+
+
 @pytest.mark.parametrize("setting", ["prompts", "data.held_out_prompts", "rollout.source", "evaluation.labelled_pairs"])
 def test_a_data_set_id_needs_a_package_that_not_every_environment_has(place, monkeypatch, setting):
     monkeypatch.setattr(check_environments, "DATA_SET_PACKAGE", "json")

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nemo_sspo.errors import UserError
-from nemo_sspo.megatron.nemo.versions import require_nemo
-from nemo_sspo.megatron.versions import require_megatron_core
-
-REQUIRED: dict[str, Callable[[], object]] = {"nemo": require_nemo, "core": require_megatron_core}
-"""By a binding's name, what raises UserError where its packages are missing or of other versions."""
+from nemo_sspo.megatron.installed import REQUIRED
 
 
 def available() -> list[str]:

@@ -12,7 +12,7 @@ from nemo_sspo.config.trainers import PACKAGES, Trainer
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.batches.pairs import PairTable
 from nemo_sspo.megatron.binding import BINDINGS, Binding
-from tests.megatron.available import REQUIRED
+from nemo_sspo.megatron.installed import REQUIRED
 from tests.megatron.worlds import job
 
 

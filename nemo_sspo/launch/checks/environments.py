@@ -10,20 +10,27 @@ from nemo_sspo.artifacts.sources.records import is_on_disk
 from nemo_sspo.config.cluster import SlurmCluster
 from nemo_sspo.config.environments import Environment, SlurmEnvironment
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.trainers import Trainer
 from nemo_sspo.encoder.files import PACKAGE_PREFIX
 from nemo_sspo.launch.checks.functions import packages
 from nemo_sspo.stages.runner.importable import Kind, problems_there
 from nemo_sspo.stages.runner.variables import of_process
 from nemo_sspo.visible_gpus import visible_gpus
 
-# Looks packages up without importing them; for torch also whether it is a CPU build (None: torch is missing).
+# Looks packages up without importing them; for torch also whether it is a CPU build (None: torch is missing), and where
+# a trainer is given, whether its packages are of versions that it takes.
 _PROBE = """
 import importlib.util, json, pathlib, runpy, sys
-missing = [name for name in sys.argv[1:] if not importlib.util.find_spec(name)]
+trainer, *packages = sys.argv[1:]
+missing = [name for name in packages if not importlib.util.find_spec(name)]
+problems = []
+if trainer and not missing:
+    from nemo_sspo.megatron.installed import trainer_problems
+    problems = trainer_problems(trainer)
 torch = importlib.util.find_spec("torch")
 version = pathlib.Path(torch.origin).with_name("version.py") if torch and torch.origin else None
 no_cuda = runpy.run_path(str(version)).get("cuda") is None if version and version.exists() else None
-print(json.dumps({"missing": missing, "no_cuda": no_cuda}))
+print(json.dumps({"missing": missing, "no_cuda": no_cuda, "problems": problems}))
 """
 _PROBE_SECONDS = 20
 STAGE_PACKAGES: dict[Kind, tuple[str, ...]] = {
@@ -64,7 +71,7 @@ def check_environments(experiment: Experiment) -> Iterator[str]:
 
 def _problems(experiment: Experiment, name: Kind, needed: Sequence[str], *, on_gpus: bool) -> list[str]:
     environment = getattr(experiment.cluster, name)
-    problem = _problem(name, environment, needed, on_gpus=on_gpus)
+    problem = _problem(name, environment, needed, experiment.trainer, on_gpus=on_gpus)
     return problems_there(experiment, name, environment) if problem is None else [problem]
 
 
@@ -76,7 +83,7 @@ def _runs_on_gpus(experiment: Experiment) -> bool:
 
 def environment_problem(name: Kind, environment: Environment) -> str | None:
     """Why no stage of an environment can start on this machine; None where they can."""
-    return _problem(name, environment, STAGE_PACKAGES[name])
+    return _problem(name, environment, STAGE_PACKAGES[name], "auto")
 
 
 def record_sources(experiment: Experiment) -> list[str]:
@@ -98,14 +105,16 @@ def starts_here(environment: Environment) -> bool:
     )
 
 
-def _problem(name: Kind, environment: Environment, packages: Sequence[str], *, on_gpus: bool = False) -> str | None:
+def _problem(
+    name: Kind, environment: Environment, packages: Sequence[str], trainer: Trainer, *, on_gpus: bool = False
+) -> str | None:
     setting = f"cluster.{name}.python={environment.python}"
     advice = f"`make environments` makes one here; NEMO_SSPO_{name.upper()}_PYTHON names another"
     if shutil.which(environment.python) is None:
         return f"{setting}: no such interpreter; {advice}"
     try:
         answer = subprocess.run(
-            [environment.python, "-c", _PROBE, *packages],
+            [environment.python, "-c", _PROBE, trainer if name == "train" else "", *packages],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_PROBE_SECONDS,
@@ -122,7 +131,7 @@ def _problem(name: Kind, environment: Environment, packages: Sequence[str], *, o
             f"GPUs; NEMO_SSPO_{name.upper()}_PYTHON names another, cluster=local_cpu means the processor"
         )
     if not missing:
-        return None
+        return next((f"{setting}: {problem}" for problem in found["problems"]), None)
     if not set(missing) & set(
         STAGE_PACKAGES[name]
     ):  # an environment of this project, but it lacks something that this run needs
