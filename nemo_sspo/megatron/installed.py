@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Literal
 
 from nemo_sspo.config.trainers import Trainer, trainer_here
 from nemo_sspo.errors import UserError
-from nemo_sspo.megatron.nemo.versions import require_nemo
-from nemo_sspo.megatron.versions import require_megatron_core
 
-REQUIRED: Mapping[str, Callable[[], object]] = {"nemo": require_nemo, "core": require_megatron_core}
-"""By a trainer's name, what raises UserError where its packages are missing or of other versions."""
+REQUIRED: Mapping[Literal["nemo", "core"], str] = {
+    "nemo": "nemo_sspo.megatron.nemo.versions:require_nemo",
+    "core": "nemo_sspo.megatron.versions:require_megatron_core",
+}
+"""By a trainer's name, where lies what raises UserError for packages that are missing or of other versions."""
 
 
 def named_trainer(trainer: Trainer) -> str:
@@ -22,7 +25,8 @@ def named_trainer(trainer: Trainer) -> str:
 
 def require_trainer(trainer: Trainer) -> None:
     """Raise UserError for packages that are missing or of versions that were never tested together."""
-    REQUIRED[named_trainer(trainer)]()
+    module, _, function = REQUIRED[named_trainer(trainer)].partition(":")
+    getattr(import_module(module), function)()
 
 
 def trainer_problems(trainer: Trainer) -> list[str]:
