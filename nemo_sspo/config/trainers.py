@@ -6,11 +6,13 @@ from typing import Literal
 
 Trainer = Literal["auto", "nemo", "core"]
 
-PACKAGES: Mapping[str, str] = {"nemo": "nemo.collections.llm", "core": "megatron.core"}
+Named = Literal["nemo", "core"]
+
+PACKAGES: Mapping[Named, str] = {"nemo": "nemo.collections.llm", "core": "megatron.core"}
 """What each trainer is built on; the first one that is there is `auto`'s choice."""
 
 
-def trainer_here(trainer: Trainer) -> str | None:
+def trainer_here(trainer: Trainer) -> Named | None:
     """The trainer that a setting means in this environment; None where `auto` finds none. Nothing large is imported."""
     if trainer != "auto":
         return trainer

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Literal
 
-from nemo_sspo.config.trainers import Trainer, trainer_here
+from nemo_sspo.config.trainers import Named, Trainer, trainer_here
 from nemo_sspo.errors import UserError
 
-REQUIRED: Mapping[Literal["nemo", "core"], str] = {
+REQUIRED: Mapping[Named, str] = {
     "nemo": "nemo_sspo.megatron.nemo.versions:require_nemo",
     "core": "nemo_sspo.megatron.versions:require_megatron_core",
 }
 """By a trainer's name, where lies what raises UserError for packages that are missing or of other versions."""
 
 
-def named_trainer(trainer: Trainer) -> str:
+def named_trainer(trainer: Trainer) -> Named:
     """What a setting of `trainer` means here. Raises UserError where `auto` finds none."""
     if (name := trainer_here(trainer)) is None:
         raise UserError("trainer=auto: this environment has neither NeMo nor megatron-core; install one (README.md)")
