@@ -1,6 +1,7 @@
-"""Every refusal of a stage is one that a dry run knows, or is listed here as one that only running can tell.
+"""Every refusal of a run is one that a dry run knows, or is listed here as one that only running can tell.
 
-A refusal is a function that raises a UserError. One that is not listed must be seen refusing in a dry run of `CASES`.
+A refusal is a function that raises a UserError. One that is not listed must be seen refusing in a dry run of `CASES` or
+of `ON_SLURM`.
 """
 
 import ast
@@ -13,26 +14,76 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nemo_sspo import cli
+from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.removed import mark_removed
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
+from nemo_sspo.launch.checks.functions import check_functions
 from nemo_sspo.launch.checks.models import check_encoder, check_policy
 from nemo_sspo.launch.checks.oracle import check_oracle
 from nemo_sspo.launch.checks.prompts import check_prompts
 from nemo_sspo.launch.checks.responses import check_responses
-from nemo_sspo.launch.preflight import problems
+from nemo_sspo.launch.preflight import (
+    check_candidates,
+    check_precision,
+    check_run_directory,
+    check_stored_experiment,
+    check_training,
+    problems,
+)
+from nemo_sspo.launch.run_directory import bind
+from nemo_sspo.launch.slurm.job_record import Submission, append_submission
+from nemo_sspo.launch.slurm.sbatch import RunPaths
 from tests.json_edit import edit
 from tests.launch import ready_run
+from tests.launch.published import publish_steps
+from tests.launch.slurm.stand_in import queue
 from tests.launch.tiny_models import ORACLE_TENSORS, write_tensors
 
-ROOMS = (
-    *("artifacts/sources", "artifacts/json_files", "artifacts/json_text", "artifacts/text_files", "config", "encoder"),
-    *("megatron/models", "megatron/observers/loggers", "oracle", "rollout", "stages/runner/importable"),
-    *("stages/sampling", "tokens"),
+OTHER_COMMANDS = (
+    *("cli", "commands/", "doctor/", "public_benchmarks/", "report/"),
+    *("launch/benchmark", "launch/redo", "stages/evaluation/benchmark"),
 )
+"""Rooms of commands that are none of a run, and the command line, which shows what a dry run has found."""
 PACKAGE = Path(sys.modules["nemo_sspo"].__path__[0])
 
 ONLY_RUNNING = {
     "a number, a text or a row that an earlier step made": (
+        "artifacts/facts/base:of",
+        "artifacts/store:file",
+        "artifacts/store:open_artifact",
+        "artifacts/store:refuse_changes",
+        "artifacts/versioned_file:read_versioned",
+        "artifacts/shard:_refuse_other_responses",
+        "artifacts/shard:join_pairs",
+        "artifacts/shard:join_scores",
+        "artifacts/shard:join_vectors",
+        "artifacts/shard:read_shard",
+        "artifacts/table:_readable",
+        "artifacts/table:open",
+        "artifacts/token_record:read_token_record",
+        "megatron/batches/fit:require_fit",
+        "megatron/batches/microbatch:__post_init__",
+        "megatron/batches/microbatch_plan:_pair_tokens",
+        "megatron/batches/pairs:_aligned",
+        "megatron/batches/pairs:_refuse_not_finite",
+        "megatron/batches/pairs:read",
+        "megatron/checkpoints/adapter_files:write_peft",
+        "megatron/checkpoints/states:_refuse_another_trainer",
+        "megatron/checkpoints/weights:_require_every_tensor",
+        "megatron/checkpoints/weights:_stored_tensors",
+        "megatron/checkpoints/weights:load_weights",
+        "stages/evaluation/best_of_n:read_samples",
+        "stages/evaluation/evaluate:run",
+        "stages/evaluation/select_model:_steps",
+        "stages/evaluation/select_model:run",
+        "stages/pairs/build_pairs:_refuse_repeated",
+        "stages/pairs/build_pairs:run",
+        "stages/pairs/join:join_shard",
+        "stages/pairs/join:similarities",
+        "stages/training/checked_reference:refuse_other_reference",
+        "stages/training/train:take_in_candidate",
         "megatron/models/finite:refuse_not_finite",
         "megatron/models/hf_files:__getitem__",
         "megatron/models/weight_map:__getitem__",
@@ -87,14 +138,51 @@ ONLY_RUNNING = {
         "config/binding:_custom",
         "config/binding:import_function",
         "encoder/files:model_directory",
+        "megatron/installed:named_trainer",
+        "megatron/nemo/versions:require_nemo",
         "megatron/observers/loggers:require_loggers",
+        "megatron/versions:megatron_core_version",
+        "megatron/versions:require_version",
     ),
     "settings of a command that is none of a run": ("config/load:change_experiment", "config/load:describe"),
-    "the GPU of the machine": ("megatron/models/precision:require_support",),
+    "what the settings' own types refuse before": ("launch/slurm/sbatch:directive",),
+    "the GPU of the machine": (
+        "megatron/layers/spec:takes_transformer_engine",
+        "megatron/models/precision:require_support",
+    ),
+    "the machine while it runs: disk, locks, Slurm, what started the ranks": (
+        "artifacts/node_folder:make_node_folder",
+        "artifacts/store:publish",
+        "launch/local/runner:_check_published",
+        "launch/run_directory:_try_lock",
+        "launch/run_directory:hold",
+        "launch/slurm/commands:_call",
+        "launch/slurm/commands:sbatch",
+        "launch/slurm/submit:_sbatch",
+        "launch/slurm/submit:_take_back",
+        "megatron/runtime/ranks:_fork",
+        "megatron/runtime/ranks:on_every_rank",
+        "stages/runner/freshness:refuse_changed_since",
+        "stages/runner/freshness:refuse_stale_inputs",
+        "stages/runner/torch_extensions:_release",
+    ),
+    "what no policy that is read here asks of Megatron": (
+        "megatron/batches/microbatch:for_layout",
+        "megatron/batches/microbatch:row_length",
+        "megatron/layers/core_attention:__init__",
+        "megatron/layers/flex_attention:__init__",
+        "megatron/layers/prompt_sharing:rotary_by_position",
+        "megatron/loss/hidden_states:_run",
+        "megatron/loss/hidden_states:output_weight",
+        "megatron/loss/hidden_states:unwrap",
+    ),
     "a problem that a dry run lists, raised by a stage at the first": (
         "artifacts/sources/models:local_model",
         "artifacts/sources/weight_files:weight_files",
         "encoder/sentence:__init__",
+        "megatron/checkpoints/convert:import_policy",
+        "megatron/nemo/policy_config:_config_class",
+        "stages/training/train:refuse_too_many_candidates",
         "megatron/models/fields:transformer_fields",
         "megatron/models/refusals:policy_for",
         "stages/sampling/further_prompts:run",
@@ -110,7 +198,10 @@ ONLY_RUNNING = {
 }
 """``room/module:function`` by what it takes to know."""
 
-CHECKS = (check_prompts, check_responses, check_policy, check_oracle, check_encoder)
+CHECKS = (
+    *(check_functions, check_prompts, check_responses, check_policy, check_oracle, check_encoder),
+    *(check_training, check_precision, check_candidates, check_run_directory, check_stored_experiment),
+)
 """Those that read files and settings; the others start interpreters."""
 
 ANSWERS = {"prompt": "Q?", "responses": ["a", "b"]}
@@ -240,6 +331,42 @@ def _too_large(place: Path) -> None:
         file.truncate(2**27)
 
 
+def of_run(*steps: str, then: Callable[[Path], object], overrides: tuple[str, ...] = ()) -> Case:
+    """A run that has published some steps, and what `then` does to its directory."""
+
+    def case(place: Path) -> tuple[str, ...]:
+        experiment = load_experiment(["experiment=quickstart", *ready_run.OVERRIDES])
+        publish_steps(experiment, *steps)
+        bind(experiment, RunLayout(experiment.run_dir))
+        then(experiment.run_dir)
+        return overrides
+
+    return case
+
+
+def _gone(run: Path) -> None:
+    mark_removed(run / "iter_0" / "import_policy", ["content.txt"])
+    (run / "iter_0" / "import_policy" / "content.txt").unlink()
+
+
+def _submitted(place: Path) -> None:
+    run = RunPaths(place / "runs" / "quickstart", place)
+    run.state.mkdir(parents=True)
+    append_submission(run, Submission("prepare_prompts", "101", (0,), 0.0))
+
+
+def _alive(place: Path) -> tuple[str, ...]:
+    _submitted(place)
+    queue(place / "runs" / "quickstart", "101|101|N/A|PENDING|Priority|{}")
+    return ()
+
+
+def _without_squeue(place: Path) -> tuple[str, ...]:
+    _submitted(place)
+    (place / "bin" / "squeue").unlink()
+    return ()
+
+
 def _bytes_of_no_text(place: Path) -> None:
     bounds, text = pa.array([0, 1], pa.int32()).buffers()[1], pa.py_buffer(b"\xff")
     pq.write_table(
@@ -319,6 +446,15 @@ CASES: dict[str, Case] = {
     "settings: no such one": lambda place: ("train.absent=1",),
     "settings: nothing behind": lambda place: ("seed=${absent}",),
     "settings: own YAML": _own_yaml,
+    "policy: a file": lambda place: ("policy=prompts.jsonl",),
+    "encoder: its modules": of_file("encoder/modules.json", [1], "encoder.path=encoder"),
+    "run: no manifest": of_run("prepare_prompts", then=lambda run: write(run / "prompts" / "manifest.json", 1)),
+    "run: a damaged file": of_run("prepare_prompts", then=lambda run: write(run / "prompts" / "content.txt", "x" * 99)),
+    "run: other settings": of_run("prepare_prompts", then=lambda run: None, overrides=("seed=7",)),
+    "run: weights that are gone": of_run("iter_0.import_policy", then=_gone),
+    "run: a list of what is gone": of_run(
+        "prepare_prompts", then=lambda run: write(run / "prompts" / "removed.json", 1)
+    ),
     "policy: no JSON": of_file("policy/config.json", b"{"),
     "policy: a list": of_file("policy/config.json", [1]),
     "policy: too large": removed(then=_too_large),
@@ -340,15 +476,27 @@ CASES: dict[str, Case] = {
 }
 
 
+ON_SLURM: dict[str, Callable[[Path], tuple[str, ...]]] = {
+    "no cluster": lambda place: ("cluster=local_cpu",),
+    "ranks that fill no nodes": lambda place: ("cluster.ranks_per_node=3",),
+    "a control character": lambda place: ("runs_dir='a\x1bb'",),
+    "a mount": lambda place: ("cluster.rollout.image=/i.sqsh", "cluster.rollout.mounts=[here]"),
+    "the second part first": lambda place: ("--iterations", "2", "iterations=2"),
+    "jobs that live": _alive,
+    "jobs that may live": _without_squeue,
+}
+"""Further words of ``nemo-sspo submit --dry-run`` on a machine with stand-ins for Slurm's commands."""
+
+
 def refusals() -> Iterator[str]:
     """``room/module:function`` of every function that raises a UserError."""
-    for room in ROOMS:
-        files = [PACKAGE / f"{room}.py"] if (PACKAGE / f"{room}.py").is_file() else (PACKAGE / room).rglob("*.py")
-        for file in files:
-            module = file.relative_to(PACKAGE).with_suffix("").as_posix()
-            for function, node in _inside(ast.parse(file.read_text(encoding="utf-8")), ""):
-                if isinstance(node, ast.Raise) and node.exc is not None and "UserError" in ast.dump(node.exc):
-                    yield f"{module}:{function}"
+    for file in PACKAGE.rglob("*.py"):
+        module = file.relative_to(PACKAGE).with_suffix("").as_posix()
+        if module.startswith(OTHER_COMMANDS):
+            continue
+        for function, node in _inside(ast.parse(file.read_text(encoding="utf-8")), ""):
+            if isinstance(node, ast.Raise) and node.exc is not None and "UserError" in ast.dump(node.exc):
+                yield f"{module}:{function}"
 
 
 def _inside(node: ast.AST, function: str) -> Iterator[tuple[str, ast.AST]]:
@@ -367,8 +515,9 @@ def seen() -> set[str]:
     return set()
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_dry_run_refuses(name: str, place: Path, seen: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def recorded(seen: set[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Call it to have every function that raises from now on be seen, once the test has passed."""
     raised: set[str] = set()
 
     def recording(error: UserError, *arguments: object) -> None:
@@ -378,15 +527,38 @@ def test_a_dry_run_refuses(name: str, place: Path, seen: set[str], monkeypatch: 
             raised.add(f"{file.relative_to(PACKAGE).with_suffix('').as_posix()}:{frame.f_code.co_name}")
         Exception.__init__(error, *arguments)
 
+    yield lambda: monkeypatch.setattr(UserError, "__init__", recording)
+    seen |= raised
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_dry_run_refuses(name: str, place: Path, recorded: Callable[[], None]) -> None:
     overrides = CASES[name](place)
     oracle = () if any(override.startswith("oracle=") for override in overrides) else ready_run.PAIRRM
-    monkeypatch.setattr(UserError, "__init__", recording)
+    recorded()
     try:
         found = problems(load_experiment(["experiment=quickstart", *ready_run.REST, *oracle, *overrides]), CHECKS)
     except UserError as error:
         found = [str(error)]
     assert found
-    seen |= raised
+
+
+@pytest.mark.parametrize("name", ON_SLURM)
+def test_a_dry_run_on_slurm_refuses(
+    name: str, place: Path, slurm: list[str], recorded: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ON_SLURM[name](place)
+    recorded()
+    assert cli.main(["submit", "--dry-run", *slurm, *words]) == UserError.EXIT_CODE
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_dry_run_on_this_machine_is_none_on_a_cluster(
+    slurm: list[str], recorded: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded()
+    assert cli.main(["run", "--dry-run", *slurm]) == UserError.EXIT_CODE
+    assert "cluster.kind=slurm" in capsys.readouterr().err
 
 
 def test_no_stage_refuses_what_a_dry_run_has_not_been_seen_to_refuse(seen: set[str]) -> None:
