@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from nemo_sspo.commands.stored_run import given_experiment
 from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.machine import gpus_to_use, local_cluster
@@ -29,9 +30,13 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
     sub = commands.add_parser(
         "doctor",
         help=text,
-        description=f"{text}. Exits with 0 when every check passed, 1 when one failed, 2 when one could not be run.",
+        description=f"{text}. Exits with 0 when no check fails, 1 when one does, 2 when one could not be run.",
     )
-    sub.add_argument("overrides", nargs="*", help="settings of the small loop, for example precision=fp8 parallel=tp2")
+    given = (
+        "settings of the small loop (precision=fp8 parallel=tp2), a site (cluster=my_site), or those or the directory "
+    )
+    given += "of a run of yours, whose needs are then looked at"
+    sub.add_argument("overrides", nargs="*", help=given)
     sub.add_argument("--config-dir", type=Path, help="directory with YAML files of your own")
     sub.add_argument("--run", action="store_true", help="run the small loop and check what its stages publish")
     sub.add_argument(
@@ -50,32 +55,36 @@ def doctor(options: argparse.Namespace) -> int:
     """Check, show a table, write the record."""
     from nemo_sspo.doctor.check import exit_code
     from nemo_sspo.doctor.environments import look_at, usable, with_earlier
+    from nemo_sspo.doctor.host.look import host_checks
     from nemo_sspo.doctor.machine import look_at_machine
-    from nemo_sspo.doctor.record import as_json
-    from nemo_sspo.doctor.setup_checks import remarks, setup_checks
+    from nemo_sspo.doctor.record import as_json, tally
+    from nemo_sspo.doctor.setup_checks import setup_checks
 
     if options.directory and not options.run:
         raise UserError("--directory is where --run works: give both")
     directory = options.directory or Path("runs/doctor") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    experiment = _experiment(options, directory)
+    experiment = _tried(options, directory) if options.run else _looked_at(options, directory)
     console = Console(stderr=options.json)
-    machine, found = look_at_machine(directory), look_at(experiment)
+    machine, checks = look_at_machine(Path(experiment.runs_dir)), host_checks(experiment)
+    show = (lambda _: None) if options.json else (lambda some: _show(some, console))
+    show(checks)  # at once: an environment may take a minute to import what it has
+    found = look_at(experiment)
     environments = with_earlier(found, directory / _ENVIRONMENTS)
-    checks: list[Check] = setup_checks(machine, environments, experiment.precision)
-    for note in remarks(machine):
-        print(f"note: {note}", file=sys.stderr)
+    more = setup_checks(machine, environments, experiment.precision)
+    show(more)
+    checks += more
     trial = None
-    if not options.json:
-        _show(checks, console)
     if options.run:
         if not (here := usable(found)):
             raise UserError(found["train"]["problem"])
         more, trial = _try(experiment, here, console, options.minutes)
-        _show(more, console)
+        show(more)
         checks += more
     record = as_json(checks, machine, environments, trial)
     if options.json:
         print(record, end="")
+    else:
+        console.print(tally(checks), highlight=False)
     if options.run:
         (directory / _ENVIRONMENTS).write_text(json.dumps(environments))
         file = directory / RECORD
@@ -85,24 +94,33 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _show(checks: "Sequence[Check]", console: Console) -> None:
-    """The table, and below it what to look at."""
     from nemo_sspo.commands.terminal import print_wide
     from nemo_sspo.doctor.record import check_table
 
     print_wide(check_table(checks), console)
-    for check in checks:
-        if check.note and check.verdict != "passed":
-            console.print(f"{check.name}: {check.note}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _experiment(options: argparse.Namespace, directory: Path) -> "Experiment":
+def _looked_at(options: argparse.Namespace, directory: Path) -> "Experiment":
+    """The run that is named, or the small loop on the cluster that is: nothing of it is started."""
+    given = options.overrides
+    if any(word.startswith("experiment=") or "=" not in word for word in given):
+        return given_experiment(given, options.config_dir)
+    return _small_loop(options, directory)
+
+
+def _tried(options: argparse.Namespace, directory: Path) -> "Experiment":
+    """The small loop, which runs here."""
+    experiment = _small_loop(options, directory)
+    local_cluster(experiment)
+    return experiment
+
+
+def _small_loop(options: argparse.Namespace, directory: Path) -> "Experiment":
     """The small loop on what this machine shows."""
     from nemo_sspo.doctor.trial import trial_experiment
 
     gpus = len(gpus_to_use(local_cluster(load_experiment(["experiment=quickstart-gpu"]))))
-    experiment = trial_experiment(options.overrides, gpus, directory, options.config_dir)
-    local_cluster(experiment)
-    return experiment
+    return trial_experiment(options.overrides, gpus, directory, options.config_dir)
 
 
 def _try(

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Verdict = Literal["passed", "failed", "not run"]
+Verdict = Literal["passed", "warning", "failed", "not run"]
+"""A warning is what a run survives, more slowly or less safely."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,25 @@ def at_most(
     return Check(name, verdict, measured, bound, unit, stand_in, note)
 
 
+def judged(
+    name: str,
+    sound: bool,
+    measured: float | str | None,
+    bound: float | str | None = None,
+    *,
+    advice: str,
+    otherwise: Verdict = "failed",
+) -> Check:
+    """Passed where `sound`; elsewhere `otherwise`, with what to do."""
+    return Check(name, "passed" if sound else otherwise, measured, bound, note="" if sound else advice)
+
+
 def not_run(name: str, why: str) -> Check:
     """A check for which something is missing."""
     return Check(name, "not run", note=why)
 
 
 def exit_code(checks: Sequence[Check]) -> int:
-    """0: all passed; 1: one failed; 2: none failed, but one could not be run."""
+    """0: all passed, or warn; 1: one failed; 2: none failed, but one could not be run."""
     verdicts = {check.verdict for check in checks}
     return 1 if "failed" in verdicts else 2 if "not run" in verdicts else 0

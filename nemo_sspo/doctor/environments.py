@@ -9,13 +9,18 @@ from typing import Any
 
 from nemo_sspo.config.environments import Environment
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.launch.checks.environments import environment_problem
+from nemo_sspo.launch.checks.environments import environment_problem, starts_here
 from nemo_sspo.stages.runner.importable import Kind
 from nemo_sspo.stages.runner.variables import of_process
 
 NAMES: tuple[Kind, ...] = ("train", "rollout")
 PROBE_SECONDS = 120
 """An import that takes longer waits for something: most often the lock of a compilation that was killed."""
+
+_ELSEWHERE = (
+    "cluster.{name} starts in an image or with environment modules: on a node, by srun with that image or behind "
+    "`module load`, run `nemo-sspo doctor cluster.train.python=python cluster.rollout.python=python`"
+)
 
 Facts = dict[str, Any]
 """What `probe` printed; only ``problem``, one line, where there is no such environment."""
@@ -41,6 +46,8 @@ def with_earlier(environments: dict[str, Facts], file: Path) -> dict[str, Facts]
 
 
 def _facts(name: Kind, environment: Environment) -> Facts:
+    if not starts_here(environment):
+        return {"problem": _ELSEWHERE.format(name=name)}
     if (problem := environment_problem(name, environment)) is not None:
         return {"problem": problem}
     try:

@@ -5,16 +5,16 @@ import platform
 import re
 import resource
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nemo_sspo.doctor.host.folders import existing
+from nemo_sspo.doctor.host.room import SHARED_MEMORY
+from nemo_sspo.doctor.nvidia_smi import NoAnswer, ask
 from nemo_sspo.visible_gpus import visible_gpus
 
 _GIB = 2**30
-_SHARED_MEMORY = Path("/dev/shm")
-_NVIDIA_SMI_SECONDS = 20
 _PREFIXES = ("NCCL_", "TORCH_NCCL_", "CUDA_", "NVTE_", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
 # Values that may name a host, an address or a user's path, or be a secret.
 _PRIVATE = re.compile(r"COMM_ID|HOST|ADDR|SOCKET|FILE|PATH|DIR|HOME|TOKEN|KEY|SECRET|PASS")
@@ -26,8 +26,8 @@ def look_at_machine(runs_dir: Path) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpus": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 1),
-        "shared_memory_gib": _free_gib(_SHARED_MEMORY),
-        "disk_free_gib": _free_gib(_existing(runs_dir)),
+        "shared_memory_gib": _free_gib(SHARED_MEMORY),
+        "disk_free_gib": _free_gib(existing(runs_dir)),
         "locked_memory": _limit(resource.RLIMIT_MEMLOCK),
         "open_files": _limit(resource.RLIMIT_NOFILE),
         "gpus": len(visible_gpus()),
@@ -47,10 +47,6 @@ def _free_gib(path: Path) -> float | None:
     return round(shutil.disk_usage(path).free / _GIB, 2) if path.is_dir() else None
 
 
-def _existing(path: Path) -> Path:
-    return next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.is_dir())
-
-
 def _limit(which: int) -> int | str:
     soft, _ = resource.getrlimit(which)
     return "unlimited" if soft == resource.RLIM_INFINITY else soft
@@ -58,17 +54,8 @@ def _limit(which: int) -> int | str:
 
 def _driver_version() -> str | None:
     """From nvidia-smi; None without it or without a GPU."""
-    if shutil.which("nvidia-smi") is None:
-        return None
     try:
-        answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_NVIDIA_SMI_SECONDS,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
+        lines = ask("--query-gpu=driver_version", "--format=csv,noheader")
+    except NoAnswer:
         return None
-    return answer.stdout.split("\n")[0].strip() or None
+    return lines[0].strip() or None if lines else None

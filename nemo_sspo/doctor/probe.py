@@ -34,6 +34,7 @@ def _torch() -> dict[str, Any]:
 
     facts: dict[str, Any] = {"cuda": torch.version.cuda, "gpus": [], "nccl": None}
     if torch.cuda.is_available():
+        facts["architectures"] = torch.cuda.get_arch_list()
         facts["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
         facts["gpus"] = [_gpu(torch.cuda.get_device_properties(n)) for n in range(torch.cuda.device_count())]
     return facts

@@ -1,8 +1,9 @@
-"""What is sent back: facts, checks and timings as one JSON file, and the table that a terminal shows of them."""
+"""What is sent back: facts, checks and timings as one JSON file, and the lines that a terminal shows of them."""
 
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -12,10 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from nemo_sspo import __version__
-from nemo_sspo.doctor.check import Check, exit_code
+from nemo_sspo.doctor.check import Check, Verdict, exit_code
 
 FORMAT = 1
-_STYLE = {"passed": "green", "failed": "bold red", "not run": "yellow"}
+_STYLE: dict[Verdict, str] = {"failed": "bold red", "not run": "yellow", "warning": "yellow", "passed": "green"}
+"""The worst first."""
 _PATH = re.compile(r"(?<![\w.])~?/[\w.@+-]+(?:/[\w.@+-]+)*")
 _OUTCOME = {0: "passed", 1: "failed", 2: "incomplete"}
 
@@ -51,20 +53,32 @@ def _private(value: Any) -> Any:
 
 
 def check_table(checks: Sequence[Check]) -> Table:
-    """One row per check."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("check", "measured", "bound", "verdict", ""):
-        table.add_column(heading, overflow="fold")
+    """One row per check: its verdict, what was found, and below that what to do."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, min_width=max(map(len, _STYLE)))
+    table.add_column()
     for check in checks:
-        stand_in = f"stand-in: {check.stand_in}" if check.stand_in else ""
-        verdict = Text(check.verdict, style=_STYLE[check.verdict])
-        table.add_row(Text(check.name), _figure(check.measured, check), _figure(check.bound, check), verdict, stand_in)
+        bound = f" ({_bound(check)})" if check.bound is not None else ""
+        stand_in = f" [stand-in: {check.stand_in}]" if check.stand_in else ""
+        found = "" if check.measured is None else f": {_figure(check.measured, check.unit)}{bound}"
+        text = Text.assemble((check.name, "bold"), f"{found}{stand_in}")
+        if check.note and check.verdict != "passed":
+            text.append(f"\n{check.note}", _STYLE[check.verdict])
+        table.add_row(Text(check.verdict, _STYLE[check.verdict]), text)
     return table
 
 
-def _figure(value: float | str | None, check: Check) -> Text:
-    if value is None:
-        return Text("-")
-    if isinstance(value, str):
-        return Text(value)
-    return Text(f"{value:.3g} {check.unit}".rstrip())
+def tally(checks: Sequence[Check]) -> str:
+    """How many checks have each verdict, the worst first."""
+    counts = Counter(check.verdict for check in checks)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in _STYLE if counts[verdict])
+
+
+def _bound(check: Check) -> str:
+    if isinstance(check.bound, str):
+        return check.bound
+    return f"at most {_figure(check.bound, check.unit)}"
+
+
+def _figure(value: float | str | None, unit: str) -> str:
+    return f"{value:.3g} {unit}".rstrip() if isinstance(value, int | float) else str(value)

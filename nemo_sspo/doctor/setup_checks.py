@@ -1,50 +1,38 @@
-"""Verdicts on the facts of a machine and its environments, before anything is run."""
+"""Verdicts on both environments, and on what they see of this machine's GPUs, before anything is run."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nemo_sspo.config.precisions import Precision
-from nemo_sspo.doctor.check import Check, not_run
+from nemo_sspo.doctor.check import Check, judged, not_run
 from nemo_sspo.doctor.environments import NAMES, Facts
+from nemo_sspo.doctor.tested import versions_check
 
-LEAST_SHARED_MEMORY_GIB = 1.0
-"""NCCL, vLLM and data loaders pass tensors through /dev/shm; a container has 64 MiB of it by default."""
-LEAST_DISK_GIB = 5.0
-"""The small world's runs take less than one."""
+LEAST_DRIVER = {"11": (450, 80), "12": (525, 60), "13": (580, 65)}
+"""By CUDA's major version, from NVIDIA's release notes: every CUDA of that version runs with it."""
 _CAPABILITY = {"fp32": (7, 0), "bf16": (8, 0), "fp8": (9, 0)}
-_HARMFUL = {
-    "NCCL_P2P_DISABLE": "GPUs of a node then talk through the host",
-    "NCCL_SHM_DISABLE": "processes of a node then talk through the network",
-    "NCCL_IB_DISABLE": "nodes then talk over TCP",
-    "NVIDIA_TF32_OVERRIDE": "products in fp32 may then keep 10 bits",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "products in fp32 then keep 10 bits",
-}
 
 
 def setup_checks(machine: Mapping[str, Any], environments: Mapping[str, Facts], precision: Precision) -> list[Check]:
     """All checks of the facts, most basic first."""
     return [
-        *(_environment(name, environments[name]) for name in NAMES),
+        *(check for name in NAMES for check in _environment(name, environments[name])),
         *_gpus(machine, environments),
         *_train_on_gpus(environments["train"], precision),
-        _room("shared memory", machine["shared_memory_gib"], LEAST_SHARED_MEMORY_GIB, "docker run --ipc=host"),
-        _room("disk", machine["disk_free_gib"], LEAST_DISK_GIB, "free some space, or give runs_dir=..."),
     ]
 
 
-def remarks(machine: Mapping[str, Any]) -> list[str]:
-    """Variables of this machine that are harmful and may be set by mistake."""
-    found = machine["variables"]
-    return [f"{name}={found[name]}: {effect}" for name, effect in _HARMFUL.items() if found.get(name, "0") != "0"]
-
-
-def _environment(name: str, facts: Facts) -> Check:
+def _environment(name: str, facts: Facts) -> Iterator[Check]:
     title = f"{name} environment"
     if "problem" in facts:
-        return not_run(title, facts["problem"])
+        yield not_run(title, facts["problem"])
+        return
     versions = ", ".join(f"{package} {version}" for package, version in _telling(facts["versions"]).items())
     broken = "; ".join(f"{package}: {reason}" for package, reason in facts["broken"].items())
-    return Check(title, "failed" if broken else "passed", versions, note=broken)
+    advice = f"{broken}; install it anew as README says, or give NEMO_SSPO_{name.upper()}_PYTHON another environment"
+    yield judged(title, not broken, versions, advice=advice)
+    yield versions_check(name, facts)
 
 
 def _telling(versions: Mapping[str, str]) -> dict[str, str]:
@@ -58,18 +46,50 @@ def _gpus(machine: Mapping[str, Any], environments: Mapping[str, Facts]) -> Iter
     for name in NAMES:
         facts, title = environments[name], f"GPUs of {name}"
         if "gpus" not in facts:
-            yield not_run(title, "its torch does not load")
+            yield not_run(title, "the environment is not here" if "problem" in facts else "its torch does not load")
         elif not visible and not facts["gpus"]:
             yield Check(title, "passed", "none", stand_in="CPU", note="no GPU here: what runs, runs on the processor")
         elif facts["gpus"]:
             first = facts["gpus"][0]
             yield Check(title, "passed", f"{len(facts['gpus'])} x {first['name']}, {first['memory_gib']} GiB")
+            yield _kernels(name, facts)
         elif facts["cuda"] is None:
             note = f"its torch is built without CUDA; give NEMO_SSPO_{name.upper()}_PYTHON another environment"
             yield Check(title, "failed", "none", f"{visible}", note=note)
         else:
-            note = f"its torch is built for CUDA {facts['cuda']}, which driver {machine['driver']} may be too old for"
-            yield Check(title, "failed", "none", f"{visible}", note=note)
+            yield Check(title, "failed", "none", f"{visible}", note=_why_unseen(facts["cuda"], machine["driver"]))
+
+
+def _why_unseen(cuda: str, driver: str | None) -> str:
+    """Of GPUs that this process may open and torch does not see."""
+    needed = LEAST_DRIVER.get(cuda.split(".")[0])
+    least = needed and "{}.{}".format(*needed)
+    if driver is None:
+        return f"its torch is built for CUDA {cuda}, and no driver answers nvidia-smi: load it, or have it installed"
+    if needed and tuple(int(part) for part in driver.split(".")[:2]) < needed:
+        return (
+            f"its torch is built for CUDA {cuda}, which needs driver {least}, and this is {driver}: have the driver "
+            "updated, or install a torch for an earlier CUDA"
+        )
+    return (
+        f"driver {driver} is new enough for its torch's CUDA {cuda}: in a container give --gpus all, else look at "
+        "dmesg and at nvidia-fabricmanager, without which NVSwitch machines show no GPU to CUDA"
+    )
+
+
+def _kernels(name: str, facts: Facts) -> Check:
+    """torch has kernels for every GPU: of its generation, or PTX of an earlier one, which the driver compiles."""
+    built = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", word) for word in facts.get("architectures", ())]
+    known = [(match[1], (int(match[2]), int(match[3]))) for match in built if match]
+    capabilities = {tuple(gpu["capability"]) for gpu in facts["gpus"]}
+    lacking = [
+        "{}.{}".format(*capability)
+        for capability in sorted(capabilities)
+        if not any(at <= capability and (kind == "compute" or at[0] == capability[0]) for kind, at in known)
+    ]
+    advice = f"it has none for compute capability {', '.join(lacking)}: install a torch that is built for this GPU"
+    found = ", ".join(sorted(facts.get("architectures", ()))) or "not known"
+    return judged(f"kernels of {name}", not (known and lacking), found, advice=advice)
 
 
 def _train_on_gpus(facts: Facts, precision: Precision) -> Iterator[Check]:
@@ -77,21 +97,10 @@ def _train_on_gpus(facts: Facts, precision: Precision) -> Iterator[Check]:
     if not facts.get("gpus"):
         return
     version = facts["versions"].get("transformer-engine")
-    note = "" if version else "pip install --no-build-isolation '.[transformer-engine]'"
-    yield Check("Transformer Engine", "passed" if version else "failed", version or "missing", note=note)
+    advice = "pip install --no-build-isolation '.[transformer-engine]', or train.layers=local, which is slower"
+    yield judged("Transformer Engine", bool(version), version or "missing", advice=advice)
     least = min(tuple(gpu["capability"]) for gpu in facts["gpus"])
     needed = _CAPABILITY[precision.kind]
-    yield Check(
-        f"compute capability for {precision.kind}",
-        "passed" if least >= needed else "failed",
-        "{}.{}".format(*least),
-        ">= {}.{}".format(*needed),
-    )
-
-
-def _room(name: str, free: float | None, least: float, advice: str) -> Check:
-    bound = f">= {least:g} GiB free"
-    if free is None:
-        return not_run(name, "it cannot be seen here")
-    enough = free >= least
-    return Check(name, "passed" if enough else "failed", f"{free:g} GiB", bound, note="" if enough else advice)
+    found, bound = ("{}.{}".format(*capability) for capability in (least, needed))
+    advice = "these GPUs cannot compute it: give precision=bf16, or precision=fp32 before Ampere"
+    yield judged(f"GPUs for {precision.kind}", least >= needed, found, f">= {bound}", advice=advice)

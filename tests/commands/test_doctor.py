@@ -9,7 +9,7 @@ import pytest
 from nemo_sspo import cli
 from nemo_sspo.doctor import environments
 
-FACTS = {"versions": {"torch": "2.13.0+cpu"}, "broken": {}, "cuda": None, "nccl": None, "gpus": []}
+FACTS = {"versions": {"python": "3.11.7", "torch": "2.13.0+cpu"}, "broken": {}, "cuda": None, "nccl": None, "gpus": []}
 
 
 @pytest.fixture
@@ -26,6 +26,36 @@ def test_a_sound_machine(answers, capsys):
     shown = capsys.readouterr().out
     assert "train environment" in shown
     assert "stand-in: CPU" in shown
+    assert "passed" in shown.splitlines()[-1]
+    assert "failed" not in shown
+
+
+def test_a_site_is_looked_at_from_its_login_node(answers, capsys, monkeypatch, tmp_path):
+    """A run of the user's on a cluster: its images are elsewhere, and Slurm is not here."""
+    monkeypatch.setattr("nemo_sspo.launch.slurm.commands.subprocess.run", absent)
+    run = [
+        "experiment=llama3-8b",
+        "cluster=slurm_pyxis",
+        f"runs_dir={tmp_path}",
+        "policy=/m",
+        "prompts=/p",
+        "oracle.path=/o",
+    ]
+    assert cli.main(["doctor", *run]) == 1  # the test's disk is no shared one
+    shown = capsys.readouterr().out
+    assert "not run  Slurm" in shown
+    assert "shared by all nodes" in shown
+
+
+def absent(command, **_):
+    raise FileNotFoundError(command[0])
+
+
+def test_it_answers_before_an_environment_does(answers, monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(environments, "look_at", lambda _: shown.append(capsys.readouterr().out) or answers)
+    cli.main(["doctor"])
+    assert "publishing" in shown[0]
 
 
 def test_the_record_is_all_of_stdout(answers, capsys):
@@ -39,7 +69,8 @@ def test_the_record_is_all_of_stdout(answers, capsys):
 def test_an_absent_environment_is_told_below_the_table(answers, capsys):
     answers["rollout"] = {"problem": "lacks vllm; give NEMO_SSPO_ROLLOUT_PYTHON another"}
     assert cli.main(["doctor"]) == 2
-    assert "rollout environment: lacks vllm" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "not run rollout environment lacks vllm; give NEMO_SSPO_ROLLOUT_PYTHON another" in shown
 
 
 def test_a_trial_that_cannot_start_is_one_line(answers, capsys, tmp_path):

@@ -7,13 +7,20 @@ from rich.console import Console
 
 from nemo_sspo.doctor.check import Check, at_most, not_run
 from nemo_sspo.doctor.machine import look_at_machine, variables
-from nemo_sspo.doctor.record import as_json, check_table
+from nemo_sspo.doctor.record import as_json, check_table, tally
 
 CHECKS = [
     at_most("vLLM against Megatron", 0.25, 0.5, unit="nats", note="48 pairs"),
     Check("kill and resume", "passed", 0.0, 1e-4, stand_in="CPU"),
     not_run("rollout environment", "cluster.rollout.python=/home/somebody/env/bin/python: lacks vllm"),
 ]
+
+
+def lines(width: int) -> list[str]:
+    """What a terminal shows."""
+    console = Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(check_table(CHECKS))
+    return [line.rstrip() for line in console.export_text().splitlines()]
 
 
 def test_it_keeps_figures_bounds_and_verdicts():
@@ -58,9 +65,19 @@ def test_variables_tell_what_steers_nccl_and_hide_what_is_private(monkeypatch, t
 
 
 def test_the_table_shows_a_stand_in():
-    console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(check_table(CHECKS))
-    lines = console.export_text().splitlines()
-    assert lines[1].split() == ["vLLM", "against", "Megatron", "0.25", "nats", "0.5", "nats", "passed"]
-    assert lines[2].rstrip().endswith("stand-in: CPU")
-    assert "not run" in lines[3]
+    assert lines(120)[:3] == [
+        "passed   vLLM against Megatron: 0.25 nats (at most 0.5 nats)",
+        "passed   kill and resume: 0 (at most 0.0001) [stand-in: CPU]",
+        "not run  rollout environment",
+    ]
+
+
+def test_it_fits_a_terminal_and_says_what_to_do_below_a_finding():
+    assert max(map(len, lines(80))) <= 80
+    below = [line for line in lines(80) if line.startswith(" ")]
+    assert " ".join("".join(below).split()).startswith("cluster.rollout.python=")
+    assert "lacks vllm" in below[-1]
+
+
+def test_the_tally_begins_with_the_worst():
+    assert tally(CHECKS) == "1 not run, 2 passed"

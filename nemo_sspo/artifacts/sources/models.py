@@ -80,13 +80,18 @@ def local_model(path: str, setting: str, files: Sequence[str] = MODEL_FILES, *, 
 
 def offline_problem(path: str, setting: str, variables: Mapping[str, str]) -> str | None:
     """Why a process with these environment variables has no way to a hub id's files; None where it has one."""
-    name = next((name for name in _OFFLINE if variables.get(name, "").upper() in _TRUE), None)
+    name = offline_variable(variables)
     if name is None or _is_cached(path, hub_cache(variables)):
         return None
     return (
         f"{setting}={path}: no such directory, and the hub is not asked ({name}={variables[name]}): its cache "
         f"{hub_cache(variables)} has no {path}; correct the path, or download the model first"
     )
+
+
+def offline_variable(variables: Mapping[str, str]) -> str | None:
+    """The variable that keeps the hub from being asked; None where it is."""
+    return next((name for name in _OFFLINE if variables.get(name, "").upper() in _TRUE), None)
 
 
 def hub_cache(variables: Mapping[str, str]) -> Path:

@@ -19,7 +19,7 @@ _FIRST_JOBS: dict[Kind, str] = {"rollout": "prepare_prompts", "train": "import_p
 
 def check_hub(experiment: Experiment) -> Iterator[str]:
     """A hub id can be reached by every environment of this machine that reads it, or lies in its cache."""
-    for setting, hub_id, kinds in _hub_ids(experiment):
+    for setting, hub_id, kinds in hub_ids(experiment):
         here = (getattr(experiment.cluster, kind) for kind in kinds)
         found = (
             offline_problem(hub_id, setting, {**os.environ, **environment.variables})
@@ -34,7 +34,7 @@ def not_checked(experiment: Experiment) -> list[str]:
     return [*_hub_notes(experiment), *_environment_notes(experiment), *_slurm_notes(experiment)]
 
 
-def _hub_ids(experiment: Experiment) -> Iterator[tuple[str, str, tuple[Kind, ...]]]:
+def hub_ids(experiment: Experiment) -> Iterator[tuple[str, str, tuple[Kind, ...]]]:
     """(setting, hub id, environments that read it) of every model, or backbone of a PairRM, that is no directory."""
     named: tuple[tuple[str, str, tuple[Kind, ...]], ...] = (
         ("policy", experiment.policy, ("train", "rollout")),
@@ -47,7 +47,7 @@ def _hub_ids(experiment: Experiment) -> Iterator[tuple[str, str, tuple[Kind, ...
 
 
 def _hub_notes(experiment: Experiment) -> Iterator[str]:
-    for setting, hub_id, _ in _hub_ids(experiment):
+    for setting, hub_id, _ in hub_ids(experiment):
         yield (
             f"{setting}={hub_id}: no such directory here, so it is taken for a hub id; not checked here: its files, "
             "which the first job that reads them fetches"

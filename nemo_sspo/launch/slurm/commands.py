@@ -100,13 +100,53 @@ def final_state(job_id: str) -> str:
     return answer.split()[0].lower() if answer.split() else ""
 
 
+def configuration() -> dict[str, str]:
+    """The controller's settings by their names, as `scontrol show config` prints them.
+
+    Raises:
+        UserError: it does not answer, or is not there.
+    """
+    lines = (line.partition("=") for line in _call("scontrol", "show", "config").splitlines())
+    return {name.strip(): value.strip() for name, equals, value in lines if equals}
+
+
 def max_array_size() -> int | None:
     """Tasks that an array may have, numbered from 0; None where Slurm does not say."""
     try:
-        found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _call("scontrol", "show", "config"), re.MULTILINE)
+        found = configuration().get("MaxArraySize", "")
     except UserError:
         return None
-    return int(found[1]) if found else None
+    return int(found) if found.isdigit() else None
+
+
+def partitions() -> dict[str, dict[str, str]]:
+    """Every partition's settings, by its name.
+
+    Raises:
+        UserError: the controller does not answer, or is not there.
+    """
+    found = (
+        dict(word.partition("=")[::2] for word in line.split() if "=" in word)
+        for line in _call("scontrol", "show", "partition", "--oneliner").splitlines()
+    )
+    return {settings["PartitionName"]: settings for settings in found if "PartitionName" in settings}
+
+
+def limits_of_user(user: str) -> list[dict[str, str]]:
+    """Limits of a user's associations and of the site's QOS; none where a site has no accounting."""
+    asked = (
+        ("assoc", ("Account", "Partition", "MaxSubmitJobs", "GrpSubmitJobs"), (f"user={user}",)),
+        ("qos", ("Name", "MaxSubmitJobsPerUser", "GrpSubmitJobs"), ()),
+    )
+    found = []
+    for what, fields, where in asked:
+        words = ("sacctmgr", "--noheader", "--parsable2", "show", what, *where, f"format={','.join(fields)}")
+        try:
+            lines = _call(*words).splitlines()
+        except UserError:
+            return []
+        found += [dict(zip(fields, line.split("|"), strict=False)) for line in lines]
+    return found
 
 
 def scancel(ids: Sequence[str]) -> None:

@@ -56,7 +56,7 @@ def prepare(folder: Path) -> None:
 def _release(lock: Path) -> None:
     is_said = False
     while True:
-        holder = _holder(lock)
+        holder = holder_of(lock)
         try:
             age = time.time() - lock.stat().st_mtime
         except FileNotFoundError:
@@ -81,7 +81,7 @@ def _release(lock: Path) -> None:
     print(f"{lock}: removed, a process that is gone had left it", flush=True)
 
 
-def _holder(lock: Path) -> int | None:
+def holder_of(lock: Path) -> int | None:
     """A process of this machine that has the lock's file open, as torch has while it compiles."""
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         try:
