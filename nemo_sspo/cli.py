@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, then run what is missing and show what came of it."""
-    from nemo_sspo.commands.driving import drive
+    from nemo_sspo.commands.driving import drive, refuse
     from nemo_sspo.commands.plan import show_notes
     from nemo_sspo.launch.machine import local_cluster
     from nemo_sspo.launch.plan import plan
@@ -75,9 +75,7 @@ def run(options: argparse.Namespace) -> int:
     show_notes(experiment)
     if options.dry_run:
         return _dry_run(experiment, found)
-    if found:
-        more = f" (and {len(found) - 1} more: --dry-run lists them)" if len(found) > 1 else ""
-        raise UserError(f"{found[0]}{more}")
+    refuse(found)
     signal.signal(signal.SIGTERM, _interrupt)
     console, layout = Console(), RunLayout(experiment.run_dir)
     if code := drive(experiment, console, plan(experiment)):

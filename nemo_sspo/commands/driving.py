@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from nemo_sspo.launch.plan import Step
 
 
+def refuse(found: Sequence[str]) -> None:
+    """Raise a UserError for the first of the problems that a dry run lists."""
+    if found:
+        more = f" (and {len(found) - 1} more: --dry-run lists them)" if len(found) > 1 else ""
+        raise UserError(f"{found[0]}{more}")
+
+
 def drive(experiment: Experiment, console: Console, steps: Sequence["Step"]) -> int:
     """Be the run's only runner until `steps` are published; 0 then, 2 when one refused its input, 1 when one failed."""
     from nemo_sspo.launch.local.step_failed import StepFailed

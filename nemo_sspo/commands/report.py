@@ -53,7 +53,7 @@ def show_comparison(options: argparse.Namespace) -> int:
 
     if len(options.overrides) < 2:
         raise UserError("compare: give the directories of two runs or more, the baseline first")
-    records = [_record(RunLayout(Path(given))) for given in options.overrides]
+    records = [run_record(RunLayout(Path(given))) for given in options.overrides]
     _print_path(Console(), write_page(compare_page(compare(records)), _writable(options.output)))
     return 0
 
@@ -91,7 +91,7 @@ def gathered(layout: RunLayout, prompts: int | None = None) -> "RunFacts":
     """
     from nemo_sspo.report.facts.run_facts import SAMPLE_PROMPTS, gather
 
-    return gather(_record(layout), sample_count=SAMPLE_PROMPTS if prompts is None else prompts)
+    return gather(run_record(layout), sample_count=SAMPLE_PROMPTS if prompts is None else prompts)
 
 
 def show_warnings(console: Console, layout: RunLayout) -> None:
@@ -131,7 +131,12 @@ def draw_at_the_end(console: Console, layout: RunLayout) -> None:
         )
 
 
-def _record(layout: RunLayout) -> "RunRecord":
+def run_record(layout: RunLayout) -> "RunRecord":
+    """Everything that a run has published, its plan and what failed in it.
+
+    Raises:
+        UserError: there is no run.
+    """
     from nemo_sspo.launch.plan import plan
     from nemo_sspo.launch.run_directory import stored_experiment
     from nemo_sspo.report.facts.record import read_run
