@@ -173,7 +173,7 @@ test-kernels: $(TRITON)/.ready
 	PYTHONPATH=$(TRITON) TRITON_INTERPRET=1 $(TRAIN)/bin/python -m pytest -k "not never_holds and not plain" \
 		tests/megatron/head/test_tile.py tests/megatron/head/test_recompute.py tests/megatron/head/test_one_pass.py
 
-ROLLOUT_TESTS := tests/rollout tests/oracle tests/encoder tests/stages tests/tokens \
+ROLLOUT_TESTS := tests/rollout tests/oracle tests/encoder tests/stages tests/tokens tests/test_any_user.py \
 	tests/benchmarks/test_gpu_pairrm.py tests/scripts/test_toy_pairrm_in_llm_blender.py
 # llm-blender is only looked for: its tests give it what transformers 5 lacks before they import it.
 test-rollout: $(ROLLOUT)/.ready assets

@@ -99,7 +99,7 @@ def hub_cache(variables: Mapping[str, str]) -> Path:
     if given := variables.get("HF_HUB_CACHE") or variables.get("HUGGINGFACE_HUB_CACHE"):
         return Path(given)
     home = variables.get("HF_HOME")
-    return Path(home or Path(variables.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface") / "hub"
+    return Path(home or Path(variables.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "huggingface") / "hub"
 
 
 def _is_cached(repository: str, cache: Path) -> bool:

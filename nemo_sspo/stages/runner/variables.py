@@ -6,6 +6,7 @@ so that the values of an image, a shell or a cluster's YAML stand.
 """
 
 import os
+import pwd
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Literal
 
@@ -57,7 +58,16 @@ def defaults(kind: Literal["train", "rollout"]) -> dict[str, str]:
         # flex-attention is compiled; by default below the user's name, which a user id of a container may not have.
         "TORCHINDUCTOR_CACHE_DIR": str(node_folder() / "torchinductor"),
     }
-    return common | (train if kind == "train" else {})
+    return common | (train if kind == "train" else {}) | _of_a_nameless_user()
+
+
+def _of_a_nameless_user() -> dict[str, str]:
+    """What libraries ask about the user while they are imported, where this machine does not know it."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return {"HOME": str(node_folder() / "home"), "USER": str(os.getuid())}
+    return {}
 
 
 def set_defaults(kind: Literal["train", "rollout"], environment: MutableMapping[str, str] = os.environ) -> None:

@@ -56,3 +56,13 @@ def test_what_a_training_compiles_needs_no_user_name(monkeypatch):
     monkeypatch.setattr("getpass.getuser", Mock(side_effect=KeyError("uid not found")))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", defaults("train")["TORCHINDUCTOR_CACHE_DIR"])
     assert Path(cache_dir_utils.cache_dir()).is_relative_to(node_folder())
+
+
+def test_a_user_without_a_name_has_a_home_and_a_name(monkeypatch):
+    assert not {"HOME", "USER"} & defaults("train").keys()
+    monkeypatch.setattr("pwd.getpwuid", Mock(side_effect=KeyError("uid not found")))
+    environment = {"HOME": "/home/any"}
+    set_defaults("rollout", environment)
+    assert environment["HOME"] == "/home/any"
+    assert environment["USER"] == str(os.getuid())
+    assert Path(defaults("rollout")["HOME"]).is_relative_to(node_folder())
