@@ -42,7 +42,7 @@ from tests.launch.slurm.stand_in import queue
 from tests.launch.tiny_models import ORACLE_TENSORS, write_tensors
 
 OTHER_COMMANDS = (
-    *("cli", "commands/", "doctor/", "public_benchmarks/", "report/"),
+    *("cli", "commands/", "doctor/", "estimate/", "public_benchmarks/", "report/"),
     *("launch/benchmark", "launch/redo", "stages/evaluation/benchmark"),
 )
 """Rooms of commands that are none of a run, and the command line, which shows what a dry run has found."""
@@ -167,8 +167,8 @@ ONLY_RUNNING = {
         "stages/runner/torch_extensions:_release",
     ),
     "what no policy that is read here asks of Megatron": (
-        "megatron/batches/microbatch:for_layout",
-        "megatron/batches/microbatch:row_length",
+        "megatron/batches/row_shape:for_layout",
+        "megatron/batches/row_shape:row_length",
         "megatron/layers/core_attention:__init__",
         "megatron/layers/flex_attention:__init__",
         "megatron/layers/prompt_sharing:rotary_by_position",

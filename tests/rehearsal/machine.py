@@ -37,12 +37,12 @@ def pretend(case: Case) -> None:
     microbatch_plan.MicrobatchPlan.build = _on_host(microbatch_plan.MicrobatchPlan.build)
     if case.checkpoint is None:
         core_training.load_weights = _load_nothing
-        core_training.save_weights = _save_nothing
+        core_training.save_weights = core_training.save_part = _save_nothing
         if case.trainer == "nemo":
             from nemo_sspo.megatron.nemo import live, strategy
 
             strategy.load_policy = _adapt_only
-            live.save_weights = _save_nothing
+            live.save_weights = live.save_part = _save_nothing
     _save_and_load_alone()
 
 
