@@ -82,7 +82,7 @@ def estimate(experiment: Experiment, speeds: Speeds, lengths: Lengths, prompts: 
     Raises:
         UserError: the sizes of the policy or the number of prompts are not known here.
     """
-    rank = _longest(experiment)
+    rank = longest_rank(experiment)
     mean = mean_rank(rank, experiment.train.global_batch_size, lengths)
     machine = _machine(experiment, speeds)
     portions = _portions(experiment, prompts)
@@ -110,7 +110,7 @@ def estimate(experiment: Experiment, speeds: Speeds, lengths: Lengths, prompts: 
     )
 
 
-def _longest(experiment: Experiment) -> TrainingRank:
+def longest_rank(experiment: Experiment) -> TrainingRank:
     """Rows as full as they may be: packed up to the budget, else of the longest prompt and response."""
     train, data, rollout = experiment.train, experiment.data, experiment.rollout
     prompt, response = data.max_prompt_tokens, rollout.max_response_tokens

@@ -1,0 +1,105 @@
+"""``nemo-sspo profile``: measure this machine, and write a file of speeds for ``plan --estimate``."""
+
+import argparse
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nemo_sspo.commands.stored_run import given_experiment
+from nemo_sspo.config.environments import Environment
+from nemo_sspo.errors import UserError, one_line
+from nemo_sspo.estimate.parameters import policy_parameters
+from nemo_sspo.estimate.run import longest_rank
+from nemo_sspo.estimate.speeds import PUBLISHED, Speeds, read_speeds
+from nemo_sspo.launch.checks.environments import environment_problem, starts_here
+from nemo_sspo.launch.run_directory import write_atomically
+from nemo_sspo.stages.runner.variables import of_process
+
+_SECONDS = 1800
+_MEASURED = "measured by nemo-sspo profile"
+
+
+def register(commands: Any) -> None:
+    """Add the command."""
+    text = "measure this machine, for plan --estimate"
+    sub = commands.add_parser("profile", help=text, description=f"{text}.")
+    sub.add_argument("overrides", nargs="*", help="settings: the environments, and the policy and engine that sample")
+    sub.add_argument("--config-dir", type=Path, help="directory with YAML files of your own, laid out as conf/ is")
+    sub.add_argument("--output", type=Path, default=Path("speeds.yaml"), help="file to write (%(default)s)")
+    sub.set_defaults(command=profile)
+
+
+def profile(options: argparse.Namespace) -> int:
+    """What cannot be measured here keeps the published figure, and says so."""
+    experiment = given_experiment(options.overrides, options.config_dir)
+    folder = options.output.resolve().parent
+    print("measures products, attention, memory and storage (about a minute) …", flush=True)
+    rates = _ask("train", experiment.cluster.train, ["training", str(folder)])
+    speeds, sources = _with_rates(rates)
+    print("measures generation: the engine starts, and samples (minutes) …", flush=True)
+    engine = experiment.engine
+    sampled = _ask("rollout", experiment.cluster.rollout, ["generation", experiment.policy, engine.model_dump_json()])
+    kind = engine.quantization or ("fp32" if engine.dtype == "float32" else "bf16")
+    rate = sampled["tokens_per_second"] * policy_parameters(longest_rank(experiment)) / engine.tensor_parallel
+    published = read_speeds().generation
+    speeds["generation"] = {name: rate / published.of(kind) * published.of(name) for name in ("bf16", "fp8", "fp32")}
+    speeds["starting"]["engine"] = sampled["start"]
+    sources["generation"] = f"{kind} {_MEASURED} with policy={experiment.policy}; the others by published ratios"
+    sources["starting"] = f"engine {_MEASURED}, the policy's reading among it; the rest assumed"
+    _write(options.output, Speeds.model_validate(speeds | {"published": False}), sources)
+    print(f"{options.output}: give it to `nemo-sspo plan --estimate --speeds {options.output}`")
+    return 0
+
+
+def _with_rates(rates: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The published figures with those that the training environment found, and where each of all is from."""
+    published = read_speeds()
+    speeds = published.model_dump()
+    sources = {name: f"published: {text}" for name, text in published.sources.items()}
+    speeds |= {name: rates[name] for name in rates.keys() & speeds.keys()}
+    sources |= {name: _MEASURED for name in rates.keys() & sources.keys()}
+    fp8 = rates["products_bf16"] * published.products.fp8 / published.products.bf16
+    speeds["products"] = {"bf16": rates["products_bf16"], "fp8": fp8, "fp32": rates["products_fp32"]}
+    sources["products"] = f"{_MEASURED}; fp8 by the published ratio to bf16"
+    return speeds, sources
+
+
+def _ask(name: Any, environment: Environment, arguments: Sequence[str]) -> dict[str, Any]:
+    """What a program of `estimate/profiling` prints in that environment.
+
+    Raises:
+        UserError: the environment is not here, or the program failed.
+    """
+    if not starts_here(environment):
+        raise UserError(
+            f"cluster.{name} starts in an image or with environment modules: on a node, in that image, run `nemo-sspo "
+            "profile cluster.train.python=python cluster.rollout.python=python …`"
+        )
+    if (problem := environment_problem(name, environment)) is not None:
+        raise UserError(problem)
+    program, *rest = arguments
+    try:
+        answer = subprocess.run(
+            [environment.python, "-m", f"nemo_sspo.estimate.profiling.{program}", *rest],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            env=of_process(environment.variables, gpus=None),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"the {name} environment gave no answer in {_SECONDS} s") from None
+    if answer.returncode:
+        said = answer.stderr.strip().splitlines() or ["it said nothing"]
+        raise UserError(f"the {name} environment failed to measure: {one_line(said[-1])}")
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+def _write(path: Path, speeds: Speeds, sources: dict[str, str]) -> None:
+    text = yaml.safe_dump(speeds.model_dump() | {"sources": sources}, sort_keys=False)
+    write_atomically(path, f"# Made by nemo-sspo profile; {PUBLISHED.name} is the published one.\n{text}")
