@@ -50,13 +50,24 @@ class Collected:
         return self._ledgers.get(key)
 
     def add(self, ledger: Ledger) -> None:
-        with self._path.open("a") as file:
-            file.write(json.dumps(ledger.to_json(), separators=(",", ":")) + "\n")
+        """In place of the one of its key, if there is one."""
+        is_known = ledger.key in self._ledgers
         self._ledgers[ledger.key] = ledger
+        if is_known:
+            draft = self._path.with_suffix(".partial")
+            draft.write_text("".join(map(_line, self)))
+            draft.rename(self._path)
+        else:
+            with self._path.open("a") as file:
+                file.write(_line(ledger))
 
     def clear(self) -> None:
         self._path.unlink(missing_ok=True)
         self._ledgers.clear()
+
+
+def _line(ledger: Ledger) -> str:
+    return json.dumps(ledger.to_json(), separators=(",", ":")) + "\n"
 
 
 def differences(old: Ledger, new: Ledger) -> list[str]:

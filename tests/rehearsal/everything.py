@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.rehearsal.cases import all_tiny_cases, preset_cases, saving, tiny_cas
 from tests.rehearsal.checkpoints import import_policies
 from tests.rehearsal.committed import WHOLE_BATCHES, Collected, commit, committed, differences
 from tests.rehearsal.ledger import Ledger
-from tests.rehearsal.run import RehearsalError, rehearse
+from tests.rehearsal.run import RehearsalError, rehearse, resumed_step
 
 
 def rehearse_whole_batches() -> None:
@@ -48,10 +49,11 @@ def rehearse_tiny_cases(collected: Collected, checkpoints: Path, most: int | Non
         collected.clear()
     died = []
     for number, case in enumerate(islice(all_tiny_cases(), most), start=1):
-        if collected.get(case.key) is None:
-            begun, end = time.monotonic(), ""
+        known = collected.get(case.key)
+        if known is None or not known.resumed:
+            begun, end, whole = time.monotonic(), "", saving(case, checkpoints)
             try:
-                collected.add(rehearse(saving(case, checkpoints)))
+                collected.add(rehearse(whole) if known is None else replace(known, resumed=resumed_step(whole)))
             except RehearsalError as error:
                 end = f", died: {str(error).splitlines()[-1]}"
                 died.append(case.key + end)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
-from megatron.core.dist_checkpointing import state_dict_utils, validation
-from megatron.core.dist_checkpointing.strategies import fully_parallel
+import torch.distributed as dist
+from megatron.core.dist_checkpointing import serialization, state_dict_utils, validation
+from megatron.core.dist_checkpointing.strategies import common, fully_parallel
+from megatron.core.dist_checkpointing.strategies import torch as torch_files
+from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue
 from megatron.core.transformer.moe.router import TopKRouter
 from torch import nn
 from torch.distributed.checkpoint import default_planner
+from torch.distributed.checkpoint.utils import _DistWrapper
 from torch.utils._python_dispatch import _disable_current_modes
 
 from nemo_sspo.megatron.batches import microbatch_plan
@@ -53,10 +58,44 @@ def _save_and_load_alone() -> None:
     # Of one plan torch checks all but this: that the parts make up the whole.
     validate = default_planner._validate_global_plan
     default_planner._validate_global_plan = lambda plans, metadata: validate(plans[:1], metadata)
-    # Replicas would save a share each of what they all hold. Here the first one, which resumes, saves all of it.
+    # Replicas would save a share each of what they all hold. Here the first one saves all of it.
     fully_parallel.FullyParallelSaveStrategyWrapper.apply_saving_parallelization = lambda *_: None
-    # They do load a share each; of objects the first replica loads all, and the others have none to add.
+    # They do load a share each. Of objects the first replica would load all and hand them on; here each one does.
+    loader = fully_parallel.FullyParallelLoadStrategyWrapper
+    loader._defer_loading_sharded_objects = staticmethod(_load_all(loader._defer_loading_sharded_objects))
     fully_parallel.exchange_loaded_objects_gather_object = lambda loaded: loaded
+
+
+def write_whole_states() -> None:
+    """Have this rank write all that it holds and, as rank 0 does, what all ranks have in common and the index of it
+    all: the state has then what this rank and its replicas load."""
+    torch_files.is_main_replica = lambda _: True
+    file = serialization if hasattr(serialization, "save_common") else common.TorchCommonSaveStrategy
+    for owner, name in ((file, "save_common"), (AsyncCallsQueue, "maybe_finalize_async_calls")):
+        setattr(owner, name, _as_rank_0(getattr(owner, name)))
+    make = _DistWrapper.__init__
+
+    def of_the_first(wrapper: Any, *args: Any) -> None:
+        make(wrapper, *args)
+        wrapper.is_coordinator = True
+
+    _DistWrapper.__init__ = of_the_first
+
+
+def _as_rank_0(function: Callable[..., Any]) -> Callable[..., Any]:
+    def done(*args: Any, **kwargs: Any) -> Any:
+        with mock.patch.object(dist, "get_rank", return_value=0):
+            return function(*args, **kwargs)
+
+    return done
+
+
+def _load_all(defer: Callable[..., Any]) -> Callable[..., Any]:
+    def none_deferred(state: Any) -> tuple[Any, ...]:
+        objects, others, own, of_others = defer(state)
+        return objects, others, own | of_others, {}
+
+    return none_deferred
 
 
 def _leave_parameters(module: nn.Module, function: Callable[..., Any], recurse: bool = True) -> nn.Module:

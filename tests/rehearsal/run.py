@@ -5,20 +5,23 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nemo_sspo.errors import Interrupted
 from tests.megatron.available import available
 from tests.rehearsal import cuda_runtime
 from tests.rehearsal.case import Case, job_of
-from tests.rehearsal.ledger import Ledger
+from tests.rehearsal.ledger import Ledger, Step
 
 
 class RehearsalError(RuntimeError):
@@ -29,7 +32,7 @@ def rehearse(case: Case, plant: Callable[[], None] | None = None) -> Ledger:
     """Train two steps on one rank of a layout, and tell what that took.
 
     With a checkpoint also: reference log-probs before, a state saved in the background after the first step, the final
-    checkpoint and, on rank 0, which writes the index of all files, a second attempt that resumes after the first step.
+    checkpoint, and a second attempt that resumes after the first step.
 
     `plant` is called in the process of the rank before it runs: for planted faults.
 
@@ -53,8 +56,25 @@ def rehearse(case: Case, plant: Callable[[], None] | None = None) -> Ledger:
         in_fork(lambda: _reference(case, Path(directory)))
         ledger = in_fork(lambda: _train(case, Path(directory), plant))
         if case.rank == 0:
-            ledger = replace(ledger, resumed=in_fork(lambda: _resume(case, Path(directory))).steps)
-        return ledger
+            return replace(ledger, resumed=in_fork(lambda: _resume(case, Path(directory))).steps)
+    return replace(ledger, resumed=resumed_step(case))
+
+
+def resumed_step(case: Case) -> list[Step]:
+    """The step of a second attempt on a rank that is not the first, whose own state lacks what others write.
+
+    Its replicas send the optimizer's state to the first of them, so that one is rehearsed until it has saved, and the
+    rank resumes from there. None where that one has other weights, which are some of the experts.
+    """
+    parallel = case.parallel
+    ranks_of_stage = parallel.world_size // parallel.pipeline
+    writer = case.at(case.rank // ranks_of_stage * ranks_of_stage + case.rank % parallel.tensor)
+    if parallel.expert > 1 and writer != case:
+        return []
+    import_everything()
+    with tempfile.TemporaryDirectory(prefix="rehearsal.") as directory:
+        in_fork(lambda: _save_until_told_to_stop(writer, Path(directory)))
+        return in_fork(lambda: _resume(case, Path(directory))).steps
 
 
 def import_everything() -> None:
@@ -130,20 +150,25 @@ def _train(case: Case, directory: Path, plant: Callable[[], None] | None) -> Led
 
         watch_nemo(watch)
     watch_head()
-    job = job_of(case, directory)
-    if case.rank != 0:
-        _do_as_rank_0_does(job)
+    job = _job_of_rank(case, directory)
     if plant is not None:
         plant()
     on_fake_gpu(case, lambda: binding(case.trainer).train(job, [*first, *standard_observers(job)]))
     return watch.ledger
 
 
-def _do_as_rank_0_does(job: Any) -> None:
-    """Make the folders and the log that all ranks of a cluster share."""
-    (job.output / "weights").mkdir(parents=True)
-    (job.scratch / f".step_1.{job.attempt}.partial").mkdir(parents=True)
-    job.metrics_file.touch()
+def _job_of_rank(case: Case, directory: Path) -> Any:
+    """The case's job, with the folders and files that rank 0 makes for all ranks of a cluster."""
+    from nemo_sspo.megatron.checkpoints.states import draft_of, name_trainer
+
+    job = job_of(case, directory)
+    if case.rank != 0:
+        draft = draft_of(job.scratch, 1, job.attempt)
+        for folder in (job.output / "weights", draft):
+            folder.mkdir(parents=True, exist_ok=True)
+        name_trainer(draft, case.trainer)
+        job.metrics_file.touch()
+    return job
 
 
 def _reference(case: Case, directory: Path) -> None:
@@ -160,6 +185,26 @@ def _reference(case: Case, directory: Path) -> None:
         alone = case.parallel.data == case.parallel.pipeline == 1 and case.rank == 0
         if alone or "were not computed exactly once" not in str(error):
             raise
+
+
+def _save_until_told_to_stop(case: Case, directory: Path) -> None:
+    """A first attempt that gets its signal in the first step, and leaves a state that the rank's replicas can load."""
+    from nemo_sspo.megatron.binding import Observer, binding
+    from nemo_sspo.megatron.observers.standard import standard_observers
+
+    class Stop(Observer):
+        def on_start(self, training: Any) -> None:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def train() -> None:
+        from tests.rehearsal.machine import write_whole_states
+
+        write_whole_states()
+        binding(case.trainer).train(job, [*standard_observers(job), Stop()])
+
+    job = _job_of_rank(case, directory)
+    with suppress(Interrupted):
+        on_fake_gpu(case, train)
 
 
 def _resume(case: Case, directory: Path) -> Ledger:

@@ -87,7 +87,8 @@ Calls of a process group by operation and group, and what the rank hands over, i
 Two steps of training were executed on ranks of PP, VPP, TP with SP, CP, DP overlapped, packed rows, shared prompts,
 FP8 by tensor and by block, recomputation, LoRA and both heads: every pair of these settings stands in one of a few tiny
 layouts. Each of these also loads an imported policy, computes reference log-probs, saves a state in the background and
-the final checkpoint; a rank that is the first one resumes from the state, and its step takes what it took before.
+the final checkpoint, and resumes: its step takes what it took before. Rank 0 resumes from the state that it saved; any
+other one from the state that the first of its replicas, in a process of its own, leaves when it is told to stop.
 
 `make test` has them, the planted faults, and `experiment=quickstart-gpu` on one GPU and on the first and last of four,
 in bf16 and FP8 (`make test-rehearsal`). `make rehearse-all` goes on from there, in an order that makes its beginning
