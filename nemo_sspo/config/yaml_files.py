@@ -49,6 +49,8 @@ def _growth(file: Path, text: str) -> Iterator[str]:
     open_: list[tuple[str | None, int]] = [(None, 0)]
     for event in yaml.parse(text, Loader=_LOADER):
         line, anchor = event.start_mark.line + 1, getattr(event, "anchor", None)
+        if len(open_) == 1 and isinstance(event, yaml.NodeEvent) and not isinstance(event, yaml.MappingStartEvent):
+            yield f"{file} line {line}: expected settings, one `name: value` a line"
         if isinstance(event, yaml.CollectionStartEvent):
             open_.append((anchor, 1))
         elif isinstance(event, yaml.CollectionEndEvent):

@@ -1,4 +1,4 @@
-"""Whatever a file holds, a dry run ends: with problems of one line each, or none; no traceback, no hang, little memory.
+"""Whatever a file holds, or is, a dry run ends: with problems of one line each, or none (`hostile.py`).
 
 Mutations of a ready run's files, drawn by a seed that the test's name shows.
 """
@@ -6,35 +6,18 @@ Mutations of a ready run's files, drawn by a seed that the test's name shows.
 import json
 import os
 import random
-import resource
-import signal
+import socket
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from nemo_sspo.config.load import load_experiment
-from nemo_sspo.launch.checks.models import check_encoder, check_policy
-from nemo_sspo.launch.checks.notes import notes
-from nemo_sspo.launch.checks.oracle import check_oracle
-from nemo_sspo.launch.checks.prompts import check_prompts
-from nemo_sspo.launch.checks.responses import check_responses
-from nemo_sspo.launch.preflight import check_candidates, check_run_directory, problems
 from tests.launch import ready_run
+from tests.launch.hostile import VALUES, dry_run, written
 
-CHECKS = (
-    check_prompts,
-    check_responses,
-    check_policy,
-    check_oracle,
-    check_encoder,
-    check_candidates,
-    check_run_directory,
-)
-SECONDS, MEMORY_KIB = 30, 2**20
 SEEDS, MUTATIONS = range(8), 15
 JSON_FILES = (
     *(f"policy/{name}.json" for name in ("config", "tokenizer", "tokenizer_config", "generation_config")),
@@ -44,14 +27,7 @@ JSON_FILES = (
     *("encoder/tokenizer_config.json", "prompts.jsonl"),
 )
 WEIGHTS = ("policy/model.safetensors", "oracle/model.safetensors")
-DEEP, DIGITS = "@deep@", "@digits@"
-"""What Python's own writer refuses to write."""
-VALUES: tuple[Any, ...] = (
-    *(None, True, False, -1, 0, 1, 2, 7, 2**31, 2**63, 10**400, 1.5, -0.5, float("nan"), float("inf"), 1e308),
-    *("", "x", "\0", "\ud800", "a" * 300, "a" * 20_000, "../..", "/dev/zero", "{{", "[CLS]", "<|source|>", "llama"),
-    *([], {}, [[]], [0], [None], {"": None}, {"content": 1}, {"type": "x"}, DEEP, DIGITS),
-    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-)
+TABLE = "prompts.parquet"
 KEYS = (
     *("num_attention_heads", "num_key_value_heads", "head_dim", "hidden_size", "vocab_size", "num_hidden_layers"),
     *("rope_scaling", "rope_parameters", "text_config", "layer_types", "eos_token_id", "max_position_embeddings"),
@@ -59,11 +35,6 @@ KEYS = (
     *("prompts", "default_prompt_name", "max_seq_length", "source_maxlength", "ranker_type", "model_name", "path"),
     *("prompt", "messages", "system", "quantization_config", "architectures", "model_max_length", "num_labels"),
 )
-
-
-def written(value: object) -> bytes:
-    text = json.dumps(value)
-    return text.replace(f'"{DEEP}"', "[" * 5000 + "]" * 5000).replace(f'"{DIGITS}"', "9" * 5000).encode()
 
 
 def mutate_json(draw: random.Random, path: Path) -> None:
@@ -109,29 +80,58 @@ def mutate_bytes(draw: random.Random, path: Path) -> None:
 
 
 def mutate_kind(draw: random.Random, path: Path) -> None:
-    """No file any more: nothing, a folder, a pipe, a device, a link to itself or to nowhere."""
+    """No file any more: nothing, a folder, a pipe, a socket, a device, or a link to itself, to nowhere, or to more than
+    can be read. (A root reads what it has no right to, so rights are not tried.)"""
     path.unlink(missing_ok=True)
+    folders = [path.parent / "a folder", Path("/proc/self/fd"), Path("/")]
+    links = ["/dev/zero", "/dev/full", "/dev/null", "/dev/tty", path.name, "absent", "/proc/self/mem", "x" * 255]
     made: list[Callable[[], object]] = [
         lambda: None,
         path.mkdir,
         lambda: os.mkfifo(path),
-        lambda: path.symlink_to(draw.choice(["/dev/zero", "/dev/null", path.name, "absent", "/proc/self/mem"])),
+        lambda: _socket(path),
+        lambda: path.symlink_to(draw.choice([*links, *links, *folders])),
     ]
     draw.choice(made)()
 
 
-@contextmanager
-def limited(what: str) -> Iterator[None]:
-    def late(_signal: int, _frame: object) -> None:
-        raise AssertionError(f"{what}: not over after {SECONDS} s")
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:  # its name lies there when it is closed
+        listening.bind(os.path.relpath(path))
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+
+def mutate_table(draw: random.Random, path: Path) -> None:
+    """A Parquet file with another footer, or columns of types that hold no text."""
+    raw = path.read_bytes()
+    if draw.random() < 0.6:
+        footer = struct.unpack("<I", raw[-8:-4])[0]
+        start = len(raw) - 8 - footer
+        place = draw.randrange(start, len(raw))
+        size = struct.pack("<I", draw.choice([0, 1, footer - 1, footer + 9, 2**31, 2**32 - 1]))
+        path.write_bytes(
+            draw.choice(
+                [
+                    raw[:place] + bytes([draw.randrange(256)]) + raw[place + 1 :],
+                    raw[:place] + raw[-8:],
+                    raw[:-8] + size + raw[-4:],
+                ]
+            )
+        )
+        return
+    kinds = [
+        pa.array([[{"role": "user", "content": 1}]]),
+        pa.array([{"role": "user"}]),
+        pa.array([[["a"]]]),
+        pa.array([b"\xff"]),
+        pa.array([1.5]),
+        pa.array([[(1, "a")]], pa.map_(pa.int64(), pa.string())),
+        pa.array(["a"]).dictionary_encode(),
+        pa.array([None], pa.null()),
+        pa.array([10**15], pa.timestamp("us")),
+    ]
+    column = draw.choice(["prompt", "messages", "conversations", "instruction", "system"])
+    names = [column, draw.choice(["prompt", column])]
+    pq.write_table(pa.Table.from_arrays([draw.choice(kinds), draw.choice(kinds)], names=names), path)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -143,20 +143,17 @@ def test_a_dry_run_of_mutated_files_ends_in_lines(seed: int, place: Path) -> Non
         root.mkdir()
         os.chdir(root)
         ready_run.write(root)
-        file = root / draw.choice((*JSON_FILES, *WEIGHTS, *WEIGHTS))
-        kinds = [mutate_bytes, mutate_kind, *[mutate_header if file.suffix == ".safetensors" else mutate_json] * 5]
-        mutate = draw.choice(kinds)
+        pq.write_table(pa.table({"prompt": [f"Question {place}?" for place in range(30)]}), root / TABLE)
+        file = root / draw.choice((*JSON_FILES, *WEIGHTS, *WEIGHTS, TABLE, TABLE))
+        own = {".safetensors": mutate_header, ".parquet": mutate_table}.get(file.suffix, mutate_json)
+        mutate = draw.choice([mutate_bytes, mutate_kind, *[own] * 5])
         what = f"seed {seed}, mutation {number}: {mutate.__name__} of {file.relative_to(root)}"
         mutate(draw, file)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        with limited(what):
-            experiment = load_experiment(["experiment=quickstart", *ready_run.OVERRIDES, "encoder.path=encoder"])
-            try:
-                found = problems(experiment, CHECKS)
-                list(notes(experiment))
-            except Exception as error:
-                raise AssertionError(f"{what}: {file.read_bytes()[:300] if file.is_file() else file}") from error
-        assert all("\n" not in line and len(line) < 4000 for line in found), what
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY_KIB, what
+        overrides = (
+            *ready_run.OVERRIDES,
+            "encoder.path=encoder",
+            *((f"prompts={TABLE}",) if file.name == TABLE else ()),
+        )
+        found = dry_run(what, overrides)
         refused += bool(found)
     assert refused > MUTATIONS / 4  # the mutations are no matter of taste
