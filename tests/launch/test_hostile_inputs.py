@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,8 +45,9 @@ def mutate_json(draw: random.Random, path: Path) -> None:
         content = json.loads(lines[0])
     except (OSError, ValueError, IndexError, RecursionError):
         lines, content = ["{}"], {}
-    whole = {"": content}
-    node, key = whole, ""
+    whole: dict[str, Any] = {"": content}
+    node: Any = whole
+    key: Any = ""
     while isinstance(inner := node[key], dict | list) and inner and draw.random() < 0.7:
         node, key = inner, draw.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
     if isinstance(node[key], dict) and draw.random() < 0.7:
@@ -83,7 +85,7 @@ def mutate_kind(draw: random.Random, path: Path) -> None:
     """No file any more: nothing, a folder, a pipe, a socket, a device, or a link to itself, to nowhere, or to more than
     can be read. (A root reads what it has no right to, so rights are not tried.)"""
     path.unlink(missing_ok=True)
-    folders = [path.parent / "a folder", Path("/proc/self/fd"), Path("/")]
+    folders = ["/proc/self/fd", "/"]
     links = ["/dev/zero", "/dev/full", "/dev/null", "/dev/tty", path.name, "absent", "/proc/self/mem", "x" * 255]
     made: list[Callable[[], object]] = [
         lambda: None,
