@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -93,24 +94,23 @@ def show_plan(options: argparse.Namespace) -> int:
     from nemo_sspo.launch.slurm.jobs import as_data as jobs_as_data
     from nemo_sspo.launch.slurm.jobs import jobs
     from nemo_sspo.launch.stale import freshness_of
+    from nemo_sspo.launch.totals import Totals
 
     experiment = given_experiment(options.overrides, options.config_dir)
     if options.estimate:
         return estimate_commands.show_estimate(experiment, options)
-    steps = plan(experiment)
+    steps, on_slurm = plan(experiment), experiment.cluster.kind == "slurm"
     if options.graph:
         show_graph(steps)
-    elif experiment.cluster.kind == "slurm":
-        graph = jobs(experiment)
-        print(json.dumps(jobs_as_data(graph), indent=1)) if options.json else show_jobs(
-            graph, freshness_of(experiment), Console()
-        )
     elif options.json:
-        print(json.dumps(as_data(steps), indent=1))
+        found = {"jobs": jobs_as_data(jobs(experiment))} if on_slurm else {"steps": as_data(steps)}
+        print(json.dumps(found | {"totals": asdict(Totals.of(experiment))}, indent=1))
+        return 0
+    elif on_slurm:
+        show_jobs(jobs(experiment), freshness_of(experiment), Console())
     else:
         show_steps(steps)
-    if not options.json:
-        show_totals(experiment)
+    show_totals(experiment)
     return 0
 
 

@@ -3,7 +3,7 @@
 Of what is published nothing is counted.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -40,21 +40,69 @@ class GpuHours:
     """Jobs on GPUs whose limit is the partition's own."""
 
 
+@dataclass(frozen=True)
+class Totals:
+    """Of what is still to be run; None where it is not known here, or does not apply to this cluster."""
+
+    steps: int
+    jobs: int | None
+    tasks: int | None
+    gpu_hours: GpuHours | None
+    weight_bytes: int | None
+    state_bytes: int | None
+    """Of states to resume from, at most, while an iteration trains."""
+    optimizer_steps: int | None
+    """At most."""
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> "Totals":
+        """Count what is missing of a run."""
+        freshness, cluster = freshness_of(experiment), experiment.cluster
+        missing = [step for step in plan(experiment) if freshness.standing(step.output) != "current"]
+        tasks, hours = None, None
+        if isinstance(cluster, SlurmCluster):
+            graph = jobs(experiment)
+            tasks = {job.name: _tasks(job, freshness) for job in graph}
+            hours = gpu_hours(graph, tasks, cluster) if cluster.has_gpus else None
+        weights = bytes_to_publish(experiment, missing) if weight_bytes(Path(experiment.policy)) else None
+        states = steps = None
+        if weights is not None:
+            with suppress(UserError):  # weights that cannot be read, which their own check says
+                states = state_bytes(experiment, missing)
+        with suppress(UserError, OSError):  # prompts that cannot be read, which their own check says
+            steps = optimizer_steps(experiment, missing)
+        return cls(
+            steps=len(missing),
+            jobs=None if tasks is None else sum(map(bool, tasks.values())),
+            tasks=None if tasks is None else sum(tasks.values()),
+            gpu_hours=hours,
+            weight_bytes=weights,
+            state_bytes=states,
+            optimizer_steps=steps,
+        )
+
+
 def totals(experiment: Experiment) -> list[str]:
     """Lines for people: what is still to be run, what that may take, and the disk that it fills."""
-    freshness = freshness_of(experiment)
-    missing = [step for step in plan(experiment) if freshness.standing(step.output) != "current"]
-    if not missing:
+    found = Totals.of(experiment)
+    if not found.steps:
         return ["nothing is left to run: every step is published"]
-    if not isinstance(experiment.cluster, SlurmCluster):
-        counted = f"{_some(len(missing), 'step')} to run, on this machine without a time limit"
-        return [counted, _disk(experiment, missing), *_training(experiment, missing)]
-    graph = jobs(experiment)
-    tasks = {job.name: _tasks(job, freshness) for job in graph}
-    counted = f"{_some(sum(map(bool, tasks.values())), 'job')}, {_some(sum(tasks.values()), 'task')} to run"
-    if experiment.cluster.has_gpus:
-        counted += f"; {_hours(gpu_hours(graph, tasks, experiment.cluster))}"
-    return [counted, _disk(experiment, missing), *_training(experiment, missing)]
+    if found.jobs is None or found.tasks is None:
+        counted = f"{_some(found.steps, 'step')} to run, on this machine without a time limit"
+    else:
+        counted = f"{_some(found.jobs, 'job')}, {_some(found.tasks, 'task')} to run"
+    if found.gpu_hours is not None:
+        counted += f"; {_hours(found.gpu_hours)}"
+    disk = f"disk: not known here, where policy={experiment.policy} has no weights"
+    if found.weight_bytes is not None:
+        disk = f"disk: {found.weight_bytes / _GIB:,.2f} GiB of weights, besides responses"
+    if found.state_bytes:
+        disk += f"; at most {found.state_bytes / _GIB:,.2f} GiB more of states while an iteration trains"
+    lines = [counted, disk]
+    if found.optimizer_steps:
+        epochs = _some(experiment.train.train_epochs, "epoch")
+        lines.append(f"training: at most {_some(found.optimizer_steps, 'optimizer step')}, {epochs} in each iteration")
+    return lines
 
 
 def gpu_hours(graph: Sequence[Job], tasks: dict[str, int], cluster: SlurmCluster) -> GpuHours:
@@ -110,27 +158,6 @@ def _hours(hours: GpuHours) -> str:
         return limited
     more = f" and {len(hours.unlimited) - _NAMED} more" if len(hours.unlimited) > _NAMED else ""
     return f"{limited}, without {', '.join(hours.unlimited[:_NAMED])}{more}: no time limit here (cluster.time)"
-
-
-def _disk(experiment: Experiment, missing: Sequence[Step]) -> str:
-    return "; ".join(_needs(experiment, missing))
-
-
-def _needs(experiment: Experiment, missing: Sequence[Step]) -> Iterator[str]:
-    if not weight_bytes(Path(experiment.policy)):
-        yield f"disk: not known here, where policy={experiment.policy} has no weights"
-        return
-    yield f"disk: {bytes_to_publish(experiment, missing) / _GIB:,.2f} GiB of weights, besides responses"
-    with suppress(UserError):  # weights that cannot be read, which their own check says
-        if states := state_bytes(experiment, missing):
-            yield f"at most {states / _GIB:,.2f} GiB more of states while an iteration trains"
-
-
-def _training(experiment: Experiment, missing: Sequence[Step]) -> Iterator[str]:
-    with suppress(UserError, OSError):  # prompts that cannot be read, which their own check says
-        if steps := optimizer_steps(experiment, missing):
-            epochs = _some(experiment.train.train_epochs, "epoch")
-            yield f"training: at most {_some(steps, 'optimizer step')}, {epochs} in each iteration"
 
 
 def _some(number: int, name: str) -> str:

@@ -114,7 +114,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(line, message, capsys):
 
 def test_overrides_may_stand_on_both_sides_of_an_option(capsys):
     assert cli.main(["plan", "experiment=quickstart", "--json", "iterations=1"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 13
+    assert len(json.loads(capsys.readouterr().out)["steps"]) == 13
 
 
 def test_config_prints_value_and_meaning(capsys):

@@ -53,7 +53,7 @@ def test_every_command_goes_on_whatever_it_is_given(place, capsys):
     bind(begun, RunLayout(begun.run_dir))
     for given in ([str(begun.run_dir), "iterations=3"], [*GIVEN, "iterations=3", LIMITED]):
         assert cli.main(["plan", *given, "--json"]) == 0
-        steps = {step["step"]: step for step in json.loads(capsys.readouterr().out)}
+        steps = {step["step"]: step for step in json.loads(capsys.readouterr().out)["steps"]}
         assert steps["iter_3.rollout.00000"]["depends_on"] == [
             "prepare_prompts",
             "iter_2.export",

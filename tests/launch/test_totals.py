@@ -1,5 +1,6 @@
 """What a run takes in all: worked out by hand, for what is still to be run."""
 
+import json
 from pathlib import Path
 
 from nemo_sspo import cli
@@ -87,3 +88,19 @@ def test_nothing_is_left_of_a_finished_run(place):
     experiment = load_experiment(["experiment=quickstart", *ready_run.OVERRIDES, "iterations=1"])
     publish_steps(experiment, *(step.step_id for step in plan(experiment)))
     assert totals(experiment) == ["nothing is left to run: every step is published"]
+
+
+def test_they_are_in_the_plan_as_data(slurm, capsys):
+    """As the lines have them, with bytes and hours as numbers."""
+    assert cli.main(["plan", *slurm, "cluster.shards_per_task=2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    copies = 3 * weight_bytes(Path("policy"))
+    assert len(found["jobs"]) == 14
+    assert [found["totals"][name] for name in ("jobs", "tasks", "gpu_hours", "weight_bytes")] == [14, 17, None, copies]
+    assert cli.main(["plan", *SITE, "--json"]) == 0
+    totals_of_site = json.loads(capsys.readouterr().out)["totals"]
+    assert totals_of_site["gpu_hours"]["at_most"] > 0
+    assert totals_of_site["weight_bytes"] is totals_of_site["optimizer_steps"] is None
+    assert cli.main(["plan", *slurm, "cluster=local_cpu", "--json"]) == 0
+    here = json.loads(capsys.readouterr().out)
+    assert (len(here["steps"]), here["totals"]["steps"], here["totals"]["jobs"]) == (19, 19, None)
