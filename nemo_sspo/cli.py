@@ -26,6 +26,7 @@ from nemo_sspo.commands import estimate as estimate_commands
 from nemo_sspo.commands import profile as profile_commands
 from nemo_sspo.commands import redo as redo_commands
 from nemo_sspo.commands import report as report_commands
+from nemo_sspo.commands import reproduce as reproduce_commands
 from nemo_sspo.commands import slurm as slurm_commands
 from nemo_sspo.commands.config import show_config
 from nemo_sspo.commands.stored_run import given_experiment
@@ -200,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     clean_commands.register(commands)
     data_commands.register(commands)
     benchmark_commands.register(commands)
+    reproduce_commands.register(commands)
     doctor_commands.register(commands)
     profile_commands.register(commands)
     completion_commands.register(commands, parser)

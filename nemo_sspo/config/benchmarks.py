@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from nemo_sspo.config.base import Frozen
 from nemo_sspo.config.engines import Engine
 from nemo_sspo.config.experiment import Experiment
+from nemo_sspo.config.oracles import Oracle
 from nemo_sspo.config.roles import SourcePath
 
 AnsweredBenchmark = Literal["alpaca-eval", "mt-bench", "arena-hard", "own"]
@@ -95,6 +96,16 @@ class BenchmarkRequest(Frozen):
     model_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
     """Name under which the judge knows the policy."""
     sampling: AnswerSampling
+
+
+class WinRatesRequest(Frozen):
+    """Policies against each other on the questions that all of them have answered."""
+
+    answers: dict[str, str]
+    """Folder of answers to questions of one's own, by policy."""
+    oracle: Oracle
+    output: str
+    """Directory to publish; logs lie beside it."""
 
 
 class LmEvalTask(NamedTuple):

@@ -12,7 +12,7 @@ from nemo_sspo.artifacts.layout import HF_MODEL, RunLayout
 from nemo_sspo.artifacts.progress import read_progress
 from nemo_sspo.artifacts.selection import early_stop
 from nemo_sspo.artifacts.store import is_published, open_artifact, refuse_changes
-from nemo_sspo.config.benchmarks import Answerer, BenchmarkRequest, of_run
+from nemo_sspo.config.benchmarks import Answerer, BenchmarkRequest, WinRatesRequest, of_run
 from nemo_sspo.config.cluster import Cluster
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.load import compose_settings
@@ -23,6 +23,8 @@ from nemo_sspo.launch.run_directory import stored_experiment
 from nemo_sspo.stages.evaluation.benchmark import policy_artifact, progress_name, settings
 from nemo_sspo.stages.runner.settings import knob_names
 from nemo_sspo.stages.runner.variables import of_process
+
+OnProgress = Callable[[Mapping[str, Any]], None]
 
 _POLL_SECONDS = 0.2
 _TAIL_LINES = 20
@@ -163,19 +165,42 @@ def generate(
     request: BenchmarkRequest,
     cluster: Cluster,
     python: str,
-    on_progress: Callable[[Mapping[str, Any]], None] = lambda state: None,
+    on_progress: OnProgress = lambda state: None,
 ) -> None:
     """Have the answers made.
 
     Raises:
         GenerationFailed: they were not.
     """
-    layout = RunLayout(Path(request.run))
-    name = progress_name(request)
+    layout, name = RunLayout(Path(request.run)), progress_name(request)
+    _publish("nemo_sspo.stages.evaluation.benchmark", request, layout, name, cluster, python, on_progress)
+
+
+def compare(request: WinRatesRequest, cluster: Cluster, python: str, on_progress: OnProgress) -> None:
+    """Have the win rates between policies made.
+
+    Raises:
+        GenerationFailed: they were not.
+    """
+    name = "win_rates_between"
+    layout = RunLayout(Path(request.output).parent)
+    _publish(f"nemo_sspo.stages.evaluation.{name}", request, layout, name, cluster, python, on_progress)
+
+
+def _publish(
+    module: str,
+    request: BenchmarkRequest | WinRatesRequest,
+    layout: RunLayout,
+    name: str,
+    cluster: Cluster,
+    python: str,
+    on_progress: OnProgress,
+) -> None:
+    """Run a module on its request, with its log and progress under `name`, until its output is published."""
     progress, log = layout.progress(name), layout.log(name, "1")
     progress.unlink(missing_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = guarded([python, "-m", "nemo_sspo.stages.evaluation.benchmark", request.model_dump_json()])
+    command = guarded([python, "-m", module, request.model_dump_json()])
     with log.open("wb") as file:
         process = subprocess.Popen(
             command,

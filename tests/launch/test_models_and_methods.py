@@ -123,6 +123,13 @@ def test_a_setting_of_the_command_line_wins_over_the_method() -> None:
     assert changed.repulsion.weight == 2.0
 
 
+def test_another_encoder_takes_the_place_of_the_papers_own() -> None:
+    """The paper's Table 6 has three of them; a path that the method set would have stayed MiniLM's."""
+    jina = run_of("llama3-8b", "s-sppo-paper", "encoder=jina_v3").encoder
+    assert (jina.path, jina.task, jina.long_text) == ("jinaai/jina-embeddings-v3", "text-matching", "truncate")
+    assert run_of("llama3-8b", "s-sppo-paper", "encoder=nomic_v1_5").encoder.prefix == "clustering: "
+
+
 @pytest.mark.parametrize("override", ["model=qwen3-8b", "method=sppo"])
 def test_a_stored_run_keeps_its_model_and_method(override: str) -> None:
     with pytest.raises(UserError, match="give the settings that change"):

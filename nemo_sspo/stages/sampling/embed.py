@@ -9,6 +9,7 @@ from nemo_sspo.artifacts.tables import EMBEDDING_INDEX, ROLLOUTS
 from nemo_sspo.artifacts.vectors import write_vectors
 from nemo_sspo.encoder.registry import load_encoder
 from nemo_sspo.stages.runner.context import StageContext
+from nemo_sspo.stages.sampling.gpu_memory import peak_gpu_memory_gib
 from nemo_sspo.stages.sampling.judged_text import reader
 
 
@@ -40,3 +41,5 @@ def run(context: StageContext) -> None:
         dimension=vectors_ND.shape[1],
     )
     context.output.timings |= {"encoding_seconds": seconds, "responses_per_second": len(by_id) / seconds}
+    if (memory := peak_gpu_memory_gib()) is not None:
+        context.output.timings["peak_gpu_memory_gib"] = memory
