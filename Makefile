@@ -25,6 +25,8 @@ REHEARSAL := .venv/rehearsal
 # What core meets in NVIDIA's images beside 25.11: megatron-core and Transformer Engine, laid over that environment's.
 IMAGES := 0.16.1+2.12.0 0.17.1+2.14.0 0.18.2+2.16.0
 TEST_IMAGES := $(addprefix test-image-,$(IMAGES))
+# Builds the manual.
+DOCS := .venv/docs
 # Resolves the pins of the GPU environments.
 UV := .venv/uv
 ASSETS := assets/toy/manifest.json
@@ -36,7 +38,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: environments assets quickstart test test-train test-loggers test-core $(TEST_LATER_MEGATRONS) test-bindings compare-megatrons \
 	$(TEST_IMAGES) test-kernels test-rollout test-312 test-312-megatron test-rehearsal rehearse rehearse-all test-report test-e2e test-slurm \
-	test-gpu doctor doctor-gpu ledger-gpu check-gpu lint format pins check-pins \
+	docs test-docs test-gpu doctor doctor-gpu ledger-gpu check-gpu lint format pins check-pins \
 	check-image parity bench bench-pairrm bench-gates bench-gpu clean test-rehearsal-figures
 
 # These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
@@ -255,6 +257,20 @@ ledger-gpu:
 
 test-gpu:
 	$(GPU_TRAIN) -m pytest tests/gpu tests/megatron/head/test_tile.py
+
+$(DOCS)/.ready: requirements/docs.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
+	touch $@
+
+# The manual, build/docs/index.html: a link that leads nowhere, or a page that is in no menu, fails.
+docs: $(DOCS)/.ready $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m scripts.reference_pages docs/generated
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+
+# Its commands, its pages in Chromium where there is one, and what it quotes of the code.
+test-docs: docs
+	$(TRAIN)/bin/python -m pytest tests/docs
 
 lint: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff check .

@@ -1,4 +1,4 @@
-"""Run a notebook's cells as Python, in their order and in one namespace: no kernel is needed for that."""
+"""Run code of a page as Python, in one namespace: a notebook's cells in their order, or a source text."""
 
 import ast
 import json
@@ -7,16 +7,21 @@ from typing import Any
 
 
 def run_notebook(path: Path) -> dict[str, Any]:
-    """The namespace at its end. The value of a cell's last expression is formatted, as a notebook would show it."""
+    """The namespace at a notebook's end; no kernel is needed for that."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for number, cell in enumerate(json.loads(path.read_text())["cells"]):
-        if cell["cell_type"] != "code":
-            continue
-        assert cell["outputs"] == [], f"{path}: cell {number} is stored with its output"
-        body = ast.parse("".join(cell["source"])).body
-        last = body.pop() if isinstance(body[-1], ast.Expr) else None
-        exec(compile(ast.Module(body, []), f"{path.name}[{number}]", "exec"), namespace)
-        if last is not None:
-            shown = eval(compile(ast.Expression(last.value), f"{path.name}[{number}]", "eval"), namespace)
-            assert repr(shown)
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [], f"{path}: cell {number} is stored with its output"
+            run_source("".join(cell["source"]), f"{path.name}[{number}]", namespace)
+    return namespace
+
+
+def run_source(source: str, name: str, namespace: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The namespace at its end. The values of expressions are formatted, as a notebook would show the last one."""
+    namespace = {"__name__": "__main__"} if namespace is None else namespace
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Expr):
+            assert repr(eval(compile(ast.Expression(statement.value), name, "eval"), namespace))
+        else:
+            exec(compile(ast.Module([statement], []), name, "exec"), namespace)
     return namespace

@@ -20,7 +20,7 @@ def show_config(options: argparse.Namespace) -> int:
     rows = describe([given for given in options.overrides if not _is_name(given)], options.config_dir)
     known = groups(options.config_dir)
     sections = [name.rstrip(".") for name in names]
-    shown = list(dict.fromkeys(row for name in names for row in _named(name, rows, known))) if names else rows
+    shown = list({row.path: row for name in names for row in _named(name, rows, known)}.values()) if names else rows
     if options.json:
         print(json.dumps({row.path: row.value for row in shown}, indent=1))
         return 0

@@ -95,3 +95,8 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 65536)
     except OSError:  # the other end is closed
         return b""
+
+
+def test_a_setting_that_is_a_mapping_is_shown_once(capsys):
+    """`cluster.options`, say: a mapping has no hash."""
+    assert settings(shown(capsys, "cluster=slurm_pyxis", "cluster.", "options")).count("cluster.options") == 1
