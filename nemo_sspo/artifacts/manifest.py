@@ -45,9 +45,13 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = SCHEMA_VERSION
+    """Of the manifest itself."""
     stage: str
+    """The verb that made it."""
     iteration: int
+    """0 for the preparation, and for the base policy's artifacts."""
     shard: int
+    """0 where a stage has none."""
     config: dict[str, Any]
     """The settings this stage depends on, resolved."""
     knobs: dict[str, Any] = {}
@@ -60,11 +64,13 @@ class Manifest(BaseModel):
     files: dict[str, FileRecord]
     """Content, by relative path. These files are the artifact's identity."""
     rows: int
+    """Of its tables; 0 where it has none."""
     counts: Counts
     """Facts that the content determines, as `artifacts.facts` flattens them."""
     timings: dict[str, float]
     """Seconds and rates: they differ between equal runs, so they are no part of the identity."""
     code_version: str
+    """Release of nemo-sspo."""
     software: dict[str, str] = {}
     """Versions of what changes numbers, by package; no part of the identity."""
     notes: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_REPORT_IS_READY = "document.documentElement?.dataset.ready !== undefined"
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -70,14 +71,16 @@ class Browser:
             raise RuntimeError(f"{method}: {reply['error']}")
         return reply["result"]
 
-    def open(self, page: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Load a page from disk and wait until its script has run."""
+    def open(
+        self, page: Path, *, width: int = 1280, height: int = 900, dark: bool = False, ready: str = _REPORT_IS_READY
+    ) -> None:
+        """Load a page from disk and wait until its script has run: the report's, unless `ready` says otherwise."""
         self.events.clear()
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=page.resolve().as_uri())
-        self.wait("document.documentElement?.dataset.ready !== undefined")
+        self.wait(ready)
 
     def run(self, script: str) -> Any:
         """Value of a JavaScript expression; promises are awaited."""
