@@ -18,13 +18,16 @@ from typing import Any
 from nemo_sspo.artifacts import diagnostics, manifest, tables
 from nemo_sspo.artifacts.manifest import Manifest
 from nemo_sspo.artifacts.table import Table
+from nemo_sspo.config.choices import choice_meanings, groups
 from nemo_sspo.config.describe import REQUIRED, FieldMeaning, describe_settings, kinds_of_keys
-from nemo_sspo.config.load import config_root
 from nemo_sspo.stages.runner.registry import STAGES
 
 ROOT = Path(__file__).parents[1]
 COPIED = {"extending.md": "CONTRIBUTING.md", "slurm.md": "slurm/README.md", "toy.md": "scripts/toy/README.md"}
 """Pages that stand beside what they are about."""
+
+PRESETS = ("model", "method", "experiment")
+"""Groups of ``conf/`` whose choices set many sections."""
 
 
 def main(folder: Path) -> None:
@@ -50,17 +53,24 @@ def configuration() -> str:
     ]
     plain = [each for each in describe_settings({}) if "." not in each.path]
     lines += ["## The run\n", *_table(("setting", "default", "meaning"), map(_row, plain))]
+    for group in PRESETS:
+        lines += [f"## {group}\n", *_choices(group)]
     for section in dict.fromkeys(name.split(".")[0] for name in kinds_of_keys() if "." in name):
         kinds = kinds_of_keys().get(f"{section}.kind", ("",))
         found = {kind: _settings(section, kind) for kind in kinds}
         lines.append(f"## {section}\n")
-        if choices := sorted(path.stem for path in (config_root() / section).glob("*.yaml")):
-            lines.append(f"`{section}=` " + ", ".join(f"`{choice}`" for choice in choices) + "\n")
+        if section in groups():
+            lines += _choices(section)
         for kind, settings in found.items():
             if kind:
                 lines.append(f"### {section}.kind = {kind}\n")
             lines += _table(("setting", "default", "meaning"), map(_row, settings))
     return "\n".join(lines)
+
+
+def _choices(group: str) -> list[str]:
+    named = ((f"`{group}={name}`", meaning) for name, meaning in sorted(choice_meanings(group).items()))
+    return _table(("choice", "what it is"), named)
 
 
 def _settings(section: str, kind: str) -> list[FieldMeaning]:
