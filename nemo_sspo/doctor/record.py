@@ -14,6 +14,7 @@ from rich.text import Text
 
 from nemo_sspo import __version__
 from nemo_sspo.doctor.check import Check, Verdict, exit_code
+from nemo_sspo.words import counted
 
 FORMAT = 1
 _STYLE: dict[Verdict, str] = {"failed": "bold red", "not run": "yellow", "warning": "yellow", "passed": "green"}
@@ -71,7 +72,10 @@ def check_table(checks: Sequence[Check]) -> Table:
 def tally(checks: Sequence[Check]) -> str:
     """How many checks have each verdict, the worst first."""
     counts = Counter(check.verdict for check in checks)
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in _STYLE if counts[verdict])
+    words = {verdict: f"{counts[verdict]} {verdict}" for verdict in _STYLE if counts[verdict]}
+    if "warning" in words:
+        words["warning"] = counted(counts["warning"], "warning")
+    return ", ".join(words.values())
 
 
 def _bound(check: Check) -> str:

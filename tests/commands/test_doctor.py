@@ -41,7 +41,7 @@ def test_a_site_is_looked_at_from_its_login_node(answers, capsys, monkeypatch, t
         "prompts=/p",
         "oracle.path=/o",
     ]
-    assert cli.main(["doctor", *run]) == 1  # the test's disk is no shared one
+    assert cli.main(["doctor", *run]) == 2
     shown = capsys.readouterr().out
     assert "not run  Slurm" in shown
     assert "shared by all nodes" in shown

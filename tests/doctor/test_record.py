@@ -81,3 +81,5 @@ def test_it_fits_a_terminal_and_says_what_to_do_below_a_finding():
 
 def test_the_tally_begins_with_the_worst():
     assert tally(CHECKS) == "1 not run, 2 passed"
+    warned = [Check("a", "warning"), Check("b", "warning")]
+    assert tally([*warned, *CHECKS]) == "1 not run, 2 warnings, 2 passed"

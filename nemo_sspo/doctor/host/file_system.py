@@ -40,8 +40,9 @@ def _kind(kind: str, many_nodes: bool) -> Check:
         advice = "it is memory, which a restart empties: give runs_dir=... on a disk"
         return Check("file system", "warning", found, note=advice)
     alone = many_nodes and kind in _OF_ONE_NODE
-    advice = "other nodes do not see it: give runs_dir=... on the shared file system"
-    return judged("file system", not alone, found, "shared by all nodes" if many_nodes else None, advice=advice)
+    advice = "other nodes see it only if this one exports it: give runs_dir=... on the shared file system"
+    bound = "shared by all nodes" if many_nodes else None
+    return judged("file system", not alone, found, bound, advice=advice, otherwise="warning")
 
 
 def _publishing(scratch: Path) -> Check:
