@@ -10,13 +10,14 @@ import pytest
 
 from nemo_sspo import cli
 from nemo_sspo.config.load import load_experiment
+from nemo_sspo.estimate.speeds import PUBLISHED
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.launch.slurm.jobs import jobs
 from tests.docs.pages import ROOT, blocks, commands
 from tests.notebook import run_source
 from tests.report.made_run import half_finished_run
 
-BEGINS = ("run", "submit", "doctor")
+BEGINS = ("run", "submit", "doctor", "profile")
 """Commands that start something, or look at the machine: their settings are resolved and planned."""
 
 
@@ -38,6 +39,7 @@ def place(tmp_path, monkeypatch, made):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     shutil.copytree(ROOT / "scripts" / "toy" / "data", tmp_path / "scripts" / "toy" / "data")
     shutil.copytree(made, tmp_path / "runs")
+    shutil.copyfile(PUBLISHED, tmp_path / "speeds.yaml")
     for stored in (tmp_path / "runs").glob("*/experiment.json"):
         stored.write_text(stored.read_text().replace(str(made), "runs"))
     return tmp_path
