@@ -19,7 +19,7 @@ from tests.rehearsal.cases import all_tiny_cases, preset_cases, saving, tiny_cas
 from tests.rehearsal.checkpoints import import_policies
 from tests.rehearsal.committed import WHOLE_BATCHES, Collected, commit, committed, differences
 from tests.rehearsal.ledger import Ledger
-from tests.rehearsal.run import RehearsalError, rehearse, resumed_step
+from tests.rehearsal.run import RehearsalError, rehearse, rehearse_and_resume, resumed_step
 
 
 def rehearse_whole_batches() -> None:
@@ -53,7 +53,9 @@ def rehearse_tiny_cases(collected: Collected, checkpoints: Path, most: int | Non
         if known is None or not known.resumed:
             begun, end, whole = time.monotonic(), "", saving(case, checkpoints)
             try:
-                collected.add(rehearse(whole) if known is None else replace(known, resumed=resumed_step(whole)))
+                collected.add(
+                    rehearse_and_resume(whole) if known is None else replace(known, resumed=resumed_step(whole))
+                )
             except RehearsalError as error:
                 end = f", died: {str(error).splitlines()[-1]}"
                 died.append(case.key + end)
@@ -63,7 +65,7 @@ def rehearse_tiny_cases(collected: Collected, checkpoints: Path, most: int | Non
 
 def _differs(case: Case, collected: Collected, checkpoints: Path) -> bool:
     known = collected.get(case.key)
-    return known is not None and differences(known, rehearse(saving(case, checkpoints))) != []
+    return known is not None and differences(known, rehearse_and_resume(saving(case, checkpoints))) != []
 
 
 def main(most: int | None) -> None:

@@ -32,7 +32,7 @@ def rehearse(case: Case, plant: Callable[[], None] | None = None) -> Ledger:
     """Train two steps on one rank of a layout, and tell what that took.
 
     With a checkpoint also: reference log-probs before, a state saved in the background after the first step, the final
-    checkpoint, and a second attempt that resumes after the first step.
+    checkpoint and, on rank 0, whose state has all that it loads, a second attempt that resumes after the first step.
 
     `plant` is called in the process of the rank before it runs: for planted faults.
 
@@ -56,8 +56,14 @@ def rehearse(case: Case, plant: Callable[[], None] | None = None) -> Ledger:
         in_fork(lambda: _reference(case, Path(directory)))
         ledger = in_fork(lambda: _train(case, Path(directory), plant))
         if case.rank == 0:
-            return replace(ledger, resumed=in_fork(lambda: _resume(case, Path(directory))).steps)
-    return replace(ledger, resumed=resumed_step(case))
+            ledger = replace(ledger, resumed=in_fork(lambda: _resume(case, Path(directory))).steps)
+        return ledger
+
+
+def rehearse_and_resume(case: Case) -> Ledger:
+    """`rehearse`, with a second attempt on any rank."""
+    ledger = rehearse(case)
+    return ledger if case.rank == 0 else replace(ledger, resumed=resumed_step(case))
 
 
 def resumed_step(case: Case) -> list[Step]:

@@ -44,11 +44,12 @@ def _others(calls: dict[str, int]) -> dict[str, int]:
 
 @pytest.mark.parametrize("case", tiny_cases(), ids=lambda case: case.key)
 def test_a_rank_of_every_pair_of_settings(case: Case, checkpoints: Path) -> None:
-    """With its reference before, a state in the background, and a second attempt from it."""
+    """With its reference before, a state in the background, and on the first rank a second attempt from it."""
     known = Collected().get(case.key)
     assert known is not None
     found = rehearse(replace(saving(case, checkpoints), trainer="core"))
-    for core, nemo in zip([*found.steps, *found.resumed], [*known.steps, *known.resumed], strict=True):
+    resumed = known.resumed if case.rank == 0 else []
+    for core, nemo in zip([*found.steps, *found.resumed], [*known.steps, *resumed], strict=True):
         assert_no_more(core, nemo, kernels=case.model["model_type"] == "llama")
 
 

@@ -17,7 +17,7 @@ from nemo_sspo.estimate.traffic.said import BF16, FP32
 from tests.rehearsal.case import STEPS, Case
 from tests.rehearsal.cases import TINY_MIXTURES, TINY_MODELS, TINY_PAIRS, mixture_cases, saving, tiny_case
 from tests.rehearsal.checkpoint_keys import keys_of_conversion, keys_of_transformer_engine
-from tests.rehearsal.run import rehearse
+from tests.rehearsal.run import rehearse, rehearse_and_resume
 from tests.rehearsal.soundness import assert_sound
 
 MODELS: dict[str, dict[str, Any]] = TINY_MODELS | TINY_MIXTURES
@@ -48,7 +48,7 @@ def test_a_rank_trains_two_steps_saves_and_resumes(case: Case, checkpoints: Path
     """With its reference before, from a checkpoint that this megatron-core's local layers have written."""
     if case.precision.kind == "fp8" and _TRANSFORMER_ENGINE >= (2, 16):
         pytest.skip("from 2.16 on the compiled module makes FP8 tensors, and the stand-in for it does not")
-    ledger = rehearse(replace(saving(case, checkpoints), trainer="core"))
+    ledger = rehearse_and_resume(replace(saving(case, checkpoints), trainer="core"))
     assert len(ledger.steps) == STEPS
     for step in [*ledger.steps, *ledger.resumed]:
         assert_sound(case, step, ledger.microbatches)

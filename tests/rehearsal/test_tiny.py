@@ -9,7 +9,7 @@ import pytest
 from tests.rehearsal.case import STEPS, Case
 from tests.rehearsal.cases import saving, tiny_cases
 from tests.rehearsal.committed import Collected, differences
-from tests.rehearsal.run import rehearse
+from tests.rehearsal.run import rehearse_and_resume
 from tests.rehearsal.soundness import assert_sound
 
 
@@ -21,7 +21,7 @@ def collected() -> Collected:
 @pytest.mark.parametrize("case", tiny_cases(), ids=lambda case: case.key)
 def test_a_rank_trains_two_steps_saves_and_resumes(case: Case, checkpoints: Path, collected: Collected) -> None:
     """After a change that is meant: `make rehearse-all`, and read the difference."""
-    ledger = rehearse(saving(case, checkpoints))
+    ledger = rehearse_and_resume(saving(case, checkpoints))
     known = collected.get(case.key)
     assert known is not None, "make rehearse-all writes it"
     assert differences(known, ledger) == []
