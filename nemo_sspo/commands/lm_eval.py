@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from nemo_sspo.commands.benchmark_options import add_run, output_of, say
+from nemo_sspo.commands.terminal import print_wide, table_of
 from nemo_sspo.errors import UserError
 from nemo_sspo.public_benchmarks.lm_eval import Score
 
@@ -70,7 +70,7 @@ def have_counted(asked: "Examinee", options: argparse.Namespace) -> int:
         published = [Score(**row) for row in json.loads((final / SCORES).read_bytes())]
         if not published:
             raise UserError(f"{final}: published by an earlier version without any score; remove it and run this again")
-        console.print(_table(published))
+        _show(published, console)
         return 0
 
     def line(task: Any, output: Path) -> list[str]:
@@ -103,7 +103,7 @@ def have_counted(asked: "Examinee", options: argparse.Namespace) -> int:
         draft.rows = len(scores)
         draft.facts = TaskFacts(scores={f"{score.task} {score.metric}": score.value for score in scores})
         (draft.path / SCORES).write_text(json.dumps([score._asdict() for score in scores], indent=1) + "\n")
-    console.print(_table(scores))
+    _show(scores, console)
     say(console, str(final / SCORES))
     return 0
 
@@ -144,12 +144,9 @@ def _has_lm_eval(python: str, variables: dict[str, str]) -> bool:
     return subprocess.run([python, "-c", look], env=variables).returncode == 0
 
 
-def _table(scores: list[Score]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("task", "metric", "value", "standard error"):
-        table.add_column(heading)
-    for score in scores:
-        table.add_row(
-            score.task, score.metric, f"{score.value:.4f}", "" if score.stderr is None else f"{score.stderr:.4f}"
-        )
-    return table
+def _show(scores: list[Score], console: Console) -> None:
+    rows = [
+        (score.task, score.metric, f"{score.value:.4f}", "" if score.stderr is None else f"{score.stderr:.4f}")
+        for score in scores
+    ]
+    print_wide(table_of(("task", "metric", "value", "standard error"), rows), console)

@@ -259,22 +259,23 @@ def test_lm_eval_prints_the_papers_commands_where_it_is_not_installed(run, capsy
 def test_lm_eval_runs_and_its_scores_are_published(run, capsys, tmp_path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "lm_eval.py").write_text(LM_EVAL)
-    tasks = ["--tasks", "gsm8k", "mine", "--backend", "hf", "--device", "cpu"]
+    mine = f"mine_{'x' * 80}"
+    tasks = ["--tasks", "gsm8k", mine, "--backend", "hf", "--device", "cpu"]
     assert call("lm-eval", "runs/run", *tasks) == 0
     folder = Path("runs/run/benchmarks/iter_2/lm-eval")
     scores = {(row["task"], row["metric"]): row["value"] for row in json.loads((folder / "scores.json").read_text())}
     assert scores == {  # the leaderboard's metric of a task it knows, every metric of another
         ("gsm8k", "exact_match,strict-match"): 0.5,
-        ("mine", "acc,none"): 0.25,
-        ("mine", "exact_match,strict-match"): 0.5,
+        (mine, "acc,none"): 0.25,
+        (mine, "exact_match,strict-match"): 0.5,
     }
-    argv = json.loads(next((folder / "mine").rglob("results_*")).read_text())["argv"]
+    argv = json.loads(next((folder / mine).rglob("results_*")).read_text())["argv"]
     assert "--num_fewshot" not in argv
     assert argv[argv.index("--device") + 1] == "cpu"
     (tmp_path / "site" / "lm_eval.py").write_text("raise SystemExit(9)")
     assert call("lm-eval", "runs/run", *tasks) == 0, "published scores are shown again"
-    assert "0.2500" in capsys.readouterr().out
-    assert call("lm-eval", "runs/run", "--tasks", "mine") == 2
+    assert f"{mine}  acc,none                  0.2500" in capsys.readouterr().out, "a pipe gets whole names"
+    assert call("lm-eval", "runs/run", "--tasks", mine) == 2
     assert "tasks" in capsys.readouterr().err
 
 
