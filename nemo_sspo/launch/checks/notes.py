@@ -174,6 +174,22 @@ def _rate_below_its_peak(experiment: Experiment) -> Iterator[str]:
         )
 
 
+def _pairs_beyond_a_row(experiment: Experiment) -> Iterator[str]:
+    """A packed row holds whole pairs, and training refuses one that is longer."""
+    data, train, bound = experiment.data, experiment.train, experiment.pairs.max_tokens
+    if not train.packing:
+        return
+    response = experiment.rollout.max_response_tokens
+    prompt = data.max_prompt_tokens if bound is None else max(1, min(data.max_prompt_tokens, bound - response))
+    response = response if bound is None else min(response, bound - prompt)
+    longest = prompt + 1 + 2 * response if train.share_prompt else 2 * (prompt + response)
+    if longest > train.pack_tokens:
+        yield (
+            f"train.pack_tokens={train.pack_tokens}: a pair may take {longest} tokens of a packed row, and training "
+            "ends at one that does not fit; raise it, or have pairs.max_tokens leave longer ones out"
+        )
+
+
 def _momentum_of_sgd(experiment: Experiment) -> Iterator[str]:
     """It is on unless it is switched off, and elsewhere SGD has none."""
     if experiment.train.optimizer == "sgd":
@@ -233,5 +249,6 @@ _KINDS: tuple[Callable[[Experiment], Iterator[str]], ...] = (
     _rate_below_its_peak,
     _toy_elsewhere,
     _momentum_of_sgd,
+    _pairs_beyond_a_row,
     _gpus_elsewhere,
 )

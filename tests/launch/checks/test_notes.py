@@ -157,3 +157,21 @@ def test_the_toys_models_beside_other_prompts_are_told() -> None:
     judged = notes(load_experiment([*own, "oracle.path=assets/toy/pairrm"]))
     assert [line.partition("=")[0] for line in judged] == ["policy", "oracle.path"]
     assert notes(load_experiment([*own, "policy=own"])) == notes(load_experiment(own[:1])) == []
+
+
+def test_a_pair_that_may_not_fit_a_packed_row_is_told() -> None:
+    """Of 512 tokens of a prompt and 64 of each response: 2 x 576 packed, 512 + 1 + 2 x 64 with a shared prompt."""
+    packed = ["experiment=quickstart", "train.packing=true", "data.max_prompt_tokens=512"]
+    packed += ["rollout.max_response_tokens=64"]
+    (note,) = notes(load_experiment([*packed, "train.pack_tokens=1151"]))
+    assert note.startswith("train.pack_tokens=1151: a pair may take 1152 tokens of a packed row")
+    assert notes(load_experiment([*packed, "train.pack_tokens=1152"])) == []
+    shared = [*packed, "train.share_prompt=true"]
+    assert "a pair may take 641 tokens" in notes(load_experiment([*shared, "train.pack_tokens=640"]))[0]
+    assert notes(load_experiment([*shared, "train.pack_tokens=641"])) == []
+    # 100 tokens of prompt and one response: those of both responses, and of the prompt once or twice
+    assert notes(load_experiment([*packed, "train.pack_tokens=200", "pairs.max_tokens=100"])) == []
+    assert notes(load_experiment([*packed, "train.pack_tokens=199", "pairs.max_tokens=100"])) != []
+    assert notes(load_experiment([*shared, "train.pack_tokens=165", "pairs.max_tokens=100"])) == []
+    assert notes(load_experiment([*shared, "train.pack_tokens=164", "pairs.max_tokens=100"])) != []
+    assert notes(load_experiment([*packed[:1], "train.pack_tokens=9"])) == []
