@@ -113,6 +113,7 @@ $(foreach image,$(IMAGES),$(eval $(call image_test,$(firstword $(subst +, ,$(ima
 # The table: what each rank of the presets holds, computes and sends; which test catches which planted fault.
 rehearse: $(REHEARSAL)/.ready
 	$(REHEARSAL)/bin/python -m tests.rehearsal -m tests.rehearsal.table
+	$(REHEARSAL)/bin/python -m tests.rehearsal -m tests.rehearsal.models
 
 # Whole batches of the presets and tiny ranks of all combinations of settings, or of the first MOST of them; it goes on
 # where it was stopped.
@@ -122,7 +123,7 @@ rehearse-all: $(REHEARSAL)/.ready
 # The presets' ranks against their committed figures, what a step sends against its formula, names of weights.
 test-rehearsal: test-rehearsal-figures
 test-rehearsal-figures: $(REHEARSAL)/.ready
-	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest $(addprefix tests/rehearsal/test_,presets.py traffic.py checkpoint_keys.py)
+	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest $(addprefix tests/rehearsal/test_,presets.py models.py traffic.py checkpoint_keys.py)
 
 # On the Python that NGC's images have, without a GPU in sight. What every binding must do is tested with those that run
 # in an environment (tests/megatron/available.py).
