@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from itertools import product
 
 from nemo_sspo.config.load import load_experiment
+from nemo_sspo.estimate.rank import StepPairs
 from tests.published_models import PUBLISHED
-from tests.rehearsal.case import Case, Pairs, case_of
+from tests.rehearsal.case import Case, case_of
 from tests.rehearsal.cases import MODELS, PRESETS
 from tests.rehearsal.committed import LEDGERS, commit, committed, differences
 from tests.rehearsal.run import rehearse
@@ -38,7 +39,7 @@ def _first_and_last(model: str, method: str, config: dict[str, object]) -> list[
     experiment = load_experiment([f"model={model}", f"method={method}", "prompts=p"])
     of_a_microbatch = 2 if experiment.train.packing else experiment.train.micro_batch_size
     count = 2 * experiment.parallel.pipeline * of_a_microbatch * experiment.parallel.data
-    case = case_of(experiment, config, Pairs(count, **_LENGTHS))
+    case = case_of(experiment, config, StepPairs(count, **_LENGTHS))
     return [case, case.at(case.parallel.world_size - 1)]
 
 
