@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from nemo_sspo.config.cluster import Resources, SlurmCluster
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.doctor.check import Check, judged, not_run
+from nemo_sspo.doctor.check import Check, Verdict, judged, not_run
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.slurm import commands
 from nemo_sspo.launch.slurm.jobs import Job, array_problems, jobs
@@ -24,7 +24,8 @@ def slurm_checks(experiment: Experiment) -> Iterator[Check]:
             yield not_run("Slurm", str(error))
         return
     except UserError as error:
-        yield Check("Slurm", "failed", "no answer", note=f"{error}; ask the site, or look at slurmctld's log")
+        verdict: Verdict = "failed" if on_slurm else "warning"  # its commands may be there without a cluster
+        yield Check("Slurm", verdict, "no answer", note=f"{error}; ask the site, or look at slurmctld's log")
         return
     yield Check("Slurm", "passed", settings.get("SLURM_VERSION", "version not known"))
     try:

@@ -95,11 +95,12 @@ def test_the_default_partition_is_that_of_jobs_that_name_none(site, experiment):
     assert check.measured == "none"
 
 
-def test_a_controller_that_does_not_answer(program, run):
+def test_a_controller_that_does_not_answer(program, run, experiment):
     program("scontrol", "echo 'slurm_load_ctl_conf error: Unable to contact slurm controller' >&2; exit 1")
     (check,) = slurm_checks(run())
     assert (check.name, check.verdict) == ("Slurm", "failed")
     assert "Unable to contact slurm controller" in check.note
+    assert wrong(slurm_checks(experiment())) == [("Slurm", "warning")]  # this machine runs it without Slurm
 
 
 def test_a_machine_without_slurm(run, experiment, monkeypatch, tmp_path):
