@@ -4,9 +4,10 @@ import re
 
 import pytest
 
+from nemo_sspo.config.choices import groups
 from nemo_sspo.config.describe import kinds_of_keys
 from nemo_sspo.report.facts import verdict
-from tests.docs.pages import PAGES, ROOT
+from tests.docs.pages import PAGES, READ_ELSEWHERE, ROOT, settings_of_commands
 
 SOURCE = " ".join(
     re.sub(r'"\s*f?"', "", re.sub(r"\s+", " ", path.read_text())) for path in (ROOT / "nemo_sspo").rglob("*.py")
@@ -38,6 +39,18 @@ def test_a_setting_is_one(page):
         if any(key.startswith(f"{section}.") for key in known) and not name.startswith(_NO_SETTINGS):
             below = any(key == name or key.startswith(f"{name}.") for key in known)
             assert below or name.startswith("data.template_arguments."), f"{page.name}: no such setting: {name}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *READ_ELSEWHERE], ids=lambda page: page.name)
+def test_what_a_command_sets_is_a_setting_or_a_choice(page):
+    known, chosen = kinds_of_keys(), groups()
+    for name in settings_of_commands(page):
+        assert name in known or name in chosen, f"{page}: no such setting: {name}"
+
+
+def test_commands_of_the_older_pages_are_found():
+    found = {name for page in (ROOT / "docs" / "running.md", ROOT / "README.md") for name in settings_of_commands(page)}
+    assert {"experiment", "policy", "prompts", "oracle.path", "iterations", "train.learning_rate"} <= found
 
 
 def test_the_limits_of_the_rules():
