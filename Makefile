@@ -264,10 +264,11 @@ $(DOCS)/.ready: requirements/docs.txt
 	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
 	touch $@
 
-# The manual, build/docs/index.html: a link that leads nowhere, or a page that is in no menu, fails.
+# The manual, build/docs/index.html: a link that leads nowhere, or a page that is in no menu, fails. (Not with --quiet,
+# which keeps mkdocs from counting its warnings.)
 docs: $(DOCS)/.ready $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m scripts.reference_pages docs/generated
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 # Its commands, what it quotes of the code, and its pages in Chromium where there is one.
 test-docs: docs

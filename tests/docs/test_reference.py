@@ -1,5 +1,7 @@
 """The pages that are made of the code have every setting, every column and every fact."""
 
+import re
+
 import pyarrow as pa
 import pytest
 
@@ -8,6 +10,7 @@ from nemo_sspo.artifacts.table import Table
 from nemo_sspo.config.describe import kinds_of_keys
 from nemo_sspo.stages.runner.registry import STAGES
 from scripts.reference_pages import artifacts, configuration, main
+from tests.docs.pages import PAGES, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +54,9 @@ def test_pages_that_stand_elsewhere_are_copied(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         *("configuration.md", "artifacts.md", "extending.md", "slurm.md", "toy.md")
     }
+
+
+def test_every_page_is_in_the_menu():
+    """`make docs` would say so; this needs no mkdocs."""
+    menu = (ROOT / "mkdocs.yml").read_text()
+    assert [page.name for page in PAGES if not re.search(rf"[ :]{re.escape(page.name)}$", menu, re.MULTILINE)] == []
