@@ -118,7 +118,7 @@ rehearse: $(REHEARSAL)/.ready
 # Whole batches of the presets and tiny ranks of all combinations of settings, or of the first MOST of them; it goes on
 # where it was stopped.
 rehearse-all: $(REHEARSAL)/.ready
-	$(REHEARSAL)/bin/python -m tests.rehearsal -m tests.rehearsal.everything $(MOST)
+	$(REHEARSAL)/bin/python -m tests.rehearsal -c "from tests.rehearsal.everything import main; main($(MOST))"
 
 # The presets' ranks against their committed figures, what a step sends against its formula, names of weights.
 test-rehearsal: test-rehearsal-figures

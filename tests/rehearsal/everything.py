@@ -1,8 +1,8 @@
 """make rehearse-all: the presets' whole batches, and tiny ranks of all combinations of settings.
 
-For days on one machine. It may be stopped at any time and goes on from there; what it has found is below
-tests/rehearsal/ledgers, and `make test-rehearsal` holds its own cases against it. Where one of these differs, all tiny
-figures are of another code, and are made anew.
+There are 32,400 such ranks, at half a minute of a processor each: eleven days of one. It may be stopped at any time and
+goes on from there; what it has found is below tests/rehearsal/ledgers, and `make test-rehearsal` holds its own cases
+against it. Where one of these differs, all tiny figures are of another code, and are made anew.
 """
 
 from __future__ import annotations
@@ -68,12 +68,9 @@ def _differs(case: Case, collected: Collected, checkpoints: Path) -> bool:
     return known is not None and differences(known, rehearse_and_resume(saving(case, checkpoints))) != []
 
 
-def main(most: int | None) -> None:
+def main(most: int | None = None) -> None:
+    """Not with ``-m``, or what a rank spawns to save its state imports all this again, for 3 s of a processor."""
     rehearse_whole_batches()
     with tempfile.TemporaryDirectory() as folder:
         died = rehearse_tiny_cases(Collected(), import_policies(Path(folder)), most)
     sys.exit("\n".join(died) or None)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else None)
