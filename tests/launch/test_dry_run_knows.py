@@ -6,6 +6,7 @@ of `ON_SLURM`.
 
 import ast
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -364,6 +365,7 @@ def _alive(place: Path) -> tuple[str, ...]:
 def _without_squeue(place: Path) -> tuple[str, ...]:
     _submitted(place)
     (place / "bin" / "squeue").unlink()
+    os.environ["PATH"] = str(place / "bin")  # the fixture `slurm` puts it back; this machine may have a real one
     return ()
 
 
