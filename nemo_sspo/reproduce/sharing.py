@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nemo_sspo.artifacts.layout import RunLayout
+from nemo_sspo.artifacts.removed import removed_files
 from nemo_sspo.artifacts.store import draft_path, is_published, link_tree
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch.plan import Step, plan
@@ -27,7 +28,7 @@ def share(experiment: Experiment, steps: Sequence[Step], donors: Iterable[Experi
         layout, same = RunLayout(donor.run_dir), shared_steps(experiment, donor)
         for step in steps:
             source = layout.root / step.output.relative_to(experiment.run_dir)
-            if step.step_id in same and is_published(source) and not is_published(step.output):
+            if step.step_id in same and _is_whole(source) and not is_published(step.output):
                 _link(source, step.output)
                 taken.append(step.step_id)
     return taken
@@ -47,6 +48,11 @@ def shared_steps(experiment: Experiment, other: Experiment) -> set[str]:
         if alike[step.stage] and experiment.seed == other.seed:
             same.add(step.step_id)
     return same
+
+
+def _is_whole(path: Path) -> bool:
+    """Published, and `nemo-sspo clean` has removed nothing of it."""
+    return is_published(path) and not removed_files(path)
 
 
 def _link(source: Path, final: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from nemo_sspo.artifacts.removed import mark_removed
 from nemo_sspo.artifacts.store import is_published
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.launch import local
@@ -13,6 +14,7 @@ from nemo_sspo.reproduce.cost import work_of
 from nemo_sspo.reproduce.needs import steps_for
 from nemo_sspo.reproduce.sharing import share, shared_steps
 from tests.launch.fake_run import drive, tiny_experiment
+from tests.launch.published import publish_steps
 
 BEFORE_THE_GATE = {"prepare_prompts", "import_policy", "rollout", "rollout_held_out", "score", "embed"}
 
@@ -56,6 +58,16 @@ def test_a_run_takes_what_is_published_and_makes_the_rest(runs: dict[str, Experi
     assert set(display.of("finished")) == {step.step_id for step in steps} - set(taken)
     assert share(taker, steps, [donor]) == []
     assert work_of({"gate": taker}, {"gate": steps})[0].missing == ()
+
+
+def test_what_clean_has_emptied_is_made_anew(runs: dict[str, Experiment]) -> None:
+    donor, taker = runs["both"], runs["gate"]
+    publish_steps(donor, "iter_1.score", "iter_0.import_policy")
+    emptied = next(step for step in plan(donor) if step.stage == "import_policy")
+    mark_removed(emptied.output, ["content.txt"])
+    taken = share(taker, plan(taker), [donor])
+    assert emptied.step_id not in taken
+    assert any(name.startswith("iter_1.score") for name in taken)
 
 
 def test_only_what_is_read_is_made(runs: dict[str, Experiment]) -> None:
