@@ -164,7 +164,7 @@ def test_what_the_disk_refuses_is_one_line(arguments, capsys, monkeypatch, error
 def test_a_reader_that_leaves_is_no_error():
     command = f"{sys.executable} -m nemo_sspo.cli plan experiment=quickstart --json | head -1"
     done = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("[\n", "")
+    assert (done.stdout, done.stderr) == ("{\n", "")
 
 
 def test_interrupt_stops_the_steps_and_says_so(arguments, monkeypatch):
