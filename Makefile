@@ -123,7 +123,8 @@ rehearse-all: $(REHEARSAL)/.ready
 # The presets' ranks against their committed figures, what a step sends against its formula, names of weights.
 test-rehearsal: test-rehearsal-figures
 test-rehearsal-figures: $(REHEARSAL)/.ready
-	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest $(addprefix tests/rehearsal/test_,presets.py models.py traffic.py checkpoint_keys.py)
+	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest \
+		$(addprefix tests/rehearsal/test_,presets.py models.py estimate.py traffic.py checkpoint_keys.py)
 
 # On the Python that NGC's images have, without a GPU in sight. What every binding must do is tested with those that run
 # in an environment (tests/megatron/available.py).

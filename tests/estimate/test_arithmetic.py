@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from nemo_sspo.config.precisions import Bf16Precision
 from nemo_sspo.config.stages import Parallel, Train
+from nemo_sspo.errors import UserError
 from nemo_sspo.estimate.batch import Batch
 from nemo_sspo.estimate.failures import failures
 from nemo_sspo.estimate.fit import fullest, layouts_that_fit
@@ -133,3 +134,10 @@ def test_the_fullest_rank_is_the_first_of_a_pipeline() -> None:
     """It has the most microbatches under way."""
     held = fullest(replace(rank_of(pipeline=4, pairs=64), number=2))
     assert held.rank.number == 0
+
+
+def test_adapters_without_sequence_parallelism_are_not_estimated() -> None:
+    rank = rank_of(tensor=2, train=Train(peft="lora"))
+    rank = replace(rank, parallel=rank.parallel.model_copy(update={"sequence": False}))
+    with pytest.raises(UserError, match=r"parallel\.sequence=true"):
+        step_time(rank, SPEEDS, 8)

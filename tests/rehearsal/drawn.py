@@ -13,6 +13,7 @@ from typing import Any
 
 from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.estimate.rank import StepPairs
+from tests.published_models import PUBLISHED
 from tests.rehearsal.case import Case
 from tests.rehearsal.cases import MODELS, PRECISIONS
 from tests.rehearsal.committed import LEDGERS, Collected
@@ -20,49 +21,12 @@ from tests.rehearsal.estimated import HEAD, row
 from tests.rehearsal.run import rehearse
 
 DRAWN = LEDGERS / "drawn.jsonl"
-SEED, COUNT = 20261130, 12
+SEED, COUNT = 1, 12
 """Of those that are committed."""
-_QWEN = {"rms_norm_eps": 1e-6, "rope_theta": 1e6, "max_position_embeddings": 32768}
 DRAWN_MODELS: dict[str, dict[str, Any]] = {
     **MODELS,
-    "qwen2.5-7b": {
-        **_QWEN,
-        "model_type": "qwen2",
-        "vocab_size": 152064,
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "tie_word_embeddings": False,
-    },
-    "qwen3-8b": {
-        **_QWEN,
-        "model_type": "qwen3",
-        "vocab_size": 151936,
-        "hidden_size": 4096,
-        "intermediate_size": 12288,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "tie_word_embeddings": False,
-    },
-    "gemma-2-9b": {
-        "model_type": "gemma2",
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1e4,
-        "max_position_embeddings": 8192,
-        "vocab_size": 256000,
-        "hidden_size": 3584,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 42,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "head_dim": 256,
-    },
+    **{name: PUBLISHED[name] for name in ("qwen2.5-7b", "qwen3-8b", "gemma-2-9b")},
 }
-"""What the published ``config.json`` of each says of sizes."""
 
 
 def drawn_cases(seed: int = SEED, count: int = COUNT) -> list[Case]:

@@ -104,7 +104,8 @@ class FakeGpu(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if isinstance(func, HigherOrderOperator):
-            return self._higher_order[func](*args, **kwargs)
+            with self:  # what it gives is made on the GPU
+                return self._higher_order[func](*args, **kwargs)
         flat, _ = tree_flatten((args, kwargs))
         tensors = [value for value in flat if isinstance(value, Tensor)]
         if func.namespace == "c10d":

@@ -40,6 +40,12 @@ def test_tensor_parallelism_without_sequence_parallelism(recompute: str) -> None
     assert_as_expected(case, rehearse(case))
 
 
+def test_replicas_that_each_have_the_whole_optimizer() -> None:
+    case = layout(data="2")
+    case = replace(case, parallel=case.parallel.model_copy(update={"distributed_optimizer": False}))
+    assert_as_expected(case, rehearse(case))
+
+
 @pytest.mark.parametrize("full_batch", [False, True])
 @pytest.mark.parametrize("rank", range(len(preset_cases())))
 def test_a_committed_ledger_says_what_it_must(rank: int, full_batch: bool) -> None:

@@ -34,6 +34,7 @@ gradients.
 
 from __future__ import annotations
 
+from nemo_sspo.errors import UserError
 from nemo_sspo.estimate.batch import Batch
 from nemo_sspo.estimate.rank import TrainingRank
 from nemo_sspo.estimate.traffic.said import BF16, FP8, FP32, Said
@@ -56,7 +57,7 @@ def _forwards(rank: TrainingRank) -> int:
 
 def _without_sequence_parallelism(said: Said, rank: TrainingRank, batch: Batch) -> None:
     if rank.is_frozen:
-        raise ValueError("LoRA is estimated under sequence parallelism alone")
+        raise UserError("train.peft=lora is estimated with parallel.sequence=true alone; set it, or parallel.tensor=1")
     whole = batch.tokens * rank.model.hidden_size * BF16
     said.add("allreduce", "tp", batch.microbatches * rank.layers * (2 * _forwards(rank) + 2), whole)
     said.add("allreduce", "tp", batch.microbatches * (rank.is_first + rank.is_last), whole)

@@ -1,8 +1,9 @@
 """The trained parameters of a rank's chunk, and what the optimizer says of their gradients.
 
-A reduce-scatter of all gradients and an all-gather of this rank's share of the weights over dp_cp, for each chunk;
-where stages share one embedding, for that one by itself if it is in the rank's first chunk. Its gradients the first and
-the last stage sum before, as tp sums the norms' under sequence parallelism, which are of the rank's own tokens.
+A reduce-scatter of all gradients and an all-gather of this rank's share of the weights over dp_cp, for each chunk; with
+an optimizer that is not cut, an all-reduce of the gradients. Where stages share one embedding, it is sent by itself if
+it is in the rank's first chunk. Its gradients the first and the last stage sum before, as tp sums the norms' under
+sequence parallelism, which are of the rank's own tokens.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ def optimizer(said: Said, rank: TrainingRank, batch: Batch) -> None:
         of_norms = rank.layers * sum(norms(rank)) + rank.is_last * rank.model.hidden_size
         said.add("allreduce", "tp", 1, of_norms * FP32)
     # The norm of all gradients, each of which one rank alone has.
-    said.add("allreduce", "INTRA_DISTRIBUTED_OPTIMIZER_INSTANCE_GROUP", 1, FP32)
+    is_cut = rank.parallel.distributed_optimizer
+    said.add("allreduce", "INTRA_DISTRIBUTED_OPTIMIZER_INSTANCE_GROUP" if is_cut else "model", 1, FP32)
 
 
 def _shared_over_replicas(said: Said, rank: TrainingRank, parameters: list[int]) -> None:
     shares = rank.parallel.data * rank.parallel.context
     count = buffer_elements(parameters, shares)
+    if not rank.parallel.distributed_optimizer:
+        said.add("allreduce_coalesced", "dp_cp", 1, count * FP32)
+        return
     said.add("reduce_scatter_tensor_coalesced", "dp_cp", 1, count * FP32)
     said.add("allgather_into_tensor_coalesced", "dp_cp", 1, count // shares * BF16)

@@ -44,7 +44,8 @@ class Expected:
 def expected_traffic(rank: TrainingRank) -> Expected:
     """Of each of the steps, without checkpoints.
 
-    Raises ValueError for what the derivation above does not speak of.
+    Raises UserError for what the derivation does not speak of: LoRA over tensor-parallel ranks without sequence
+    parallelism.
     """
     said = Said()
     batch = Batch.of(rank)
