@@ -46,7 +46,8 @@ def show_estimate(experiment: Experiment, options: argparse.Namespace) -> int:
         print(json.dumps(_as_data(found, speeds), indent=1))
         return 0
     console = Console()
-    say(console, f"An estimate, for {speeds.gpu}: {_origin(speeds)}.")
+    without = "" if experiment.cluster.has_gpus else ", though this cluster has no GPU"
+    say(console, f"An estimate, for {speeds.gpu}{without}: {_origin(speeds)}.")
     _show_memory(console, found, speeds)
     _show_time(console, experiment, found)
     _show_rest(console, found)

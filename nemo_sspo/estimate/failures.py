@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-_STATE_BYTES = 14
-"""Of a parameter: its bf16 weight, and in fp32 its copy and Adam's two moments."""
-
 
 @dataclass(frozen=True)
 class Failures:
@@ -28,12 +25,12 @@ class Failures:
 
 
 def failures(
-    parameters: int, gpus: int, *, per_gpu_hour: float, to_host: float, restart_seconds: float
+    state_bytes: int, gpus: int, *, per_gpu_hour: float, to_host: float, restart_seconds: float
 ) -> Failures | None:
     """None where nothing fails.
 
     Args:
-        parameters: that are trained, over all ranks.
+        state_bytes: of a state to resume from, over all ranks.
         per_gpu_hour: failures of one GPU and what it needs.
         to_host: bytes/s of one GPU, with which its share of the state gets out of the way.
         restart_seconds: from a failure to the first new step.
@@ -41,7 +38,7 @@ def failures(
     if per_gpu_hour <= 0:
         return None
     between = 3600 / (per_gpu_hour * gpus)
-    save = parameters * _STATE_BYTES / gpus / to_host
+    save = state_bytes / gpus / to_host
     interval = math.sqrt(2 * save * between)
     lost = save / interval + interval / (2 * between) + restart_seconds / between
     return Failures(between / 3600, save, interval, lost)

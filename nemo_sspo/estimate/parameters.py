@@ -86,6 +86,18 @@ def held_parameters(rank: TrainingRank) -> int:
     return sum(sum(body) + sum(ends) for body, ends in (trained(rank, chunk) for chunk in range(rank.chunks))) // shares
 
 
+def trained_parameters(rank: TrainingRank) -> int:
+    """Of the whole policy: all, or its adapters."""
+    if not rank.is_frozen:
+        return policy_parameters(rank)
+    return rank.model.layers * sum(adapters(rank)) * rank.parallel.tensor
+
+
+def state_bytes(rank: TrainingRank) -> int:
+    """At most, of a state to resume from: bf16 weights, and of what is trained the fp32 copy and Adam's moments."""
+    return 2 * policy_parameters(rank) + 12 * trained_parameters(rank)
+
+
 def policy_parameters(rank: TrainingRank) -> int:
     """Of the whole policy, the vocabulary's padding among them."""
     ends = 1 if rank.model.tied else 2

@@ -9,7 +9,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.estimate.batch import Batch, pair_tokens
 from nemo_sspo.estimate.failures import Failures, failures
 from nemo_sspo.estimate.fit import Held, Layout, fullest, layouts_that_fit
-from nemo_sspo.estimate.parameters import policy_parameters
+from nemo_sspo.estimate.parameters import policy_parameters, state_bytes
 from nemo_sspo.estimate.phases import Lengths, Machine, Phase, Portions, mean_rank, phases, phases_before
 from nemo_sspo.estimate.policy import policy_shape
 from nemo_sspo.estimate.rank import StepPairs, TrainingRank
@@ -19,7 +19,6 @@ from nemo_sspo.launch.checks.prompts import planned_prompts
 from nemo_sspo.launch.machine import gpus_to_use
 
 _BF16 = 2
-_STATE_BYTES = 14
 _RESPONSE_BYTES = 40
 """Of a sampled token in the tables: its id, its log-prob, its text, and the scores of its response."""
 
@@ -80,10 +79,11 @@ def estimate(experiment: Experiment, speeds: Speeds, lengths: Lengths, prompts: 
         prompts: of an iteration, where the prompts are not here.
 
     Raises:
-        UserError: the sizes of the policy or the number of prompts are not known here.
+        UserError: the sizes of the policy or the number of prompts are not known here, or no row holds a pair.
     """
     rank = longest_rank(experiment)
     mean = mean_rank(rank, experiment.train.global_batch_size, lengths)
+    _require_room(mean)
     machine = _machine(experiment, speeds)
     portions = _portions(experiment, prompts)
     batch = Batch.of(mean)
@@ -98,13 +98,13 @@ def estimate(experiment: Experiment, speeds: Speeds, lengths: Lengths, prompts: 
         phases_before(experiment, rank, portions, lengths, machine),
         phases(experiment, rank, portions, lengths, machine),
         experiment.iterations,
-        _disk(experiment, parameters, portions, lengths),
+        _disk(experiment, rank, portions, lengths),
         failures(
-            parameters,
+            state_bytes(rank),
             rank.parallel.world_size,
             per_gpu_hour=speeds.failures_per_gpu_hour,
             to_host=speeds.to_host,
-            restart_seconds=speeds.starting.training + parameters * _STATE_BYTES / speeds.storage,
+            restart_seconds=speeds.starting.training + state_bytes(rank) / speeds.storage,
         ),
         layouts_that_fit(rank, mean, speeds, machine.gpus_per_node),
     )
@@ -143,6 +143,15 @@ def _machine(experiment: Experiment, speeds: Speeds) -> Machine:
     return Machine(gpus, gpus, speeds)
 
 
+def _require_room(mean: TrainingRank) -> None:
+    budget, tokens = mean.train.pack_tokens, pair_tokens(mean)
+    if mean.train.packing and tokens > budget:
+        raise UserError(
+            f"train.pack_tokens={budget}: a pair of mean length has {tokens} tokens (--lengths), and training refuses "
+            "one that no row holds; raise it"
+        )
+
+
 def _portions(experiment: Experiment, prompts: int | None) -> Portions:
     planned = planned_prompts(experiment)
     if prompts is None and planned is None:
@@ -152,12 +161,12 @@ def _portions(experiment: Experiment, prompts: int | None) -> Portions:
     return Portions(trained or 0, held_out, experiment.selection.prompts if experiment.selection.is_on else 0)
 
 
-def _disk(experiment: Experiment, parameters: int, portions: Portions, lengths: Lengths) -> Disk:
+def _disk(experiment: Experiment, rank: TrainingRank, portions: Portions, lengths: Lengths) -> Disk:
     copies = 1 + experiment.iterations * (
         1 + experiment.selection.candidates * (2 if experiment.selection.is_on else 1)
     )
     rollout = experiment.rollout
     sampled = portions.trained * rollout.samples_per_prompt + portions.held_out * rollout.held_out_samples_per_prompt
     responses = experiment.iterations * sampled * lengths.response * _RESPONSE_BYTES
-    states = (experiment.train.keep_states + 1) * parameters * _STATE_BYTES
-    return Disk(copies * parameters * _BF16, responses, states)
+    states = (experiment.train.keep_states + 1) * state_bytes(rank)
+    return Disk(copies * policy_parameters(rank) * _BF16, responses, states)

@@ -40,6 +40,7 @@ def test_as_json_its_parts_add_up(capsys):
         (["policy=somebody/model"], "policy=somebody/model: its sizes are not known here"),
         (["parallel.tensor=3"], "does not divide over parallel.tensor=3"),
         (["--speeds", "none.yaml"], "none.yaml"),
+        (["train.pack_tokens=512"], "train.pack_tokens=512: a pair of mean length has 1040 tokens"),
     ],
 )
 def test_what_cannot_be_estimated_is_told(arguments, told, capsys):

@@ -17,7 +17,7 @@ from nemo_sspo.estimate.batch import Batch
 from nemo_sspo.estimate.failures import failures
 from nemo_sspo.estimate.fit import fullest, layouts_that_fit
 from nemo_sspo.estimate.flops import step_flops
-from nemo_sspo.estimate.parameters import held_parameters, policy_parameters, weights
+from nemo_sspo.estimate.parameters import held_parameters, policy_parameters, state_bytes, weights
 from nemo_sspo.estimate.rank import StepPairs, TrainingRank, one_of_each_stage
 from nemo_sspo.estimate.rank_memory import microbatches_under_way
 from nemo_sspo.estimate.speeds import read_speeds
@@ -120,7 +120,7 @@ def test_layouts_that_fit_do_and_come_fastest_first() -> None:
 
 @given(factor=st.floats(0.2, 5).filter(lambda factor: not math.isclose(factor, 1, rel_tol=0.01)))
 def test_no_other_interval_between_states_loses_less(factor: float) -> None:
-    found = failures(8 * 10**9, 8, per_gpu_hour=2e-5, to_host=25e9, restart_seconds=0)
+    found = failures(112 * 10**9, 8, per_gpu_hour=2e-5, to_host=25e9, restart_seconds=0)
     assert found is not None
     interval, between = factor * found.interval_seconds, 3600 * found.hours_between
     assert found.save_seconds / interval + interval / (2 * between) > found.lost_share
@@ -141,3 +141,10 @@ def test_adapters_without_sequence_parallelism_are_not_estimated() -> None:
     rank = replace(rank, parallel=rank.parallel.model_copy(update={"sequence": False}))
     with pytest.raises(UserError, match=r"parallel\.sequence=true"):
         step_time(rank, SPEEDS, 8)
+
+
+def test_a_state_of_adapters_has_no_moments_of_what_is_frozen() -> None:
+    whole, adapted = rank_of(), rank_of(train=Train(peft="lora", lora_rank=8))
+    assert state_bytes(whole) == 14 * policy_parameters(whole)
+    of_layer = 8 * ((256 + 512) + (256 + 256) + (256 + 1024) + (512 + 256))
+    assert state_bytes(adapted) == 2 * policy_parameters(whole) + 12 * 8 * of_layer
