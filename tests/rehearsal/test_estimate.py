@@ -30,11 +30,11 @@ def test_a_rank_of_a_real_model(case: Case) -> None:
 
 
 def test_every_tiny_rank() -> None:
+    """What they send is `test_traffic.py`'s: a state that is saved moves some of it from one step to the other."""
     for ledger in Collected():
         found = errors(tiny_case_of(ledger.key), ledger)
         assert abs(found.memory) < MEMORY, ledger.key
         assert abs(found.products) < PRODUCTS, ledger.key
-        assert abs(found.sent) < SENT, ledger.key
 
 
 def test_a_drawn_rank_takes_what_is_committed() -> None:
