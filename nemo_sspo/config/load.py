@@ -1,11 +1,13 @@
 """From Hydra overrides to a validated `Experiment`; whatever is wrong becomes one line that says what to do."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
@@ -82,6 +84,18 @@ def describe(overrides: Sequence[str], config_dir: Path | None = None) -> list[F
     return list(describe_settings(settings))
 
 
+@contextmanager
+def _own_groups() -> Iterator[None]:
+    """Without the groups that other packages have registered in this process: NeMo has one that is called trainer."""
+    store = ConfigStore.instance()
+    registered = store.repo
+    store.repo = {name: node for name, node in registered.items() if name == "hydra" or name.startswith("_")}
+    try:
+        yield
+    finally:
+        store.repo = registered
+
+
 def compose_settings(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
     """The composed and resolved tree, not yet validated."""
     if config_dir is not None:
@@ -92,7 +106,7 @@ def compose_settings(overrides: Sequence[str], config_dir: Path | None = None) -
         refuse_unreadable(_own_files(None))
     parsed = _parse(overrides)
     arguments = [_argument(override, config_dir) for override in parsed]
-    with initialize_config_dir(str(config_root()), version_base="1.3"):
+    with _own_groups(), initialize_config_dir(str(config_root()), version_base="1.3"):
         try:
             overridden = [*_search_path(config_dir, parsed), *arguments]
             composed = compose("config", overrides=overridden, return_hydra_config=True)

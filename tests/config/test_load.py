@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -313,3 +314,11 @@ def test_an_adapter_is_exported_of_lora_alone():
         QUICK, "train.export_adapter=true"
     )
     assert load_experiment([QUICK, "train.export_adapter=true", "train.peft=lora"]).train.export_adapter
+
+
+def test_what_another_package_has_registered_is_no_group_of_ours(monkeypatch):
+    """NeMo registers one that has the name of a setting."""
+    store = ConfigStore.instance()
+    monkeypatch.setattr(store, "repo", {**store.repo, "trainer": {"default.yaml": {}}})
+    assert load_experiment(["experiment=quickstart", "trainer=core"]).trainer == "core"
+    assert "trainer" in store.repo
