@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from nemo_sspo.config.stages import Parallel
-from nemo_sspo.estimate.rank import TrainingRank, one_of_each_stage
+from nemo_sspo.estimate.rank import TrainingRank, distinct_ranks
 from nemo_sspo.estimate.rank_memory import RankMemory, rank_memory
 from nemo_sspo.estimate.speeds import Speeds
 from nemo_sspo.estimate.step_time import StepTime, step_time
@@ -40,7 +40,7 @@ class Held:
 
 def fullest(rank: TrainingRank) -> Held:
     """Of a training that `rank` is any rank of."""
-    found = max(one_of_each_stage(rank), key=lambda stage: rank_memory(stage).total)
+    found = max(distinct_ranks(rank), key=lambda stage: rank_memory(stage).total)
     memory, parallel = rank_memory(found), rank.parallel
     groups = sum(size > 1 for size in (parallel.tensor, parallel.pipeline, parallel.context, parallel.data))
     allowance = _CONTEXT + (groups + (groups > 0)) * _COMMUNICATOR + _FRAGMENTATION * memory.total

@@ -126,7 +126,10 @@ class TrainingRank:
         return self.parallel.world_size // self.parallel.pipeline
 
 
-def one_of_each_stage(rank: TrainingRank) -> tuple[TrainingRank, ...]:
-    """The first rank of every stage: the others of it hold, compute and send as much."""
-    per_stage = rank.parallel.world_size // rank.parallel.pipeline
-    return tuple(rank.at(stage * per_stage) for stage in range(rank.parallel.pipeline))
+def distinct_ranks(rank: TrainingRank) -> tuple[TrainingRank, ...]:
+    """One of each stage and part of the sequences, which may have other response tokens to score: the tensor- and
+    data-parallel ranks beside it hold, compute and send as much."""
+    parallel = rank.parallel
+    per_stage = parallel.world_size // parallel.pipeline
+    starts = range(0, parallel.world_size, per_stage)
+    return tuple(rank.at(start + part * parallel.tensor) for start in starts for part in range(parallel.context))

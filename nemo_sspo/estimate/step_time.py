@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from nemo_sspo.estimate.batch import Batch
 from nemo_sspo.estimate.flops import step_flops
 from nemo_sspo.estimate.parameters import held_parameters
-from nemo_sspo.estimate.rank import TrainingRank, one_of_each_stage
+from nemo_sspo.estimate.rank import TrainingRank, distinct_ranks
 from nemo_sspo.estimate.speeds import Speeds
 from nemo_sspo.estimate.traffic.traffic import expected_traffic
 
@@ -49,7 +49,7 @@ class StepTime:
 
 def step_time(rank: TrainingRank, speeds: Speeds, gpus_per_node: int) -> StepTime:
     """Of all stages together; `rank` is any of the training's."""
-    stages = [_stage(stage, speeds, gpus_per_node) for stage in one_of_each_stage(rank)]
+    stages = [_stage(stage, speeds, gpus_per_node) for stage in distinct_ranks(rank)]
     computing, inside, _ = max(stages, key=lambda stage: stage[0] + stage[1])
     parallel, microbatches = rank.parallel, Batch.of(rank).microbatches
     waiting = (computing + inside) / microbatches * (parallel.pipeline - 1) / rank.chunks

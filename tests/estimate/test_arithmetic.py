@@ -18,8 +18,8 @@ from nemo_sspo.estimate.failures import failures
 from nemo_sspo.estimate.fit import fullest, layouts_that_fit
 from nemo_sspo.estimate.flops import step_flops
 from nemo_sspo.estimate.parameters import held_parameters, policy_parameters, state_bytes, weights
-from nemo_sspo.estimate.rank import StepPairs, TrainingRank, one_of_each_stage
-from nemo_sspo.estimate.rank_memory import microbatches_under_way
+from nemo_sspo.estimate.rank import StepPairs, TrainingRank, distinct_ranks
+from nemo_sspo.estimate.rank_memory import microbatches_under_way, rank_memory
 from nemo_sspo.estimate.speeds import read_speeds
 from nemo_sspo.estimate.step_time import step_time
 from nemo_sspo.megatron.models.family import HFConfig
@@ -49,7 +49,7 @@ def test_the_ranks_of_a_layout_have_the_policy_between_them() -> None:
     assert policy_parameters(rank_of()) == 8 * layer + 2 * 1024 * 256 + 256
     cut = rank_of(tensor=2, pipeline=4)
     norms = 8 * 2 * 256 + 256  # which every tensor-parallel rank has
-    held = [sum(map(sum, weights(stage, 0))) for stage in one_of_each_stage(cut)]
+    held = [sum(map(sum, weights(stage, 0))) for stage in distinct_ranks(cut)]
     assert 2 * sum(held) - norms == policy_parameters(rank_of())
 
 
@@ -148,3 +148,11 @@ def test_a_state_of_adapters_has_no_moments_of_what_is_frozen() -> None:
     assert state_bytes(whole) == 14 * policy_parameters(whole)
     of_layer = 8 * ((256 + 512) + (256 + 256) + (256 + 1024) + (512 + 256))
     assert state_bytes(adapted) == 2 * policy_parameters(whole) + 12 * 8 * of_layer
+
+
+def test_the_context_parallel_rank_with_most_responses_counts() -> None:
+    """Of 32 tokens the first rank has the first and the last quarter, and most of the response lies between."""
+    rank = replace(rank_of(context=2), pairs=StepPairs(16, 15, 17))
+    assert [sum(Batch.of(part).scored) for part in distinct_ranks(rank)] == [2 * 7, 2 * 10]
+    totals = [rank_memory(part).total for part in distinct_ranks(rank)]
+    assert fullest(rank).memory.total == totals[1] > totals[0]
