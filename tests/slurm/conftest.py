@@ -12,7 +12,7 @@ from tests.slurm.driver import SlurmRun
 
 _STAND_IN = """#!/bin/bash
 # Stands for the interpreter of a cluster: what would be a stage is a fake one, and no package is missing.
-if [[ $1 == -c ]]; then echo '{{"missing": [], "no_cuda": false}}'; exit; fi
+if [[ $1 == -c ]]; then echo '{{"missing": [], "no_cuda": false, "problems": []}}'; exit; fi
 if [[ $1 == -m && $2 == nemo_sspo.stages ]]; then shift 2; set -- -m tests.slurm.fake_stages "$@"; fi
 exec {python} "$@"
 """
