@@ -23,6 +23,7 @@ from nemo_sspo.commands import completion as completion_commands
 from nemo_sspo.commands import data as data_commands
 from nemo_sspo.commands import doctor as doctor_commands
 from nemo_sspo.commands import estimate as estimate_commands
+from nemo_sspo.commands import lab as lab_commands
 from nemo_sspo.commands import profile as profile_commands
 from nemo_sspo.commands import redo as redo_commands
 from nemo_sspo.commands import report as report_commands
@@ -202,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     data_commands.register(commands)
     benchmark_commands.register(commands)
     reproduce_commands.register(commands)
+    lab_commands.register(commands)
     doctor_commands.register(commands)
     profile_commands.register(commands)
     completion_commands.register(commands, parser)
