@@ -43,7 +43,7 @@ from tests.launch.slurm.stand_in import queue
 from tests.launch.tiny_models import ORACLE_TENSORS, write_tensors
 
 OTHER_COMMANDS = (
-    *("cli", "commands/", "doctor/", "estimate/", "public_benchmarks/", "report/", "reproduce/"),
+    *("cli", "commands/", "doctor/", "estimate/", "lab/", "public_benchmarks/", "report/", "reproduce/"),
     *("launch/benchmark", "launch/redo", "stages/evaluation/benchmark", "stages/evaluation/win_rates_between"),
 )
 """Rooms of commands that are none of a run, and the command line, which shows what a dry run has found."""

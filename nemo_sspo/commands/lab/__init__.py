@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from nemo_sspo.commands.lab import game
+from nemo_sspo.commands.lab import game, language
 
 
 def register(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -11,5 +11,5 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
     text = "put what the papers claim to the test where the truth is known"
     sub = commands.add_parser("lab", help=text, description=f"{text}.")
     studies = sub.add_subparsers(required=True, metavar="study")
-    for study in (game,):
+    for study in (game, language):
         study.register(studies)

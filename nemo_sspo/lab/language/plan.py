@@ -1,0 +1,23 @@
+"""Which runs make the study: Table 5 under every dial, its neighbours and controls under the stronger one."""
+
+from collections.abc import Iterator, Sequence
+
+from nemo_sspo.lab.language.arms import BASELINES, CONTROLS, GATE_FORMS, REPULSIONS, TABLE_5, Arm
+
+DIALS = (2.0, 6.0)
+"""How sure the judge is inside a meaning: median win probability of pairs of equal meaning .87 and .997."""
+MAIN_DIAL = DIALS[-1]
+TRUE = 0.0
+"""The dial of a judge that is not wrong."""
+
+
+def runs(*, extended: bool = True) -> Iterator[tuple[Arm, float]]:
+    """Arms with the dial of their judge, the most important first; without `extended`, Table 5 under the main dial."""
+    yield from ((arm, MAIN_DIAL) for arm in TABLE_5)
+    if extended:
+        yield from ((arm, dial) for dial in (DIALS[0], TRUE) for arm in TABLE_5)
+        yield from ((arm, MAIN_DIAL) for arm in _others())
+
+
+def _others() -> Sequence[Arm]:
+    return (*CONTROLS, *BASELINES, *GATE_FORMS, *REPULSIONS)
