@@ -35,7 +35,8 @@ def main() -> None:
     similarities = Similarities(encoder)
     for number in range(options.first, options.last + 1):
         file = SeedFile(options.output, number, settings)
-        missing = [(arm, dial) for arm, dial in runs(extended=not options.small) if (arm.name, dial) not in file.done]
+        planned = runs(number, small=options.small)
+        missing = [(arm, dial) for arm, dial in planned if (arm.name, dial) not in file.done]
         if not missing:
             continue
         print(f"seed {number}: teaches a policy", flush=True)

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from nemo_sspo.config.binding import bind
-from nemo_sspo.config.gates import Gate, LinearGate, NoGate
+from nemo_sspo.config.gates import Gate, LinearGate, NoGate, PowerGate, SigmoidGate, ThresholdGate
 from nemo_sspo.config.losses import DpoLoss, IpoLoss, Loss, SppoLoss
 from nemo_sspo.config.repulsions import (
     CosineSquaredRepulsion,
@@ -20,15 +20,16 @@ from nemo_sspo.lab.language.ties import LatentTies
 from nemo_sspo.objective.losses import LOSSES
 from nemo_sspo.objective.pair_batch import PairBatch
 
-ETA = 10.0
-"""Scale of the log-ratios' targets. The papers' 1,000 asks for changes of hundreds of nats, which 20 steps cannot make;
-here a policy reaches a large part of its targets, so that a wrong target does harm."""
+ETA = 20.0
+"""Scale of the log-ratios' targets. The papers' 1,000 asks for changes of hundreds of nats, which 32 steps cannot make;
+here a policy reaches a good part of its targets, so that a wrong target does harm."""
 BETA = 0.1
 """Of DPO and IPO."""
 
-Control = Literal["none", "eta", "permuted"]
-"""``eta``: no gate, but eta so much smaller that the mean size of the targets is the gated ones'; ``permuted``: the
-gate reads the similarities of another prompt's responses."""
+Control = Literal["none", "smaller_eta", "larger_eta", "permuted"]
+"""``smaller_eta``: no gate, but eta so much smaller that the mean size of the targets is that of the linear gate's;
+``larger_eta``: the linear gate, and eta so much larger that it is that without a gate; ``permuted``: the gate reads the
+similarities of another prompt's responses."""
 
 
 def _no_repulsion() -> Repulsion:
@@ -73,15 +74,19 @@ TABLE_5 = (
 """The rows of S-SPPO's Table 5: neither, gate, repulsion, both."""
 
 CONTROLS = (
-    Arm("sppo, smaller eta", control="eta"),
+    Arm("sppo, smaller eta", control="smaller_eta"),
+    Arm("gate, larger eta", gate=LinearGate(), control="larger_eta"),
     Arm("gate, permuted", gate=LinearGate(), control="permuted"),
 )
 
 BASELINES = (Arm("dpo", loss=DpoLoss(beta=BETA)), Arm("ipo", loss=IpoLoss(beta=BETA)), Arm("ties", loss="latent_ties"))
 
-GATE_FORMS = (
+GATES = (
     Arm("gate, mean overlap", gate=LinearGate(form="mean_overlap")),
     Arm("gate, pairwise", gate=LinearGate(form="pairwise")),
+    Arm("gate, power", gate=PowerGate()),
+    Arm("gate, sigmoid", gate=SigmoidGate()),
+    Arm("gate, threshold", gate=ThresholdGate()),
 )
 
 REPULSIONS = (
@@ -94,4 +99,4 @@ REPULSIONS = (
     Arm("repulsion, linear schedule", repulsion=EuclideanRepulsion(schedule="linear")),
 )
 
-ARMS = {arm.name: arm for arm in (*TABLE_5, *CONTROLS, *BASELINES, *GATE_FORMS, *REPULSIONS)}
+ARMS = {arm.name: arm for arm in (*TABLE_5, *CONTROLS, *BASELINES, *GATES, *REPULSIONS)}

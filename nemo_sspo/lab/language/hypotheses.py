@@ -63,6 +63,7 @@ HYPOTHESES = (
     Hypothesis("repulsion keeps hidden states apart", "S-SPPO section 3.2", "repulsion", "sppo", "hidden_cosine", -1),
     Hypothesis("the gate lets chosen responses fall less", "ours", "gate", "sppo", "d_chosen", 1),
     Hypothesis("the gate is more than a smaller eta", "ours", "gate", "sppo, smaller eta", _WORTH, 1),
+    Hypothesis("at equal mean target the gate wins more", "ours", "gate, larger eta", "sppo", _WORTH, 1),
     Hypothesis("the gate needs the right similarities", "ours", "gate", "gate, permuted", _WORTH, 1),
     Hypothesis("both win more than DPO", "S-SPPO Table 1", "s-sppo", "dpo", _WORTH, 1),
     Hypothesis("both win more than IPO", "S-SPPO Table 1", "s-sppo", "ipo", _WORTH, 1),

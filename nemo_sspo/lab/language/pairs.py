@@ -66,7 +66,11 @@ def pairs_of(sampled: Sampled, arm: Arm, rng: np.random.Generator) -> Pairs:
         "margin_before": float(supervision.margin_before[kept].mean()),
         "margin_after": float(supervision.margin_after[kept].mean()),
     }
-    eta_factor = _shrunk(sampled, kept, supervision) if arm.control == "eta" else 1.0
+    eta_factor = 1.0
+    if arm.control in ("smaller_eta", "larger_eta"):
+        shrunk = _mean_target(_supervision(sampled, LinearGate(), None), kept)
+        shrunk /= _mean_target(_supervision(sampled, NoGate(), None), kept)
+        eta_factor = shrunk if arm.control == "smaller_eta" else 1 / shrunk
     return Pairs(rows, PairTargets(*(_tensor(target[kept]) for target in given)), eta_factor, facts)
 
 
@@ -77,14 +81,9 @@ def _supervision(sampled: Sampled, gate: Gate, permuting: np.random.Generator | 
     return build_targets(sampled.logits_NKK, similarity_NKK, gate_form=gate.form, gate_weight=bind(gate, GATE_WEIGHTS))
 
 
-def _shrunk(sampled: Sampled, kept: Sequence[int], plain: PairSupervision) -> float:
-    """How much smaller the linear gate makes the mean target."""
-    gated = _supervision(sampled, LinearGate(), None)
-
-    def size(of: PairSupervision) -> float:
-        return float(np.abs(np.stack([of.target_chosen[kept], of.target_rejected[kept]]) - 0.5).mean())
-
-    return size(gated) / size(plain)
+def _mean_target(supervision: PairSupervision, kept: Sequence[int]) -> float:
+    targets = np.stack([supervision.target_chosen[kept], supervision.target_rejected[kept]])
+    return float(np.abs(targets - 0.5).mean())
 
 
 def true_targets(sampled: Sampled, truth_NKK: Array) -> Pairs:

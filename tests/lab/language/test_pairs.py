@@ -9,7 +9,7 @@ pytest.importorskip("transformers")
 import numpy as np
 import torch
 
-from nemo_sspo.lab.language.arms import ARMS, ETA
+from nemo_sspo.lab.language.arms import ARMS
 from nemo_sspo.lab.language.judge import Judge
 from nemo_sspo.lab.language.measures import gradient_noise, variety, win_rate
 from nemo_sspo.lab.language.pairs import Pairs, Sampled, pairs_of, true_targets
@@ -49,13 +49,15 @@ def test_the_gate_makes_ties_of_equal_meanings(sampled: Sampled) -> None:
     assert 0 < gated.facts["same_meaning"] < 1
 
 
-def test_a_smaller_eta_has_the_gated_mean_target(sampled: Sampled) -> None:
+def test_eta_makes_mean_targets_equal(sampled: Sampled) -> None:
     def size(pairs: Pairs) -> float:
         return float(torch.stack([pairs.targets.chosen_B - 0.5, pairs.targets.rejected_B - 0.5]).abs().mean())
 
-    control, gated = _pairs(sampled, "sppo, smaller eta"), _pairs(sampled, "gate")
-    assert control.eta_factor < 1
-    assert ETA * control.eta_factor * size(control) == pytest.approx(ETA * size(gated), rel=1e-5)
+    plain, gated = _pairs(sampled, "sppo"), _pairs(sampled, "gate")
+    smaller, larger = _pairs(sampled, "sppo, smaller eta"), _pairs(sampled, "gate, larger eta")
+    assert smaller.eta_factor < 1 < larger.eta_factor
+    assert smaller.eta_factor * size(smaller) == pytest.approx(size(gated), rel=1e-5)
+    assert larger.eta_factor * size(larger) == pytest.approx(size(plain), rel=1e-5)
 
 
 def test_permuted_similarities_are_another_prompts(sampled: Sampled) -> None:
