@@ -2,20 +2,27 @@
 
 import argparse
 import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from nemo_sspo import __version__
 from nemo_sspo.commands.terminal import print_wide, say, table_of
 from nemo_sspo.errors import UserError
+
+if TYPE_CHECKING:
+    from nemo_sspo.lab.game.study import Study
 
 _RESULTS = "game.json"
 
 
 def register(studies: "argparse._SubParsersAction[Any]") -> None:
     """Add the study."""
-    text = "test theorems, gates and noise of the oracle in games of finitely many responses (seconds)"
+    text = "test theorems, gates and an overconfident oracle in games of finitely many responses (half a minute)"
     sub = studies.add_parser("game", help=text, description=f"{text}.")
     sub.add_argument("--seeds", type=int, default=32, help="drawn games of every kind (%(default)s)")
     sub.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -25,28 +32,65 @@ def register(studies: "argparse._SubParsersAction[Any]") -> None:
 
 def game(options: argparse.Namespace) -> int:
     """Run the study, print it, and keep it."""
-    from nemo_sspo.artifacts.software import software_versions
-    from nemo_sspo.lab.game.study import study
-    from nemo_sspo.launch.run_directory import write_atomically
-
     if options.seeds < 2:
         raise UserError(f"--seeds {options.seeds}: give 2 or more, for an interval over them")
     if options.output is not None and not options.output.is_dir():
         raise UserError(f"--output {options.output}: no such folder")
+    from nemo_sspo.lab.game.study import study
+    from nemo_sspo.launch.run_directory import write_atomically
+
     found = study(options.seeds)
     command = f"nemo-sspo lab game --seeds {options.seeds}"
-    data = {"command": command, "versions": software_versions()} | found.as_data()
+    text = _json({"command": command, "versions": _versions()} | found.as_data())
     if options.output is not None:
-        write_atomically(options.output / _RESULTS, json.dumps(data, indent=1) + "\n")
+        write_atomically(options.output / _RESULTS, text)
     if options.json:
-        print(json.dumps(data, indent=1))
-        return 0
-    console = Console()
-    for finding in found.findings:
-        say(
-            console,
-            f"{'held' if finding.held else 'FAILED'}  {finding.name}: {finding.claim} ({finding.source})",
-            hanging=8,
-        )
-        print_wide(table_of(("", ""), [(name, f"{number:.4g}") for name, number in finding.measured.items()]), console)
+        print(text, end="")
+    else:
+        _show(Console(), found)
     return 0
+
+
+def _versions() -> dict[str, str]:
+    libraries = {name: version(name) for name in ("numpy", "scipy")}
+    return {"nemo-sspo": __version__, "python": platform.python_version()} | libraries
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    """JSON with a row of the grid on a line."""
+    head = json.dumps({name: value for name, value in data.items() if name != "rows"}, indent=1).removesuffix("\n}")
+    rows = ",\n".join(f"  {json.dumps(row, separators=(',', ':'))}" for row in data["rows"])
+    return f'{head},\n "rows": [\n{rows}\n ]\n}}\n'
+
+
+def _show(console: Console, found: "Study") -> None:
+    for finding in found.findings:
+        verdict = "held  " if finding.held else "FAILED"
+        say(console, f"{verdict}  {finding.name}: {finding.claim} ({finding.source})", hanging=8)
+        numbers = ", ".join(f"{name} {number:.4g}" for name, number in finding.measured.items())
+        say(console, numbers, "dim", indent=8)
+    _show_grid(console, found)
+    failed = sum(not finding.held for finding in found.findings)
+    print(f"{len(found.findings) - failed} hypotheses held, {failed} failed")
+
+
+def _show_grid(console: Console, found: "Study") -> None:
+    from nemo_sspo.lab.game.noise import DIALS, JUDGED_ETA
+    from nemo_sspo.lab.game.sampled import ITERATIONS
+
+    sampled = {(row.gate, row.dial): row for row in found.rows if row.how == "sampled" and row.eta == JUDGED_ETA}
+    say(
+        console,
+        f"True duality gap after {ITERATIONS} sampled iterations at eta {JUDGED_ETA:g}, and its change by the gate; "
+        "columns are the oracle's logits inside a meaning:",
+    )
+    rows = [
+        (gate, *(f"{sampled[gate, dial].gap.mean:.3f}  {_change(sampled[gate, dial])}" for dial in DIALS))
+        for gate in dict.fromkeys(gate for gate, _ in sampled)
+    ]
+    print_wide(table_of(("gate", *(f"{dial:g}" for dial in DIALS)), rows), console)
+
+
+def _change(row: Any) -> str:
+    change = row.gap_less_ungated
+    return "" if row.gate == "none" else f"{change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
