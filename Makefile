@@ -36,13 +36,13 @@ TOLD_PIP_FLAGS := --disable-pip-version-check --progress-bar off
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: environments assets quickstart test test-train test-loggers test-core $(TEST_LATER_MEGATRONS) test-bindings compare-megatrons \
+.PHONY: environments assets quickstart test test-train test-train-core test-loggers test-core $(TEST_LATER_MEGATRONS) test-bindings compare-megatrons \
 	$(TEST_IMAGES) test-kernels test-rollout test-312 test-312-megatron test-rehearsal rehearse rehearse-all test-report test-e2e test-slurm \
 	docs test-docs test-gpu doctor doctor-gpu ledger-gpu check-gpu lint format pins check-pins \
 	check-image parity bench bench-pairrm bench-gates bench-gpu clean test-rehearsal-figures
 
 # These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
-CPU_TARGETS := quickstart doctor test test-train test-loggers test-core $(TEST_LATER_MEGATRONS) test-312-megatron \
+CPU_TARGETS := quickstart doctor test test-train test-train-core test-loggers test-core $(TEST_LATER_MEGATRONS) test-312-megatron \
 	test-bindings compare-megatrons test-kernels test-rollout test-312 test-e2e test-slurm parity bench
 $(CPU_TARGETS): export CUDA_VISIBLE_DEVICES :=
 # Importing megatron-core compiles where there is nvcc, and dies where torch then sees no GPU and no list.
@@ -131,10 +131,11 @@ test-rehearsal-figures: $(REHEARSAL)/.ready
 test-312-megatron: $(REHEARSAL)/.ready
 	$(REHEARSAL)/bin/python -m pytest $(MEGATRON_TESTS)
 
-# The quickstart's files first: a run's steps tell their content, and another part of `make test` makes them.
+# The quickstart's files first: a run's steps tell their content, and another part of `make test` makes them. What every
+# binding must do is tested with NeMo's here; with core by test-core and the later megatrons, and by test-train-core.
 test-train: $(TRAIN)/.ready assets
 	$(call imports,$(TRAIN),megatron.core nemo.collections.llm)
-	$(TRAIN)/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/slurm --ignore=tests/report/test_browser.py --ignore=tests/docs/test_browser.py
+	NEMO_SSPO_TEST_TRAINER=nemo $(TRAIN)/bin/python -m pytest tests --ignore=tests/e2e --ignore=tests/slurm --ignore=tests/report/test_browser.py --ignore=tests/docs/test_browser.py
 
 $(LOGGERS)/.ready: requirements/loggers.txt $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(LOGGERS) -r $<
@@ -142,6 +143,10 @@ $(LOGGERS)/.ready: requirements/loggers.txt $(TRAIN)/.ready
 
 test-loggers: $(LOGGERS)/.ready
 	PYTHONPATH=$(LOGGERS) $(TRAIN)/bin/python -m pytest tests/megatron/observers/test_loggers.py
+
+# Core on the megatron-core that NeMo has.
+test-train-core: $(TRAIN)/.ready
+	NEMO_SSPO_TEST_TRAINER=core $(TRAIN)/bin/python -m pytest $(filter-out tests/distributed,$(MEGATRON_TESTS))
 
 test-core: $(CORE)/.ready
 	$(call imports,$(CORE),nemo_sspo.megatron.core.binding)
@@ -155,7 +160,7 @@ $(TEST_LATER_MEGATRONS): test-megatron-%: .venv/megatron-%/.ready
 	PYTHONPATH=$(CURDIR)/$(<D) $(REHEARSAL)/bin/python -m pytest $(MEGATRON_TESTS)
 
 # Every megatron-core that is called tested (nemo_sspo/megatron/versions.py): 0.15.3 is that of the first two.
-test-bindings: test-train test-312-megatron test-core $(TEST_LATER_MEGATRONS) compare-megatrons $(TEST_IMAGES)
+test-bindings: test-train test-train-core test-312-megatron test-core $(TEST_LATER_MEGATRONS) compare-megatrons $(TEST_IMAGES)
 
 # What core trains to on each of them, against 0.15.3: the largest difference of a log-prob or a step's figure, by layout.
 GOLDEN := runs/golden

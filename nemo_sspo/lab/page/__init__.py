@@ -1,0 +1,1 @@
+"""The lab's page and its figures, made of results alone."""
