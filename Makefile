@@ -25,6 +25,8 @@ REHEARSAL := .venv/rehearsal
 # What core meets in NVIDIA's images beside 25.11: megatron-core and Transformer Engine, laid over that environment's.
 IMAGES := 0.16.1+2.12.0 0.17.1+2.14.0 0.18.2+2.16.0
 TEST_IMAGES := $(addprefix test-image-,$(IMAGES))
+# The lexicon of `nemo-sspo lab text`, laid over the rollout environment.
+LAB := .venv/lab
 # Builds the manual.
 DOCS := .venv/docs
 # Resolves the pins of the GPU environments.
@@ -39,7 +41,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: environments assets quickstart test test-train test-train-core test-loggers test-core $(TEST_LATER_MEGATRONS) test-bindings compare-megatrons \
 	$(TEST_IMAGES) test-kernels test-rollout test-312 test-312-megatron test-rehearsal rehearse rehearse-all test-report test-e2e test-slurm \
 	docs test-docs test-gpu doctor doctor-gpu ledger-gpu check-gpu lint format pins check-pins \
-	check-image parity bench bench-pairrm bench-gates bench-gpu clean test-rehearsal-figures
+	check-image parity bench bench-pairrm bench-gates bench-gpu lab-game lab-text clean test-rehearsal-figures
 
 # These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
 CPU_TARGETS := quickstart doctor test test-train test-train-core test-loggers test-core $(TEST_LATER_MEGATRONS) test-312-megatron \
@@ -182,7 +184,7 @@ test-kernels: $(TRITON)/.ready
 	PYTHONPATH=$(TRITON) TRITON_INTERPRET=1 $(TRAIN)/bin/python -m pytest -k "not never_holds and not plain" \
 		tests/megatron/head/test_tile.py tests/megatron/head/test_recompute.py tests/megatron/head/test_one_pass.py
 
-ROLLOUT_TESTS := tests/rollout tests/oracle tests/encoder tests/stages tests/tokens tests/test_any_user.py \
+ROLLOUT_TESTS := tests/rollout tests/oracle tests/encoder tests/lab/text tests/stages tests/tokens tests/test_any_user.py \
 	tests/benchmarks/test_gpu_pairrm.py tests/scripts/test_toy_pairrm_in_llm_blender.py
 # llm-blender is only looked for: its tests give it what transformers 5 lacks before they import it.
 test-rollout: $(ROLLOUT)/.ready assets
@@ -239,6 +241,16 @@ bench-pairrm: $(ROLLOUT)/.ready
 bench-gates: $(ROLLOUT)/.ready assets
 	$(ROLLOUT)/bin/python -m benchmarks.similarity_margin $(if $(DATA),--data $(DATA))
 	$(ROLLOUT)/bin/python -m benchmarks.table
+
+$(LAB)/.ready: requirements/lab.txt $(ROLLOUT)/.ready
+	$(ROLLOUT)/bin/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(LAB) -r $<
+	touch $@
+
+# What docs/lab/ holds, anew; DATA is the folder with the Arena-Hard files.
+lab-game: $(TRAIN)/.ready
+	$(TRAIN)/bin/nemo-sspo lab game --seeds 64 --output docs/lab
+lab-text: $(TRAIN)/.ready $(LAB)/.ready
+	PYTHONPATH=$(LAB) $(TRAIN)/bin/nemo-sspo lab text $(DATA) --output docs/lab
 
 # On a machine with a GPU, in the environments that a run takes there (benchmarks/gpu/README.md): not the CPU ones above.
 GPU_TRAIN = $(or $(NEMO_SSPO_TRAIN_PYTHON),python)

@@ -1,25 +1,19 @@
 """``nemo-sspo profile``: measure this machine, and write a file of speeds for ``plan --estimate``."""
 
 import argparse
-import json
-import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from nemo_sspo.commands.environment import ask
 from nemo_sspo.commands.stored_run import given_experiment
-from nemo_sspo.config.environments import Environment
-from nemo_sspo.errors import UserError, one_line
 from nemo_sspo.estimate.parameters import policy_parameters
 from nemo_sspo.estimate.run import longest_rank
 from nemo_sspo.estimate.speeds import PUBLISHED, Speeds, read_speeds
-from nemo_sspo.launch.checks.environments import environment_problem, starts_here
 from nemo_sspo.launch.run_directory import write_atomically
-from nemo_sspo.stages.runner.variables import of_process
 
-_SECONDS = 1800
+_PROGRAMS = "nemo_sspo.estimate.profiling"
 _MEASURED = "measured by nemo-sspo profile"
 
 
@@ -38,11 +32,17 @@ def profile(options: argparse.Namespace) -> int:
     experiment = given_experiment(options.overrides, options.config_dir)
     folder = options.output.resolve().parent
     print("measures products, attention, memory and storage (about a minute) …", flush=True)
-    rates = _ask("train", experiment.cluster.train, ["training", str(folder)])
+    rates = ask("train", experiment.cluster.train, f"{_PROGRAMS}.training", [str(folder)], "profile")
     speeds, sources = _with_rates(rates)
     print("measures generation: the engine starts, and samples (minutes) …", flush=True)
     engine = experiment.engine
-    sampled = _ask("rollout", experiment.cluster.rollout, ["generation", experiment.policy, engine.model_dump_json()])
+    sampled = ask(
+        "rollout",
+        experiment.cluster.rollout,
+        f"{_PROGRAMS}.generation",
+        [experiment.policy, engine.model_dump_json()],
+        "profile",
+    )
     kind = engine.quantization or ("fp32" if engine.dtype == "float32" else "bf16")
     rate = sampled["tokens_per_second"] * policy_parameters(longest_rank(experiment)) / engine.tensor_parallel
     published = read_speeds().generation
@@ -66,38 +66,6 @@ def _with_rates(rates: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     speeds["products"] = {"bf16": rates["products_bf16"], "fp8": fp8, "fp32": rates["products_fp32"]}
     sources["products"] = f"{_MEASURED}; fp8 by the published ratio to bf16"
     return speeds, sources
-
-
-def _ask(name: Any, environment: Environment, arguments: Sequence[str]) -> dict[str, Any]:
-    """What a program of `estimate/profiling` prints in that environment.
-
-    Raises:
-        UserError: the environment is not here, or the program failed.
-    """
-    if not starts_here(environment):
-        raise UserError(
-            f"cluster.{name} starts in an image or with environment modules: on a node, in that image, run `nemo-sspo "
-            "profile cluster.train.python=python cluster.rollout.python=python …`"
-        )
-    if (problem := environment_problem(name, environment)) is not None:
-        raise UserError(problem)
-    program, *rest = arguments
-    try:
-        answer = subprocess.run(
-            [environment.python, "-m", f"nemo_sspo.estimate.profiling.{program}", *rest],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            env=of_process(environment.variables, gpus=None),
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise UserError(f"the {name} environment gave no answer in {_SECONDS} s") from None
-    if answer.returncode:
-        said = answer.stderr.strip().splitlines() or ["it said nothing"]
-        raise UserError(f"the {name} environment failed to measure: {one_line(said[-1])}")
-    return json.loads(answer.stdout.splitlines()[-1])
 
 
 def _write(path: Path, speeds: Speeds, sources: dict[str, str]) -> None:

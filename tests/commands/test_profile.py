@@ -27,7 +27,7 @@ LLAMA_8B = 8_030_261_248
 def profile(tmp_path: Path, monkeypatch):
     """Run it, where programs answer `rates` and `sampled`; the exit code."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("nemo_sspo.commands.profile.environment_problem", lambda *_: None)  # it has no packages
+    monkeypatch.setattr("nemo_sspo.commands.environment.environment_problem", lambda *_: None)  # it has no packages
 
     def run(rates=RATES, sampled=SAMPLED, *words: str) -> int:
         answers = {"training": rates, "generation": sampled}

@@ -3,13 +3,13 @@
 import argparse
 from typing import Any
 
-from nemo_sspo.commands.lab import game, language
+from nemo_sspo.commands.lab import game, language, text
 
 
 def register(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command with its studies."""
-    text = "put what the papers claim to the test where the truth is known"
-    sub = commands.add_parser("lab", help=text, description=f"{text}.")
+    about = "put what the papers claim to the test where the truth is known"
+    sub = commands.add_parser("lab", help=about, description=f"{about}.")
     studies = sub.add_subparsers(required=True, metavar="study")
-    for study in (game, language):
+    for study in (game, language, text):
         study.register(studies)

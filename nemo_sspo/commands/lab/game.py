@@ -1,9 +1,7 @@
 """``nemo-sspo lab game``: self-play, equilibria and gates in games whose truth is exact."""
 
 import argparse
-import json
 import platform
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from nemo_sspo import __version__
+from nemo_sspo.commands.lab.show import show_findings
 from nemo_sspo.commands.terminal import print_wide, say, table_of
 from nemo_sspo.errors import UserError
 
@@ -37,11 +36,12 @@ def game(options: argparse.Namespace) -> int:
     if options.output is not None and not options.output.is_dir():
         raise UserError(f"--output {options.output}: no such folder")
     from nemo_sspo.lab.game.study import study
+    from nemo_sspo.lab.results import to_json
     from nemo_sspo.launch.run_directory import write_atomically
 
     found = study(options.seeds)
     command = f"nemo-sspo lab game --seeds {options.seeds}"
-    text = _json({"command": command, "versions": _versions()} | found.as_data())
+    text = to_json({"command": command, "versions": _versions()} | found.as_data())
     if options.output is not None:
         write_atomically(options.output / _RESULTS, text)
     if options.json:
@@ -56,22 +56,9 @@ def _versions() -> dict[str, str]:
     return {"nemo-sspo": __version__, "python": platform.python_version()} | libraries
 
 
-def _json(data: Mapping[str, Any]) -> str:
-    """JSON with a row of the grid on a line."""
-    head = json.dumps({name: value for name, value in data.items() if name != "rows"}, indent=1).removesuffix("\n}")
-    rows = ",\n".join(f"  {json.dumps(row, separators=(',', ':'))}" for row in data["rows"])
-    return f'{head},\n "rows": [\n{rows}\n ]\n}}\n'
-
-
 def _show(console: Console, found: "Study") -> None:
-    for finding in found.findings:
-        verdict = "held  " if finding.held else "FAILED"
-        say(console, f"{verdict}  {finding.name}: {finding.claim} ({finding.source})", hanging=8)
-        numbers = ", ".join(f"{name} {number:.4g}" for name, number in finding.measured.items())
-        say(console, numbers, "dim", indent=8)
+    show_findings(console, found.findings)
     _show_grid(console, found)
-    failed = sum(not finding.held for finding in found.findings)
-    print(f"{len(found.findings) - failed} hypotheses held, {failed} failed")
 
 
 def _show_grid(console: Console, found: "Study") -> None:

@@ -9,8 +9,8 @@ from nemo_sspo.lab.game import games, meanings
 from nemo_sspo.lab.game.calibrated import FORMS, constant_sum_error, pairwise
 from nemo_sspo.lab.game.convergence import ETAS, STEPS, starts, worst_share_of_bound
 from nemo_sspo.lab.game.equilibrium import equilibrium, win_rates
-from nemo_sspo.lab.game.finding import Finding
 from nemo_sspo.lab.game.gates import gate_cases
+from nemo_sspo.lab.results import Finding
 
 Array = NDArray[np.float64]
 

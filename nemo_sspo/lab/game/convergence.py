@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from nemo_sspo.lab.game import games, theory
 from nemo_sspo.lab.game.equilibrium import duality_gap
-from nemo_sspo.lab.game.finding import Finding
 from nemo_sspo.lab.game.self_play import averages, play_matrix
+from nemo_sspo.lab.results import Finding
 
 Array = NDArray[np.float64]
 

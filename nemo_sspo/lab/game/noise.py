@@ -14,10 +14,10 @@ from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.lab.game import meanings
 from nemo_sspo.lab.game.calibrated import FORMS, pairwise
 from nemo_sspo.lab.game.equilibrium import duality_gap, equilibrium, win_rate
-from nemo_sspo.lab.game.finding import Finding
 from nemo_sspo.lab.game.gates import GateCase, gate_cases
 from nemo_sspo.lab.game.sampled import ITERATIONS, sampled_self_play
 from nemo_sspo.lab.game.self_play import averages, self_play
+from nemo_sspo.lab.results import Finding
 from nemo_sspo.stages.evaluation.bootstrap import bootstrap_mean
 
 Array = NDArray[np.float64]
