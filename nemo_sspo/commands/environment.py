@@ -21,13 +21,7 @@ def ask(
     Raises:
         UserError: the environment is not here, or the program failed.
     """
-    if not starts_here(environment):
-        raise UserError(
-            f"cluster.{name} starts in an image or with environment modules: on a node, in that image, run `nemo-sspo "
-            f"{command} cluster.train.python=python cluster.rollout.python=python …`"
-        )
-    if (problem := environment_problem(name, environment)) is not None:
-        raise UserError(problem)
+    refuse_elsewhere(name, environment, command)
     try:
         answer = subprocess.run(
             [environment.python, "-m", module, *arguments],
@@ -44,3 +38,14 @@ def ask(
         said = answer.stderr.strip().splitlines() or ["it said nothing"]
         raise UserError(f"the {name} environment failed to measure: {one_line(said[-1])}")
     return json.loads(answer.stdout.splitlines()[-1])
+
+
+def refuse_elsewhere(name: Any, environment: Environment, command: str) -> None:
+    """Raise UserError where an environment does not start on this machine, for a ``nemo-sspo`` command of this name."""
+    if not starts_here(environment):
+        raise UserError(
+            f"cluster.{name} starts in an image or with environment modules: on a node, in that image, run `nemo-sspo "
+            f"{command} cluster.train.python=python cluster.rollout.python=python …`"
+        )
+    if (problem := environment_problem(name, environment)) is not None:
+        raise UserError(problem)

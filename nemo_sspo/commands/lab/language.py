@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
+from nemo_sspo.commands.environment import refuse_elsewhere
 from nemo_sspo.commands.stored_run import given_experiment
 from nemo_sspo.commands.terminal import print_wide, table_of
 from nemo_sspo.errors import UserError
-from nemo_sspo.launch.checks.environments import environment_problem, starts_here
 from nemo_sspo.stages.runner.variables import of_process
 
 _ENVIRONMENTS = "experiment=quickstart"
@@ -43,10 +43,7 @@ def language(options: argparse.Namespace) -> int:
 def _play(options: argparse.Namespace) -> int:
     first, last = _seeds(options.seeds)
     environment = given_experiment([_ENVIRONMENTS, *options.overrides], options.config_dir).cluster.rollout
-    if not starts_here(environment):
-        raise UserError("cluster.rollout starts in an image or with environment modules: the lab plays on this machine")
-    if (problem := environment_problem("rollout", environment)) is not None:
-        raise UserError(problem)
+    refuse_elsewhere("rollout", environment, "lab language")
     options.output.mkdir(parents=True, exist_ok=True)
     command = [environment.python, "-m", "nemo_sspo.lab.language", str(options.output), str(first), str(last)]
     if options.small:
