@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -17,23 +18,28 @@ from rich.console import Console
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.layout import RunLayout
 from nemo_sspo.artifacts.store import FULL_DISK_ERRORS
-from nemo_sspo.commands import benchmark as benchmark_commands
-from nemo_sspo.commands import clean as clean_commands
 from nemo_sspo.commands import completion as completion_commands
-from nemo_sspo.commands import data as data_commands
-from nemo_sspo.commands import doctor as doctor_commands
 from nemo_sspo.commands import estimate as estimate_commands
-from nemo_sspo.commands import lab as lab_commands
-from nemo_sspo.commands import profile as profile_commands
-from nemo_sspo.commands import redo as redo_commands
 from nemo_sspo.commands import report as report_commands
-from nemo_sspo.commands import reproduce as reproduce_commands
-from nemo_sspo.commands import slurm as slurm_commands
-from nemo_sspo.commands.config import show_config
 from nemo_sspo.commands.stored_run import given_experiment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.mistakes import closest, shown
 from nemo_sspo.errors import UserError, one_line
+
+ROOMS = {
+    "report": ("report", "compare"),
+    "slurm": ("submit", "resume", "status", "cancel"),
+    "redo": ("redo",),
+    "clean": ("clean",),
+    "data": ("import-rollouts", "export-pairs"),
+    "benchmark": ("benchmark",),
+    "reproduce": ("reproduce",),
+    "lab": ("lab",),
+    "doctor": ("doctor",),
+    "profile": ("profile",),
+}
+"""Modules of `commands/` and the commands that each registers. Only the one that is asked for is imported."""
+_HERE = ("run", "config", "plan", "summary")
 
 _INTERRUPTED = 130
 _OF_THE_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
@@ -41,7 +47,7 @@ _OF_THE_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errn
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 1 a step failed, 2 the input is wrong."""
-    parser = _parser()
+    parser = _parser(rooms_of(sys.argv[1:] if arguments is None else arguments))
     options, rest = parser.parse_known_args(arguments)
     if unknown := [argument for argument in rest if argument.startswith("-")]:
         parser.error(f"no such option: {unknown[0]}{closest(unknown[0].partition('=')[0], options.known_options)}")
@@ -116,6 +122,13 @@ def show_plan(options: argparse.Namespace) -> int:
     return 0
 
 
+def show_settings(options: argparse.Namespace) -> int:
+    """Print every setting, or those that are named."""
+    from nemo_sspo.commands.config import show_config
+
+    return show_config(options)
+
+
 def show_summary(options: argparse.Namespace) -> int:
     """Print what came of a run, given as a directory or by its overrides."""
     _show_summary(Console(), report_commands.run_layout(options.overrides, options.config_dir))
@@ -172,16 +185,23 @@ class _Parser(argparse.ArgumentParser):
         self.exit(UserError.EXIT_CODE, f"error: {one_line(message)} ({self.prog} --help)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def rooms_of(arguments: Sequence[str]) -> Sequence[str]:
+    """Modules that register the command that is asked for: all where none is, or completion's, which tells them all."""
+    asked = arguments[0] if arguments else ""
+    return () if asked in _HERE else [room for room, names in ROOMS.items() if asked in names] or [*ROOMS]
+
+
+def _parser(rooms: Sequence[str]) -> argparse.ArgumentParser:
     parser = _Parser(prog="nemo-sspo", description="S-SPPO self-play on NeMo and Megatron-core")
     parser.add_argument("--version", action="version", version=f"nemo-sspo {__version__}")
+    parser.set_defaults(run=run)
     commands = parser.add_subparsers(required=True, metavar="command")
     settings = "settings as key=value, for example experiment=quickstart gate=power train.learning_rate=1e-6"
     named = f"{settings}; names (train., gate, momentum) print what they name alone, a group's choices among it"
     or_run = f"{settings}; or the directory of a run that was begun with them, and what changes"
     for name, command, text, given in (
         ("run", run, "run the loop, or what is missing of it", or_run),
-        ("config", show_config, "print every setting, its value and its meaning", named),
+        ("config", show_settings, "print every setting, its value and its meaning", named),
         ("plan", show_plan, "print the steps of a run", or_run),
         ("summary", show_summary, "print what came of a run", or_run),
     ):
@@ -196,16 +216,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--graph", action="store_true", help="as a tree of what waits for what")
             estimate_commands.add_options(sub)
         sub.set_defaults(command=command)
-    report_commands.register(commands)
-    slurm_commands.register(commands)
-    redo_commands.register(commands, run, slurm_commands.show_submit)
-    clean_commands.register(commands)
-    data_commands.register(commands)
-    benchmark_commands.register(commands)
-    reproduce_commands.register(commands)
-    lab_commands.register(commands)
-    doctor_commands.register(commands)
-    profile_commands.register(commands)
+    for room in rooms:
+        import_module(f"nemo_sspo.commands.{room}").register(commands)
     completion_commands.register(commands, parser)
     for each in completion_commands.commands_of(parser).values():
         each.set_defaults(known_options=completion_commands.options_of(each))

@@ -1,24 +1,28 @@
 """``nemo-sspo plan --estimate``: what a run will take, as tables for people or as JSON."""
 
+from __future__ import annotations
+
 import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from nemo_sspo.commands.terminal import print_wide, say, table_of
-from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.estimate.fit import Held, Layout
-from nemo_sspo.estimate.phases import Lengths, Phase
-from nemo_sspo.estimate.run import Estimate, estimate
-from nemo_sspo.estimate.speeds import PUBLISHED, Speeds, read_speeds
 from nemo_sspo.words import counted
 
+if TYPE_CHECKING:
+    from nemo_sspo.config.experiment import Experiment
+    from nemo_sspo.estimate.fit import Held, Layout
+    from nemo_sspo.estimate.phases import Lengths, Phase
+    from nemo_sspo.estimate.run import Estimate
+    from nemo_sspo.estimate.speeds import Speeds
+
 _GIB = 2**30
-_LENGTHS = Lengths(180, 340)
+_LENGTHS = "180,340"
 _SHOWN = 5
 _IDLE = 0.25
 """Share of a step's time or tokens from which it is told that GPUs wait or compute padding."""
@@ -27,10 +31,10 @@ _IDLE = 0.25
 def add_options(plan: argparse.ArgumentParser) -> None:
     """Of ``nemo-sspo plan``."""
     plan.add_argument("--estimate", action="store_true", help="memory, time, GPU-hours and disk, estimated")
-    plan.add_argument("--speeds", type=Path, default=PUBLISHED, help="with --estimate: a file of `nemo-sspo profile`")
+    plan.add_argument("--speeds", type=Path, help="with --estimate: a file of `nemo-sspo profile`")
     plan.add_argument(
         "--lengths",
-        default=f"{_LENGTHS.prompt},{_LENGTHS.response}",
+        default=_LENGTHS,
         help="with --estimate: mean tokens of a prompt and a response (%(default)s, as of 8B on UltraFeedback)",
     )
     plan.add_argument(
@@ -40,7 +44,10 @@ def add_options(plan: argparse.ArgumentParser) -> None:
 
 def show_estimate(experiment: Experiment, options: argparse.Namespace) -> int:
     """Raises UserError where sizes, lengths or speeds cannot be read."""
-    speeds = read_speeds(options.speeds)
+    from nemo_sspo.estimate.run import estimate
+    from nemo_sspo.estimate.speeds import PUBLISHED, read_speeds
+
+    speeds = read_speeds(options.speeds or PUBLISHED)
     found = estimate(experiment, speeds, _lengths(options.lengths), options.prompts_count)
     if options.json:
         print(json.dumps(_as_data(found, speeds), indent=1))
@@ -55,6 +62,8 @@ def show_estimate(experiment: Experiment, options: argparse.Namespace) -> int:
 
 
 def _lengths(text: str) -> Lengths:
+    from nemo_sspo.estimate.phases import Lengths
+
     try:
         prompt, response = (int(part) for part in text.split(","))
     except ValueError:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,21 @@ from nemo_sspo.errors import UserError
 
 _GIB = 2**30
 
-Command = Callable[[argparse.Namespace], int]
 
-
-def register(commands: "argparse._SubParsersAction[Any]", run: Command, submit: Command) -> None:
-    """Add the command to the parser; `run` and `submit` go on with a run, here and on Slurm."""
+def register(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command to the parser, whose default `run` goes on with a run here."""
     text = "make steps of a run anew, and all that was made from them"
     sub = commands.add_parser("redo", help=text, description=f"{text}. Without --from: what is out of date.")
     sub.add_argument("overrides", nargs="*", metavar="run", help="a run's directory, and settings that change with it")
     sub.add_argument("--from", dest="steps", action="append", default=[], metavar="STEP", help="as in iter_1.train")
     sub.add_argument("--dry-run", action="store_true", help="list what would be made anew, no more")
     sub.add_argument("--config-dir", type=Path, help="directory with YAML files of your own, laid out as conf/ is")
-    sub.set_defaults(command=lambda options: redo(options, run, submit))
+    sub.set_defaults(command=redo)
 
 
-def redo(options: argparse.Namespace, run: Command, submit: Command) -> int:
+def redo(options: argparse.Namespace) -> int:
     """Check everything, list and set aside what is invalid, then go on with the run."""
+    from nemo_sspo.commands.slurm import show_submit
     from nemo_sspo.launch.clean import refuse_removed
     from nemo_sspo.launch.preflight import CHECKS, check_stored_experiment, problems
     from nemo_sspo.launch.redo import invalidated, set_aside
@@ -57,7 +56,7 @@ def redo(options: argparse.Namespace, run: Command, submit: Command) -> int:
         for change in bind(experiment, layout):
             _say(console, f"changed since the last start: {change}")
     go_on = {"overrides": [str(layout.root)], "config_dir": None, "dry_run": False, "is_resume": True}
-    return (run if is_local else submit)(argparse.Namespace(**go_on, begin=None, iterations=None))
+    return (options.run if is_local else show_submit)(argparse.Namespace(**go_on, begin=None, iterations=None))
 
 
 def _experiment(options: argparse.Namespace) -> Experiment:

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from nemo_sspo.commands.lab import game, language, text
+from nemo_sspo.commands.lab import game, language, page, text
 
 
 def register(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -11,5 +11,5 @@ def register(commands: "argparse._SubParsersAction[Any]") -> None:
     about = "put what the papers claim to the test where the truth is known"
     sub = commands.add_parser("lab", help=about, description=f"{about}.")
     studies = sub.add_subparsers(required=True, metavar="study")
-    for study in (game, language, text):
+    for study in (game, language, text, page):
         study.register(studies)
