@@ -34,4 +34,4 @@ def test_cut_texts_are_their_beginning_and_chunks_see_the_rest(tmp_path, monkeyp
     assert similarity["same ending", "truncate"] < 0.5
     assert 0.3 < similarity["same beginning", "chunk_mean"] < 0.95
     assert found["longer_than_window"] == {"gpt-4-0314": 1.0, "gpt-3.5-turbo-0125": 0.0}
-    assert found["texts"] == 10  # four answers, their copies, and the halves of two put together crosswise
+    assert found["texts"] == 8  # four answers; of the first prompt two copies, and two with the halves of the next

@@ -38,11 +38,13 @@ def test_answers_are_read_and_a_row_that_lacks_one_is_named(tmp_path):
 def test_pairs_share_what_their_kind_says():
     pairs = {(pair.kind, pair.prompt): pair for pair in text_pairs(PROMPTS, seed=0) if pair.kind != COPY}
     assert pairs[TWO_MODELS, 0][2:] == PROMPTS[0][1]
+    assert pairs[TWO_MODELS, 1][2:] == PROMPTS[1][1]
     begins, ends = pairs[BEGINNING, 0].second.split(), pairs[ENDING, 0].second.split()
     assert begins == WORDS[:100] + WORDS[300:]
     assert ends == WORDS[200:300] + WORDS[100:200]
     copies = [pair for pair in text_pairs(PROMPTS, seed=0) if pair.kind == COPY]
-    assert len(copies) == 4
+    assert len(copies) == 2
+    assert {pair.prompt for pair in text_pairs(PROMPTS * 6, seed=0) if pair.kind != TWO_MODELS} == {0, 5, 10}
     kept = copies[0].second.split()
     assert set(kept) < set(WORDS[:200])
     assert 160 < len(kept) < 200
