@@ -42,7 +42,7 @@ def keys_of_transformer_engine(case: Case, folder: Path, changes: Mapping[str, A
 
 
 def keys_of_conversion(case: Case, folder: Path) -> Keys:
-    """Of the host's layers, after they have taken all that `to_megatron` makes of the Hugging Face model."""
+    """Of the host's layers, after they have taken all that the conversion makes of the Hugging Face model."""
 
     def build() -> Any:
         import torch
@@ -50,10 +50,11 @@ def keys_of_conversion(case: Case, folder: Path) -> Keys:
 
         from nemo_sspo.megatron.models.families import read_hf_config
         from nemo_sspo.megatron.models.shape import Shape
-        from nemo_sspo.megatron.models.weight_map import to_megatron
+        from nemo_sspo.megatron.models.weight_map import conversions
 
         policy = AutoModelForCausalLM.from_config(AutoConfig.for_model(**case.model), dtype=torch.bfloat16)
-        state = to_megatron(policy.state_dict(), Shape.of(read_hf_config(folder)))
+        tensors, shape = policy.state_dict(), Shape.of(read_hf_config(folder))
+        state = {each.ours: each.join(*(tensors[name] for name in each.theirs)) for each in conversions(shape)}
         model = _host_model(case, folder)
         taken = model.load_state_dict(state, strict=False)
         missing = [name for name in taken.missing_keys if not name.endswith("_extra_state")]

@@ -21,7 +21,7 @@ from torch import Tensor
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.families import read_hf_config
 from nemo_sspo.megatron.models.shape import Shape
-from nemo_sspo.megatron.models.weight_map import split_qkv
+from nemo_sspo.megatron.models.weight_map import conversions
 
 ADAPTERS, PARTS = "adapters.safetensors", "adapter_parts"
 _A, _B = ".A", ".B"
@@ -97,16 +97,8 @@ def write_peft(directory: Path, config_dir: Path, target: Path, *, base: str, fa
 
 def _of_hugging_face(adapters: Mapping[str, Tensor], shape: Shape) -> Iterator[tuple[str, Tensor, Tensor]]:
     """(module of the Hugging Face model, A, B); parts of a fused matrix share its A."""
-    fused, gated, renamed = dict(shape.qkv()), dict(shape.gate_up()), dict(shape.renamed())
-    names: tuple[str, ...]
-    parts: tuple[Tensor, ...]
+    converted = {conversion.ours: conversion for conversion in conversions(shape)}
     for name in sorted(name.removesuffix(_A) for name in adapters if name.endswith(_A)):
-        a, b, ours = adapters[f"{name}{_A}"], adapters[f"{name}{_B}"], f"{name}.weight"
-        if ours in fused:
-            names, parts = fused[ours], split_qkv(b, shape)
-        elif ours in gated:
-            names, parts = gated[ours], b.chunk(2)
-        else:
-            names, parts = (renamed[ours],), (b,)
-        for theirs, part in zip(names, parts, strict=True):
+        conversion, a = converted[f"{name}.weight"], adapters[f"{name}{_A}"]
+        for theirs, part in zip(conversion.theirs, conversion.split(adapters[f"{name}{_B}"]), strict=True):
             yield theirs.removesuffix(".weight"), a, part

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -134,11 +134,8 @@ def load_weights(modules: Sequence[MegatronModule], directory: Path) -> None:
     Raises UserError when the checkpoint lacks a tensor of the model, holds NaN or Inf, or is of a format that cannot be
     read here.
     """
-    source = directory / WEIGHTS
-    if not dist_checkpointing.check_is_distributed_checkpoint(str(source)):
-        raise UserError(f"{directory}: not a checkpoint of this project (no {WEIGHTS}/metadata.json)")
     state = {f"chunk_{index}": sharded_weights(module) for index, module in enumerate(modules)}
-    _require_every_tensor(state, source)
+    source = require_tensors((place for chunk in state.values() for place in chunk.values()), directory)
     loaded = dist_checkpointing.load(state, str(source), strict=StrictHandling.ASSUME_OK_UNEXPECTED)
     for index, module in enumerate(modules):
         weights = {name.removeprefix(KEY_PREFIX): value for name, value in loaded[f"chunk_{index}"].items()}
@@ -155,24 +152,38 @@ def _named(modules: Sequence[MegatronModule]) -> Iterator[tuple[str, Tensor]]:
         yield from ((f"{chunk}{name}", parameter.data) for name, parameter in module.named_parameters())
 
 
-def _require_every_tensor(state: dict, source: Path) -> None:
+def require_tensors(places: Iterable[object], directory: Path) -> Path:
+    """Where a checkpoint's tensors lie. Raises UserError where it is none, or one of `places` is not in it."""
+    source = directory / WEIGHTS
+    if not dist_checkpointing.check_is_distributed_checkpoint(str(source)):
+        raise UserError(f"{directory}: not a checkpoint of this project (no {WEIGHTS}/metadata.json)")
     stored = _stored_tensors(source)
-    wanted = {v.key for chunk in state.values() for v in chunk.values() if isinstance(v, ShardedTensor)}
+    wanted = {place.key for place in places if isinstance(place, ShardedTensor)}
     if missing := sorted(wanted - set(stored)):
         raise UserError(
             f"{source}: tensor {missing[0]!r} is missing ({len(missing)} in all); make the checkpoint again"
         )
+    return source
 
 
 def _stored_tensors(source: Path) -> dict[str, ShardedTensor]:
     try:
         return dist_checkpointing.load_tensors_metadata(str(source))
     except (CheckpointingException, RuntimeError, OSError) as error:  # 0.19 looks for torch's index whatever it is
-        backend = maybe_load_config(str(source)).sharded_backend
-        if backend == "torch_dist":
+        if is_torch_dist(source):
             raise
         # Legacy zarr: megatron-core 0.15 alone still reads it, through tensorstore.
         raise UserError(
-            f"{source}: stored as {backend!r}, which the megatron-core here cannot read ({error}); give the policy as "
-            "a Hugging Face model, or install tensorstore and megatron-core 0.15, which read legacy zarr checkpoints"
+            f"{source}: stored as {_backend(source)!r}, which the megatron-core here cannot read ({error}); give the "
+            "policy as a Hugging Face model, or install tensorstore and megatron-core 0.15, which read legacy zarr "
+            "checkpoints"
         ) from None
+
+
+def is_torch_dist(source: Path) -> bool:
+    """Whether the tensors are stored as torch's distributed checkpoint, which is what is written here."""
+    return _backend(source) == "torch_dist"
+
+
+def _backend(source: Path) -> str:
+    return maybe_load_config(str(source)).sharded_backend

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from nemo_sspo.artifacts.sources.models import SIDE_FILES
@@ -21,8 +20,10 @@ from nemo_sspo.artifacts.sources.weight_files import weight_files
 from nemo_sspo.artifacts.sources.weight_headers import INDEX
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.finite import first_not_finite
+from nemo_sspo.megatron.models.safetensors_file import write_safetensors
 
-SHARD_BYTES = 5 * 1024**3
+FILE_BYTES = 5 * 1024**3
+"""Of a file of weights at most, as Hugging Face's libraries shard them."""
 _DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -65,33 +66,40 @@ def copy_side_files(source: Path, target: Path) -> None:
             shutil.copyfile(path, copy)
 
 
-def write_tensors(tensors: Mapping[str, Tensor], directory: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write ``model.safetensors``, or shards of at most `shard_bytes` with their index, and the dtype in config.json.
+class WeightFiles:
+    """The files that a policy's weights are written to: ``model.safetensors``, or shards of at most `file_bytes`.
 
-    All tensors must have one dtype, float32 or bfloat16.
+    Each is written by itself, in any process; `finish` comes last.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    split = split_state_dict_into_shards_factory(
-        dict(tensors),
-        get_storage_size=lambda tensor: tensor.nbytes,
-        filename_pattern="model{suffix}.safetensors",
-        max_shard_size=shard_bytes,
-    )
-    for file, names in split.filename_to_tensors.items():
-        _save({name: tensors[name] for name in names}, directory / file)
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True), encoding="utf-8")
-    (dtype,) = {tensor.dtype for tensor in tensors.values()}
-    _record_dtype(directory / "config.json", dtype)
 
+    def __init__(self, directory: Path, described: Mapping[str, Tensor], *, file_bytes: int) -> None:
+        """`described`: of each tensor one on the meta device. All have one dtype, float32 or bfloat16."""
+        self._directory = directory
+        self._described = described
+        self._split = split_state_dict_into_shards_factory(
+            dict(described),
+            get_storage_size=lambda tensor: tensor.nbytes,
+            filename_pattern="model{suffix}.safetensors",
+            max_shard_size=file_bytes,
+        )
 
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write one file, with the permissions of any new file: safetensors leaves its own readable by the owner alone."""
-    path.touch()
-    mode = path.stat().st_mode
-    save_file(tensors, path, metadata={"format": "pt"})
-    path.chmod(mode)
+    @property
+    def names(self) -> list[str]:
+        """Of the files."""
+        return list(self._split.filename_to_tensors)
+
+    def write(self, file: str, stream: Callable[[Sequence[str]], Iterator[Tensor]]) -> None:
+        """Write a file. `stream` gives the tensors of the names that it is called with, in their order, on the host."""
+        described = {name: self._described[name] for name in self._split.filename_to_tensors[file]}
+        write_safetensors(self._directory / file, described, stream)
+
+    def finish(self) -> None:
+        """Write the index of the shards, where there are several, and the dtype into config.json."""
+        if self._split.is_sharded:
+            index = {"metadata": self._split.metadata, "weight_map": self._split.tensor_to_filename}
+            (self._directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True), encoding="utf-8")
+        (dtype,) = {tensor.dtype for tensor in self._described.values()}
+        _record_dtype(self._directory / "config.json", dtype)
 
 
 def _record_dtype(config_path: Path, dtype: torch.dtype) -> None:

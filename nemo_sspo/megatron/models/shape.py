@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from nemo_sspo.artifacts.sources.weight_files import policy_weight_problems, weight_files
@@ -91,6 +92,14 @@ class Shape:
 
     def _feed_forwards(self) -> Iterator[FeedForward]:
         return feed_forwards(self.layers, self.intermediate_size, self.mixture)
+
+    def sizes(self) -> Iterator[int]:
+        """Parameters of each tensor of Megatron's model; its padding of the vocabulary is not counted."""
+        theirs = {name: prod(size for _, size in dimensions) for name, dimensions in self._hugging_face()}
+        for _, name in (*self.renamed(), *self.vocabulary()):
+            yield theirs[name]
+        for _, names in (*self.qkv(), *self.gate_up()):
+            yield sum(theirs[name] for name in names)
 
     def problems(self, tensors: Mapping[str, TensorHeader], what: str) -> Iterator[str]:
         """The first tensor that is missing, that has no place in the family, and that has another shape; `what` names

@@ -7,14 +7,39 @@ specs under one set of keys, so a model built with Transformer Engine reads the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.layout import padded_vocab_size
 from nemo_sspo.megatron.models.shape import Shape
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A tensor of the whole Megatron model, and the tensors of the Hugging Face model that it is made of."""
+
+    ours: str
+    theirs: tuple[str, ...]
+    join: Callable[..., Tensor]
+    """Those of Hugging Face, one argument each -> Megatron's. `Shape.problems` finds nothing wrong with them."""
+    split: Callable[[Tensor], Sequence[Tensor]]
+    """Its inverse; what it returns may be views."""
+
+
+def conversions(shape: Shape) -> Iterator[Conversion]:
+    """Of every tensor of a policy, each one's tensors on both sides named once."""
+    for ours, theirs in shape.renamed():
+        yield Conversion(ours, (theirs,), _same, _alone)
+    for ours, theirs in shape.vocabulary():
+        yield Conversion(ours, (theirs,), pad_vocabulary, partial(_cut_vocabulary, rows=shape.vocab_size))
+    for ours, projections in shape.qkv():
+        yield Conversion(ours, projections, partial(fuse_qkv, shape=shape), partial(split_qkv, shape=shape))
+    for ours, halves in shape.gate_up():
+        yield Conversion(ours, halves, _stack, _halves)
 
 
 def fuse_qkv(query: Tensor, key: Tensor, value: Tensor, shape: Shape) -> Tensor:
@@ -35,50 +60,24 @@ def split_qkv(fused: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
 def pad_vocabulary(weight_VH: Tensor) -> Tensor:
     """Zero rows up to the padded vocabulary."""
     rows = padded_vocab_size(weight_VH.shape[0]) - weight_VH.shape[0]
-    return torch.cat([weight_VH, weight_VH.new_zeros(rows, weight_VH.shape[1])])
+    return torch.cat([weight_VH, weight_VH.new_zeros(rows, weight_VH.shape[1])]) if rows else weight_VH
 
 
-class _ConsumedTensors:
-    """A mapping that records which of its tensors were read."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], what: str) -> None:
-        self._tensors = tensors
-        self._what = what
-        self._left = set(tensors)
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._tensors:
-            raise UserError(f"{self._what}: tensor {name!r} is missing")
-        self._left.discard(name)
-        return self._tensors[name]
-
-    def refuse_leftovers(self, expected: set[str]) -> None:
-        """Raises UserError for tensors that the conversion would silently lose."""
-        if left := sorted(self._left - expected):
-            raise UserError(f"{self._what}: {len(left)} tensors have no place in this family, first {left[0]!r}")
+def _cut_vocabulary(weight_VH: Tensor, rows: int) -> tuple[Tensor]:
+    return (weight_VH[:rows],)
 
 
-def to_megatron(hf: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
-    """State dict of a whole Megatron model from Hugging Face tensors, of which `Shape.problems` finds nothing wrong."""
-    state: dict[str, Tensor] = {ours: hf[theirs] for ours, theirs in shape.renamed()}
-    for ours, theirs in shape.vocabulary():
-        state[ours] = pad_vocabulary(hf[theirs])
-    for ours, (query, key, value) in shape.qkv():
-        state[ours] = fuse_qkv(hf[query], hf[key], hf[value], shape)
-    for ours, (gate, up) in shape.gate_up():
-        state[ours] = torch.cat([hf[gate], hf[up]])
-    return state
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
-def to_hugging_face(state: Mapping[str, Tensor], shape: Shape, *, what: str) -> dict[str, Tensor]:
-    """Inverse of `to_megatron`: the tensors of the Hugging Face model, vocabulary padding cut off."""
-    consumed = _ConsumedTensors(state, what)
-    hf: dict[str, Tensor] = {theirs: consumed[ours] for ours, theirs in shape.renamed()}
-    for ours, theirs in shape.vocabulary():
-        hf[theirs] = consumed[ours][: shape.vocab_size]
-    for ours, names in shape.qkv():
-        hf.update(zip(names, split_qkv(consumed[ours], shape), strict=True))
-    for ours, (gate, up) in shape.gate_up():
-        hf[gate], hf[up] = consumed[ours].chunk(2)
-    consumed.refuse_leftovers({name for name in state if name.endswith("_extra_state")})
-    return {name: tensor.contiguous() for name, tensor in hf.items()}
+def _alone(tensor: Tensor) -> tuple[Tensor]:
+    return (tensor,)
+
+
+def _stack(gate: Tensor, up: Tensor) -> Tensor:
+    return torch.cat([gate, up])
+
+
+def _halves(fused: Tensor) -> Sequence[Tensor]:
+    return fused.chunk(2)

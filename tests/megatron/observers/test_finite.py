@@ -141,7 +141,7 @@ def test_weights_that_are_no_numbers_are_neither_imported_saved_loaded_nor_expor
             binding.import_policy(broken, tmp_path / "saved", tmp_path / "hf", torch.float32)
         assert not (tmp_path / "saved").exists()
         with patch.context() as unsaved:
-            unsaved.setattr("nemo_sspo.megatron.checkpoints.weights.refuse_not_finite", lambda *_: None)
+            unsaved.setattr("nemo_sspo.megatron.checkpoints.streamed.first_not_finite", lambda _: None)
             binding.import_policy(broken, tmp_path / "saved", tmp_path / "hf", torch.float32)
     with pytest.raises(UserError, match=r"weights: decoder\.layers\.1\.mlp\.linear_fc1\.weight \(1 of"):
         binding.export_policy(tmp_path / "saved", imported / "hf", tmp_path / "exported", torch.float32)
