@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from nemo_sspo.artifacts.interval import Interval
-from nemo_sspo.lab.language.arms import ARMS, BASELINES, CONTROLS, GATES, REPULSIONS, TABLE_5
+from nemo_sspo.lab.language.arms import ARMS, CONTROLS, GATES, REPULSIONS, TABLE_5
 from nemo_sspo.lab.language.comparison import paired
 from nemo_sspo.lab.language.hypotheses import Outcome, outcomes
 from nemo_sspo.lab.language.plan import DIALS, MAIN_DIAL, TRUE
@@ -19,7 +19,6 @@ from nemo_sspo.lab.page.forest import Line, forest
 _GROUPS = {
     "Table 5": TABLE_5,
     "controls": CONTROLS,
-    "other losses": BASELINES,
     "gates": GATES,
     "repulsions": REPULSIONS,
 }
