@@ -107,6 +107,10 @@ def _show_memory(console: Console, found: Estimate, speeds: Speeds) -> None:
 def _row(layout: Layout) -> tuple[str, ...]:
     parallel = layout.parallel
     name = f"tensor={parallel.tensor} pipeline={parallel.pipeline} data={parallel.data}"
+    if parallel.virtual_pipeline:
+        name += f" virtual_pipeline={parallel.virtual_pipeline}"
+    if parallel.context > 1:
+        name += f" context={parallel.context}"
     time = layout.time
     return name, layout.recompute, _gib(layout.held.total), f"{time.total:.1f}", f"{time.waiting_share:.0%}"
 

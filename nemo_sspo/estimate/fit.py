@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.estimate.rank import TrainingRank, distinct_ranks
 from nemo_sspo.estimate.rank_memory import RankMemory, rank_memory
 from nemo_sspo.estimate.speeds import Speeds
 from nemo_sspo.estimate.step_time import StepTime, step_time
+from nemo_sspo.megatron.models.layout import setting_problems
 
 _GIB = 2**30
 _CONTEXT = 0.6 * _GIB
@@ -19,6 +21,8 @@ _COMMUNICATOR = 0.4 * _GIB
 _FRAGMENTATION = 0.03
 """What torch reserves beyond what it has handed out."""
 _SIZES = (1, 2, 4, 8, 16)
+_CHUNKS = (None, 2, 4)
+"""Model chunks of a pipeline stage that are tried: each halves the wait and sends more."""
 
 
 @dataclass(frozen=True)
@@ -71,21 +75,26 @@ def layouts_that_fit(full: TrainingRank, mean: TrainingRank, speeds: Speeds, gpu
 
 def _layouts(rank: TrainingRank, gpus_per_node: int) -> Iterator[Parallel]:
     world, model = rank.parallel.world_size, rank.model
-    for tensor in _SIZES:
+    for tensor, pipeline, context in product(_SIZES, _SIZES, sorted({1, rank.parallel.context})):
         if tensor > gpus_per_node or model.groups % tensor or model.intermediate_size % tensor:
             continue
-        for pipeline in _SIZES:
-            if model.layers % pipeline or world % (tensor * pipeline * rank.parallel.context):
-                continue
-            yield rank.parallel.model_copy(
+        if world % (tensor * pipeline * context):
+            continue
+        for chunks in _CHUNKS if pipeline > 1 else (None,):
+            parallel = rank.parallel.model_copy(
                 update={
                     "tensor": tensor,
                     "pipeline": pipeline,
-                    "virtual_pipeline": None,
-                    "data": world // (tensor * pipeline * rank.parallel.context),
+                    "virtual_pipeline": chunks,
+                    "context": context,
+                    "data": world // (tensor * pipeline * context),
                     "sequence": tensor > 1,
                 }
             )
+            if not model.layers % (pipeline * (chunks or 1)) and not any(
+                setting_problems(parallel, rank.train, rank.precision)
+            ):
+                yield parallel
 
 
 def _cut(rank: TrainingRank, parallel: Parallel, recompute: str) -> TrainingRank:

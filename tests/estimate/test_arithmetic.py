@@ -118,6 +118,24 @@ def test_layouts_that_fit_do_and_come_fastest_first() -> None:
     assert not fullest(rank).fits(small)
 
 
+def test_layouts_try_chunks_of_stages_and_whole_sequences() -> None:
+    rank = rank_of(context=2, data=4)
+    found = layouts_that_fit(rank, rank, SPEEDS, 8)
+    assert {layout.parallel.context for layout in found} == {1, 2}
+    chunked = [layout for layout in found if layout.parallel.virtual_pipeline]
+    assert chunked
+    for layout in chunked:
+        assert layout.parallel.pipeline > 1
+        assert rank.model.layers % (layout.parallel.pipeline * layout.parallel.virtual_pipeline) == 0
+        (whole,) = [
+            other
+            for other in found
+            if other.parallel == layout.parallel.model_copy(update={"virtual_pipeline": None})
+            and other.recompute == layout.recompute
+        ]
+        assert layout.time.waiting < whole.time.waiting
+
+
 @given(factor=st.floats(0.2, 5).filter(lambda factor: not math.isclose(factor, 1, rel_tol=0.01)))
 def test_no_other_interval_between_states_loses_less(factor: float) -> None:
     found = failures(112 * 10**9, 8, per_gpu_hour=2e-5, to_host=25e9, restart_seconds=0)
