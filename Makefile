@@ -41,7 +41,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: environments assets quickstart test test-train test-train-core test-loggers test-core $(TEST_LATER_MEGATRONS) test-bindings compare-megatrons \
 	$(TEST_IMAGES) test-kernels test-rollout test-312 test-312-megatron test-rehearsal rehearse rehearse-all test-report test-e2e test-slurm \
 	docs test-docs test-gpu doctor doctor-gpu ledger-gpu check-gpu lint format pins check-pins \
-	check-image parity bench bench-pairrm bench-gates bench-gpu lab-game lab-text clean test-rehearsal-figures
+	check-image parity bench bench-pairrm bench-gates bench-gpu lab-game lab-language lab-text lab-page clean test-rehearsal-figures
 
 # These environments are a processor's, also where a GPU is beside it: gloo, forked ranks, Megatron's local layers.
 CPU_TARGETS := quickstart doctor test test-train test-train-core test-loggers test-core $(TEST_LATER_MEGATRONS) test-312-megatron \
@@ -251,6 +251,13 @@ lab-game: $(TRAIN)/.ready
 	$(TRAIN)/bin/nemo-sspo lab game --seeds 64 --output docs/lab
 lab-text: $(TRAIN)/.ready $(LAB)/.ready
 	PYTHONPATH=$(LAB) $(TRAIN)/bin/nemo-sspo lab text $(DATA) --output docs/lab
+# An hour and a half of a core; a second call goes on, and several may play seeds of their own: SEEDS=8-15.
+SEEDS := 0-15
+lab-language: environments
+	$(TRAIN)/bin/nemo-sspo lab language --seeds $(SEEDS) --output docs/lab/language
+# docs/lab.md and its figures, of these results.
+lab-page: $(TRAIN)/.ready
+	$(TRAIN)/bin/nemo-sspo lab page
 
 # On a machine with a GPU, in the environments that a run takes there (benchmarks/gpu/README.md): not the CPU ones above.
 GPU_TRAIN = $(or $(NEMO_SSPO_TRAIN_PYTHON),python)

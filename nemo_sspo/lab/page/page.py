@@ -52,8 +52,9 @@ def _text(results: Path, language: Results, figures_at: Path) -> str:
         outcomes=found,
         verdicts={verdict: sum(each.verdict == verdict for each in found) for verdict in ("held", "contradicted")},
         outcome=_by_claim(found),
-        less=lambda first, second, measure="true_win_rate", dial=MAIN_DIAL: _less(
-            language, first, second, measure, dial
+        less=lambda first, second, measure=_WORTH, dial=MAIN_DIAL: _less(language, first, second, measure, dial),
+        more_noise=lambda arm, measure=_WORTH: _difference(
+            language.values(arm, MAIN_DIAL, measure), language.values(arm, TRUE, measure)
         ),
         mean=lambda arm, measure, dial=MAIN_DIAL: tables.over_seeds(language.values(arm, dial, measure)),
         dials={"true": TRUE, "weak": DIALS[0], "main": MAIN_DIAL},
@@ -68,9 +69,14 @@ def _by_claim(found: list[Outcome]) -> Mapping[str, Outcome]:
 
 
 def _less(language: Results, first: str, second: str, measure: str, dial: float) -> Interval:
-    """The first arm's value less the second's, paired over seeds."""
-    compared = paired(language.values(first, dial, measure), language.values(second, dial, measure))
-    assert compared is not None, (first, second)
+    """The first arm's value less the second's."""
+    return _difference(language.values(first, dial, measure), language.values(second, dial, measure))
+
+
+def _difference(first: dict[int, float], second: dict[int, float]) -> Interval:
+    """Paired over seeds."""
+    compared = paired(first, second)
+    assert compared is not None, "two seeds or more"
     return compared.difference
 
 
