@@ -19,10 +19,13 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.shard_batches import ShardBatch, shard_batches
 from nemo_sspo.launch.slurm.report_step import REPORT, report_step
+from nemo_sspo.megatron.models.families import read_hf_config
+from nemo_sspo.megatron.models.host_memory import conversion_bytes
+from nemo_sspo.megatron.models.shape import Shape
 from nemo_sspo.stages.runner.registry import STAGES
 
 _LIBRARIES_GIB = 8
-"""Of a process beside the policy's weights: torch, Megatron and what they allocate."""
+"""Of a step beside the tensors that it converts: torch, Megatron and what they allocate, in each of its processes."""
 
 
 @dataclass(frozen=True)
@@ -136,15 +139,22 @@ def _job(
 def _resources(step: Step, experiment: Experiment, cluster: SlurmCluster) -> Resources:
     wanted = cluster.resources_of(step.stage, on_gpus=step.gpus > 0)
     own: Resources = getattr(cluster.stages, step.stage)
-    if not cluster.has_gpus or not STAGES[step.stage].holds_policy or own.memory is not None:
+    if not cluster.has_gpus or not STAGES[step.stage].converts_policy or own.memory is not None:
         return wanted
-    return wanted.model_copy(update={"memory": _policy_memory(experiment)})
+    return wanted.model_copy(update={"memory": _conversion_memory(experiment)})
 
 
-def _policy_memory(experiment: Experiment) -> str:
-    """Half as much again as the policy's weights, in fp32 perhaps twice the stored ones; all where it lies nowhere."""
-    stored = weight_bytes(Path(experiment.policy)) * (2 if experiment.precision.kind == "fp32" else 1)
-    return f"{ceil(1.5 * stored / 2**30) + _LIBRARIES_GIB}G" if stored else "0"
+def _conversion_memory(experiment: Experiment) -> str:
+    """What the conversion of the policy holds, and the libraries; all of a node where the policy lies nowhere here."""
+    policy = Path(experiment.policy)
+    if not (stored := weight_bytes(policy)):
+        return "0"
+    try:
+        shape = Shape.of(read_hf_config(policy))
+    except UserError:  # which the checks of a run report
+        return "0"
+    value_bytes = max(4 if experiment.precision.kind == "fp32" else 2, ceil(stored / sum(shape.sizes())))
+    return f"{ceil(conversion_bytes(shape, value_bytes) / 2**30) + _LIBRARIES_GIB}G"
 
 
 def _shard_batches(steps: Sequence[Step], cluster: SlurmCluster) -> tuple[ShardBatch, ...]:

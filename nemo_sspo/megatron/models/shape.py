@@ -93,9 +93,13 @@ class Shape:
     def _feed_forwards(self) -> Iterator[FeedForward]:
         return feed_forwards(self.layers, self.intermediate_size, self.mixture)
 
+    def hugging_face(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor of Hugging Face's model, by its name."""
+        return {name: tuple(size for _, size in dimensions) for name, dimensions in self._hugging_face()}
+
     def sizes(self) -> Iterator[int]:
         """Parameters of each tensor of Megatron's model; its padding of the vocabulary is not counted."""
-        theirs = {name: prod(size for _, size in dimensions) for name, dimensions in self._hugging_face()}
+        theirs = {name: prod(shape) for name, shape in self.hugging_face().items()}
         for _, name in (*self.renamed(), *self.vocabulary()):
             yield theirs[name]
         for _, names in (*self.qkv(), *self.gate_up()):

@@ -96,7 +96,7 @@ STAGES: Mapping[str, Stage] = {
         _in_preparation,
         inputs.nothing,
         ("policy", "precision"),
-        holds_policy=True,
+        converts_policy=True,
     ),
     "score_labelled": Stage(
         "pairs.score_labelled",
@@ -186,7 +186,7 @@ STAGES: Mapping[str, Stage] = {
         inputs.export_candidate,
         ("policy",),
         sharded=True,
-        holds_policy=True,
+        converts_policy=True,
         one_model=False,
     ),
     "rollout_selection": Stage(
@@ -221,7 +221,7 @@ STAGES: Mapping[str, Stage] = {
         _in_iterations,
         inputs.export,
         ("policy",),
-        holds_policy=True,
+        converts_policy=True,
     ),
     "rollout_held_out": Stage(
         "sampling.rollout",

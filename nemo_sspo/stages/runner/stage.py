@@ -35,8 +35,8 @@ class Stage:
     """Runs under one process per rank of the training layout."""
     gpu: bool = False
     """Needs an accelerator where there is one."""
-    holds_policy: bool = False
-    """Holds the whole policy in host memory."""
+    converts_policy: bool = False
+    """Converts the policy, on the host."""
     one_model: bool = True
     """Its shards load the same model, so one process may run several shards and load it once."""
     saves_state: bool = False

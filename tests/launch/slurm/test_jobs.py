@@ -1,5 +1,6 @@
 """A run as Slurm jobs: what each asks for and waits for, and what a cluster cannot hold."""
 
+import json
 import re
 
 import pytest
@@ -8,6 +9,7 @@ from nemo_sspo.config.load import load_experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.plan import plan
 from nemo_sspo.launch.slurm.jobs import cluster_problems, jobs
+from tests.published_models import PUBLISHED
 
 
 def graph(*overrides):
@@ -163,17 +165,25 @@ def test_a_cluster_without_gpus_has_no_other_place_for_any_step():
     assert {(job.resources.partition, job.resources.time) for job in made.values()} == {(None, "08:00:00")}
 
 
-@pytest.mark.parametrize(("precision", "memory"), [("bf16", "23G"), ("fp32", "38G")])
-def test_what_holds_the_policy_asks_for_the_memory_that_it_takes(tmp_path, precision, memory):
-    """Half as much again as 10 GiB, or as the 20 GiB that they are in fp32, and 8 GiB for the libraries."""
+@pytest.mark.parametrize(
+    ("precision", "stored", "memory"), [("bf16", 2, "45G"), ("fp32", 2, "82G"), ("bf16", 4, "82G")]
+)
+def test_what_converts_the_policy_asks_for_the_memory_that_it_takes(tmp_path, precision, stored, memory):
+    """Of a 70B four times 9.16 GiB in bf16: two vocabularies and six fused feed-forward matrices; and 8 GiB."""
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED["llama3.1-70b"]))
     with (tmp_path / "model.safetensors").open("wb") as file:
-        file.truncate(10 * 2**30)
+        file.truncate(70_553_706_496 * stored)
     site = (*EIGHT_B, f"policy={tmp_path}", f"precision={precision}", "cluster.memory=200G", "selection.candidates=2")
     made = graph(*site, "cluster.stages.export.memory=90G")
     asked = {job.stage: job.resources.memory for job in made.values()}
     assert (asked["import_policy"], asked["export_candidate"], asked["export"]) == (memory, memory, "90G")
     assert asked["build_pairs"] == asked["rollout"] == "200G"
-    assert graph(*EIGHT_B, "policy=org/model")["iter_0.import_policy"].resources.memory == "0"
+
+
+def test_what_converts_a_policy_that_is_not_here_asks_for_all_of_a_node(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights without a config.json")
+    for policy in ("org/model", tmp_path):
+        assert graph(*EIGHT_B, f"policy={policy}")["iter_0.import_policy"].resources.memory == "0"
 
 
 def test_a_local_cluster_has_no_jobs():
