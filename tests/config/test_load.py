@@ -59,7 +59,11 @@ def test_the_papers_settings(name):
     assert experiment.train.learning_rate == 5e-7
     assert (experiment.train.train_epochs, experiment.train.schedule_epochs) == (1, 18)
     assert (experiment.train.global_batch_size, experiment.iterations) == (64, 3)
-    assert (experiment.gate.kind, experiment.gate.form, experiment.repulsion.kind) == ("linear", "pair", "euclidean")
+    assert (experiment.gate.kind, experiment.gate.form, experiment.repulsion.kind) == (
+        "linear",
+        "pairwise",
+        "euclidean",
+    )
     assert experiment.data.max_prompt_tokens == 512
     assert experiment.rollout.max_response_tokens == 2048
 
@@ -242,7 +246,9 @@ def test_every_shipped_yaml_names_only_differences_from_the_defaults():
         lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
         keys = [line.partition(":")[0] for line in lines]
         assert keys[0] == "kind", path
-        if group in ("loss", "gate", "repulsion", "precision"):
+        if name == "linear_pairwise":
+            assert lines == ["kind: linear", "form: pairwise"]
+        elif group in ("loss", "gate", "repulsion", "precision"):
             assert lines == [f"kind: {name}"], path
 
 
