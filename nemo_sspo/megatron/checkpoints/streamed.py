@@ -132,14 +132,27 @@ class _Planner(DefaultSavePlanner):
     def resolve_data(self, write_item: WriteItem) -> Tensor:
         """A part, of which the others of the same tensor come next."""
         if write_item.index not in self._parts:
-            self._parts = {}  # before the next tensor is read
+            self._release()  # before the next tensor is read
             name = self._names[write_item.index]
             tensor = self._read(name)
             if broken := first_not_finite([(name, tensor)]):
                 raise UserError(f"{self._what}: {broken} is not finite")
             filled = _with_data(self._places[name], tensor)
-            self._parts = {_index(part): _stored(part) for part in _parts(filled)}
+            self._parts = {_index(part): _own(_stored(part)) for part in _parts(filled)}
         return self._parts[write_item.index]
+
+    def _release(self) -> None:
+        """Torch's writer of 2.9 keeps every tensor of a file until the file is written, and reads none again."""
+        for part in self._parts.values():
+            part.untyped_storage().resize_(0)
+        self._parts = {}
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor with a storage that holds nothing else (of another, torch's writer would keep a copy) and can be freed
+    (a file's cannot)."""
+    storage = tensor.untyped_storage()
+    return tensor if storage.nbytes() == tensor.nbytes and storage.resizable() else tensor.clone()
 
 
 def _with_data(place: Place, tensor: Tensor) -> Place:

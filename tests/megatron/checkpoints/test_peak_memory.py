@@ -71,5 +71,5 @@ def test_the_peak_is_of_the_largest_tensor_and_not_of_the_policy(tmp_path: Path)
     assert more > 200 * MIB
     for policy in (small, large, wide):
         for what, bytes_ in found[policy.name].items():
-            assert largest(policy) < bytes_ < COPIES * largest(policy) + 16 * MIB, (policy.name, what, found)
+            assert largest(policy) / 2 < bytes_ < COPIES * largest(policy) + 16 * MIB, (policy.name, what, found)
     assert all(found["large"][what] - found["small"][what] < more / 10 for what in ("import", "export")), found
