@@ -53,6 +53,7 @@ from nemo_sspo.megatron.checkpoints.weights import (
     one_rank,
     require_tensors,
     sharded_weights,
+    stored_parts,
 )
 from nemo_sspo.megatron.models.finite import first_not_finite
 from nemo_sspo.megatron.runtime.processes import in_processes
@@ -121,7 +122,7 @@ class _Planner(DefaultSavePlanner):
         """These tensors, in this order."""
         items = []
         for name in names:
-            for part in _parts(self._places[name]):
+            for part in stored_parts(self._places[name]):
                 properties = TensorProperties(dtype=part.dtype)
                 data = TensorWriteData(_chunk(part), properties, torch.Size(part.global_shape))
                 items.append(WriteItem(_index(part), WriteItemType.SHARD, tensor_data=data))
@@ -138,7 +139,7 @@ class _Planner(DefaultSavePlanner):
             if broken := first_not_finite([(name, tensor)]):
                 raise UserError(f"{self._what}: {broken} is not finite")
             filled = _with_data(self._places[name], tensor)
-            self._parts = {_index(part): _own(_stored(part)) for part in _parts(filled)}
+            self._parts = {_index(part): _own(_stored(part)) for part in stored_parts(filled)}
         return self._parts[write_item.index]
 
     def _release(self) -> None:
@@ -159,11 +160,6 @@ def _with_data(place: Place, tensor: Tensor) -> Place:
     if (tensor.shape, tensor.dtype) != (place.data.shape, place.data.dtype):
         raise RuntimeError(f"{place.key}: {tensor.dtype} {tuple(tensor.shape)} in the place of {place.data}")
     return dataclasses.replace(place, data=tensor)
-
-
-def _parts(place: Place) -> list[ShardedTensor]:
-    """Those that are stored apart: gate and up of a fused matrix are."""
-    return [place] if isinstance(place, ShardedTensor) else list(nested_values(place.build()))
 
 
 def _stored(part: ShardedTensor) -> Tensor:

@@ -22,7 +22,8 @@ import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException, maybe_load_config
-from megatron.core.dist_checkpointing.mapping import ShardedTensor
+from megatron.core.dist_checkpointing.dict_utils import nested_values
+from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
 from megatron.core.dist_checkpointing.validation import StrictHandling
 from megatron.core.transformer.module import MegatronModule
 from torch import Tensor
@@ -158,12 +159,19 @@ def require_tensors(places: Iterable[object], directory: Path) -> Path:
     if not dist_checkpointing.check_is_distributed_checkpoint(str(source)):
         raise UserError(f"{directory}: not a checkpoint of this project (no {WEIGHTS}/metadata.json)")
     stored = _stored_tensors(source)
-    wanted = {place.key for place in places if isinstance(place, ShardedTensor)}
+    wanted = {part.key for place in places for part in stored_parts(place)}
     if missing := sorted(wanted - set(stored)):
         raise UserError(
             f"{source}: tensor {missing[0]!r} is missing ({len(missing)} in all); make the checkpoint again"
         )
     return source
+
+
+def stored_parts(place: object) -> list[ShardedTensor]:
+    """Tensors of a checkpoint that a place stands for: gate and up of a fused matrix are stored apart."""
+    if isinstance(place, ShardedTensorFactory):
+        return list(nested_values(place.build()))
+    return [place] if isinstance(place, ShardedTensor) else []
 
 
 def _stored_tensors(source: Path) -> dict[str, ShardedTensor]:

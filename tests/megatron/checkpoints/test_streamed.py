@@ -163,6 +163,18 @@ def test_another_models_checkpoint_is_refused(tmp_path: Path, small_llama: Path,
         export_policy(tmp_path / "nemo", other, tmp_path / "back", torch.float32)
 
 
+@pytest.mark.parametrize("name", ["mlp.linear_fc1.weight", "mlp.linear_fc2.weight"])
+def test_a_checkpoint_without_a_tensor_is_refused(tmp_path: Path, small_llama: Path, name: str) -> None:
+    """Also without one that is stored in two parts."""
+    import_policy(small_llama, tmp_path / "nemo", tmp_path / "hf", torch.float32)
+    index = tmp_path / "nemo" / WEIGHTS / ".metadata"
+    metadata = pickle.loads(index.read_bytes())
+    del metadata.state_dict_metadata[f"module.decoder.layers.{name}"]
+    index.write_bytes(pickle.dumps(metadata))
+    with pytest.raises(UserError, match=rf"{name}' is missing"):
+        export_policy(tmp_path / "nemo", tmp_path / "hf", tmp_path / "back", torch.float32)
+
+
 def test_a_checkpoint_with_a_hole_is_refused(tmp_path: Path, small_llama: Path) -> None:
     """In place of what the memory held before."""
     import_policy(small_llama, tmp_path / "nemo", tmp_path / "hf", torch.float32)
