@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from nemo_sspo import __version__
+from nemo_sspo.artifacts.durable import FULL_DISK_ERRORS
 from nemo_sspo.artifacts.layout import RunLayout
-from nemo_sspo.artifacts.store import FULL_DISK_ERRORS
 from nemo_sspo.commands import completion as completion_commands
 from nemo_sspo.commands import estimate as estimate_commands
 from nemo_sspo.commands import report as report_commands
@@ -96,7 +96,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def show_plan(options: argparse.Namespace) -> int:
-    """Print the steps of a run, what each waits for, and what they take in all."""
+    """Print the steps of a run, what each waits for, and what they take in all; or an estimate, which needs less."""
+    experiment = given_experiment(options.overrides, options.config_dir)
+    if options.estimate:
+        return estimate_commands.show_estimate(experiment, options)
     from nemo_sspo.commands.plan import show_graph, show_jobs, show_steps, show_totals
     from nemo_sspo.launch.plan import as_data, plan
     from nemo_sspo.launch.slurm.jobs import as_data as jobs_as_data
@@ -104,9 +107,6 @@ def show_plan(options: argparse.Namespace) -> int:
     from nemo_sspo.launch.stale import freshness_of
     from nemo_sspo.launch.totals import Totals
 
-    experiment = given_experiment(options.overrides, options.config_dir)
-    if options.estimate:
-        return estimate_commands.show_estimate(experiment, options)
     steps, on_slurm = plan(experiment), experiment.cluster.kind == "slurm"
     if options.graph:
         show_graph(steps)

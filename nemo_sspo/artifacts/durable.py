@@ -1,7 +1,11 @@
-"""What survives a crash of the machine."""
+"""What survives a crash of the machine, and what a disk refuses."""
 
+import errno
 import os
 from pathlib import Path
+
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+"""A full disk, and a quota that is used up."""
 
 
 def fsync(path: Path) -> None:

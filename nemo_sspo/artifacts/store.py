@@ -4,7 +4,6 @@ Small files are verified by hash whenever an artifact is opened. Files above `HA
 by size then, and by hash when asked for: a 70B checkpoint is opened by hundreds of ranks.
 """
 
-import errno
 import hashlib
 import os
 import shutil
@@ -19,7 +18,7 @@ from uuid import uuid4
 
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.changes import changes
-from nemo_sspo.artifacts.durable import fsync
+from nemo_sspo.artifacts.durable import FULL_DISK_ERRORS, fsync
 from nemo_sspo.artifacts.facts.base import Facts, SomeFacts
 from nemo_sspo.artifacts.layout import VOLATILE
 from nemo_sspo.artifacts.manifest import (
@@ -36,8 +35,6 @@ from nemo_sspo.errors import UserError
 
 HASH_ON_OPEN_BYTES = 64 * 2**20
 FULL_DISK_BYTES = 2**20
-FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
-"""A full disk, and a quota that is used up."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from nemo_sspo.artifacts.sources.records import is_on_disk
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.estimate.batch import Batch, pair_tokens
@@ -15,8 +17,10 @@ from nemo_sspo.estimate.policy import policy_shape
 from nemo_sspo.estimate.rank import StepPairs, TrainingRank
 from nemo_sspo.estimate.speeds import Speeds
 from nemo_sspo.estimate.step_time import StepTime, step_time
-from nemo_sspo.launch.checks.prompts import planned_prompts
 from nemo_sspo.launch.machine import gpus_to_use
+
+if TYPE_CHECKING:
+    from nemo_sspo.launch.checks.prompts import PlannedPrompts
 
 _BF16 = 2
 _RESPONSE_BYTES = 40
@@ -153,12 +157,21 @@ def _require_room(mean: TrainingRank) -> None:
 
 
 def _portions(experiment: Experiment, prompts: int | None) -> Portions:
-    planned = planned_prompts(experiment)
+    planned = _planned(experiment)
     if prompts is None and planned is None:
         raise UserError(f"prompts={experiment.prompts}: their number is not known here; say it with --prompts-count N")
     trained = prompts if prompts is not None or planned is None else max(planned.portions)
     held_out = experiment.data.held_out_count if planned is None else planned.held_out
     return Portions(trained or 0, held_out, experiment.selection.prompts if experiment.selection.is_on else 0)
+
+
+def _planned(experiment: Experiment) -> PlannedPrompts | None:
+    """None for a data set id, of which nothing is read: what reads tables is not imported for it."""
+    if not all(map(is_on_disk, experiment.prompt_sources)):
+        return None
+    from nemo_sspo.launch.checks.prompts import planned_prompts
+
+    return planned_prompts(experiment)
 
 
 def _disk(experiment: Experiment, rank: TrainingRank, portions: Portions, lengths: Lengths) -> Disk:
