@@ -62,12 +62,12 @@ def hypotheses(outcomes: Sequence[Outcome]) -> str:
 
 
 def arms(results: Results, dial: float, names: Sequence[str]) -> str:
-    """Means of every measure at the last iteration, and their intervals where they are win rates."""
+    """Means of every measure at the last iteration, with half the width of their intervals."""
     rows = []
     for name in names:
         if seeds := results.seeds(name, dial):
             cells = [over_seeds(results.values(name, dial, measure)) for measure in MEASURES]
-            rows.append((name, len(seeds), *(f"{cell.mean:.3f}" for cell in cells)))
+            rows.append((name, len(seeds), *(f"{cell.mean:.3f} ± {(cell.high - cell.low) / 2:.3f}" for cell in cells)))
     return table(("arm", "seeds", *MEASURES.values()), rows)
 
 
