@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nemo_sspo.lab.language import sentences as text
 from nemo_sspo.lab.language.judge import Judge
-from nemo_sspo.lab.language.world import Prompt, World, meaning_of
+from nemo_sspo.lab.language.world import Prompt, meaning_of
 from nemo_sspo.objective.win_rates import sigmoid
 
 Texts = Sequence[Sequence[str]]
@@ -63,12 +62,3 @@ def gradient_noise(gradients: Iterable[Tensor], truth: Tensor) -> dict[str, floa
         "gradient_noise": variance / float(mean_D.square().sum()),
         "alignment": float(cosine),
     }
-
-
-def meanings(world: World, prompts: Sequence[Prompt], responses: Texts) -> NDArray[np.float64]:
-    """Share of each meaning among the responses to each situation, [S, M + 1]; rows of situations not asked are 0."""
-    count_SM = np.zeros(world.truth_SMM.shape[:2])
-    for prompt, row in zip(prompts, responses, strict=True):
-        for answer in row:
-            count_SM[prompt.situation, meaning_of(answer)] += 1
-    return count_SM / count_SM.sum(axis=1, keepdims=True).clip(min=1)

@@ -2,7 +2,6 @@
 
 import importlib.resources
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
@@ -10,7 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from nemo_sspo.artifacts.interval import Interval
 from nemo_sspo.lab.language.arms import ARMS, CONTROLS, GATES, REPULSIONS, TABLE_5
 from nemo_sspo.lab.language.comparison import paired
-from nemo_sspo.lab.language.hypotheses import Outcome, outcomes
+from nemo_sspo.lab.language.hypotheses import outcomes
 from nemo_sspo.lab.language.plan import DIALS, MAIN_DIAL, TRUE
 from nemo_sspo.lab.language.results import Results
 from nemo_sspo.lab.page import tables
@@ -51,7 +50,6 @@ def _text(results: Path, language: Results, figures_at: Path) -> str:
         language=language,
         outcomes=found,
         verdicts={verdict: sum(each.verdict == verdict for each in found) for verdict in ("held", "contradicted")},
-        outcome=_by_claim(found),
         less=lambda first, second, measure=_WORTH, dial=MAIN_DIAL: _less(language, first, second, measure, dial),
         more_noise=lambda arm, measure=_WORTH: _difference(
             language.values(arm, MAIN_DIAL, measure), language.values(arm, TRUE, measure)
@@ -62,10 +60,6 @@ def _text(results: Path, language: Results, figures_at: Path) -> str:
         table_5=[arm.name for arm in TABLE_5],
         figures=figures_at.as_posix(),
     )
-
-
-def _by_claim(found: list[Outcome]) -> Mapping[str, Outcome]:
-    return {each.hypothesis.claim: each for each in found}
 
 
 def _less(language: Results, first: str, second: str, measure: str, dial: float) -> Interval:
