@@ -85,3 +85,19 @@ def test_text_that_is_not_there_is_one_line(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert "arena_hard_v0.1_answers_gpt-4-0314.jsonl: cannot be read" in line
+
+
+def test_what_a_folder_of_language_games_holds(tmp_path, capsys):
+    assert cli.main(["lab", "language", "--show", "--output", str(PUBLISHED.with_name("language"))]) == 0
+    out = capsys.readouterr().out
+    assert "the gate keeps wordings apart" in out
+    (tmp_path / "seed-00.jsonl").write_text("{}\n")
+    assert cli.main(["lab", "language", "--show", "--output", str(tmp_path)]) == 0
+    assert "two seeds or more" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seeds", ["3-1", "a", "-1"])
+def test_seeds_that_are_none_are_one_line(tmp_path, capsys, seeds):
+    assert cli.main(["lab", "language", f"--seeds={seeds}", "--output", str(tmp_path / "new")]) == 2
+    assert "give FIRST-LAST, for example 0-15" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

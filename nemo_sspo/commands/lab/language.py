@@ -9,7 +9,7 @@ from rich.console import Console
 
 from nemo_sspo.commands.environment import refuse_elsewhere
 from nemo_sspo.commands.stored_run import given_experiment
-from nemo_sspo.commands.terminal import print_wide, table_of
+from nemo_sspo.commands.terminal import print_wide, say, table_of
 from nemo_sspo.errors import UserError
 from nemo_sspo.stages.runner.variables import of_process
 
@@ -73,4 +73,7 @@ def show(results: Any, console: Console) -> None:
         )
         for outcome in outcomes(results)
     ]
+    if not rows:
+        say(console, "nothing to compare yet: two seeds or more, with both arms of a comparison")
+        return
     print_wide(table_of(("", "claim", "measure", "difference", "seeds", "p (Holm)"), rows), console)
