@@ -4,6 +4,8 @@ Prints a line a run. Each is on the disk as soon as it is done; a second call go
 """
 
 import argparse
+import hashlib
+import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +14,14 @@ from typing import Any
 import torch
 
 from nemo_sspo.config.encoders import SentenceEncoder
+from nemo_sspo.lab.language import world
+from nemo_sspo.lab.language.arms import ARMS, BETA
 from nemo_sspo.lab.language.plan import runs
 from nemo_sspo.lab.language.play import SMALL, Seed, Size
 from nemo_sspo.lab.language.results import Run, SeedFile
 from nemo_sspo.lab.language.similarity import Similarities
 from nemo_sspo.lab.language.training import TRAIN
+from nemo_sspo.lab.language.world import all_sentences
 
 _SHOWN = ("true_win_rate", "judged_win_rate", "wording_entropy", "alignment")
 
@@ -50,8 +55,18 @@ def main() -> None:
 
 
 def _settings(size: Size, encoder: SentenceEncoder) -> dict[str, Any]:
-    """What the numbers depend on, but for the arms."""
-    return {"size": asdict(size), "train": TRAIN.model_dump(mode="json"), "encoder": encoder.path}
+    """What the numbers depend on; of the arms and the worlds a digest."""
+    worlds = [world.UTILITY, world.CYCLE, world.GARBLED, world.HABIT, BETA, *map(str, all_sentences())]
+    arms = {
+        name: [_described(arm.loss), _described(arm.gate), _described(arm.repulsion), arm.control]
+        for name, arm in ARMS.items()
+    }
+    digest = hashlib.blake2b(json.dumps([worlds, arms], sort_keys=True).encode(), digest_size=8).hexdigest()
+    return {"size": asdict(size), "train": TRAIN.model_dump(mode="json"), "encoder": encoder.path, "arms": digest}
+
+
+def _described(setting: Any) -> Any:
+    return setting if isinstance(setting, str) else setting.model_dump(mode="json")
 
 
 if __name__ == "__main__":
