@@ -36,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # equal sums wherever it runs; two processes share two cores
     size, encoder = SMALL if options.small else Size(), SentenceEncoder(device="cpu")
-    settings = _settings(size, encoder)
+    settings = settings_of(size, encoder)
     similarities = Similarities(encoder)
     for number in range(options.first, options.last + 1):
         file = SeedFile(options.output, number, settings)
@@ -54,7 +54,7 @@ def main() -> None:
             print(f"seed {number}, {arm.name}, dial {dial:g}: {said} ({time.monotonic() - begun:.0f} s)", flush=True)
 
 
-def _settings(size: Size, encoder: SentenceEncoder) -> dict[str, Any]:
+def settings_of(size: Size, encoder: SentenceEncoder) -> dict[str, Any]:
     """What the numbers depend on; of the arms and the worlds a digest."""
     worlds = [world.UTILITY, world.CYCLE, world.GARBLED, world.HABIT, BETA, *map(str, all_sentences())]
     arms = {

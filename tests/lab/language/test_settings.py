@@ -18,7 +18,7 @@ COMMITTED = Path(__file__).parents[3] / "docs" / "lab" / "language"
 
 
 def test_the_committed_results_are_of_todays_settings() -> None:
-    settings = study._settings(Size(), SentenceEncoder(device="cpu"))
+    settings = study.settings_of(Size(), SentenceEncoder(device="cpu"))
     for path in COMMITTED.glob("seed-*.jsonl"):
         with path.open() as file:
             assert json.loads(file.readline()) == settings, path.name
@@ -26,9 +26,9 @@ def test_the_committed_results_are_of_todays_settings() -> None:
 
 @pytest.mark.parametrize("changed", ["arm", "world"])
 def test_another_arm_or_world_is_another_study(changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = study._settings(Size(), SentenceEncoder(device="cpu"))
+    before = study.settings_of(Size(), SentenceEncoder(device="cpu"))
     if changed == "arm":
         monkeypatch.setitem(ARMS, "gate", replace(ARMS["gate"], control="permuted"))
     else:
         monkeypatch.setattr(world, "CYCLE", 0.1)
-    assert study._settings(Size(), SentenceEncoder(device="cpu")) != before
+    assert study.settings_of(Size(), SentenceEncoder(device="cpu")) != before
