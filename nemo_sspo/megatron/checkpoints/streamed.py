@@ -110,7 +110,7 @@ class _Planner(DefaultSavePlanner):
     """Gives torch's writer each tensor when its turn comes."""
 
     def __init__(self, places: Mapping[str, Place], read: Callable[[str], Tensor], what: str) -> None:
-        super().__init__(flatten_state_dict=False, dedup_replicated_tensors=False)
+        super().__init__(flatten_state_dict=False)
         self._places = places
         self._read = read
         self._what = what
