@@ -98,7 +98,7 @@ $(REHEARSAL)/.ready: requirements/rehearsal.txt
 # One rank at a time on pretended H100s: every pair of settings in tiny layouts, planted faults, quickstart-gpu.
 test-rehearsal: $(REHEARSAL)/.ready
 	$(REHEARSAL)/bin/python -m tests.rehearsal -m pytest \
-		$(addprefix tests/rehearsal/test_,covering.py tiny.py bindings.py core.py faults.py quickstart_gpu.py)
+		$(addprefix tests/rehearsal/test_,covering.py tiny.py bindings.py core.py faults.py quickstart_gpu.py profiling.py)
 
 # What core trains, with the megatron-core and Transformer Engine of another image.
 .venv/transformer-engine-%/.ready: $(REHEARSAL)/.ready

@@ -10,7 +10,7 @@ from nemo_sspo.commands.environment import ask
 from nemo_sspo.commands.stored_run import given_experiment
 from nemo_sspo.estimate.parameters import policy_parameters
 from nemo_sspo.estimate.run import longest_rank
-from nemo_sspo.estimate.speeds import PUBLISHED, Speeds, read_speeds
+from nemo_sspo.estimate.speeds import PUBLISHED, Speeds, read_network, read_speeds
 from nemo_sspo.launch.run_directory import write_atomically
 
 _PROGRAMS = "nemo_sspo.estimate.profiling"
@@ -24,6 +24,7 @@ def register(commands: Any) -> None:
     sub.add_argument("overrides", nargs="*", help="settings: the environments, and the policy and engine that sample")
     sub.add_argument("--config-dir", type=Path, help="directory with YAML files of your own, laid out as conf/ is")
     sub.add_argument("--output", type=Path, default=Path("speeds.yaml"), help="file to write (%(default)s)")
+    sub.add_argument("--network", type=Path, help=f"what `torchrun … -m {_PROGRAMS}.network` printed on several nodes")
     sub.set_defaults(command=profile)
 
 
@@ -31,9 +32,13 @@ def profile(options: argparse.Namespace) -> int:
     """What cannot be measured here keeps the published figure, and says so."""
     experiment = given_experiment(options.overrides, options.config_dir)
     folder = options.output.resolve().parent
+    given = read_network(options.network) if options.network else None
     print("measures products, attention, memory and storage (about a minute) …", flush=True)
     rates = ask("train", experiment.cluster.train, f"{_PROGRAMS}.training", [str(folder)], "profile")
-    speeds, sources = _with_rates(rates)
+    if given is None:
+        print("measures what GPUs send to each other …", flush=True)
+        given = ask("train", experiment.cluster.train, f"{_PROGRAMS}.network", [], "profile")
+    speeds, sources = _with_rates(rates | given)
     print("measures generation: the engine starts, and samples (minutes) …", flush=True)
     engine = experiment.engine
     sampled = ask(
@@ -62,9 +67,10 @@ def _with_rates(rates: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     sources = {name: f"published: {text}" for name, text in published.sources.items()}
     speeds |= {name: rates[name] for name in rates.keys() & speeds.keys()}
     sources |= {name: _MEASURED for name in rates.keys() & sources.keys()}
-    fp8 = rates["products_bf16"] * published.products.fp8 / published.products.bf16
+    by_ratio = rates["products_bf16"] * published.products.fp8 / published.products.bf16
+    fp8 = rates.get("products_fp8", by_ratio)
     speeds["products"] = {"bf16": rates["products_bf16"], "fp8": fp8, "fp32": rates["products_fp32"]}
-    sources["products"] = f"{_MEASURED}; fp8 by the published ratio to bf16"
+    sources["products"] = _MEASURED + ("" if "products_fp8" in rates else "; fp8 by the published ratio to bf16")
     return speeds, sources
 
 

@@ -1,6 +1,7 @@
 """Rates of one GPU, or of this processor: `python -m nemo_sspo.estimate.profiling.training FOLDER`; prints JSON.
 
-    products     a layer's matrices with the norms and the activation function between them, forward and backward
+    products     a layer's matrices with the norms and the activation function between them, forward and backward; in
+                 FP8 by Transformer Engine, where it and the GPU have it
     attention    torch's own, causal, forward and backward
     forward      the same layer, forward
     memory       a copy on the device; to the host, into pinned memory; storage, a file in FOLDER and back
@@ -15,14 +16,19 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from nemo_sspo.config.precisions import Fp8Precision
+from nemo_sspo.errors import UserError
 from nemo_sspo.estimate.profiling.clock import seconds
+from nemo_sspo.megatron.models.precision import require_support
 
 _GPU = {"tokens": 8192, "hidden": 4096, "feed_forward": 14336, "heads": 32, "sequence": 1024}
 _PROCESSOR = {"tokens": 128, "hidden": 256, "feed_forward": 512, "heads": 4, "sequence": 64}
@@ -37,8 +43,11 @@ def main(folder: Path) -> None:
     found: dict[str, Any] = {"gpu": torch.cuda.get_device_name() if device == "cuda" else "processor"}
     found["memory_gib"] = _memory(device)
     for kind, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
-        found[f"products_{kind}"] = _products(sizes, dtype, device, backward=True)
-    found["forward"] = _products(sizes, torch.bfloat16, device, backward=False)
+        found[f"products_{kind}"] = _products(sizes, partial(_matrix, dtype=dtype, device=device))
+    with suppress(UserError):
+        require_support(Fp8Precision())
+        found["products_fp8"] = _fp8_products(sizes)
+    found["forward"] = _products(sizes, partial(_matrix, dtype=torch.bfloat16, device=device), backward=False)
     found["attention"] = _attention(sizes, device)
     found["memory_bandwidth"] = _copies(device, lambda source: source.clone(), passes=2)
     if device == "cuda":
@@ -53,28 +62,49 @@ def _memory(device: str) -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
-def _products(sizes: dict[str, int], dtype: torch.dtype, device: str, *, backward: bool) -> float:
+def _matrix(inputs: int, outputs: int, *, dtype: torch.dtype, device: str) -> nn.Module:
+    return nn.Linear(inputs, outputs, bias=False, dtype=dtype, device=device)
+
+
+def _fp8_products(sizes: dict[str, int]) -> float:
+    """With a scale for each tensor, of its own values, as `precision=fp8` trains."""
+    from transformer_engine import pytorch as transformer_engine
+    from transformer_engine.common.recipe import Float8CurrentScaling
+
+    matrix = partial(transformer_engine.Linear, bias=False, params_dtype=torch.bfloat16)
+    return _products(sizes, matrix, lambda: transformer_engine.fp8_autocast(fp8_recipe=Float8CurrentScaling()))
+
+
+def _products(
+    sizes: dict[str, int],
+    matrix: Callable[[int, int], nn.Module],
+    precision: Callable[[], AbstractContextManager] = nullcontext,
+    *,
+    backward: bool = True,
+) -> float:
     hidden, feed_forward = sizes["hidden"], sizes["feed_forward"]
     shapes = [(hidden, 3 * hidden), (hidden, hidden), (hidden, 2 * feed_forward), (feed_forward, hidden)]
-    qkv, projection, gate_up, down = (
-        torch.randn(shape, dtype=dtype, device=device).requires_grad_(backward) for shape in shapes
+    matrices = qkv, projection, gate_up, down = [matrix(*shape) for shape in shapes]
+    weights = [weight for each in matrices for weight in each.parameters()]
+    x_TH = torch.randn(sizes["tokens"], hidden, dtype=weights[0].dtype, device=weights[0].device).requires_grad_(
+        backward
     )
-    x_TH = torch.randn(sizes["tokens"], hidden, dtype=dtype, device=device).requires_grad_(backward)
 
     def layer() -> Tensor:
-        of_heads = (F.rms_norm(x_TH, (hidden,)) @ qkv)[:, :hidden]
-        y_TH = x_TH + of_heads @ projection
-        gate, up = (F.rms_norm(y_TH, (hidden,)) @ gate_up).chunk(2, dim=-1)
-        return y_TH + (F.silu(gate) * up) @ down
+        y_TH = x_TH + projection(qkv(F.rms_norm(x_TH, (hidden,)))[:, :hidden])
+        gate, up = gate_up(F.rms_norm(y_TH, (hidden,))).chunk(2, dim=-1)
+        return y_TH + down(F.silu(gate) * up)
 
     def step() -> object:
         if not backward:
             with torch.inference_mode():
                 return layer()
-        return torch.autograd.grad(layer().sum(), (x_TH, qkv, projection, gate_up, down))
+        with precision():
+            output = layer()
+        return torch.autograd.grad(output.sum(), (x_TH, *weights))
 
     operations = 2 * sizes["tokens"] * sum(inputs * outputs for inputs, outputs in shapes)
-    return (3 if backward else 1) * operations / seconds(step, device)
+    return (3 if backward else 1) * operations / seconds(step, x_TH.device.type)
 
 
 def _attention(sizes: dict[str, int], device: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import yaml
 from pydantic import Field, NonNegativeFloat, PositiveFloat, ValidationError
@@ -14,6 +14,7 @@ from nemo_sspo.errors import UserError, one_line
 
 PUBLISHED = Path(__file__).parent / "h100.yaml"
 
+_File = TypeVar("_File", bound=Frozen)
 Rate = Annotated[PositiveFloat, Field(le=1e20)]
 
 
@@ -68,15 +69,30 @@ class Speeds(Frozen):
     """Where each figure is from."""
 
 
+class Network(Frozen):
+    """What `nemo_sspo.estimate.profiling.network` printed; one GPU has no figure, one node has the first."""
+
+    in_node: Rate | None = None
+    between_nodes: Rate | None = None
+
+
 def read_speeds(path: Path = PUBLISHED) -> Speeds:
     """Raises UserError for a file that cannot be read, or that lacks a figure."""
+    return _read(path, Speeds, "`nemo-sspo profile` writes such a file")
+
+
+def read_network(path: Path) -> dict[str, float]:
+    """The figures that are there. Raises UserError for a file that cannot be read, or of anything else."""
+    found = _read(path, Network, "it has the line of JSON that nemo_sspo.estimate.profiling.network prints")
+    return found.model_dump(exclude_none=True)
+
+
+def _read(path: Path, kind: type[_File], advice: str) -> _File:
     refuse_unreadable([path])
     try:
-        return Speeds.model_validate(yaml.safe_load(path.read_text()))
+        return kind.model_validate(yaml.safe_load(path.read_text()))
     except yaml.YAMLError as error:
         raise UserError(one_line(f"{path}: no YAML ({error})")) from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(
-            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; `nemo-sspo profile` writes such a file"
-        ) from None
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; {advice}") from None
