@@ -154,6 +154,7 @@ def _show_rest(console: Console, found: Estimate) -> None:
         f"{disk.states / _GIB:,.0f} of states while an iteration trains",
         hanging=2,
     )
+    say(console, f"host: {found.host_bytes / _GIB:,.0f} GiB where the policy is imported or exported", hanging=2)
     if lost is not None:
         say(
             console,
@@ -178,6 +179,7 @@ def _as_data(found: Estimate, speeds: Speeds) -> dict[str, Any]:
         "gpu_hours": found.gpu_hours,
         "iterations": found.iterations,
         "disk_bytes": asdict(found.disk),
+        "host_bytes": found.host_bytes,
         "failures": found.failures and asdict(found.failures),
         "layouts": [
             {

@@ -18,11 +18,12 @@ from nemo_sspo.estimate.rank import StepPairs, TrainingRank
 from nemo_sspo.estimate.speeds import Speeds
 from nemo_sspo.estimate.step_time import StepTime, step_time
 from nemo_sspo.launch.machine import gpus_to_use
+from nemo_sspo.megatron.models.host_memory import host_bytes
 
 if TYPE_CHECKING:
     from nemo_sspo.launch.checks.prompts import PlannedPrompts
 
-_BF16 = 2
+_BF16, _FP32 = 2, 4
 _RESPONSE_BYTES = 40
 """Of a sampled token in the tables: its id, its log-prob, its text, and the scores of its response."""
 
@@ -53,6 +54,8 @@ class Estimate:
     """Of one iteration."""
     iterations: int
     disk: Disk
+    host_bytes: int
+    """Of a node that imports or exports the policy."""
     failures: Failures | None
     layouts: list[Layout]
 
@@ -103,6 +106,7 @@ def estimate(experiment: Experiment, speeds: Speeds, lengths: Lengths, prompts: 
         phases(experiment, rank, portions, lengths, machine),
         experiment.iterations,
         _disk(experiment, rank, portions, lengths),
+        host_bytes(rank.model, _FP32 if rank.precision.kind == "fp32" else _BF16),
         failures(
             state_bytes(rank),
             rank.parallel.world_size,

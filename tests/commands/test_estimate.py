@@ -31,6 +31,8 @@ def test_as_json_its_parts_add_up(capsys):
     assert found["gpu_hours"] == pytest.approx(sum(hours))
     assert {phase["stage"] for phase in found["iteration"]} >= {"rollout", "score", "embed", "train", "evaluate"}
     assert all(layout["memory"]["total"] < 79.1 * 2**30 for layout in found["layouts"])
+    largest = 2 * 128_256 * 4096 + 6 * 2 * 14_336 * 4096  # both ends of the vocabulary, and gate and up of six layers
+    assert found["host_bytes"] == 4 * 2 * largest + 8 * 2**30
 
 
 @pytest.mark.parametrize(

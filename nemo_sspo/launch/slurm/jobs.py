@@ -20,12 +20,9 @@ from nemo_sspo.launch.plan import Step, plan
 from nemo_sspo.launch.shard_batches import ShardBatch, shard_batches
 from nemo_sspo.launch.slurm.report_step import REPORT, report_step
 from nemo_sspo.megatron.models.families import read_hf_config
-from nemo_sspo.megatron.models.host_memory import conversion_bytes
+from nemo_sspo.megatron.models.host_memory import host_bytes
 from nemo_sspo.megatron.models.shape import Shape
 from nemo_sspo.stages.runner.registry import STAGES
-
-_LIBRARIES_GIB = 8
-"""Of a step beside the tensors that it converts: torch, Megatron and what they allocate, in each of its processes."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +151,7 @@ def _conversion_memory(experiment: Experiment) -> str:
     except UserError:  # which the checks of a run report
         return "0"
     value_bytes = max(4 if experiment.precision.kind == "fp32" else 2, ceil(stored / sum(shape.sizes())))
-    return f"{ceil(conversion_bytes(shape, value_bytes) / 2**30) + _LIBRARIES_GIB}G"
+    return f"{ceil(host_bytes(shape, value_bytes) / 2**30)}G"
 
 
 def _shard_batches(steps: Sequence[Step], cluster: SlurmCluster) -> tuple[ShardBatch, ...]:
