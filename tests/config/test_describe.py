@@ -47,7 +47,7 @@ def test_every_role_is_told_beside_its_setting():
 
 
 def test_what_is_missing_shows_as_required():
-    rows = {row.path: row for row in describe([])}
+    rows = {row.path: row for row in describe(["oracle=reward_model"])}
     assert rows["policy"].value == rows["oracle.path"].value == REQUIRED
 
 

@@ -161,10 +161,17 @@ def test_the_advised_quotes_work():
 def test_what_is_missing_names_the_flags_to_give():
     assert message_of("experiment=llama3-8b") == "prompts is missing: give prompts=..."
     assert message_of() == (
-        "name, policy, prompts, oracle.path are missing: give name=... policy=... prompts=... oracle.path=..., "
+        "name, policy, prompts are missing: give name=... policy=... prompts=..., "
         "or start from model=... method=..., or from experiment=llama3-70b, llama3-8b, llama3-8b-paper, mistral-7b, "
         "mistral-7b-paper, quickstart, quickstart-gpu or small"
     )
+
+
+@pytest.mark.parametrize("experiment", ["llama3-8b", "llama3-8b-paper", "small"])
+def test_another_oracle_does_not_take_pairrms_weights(experiment):
+    given = f"experiment={experiment}", "prompts=p.jsonl", "policy=policy"
+    assert load_experiment(given).oracle.path == "llm-blender/PairRM"
+    assert message_of(*given, "oracle=reward_model") == "oracle.path is missing: give oracle.path=..."
 
 
 def test_inconsistent_settings_are_named():
