@@ -83,4 +83,14 @@ def test_a_dry_run_finds_everything_in_order(nameless: Callable[..., str], folde
     assert [line for line in found if "lacks" not in line] == []  # what the other environment has
 
 
+def test_the_doctor_answers(nameless: Callable[..., str], folder: Path) -> None:
+    ready_run.write(folder)
+    here = [f"cluster.{kind}.python={sys.executable}" for kind in ("train", "rollout")]
+    found = json.loads(nameless("-c", _DOCTOR, *here))
+    assert "locks of extensions" in {check["name"] for check in found["checks"]}
+
+
+_DOCTOR = (
+    "import sys; from nemo_sspo import cli; cli.main(['doctor', 'experiment=quickstart', '--json', *sys.argv[1:]])"
+)
 _FOUND = "import json, sys; from tests.launch import ready_run; print(json.dumps(ready_run.found(*sys.argv[1:])))"

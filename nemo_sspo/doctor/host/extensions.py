@@ -36,7 +36,7 @@ def caches(experiment: Experiment) -> list[Path]:
     cluster = experiment.cluster
     named = (environment.variables.get(_VARIABLE) for environment in (cluster.train, cluster.rollout))
     given = [Path(folder) for folder in (*named, os.environ.get(_VARIABLE)) if folder]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     return list(dict.fromkeys((node_folder() / "torch_extensions", *given, home / "torch_extensions")))
 
 

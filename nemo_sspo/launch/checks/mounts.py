@@ -88,14 +88,14 @@ def _hub_cache(environment: SlurmEnvironment) -> Path | None:
     variables = {**os.environ, **environment.variables}
     if named := variables.get("HF_HUB_CACHE") or variables.get("HF_HOME"):
         return Path(named)
-    return Path.home() / ".cache" / "huggingface" if environment.container == "apptainer" else None
+    return Path(os.path.expanduser("~")) / ".cache" / "huggingface" if environment.container == "apptainer" else None
 
 
 def _mounted(experiment: Experiment, environment: SlurmEnvironment) -> list[Path]:
     """Directories inside of an image that are this cluster's, by the paths they have in there."""
     own = [Path.cwd(), experiment.run_dir.absolute()]
     if environment.container == "apptainer":  # unless its configuration says otherwise
-        own.append(Path.home())
+        own.append(Path(os.path.expanduser("~")))
     given = [Path(mount.split(":")[1]) for mount in environment.mounts if ":" in mount]
     return list(dict.fromkeys([*own, *given]))
 
