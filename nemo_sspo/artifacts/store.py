@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.changes import changes
-from nemo_sspo.artifacts.durable import FULL_DISK_ERRORS, fsync
+from nemo_sspo.artifacts.durable import fsync, is_of_full_disk
 from nemo_sspo.artifacts.facts.base import Facts, SomeFacts
 from nemo_sspo.artifacts.layout import VOLATILE
 from nemo_sspo.artifacts.manifest import (
@@ -211,8 +211,8 @@ def _link(source: str, target: str) -> None:
 
 
 def _disk_is_full(error: BaseException, path: Path) -> bool:
-    # Checkpoint writers of libraries report a full disk as errors of their own.
-    return getattr(error, "errno", None) in FULL_DISK_ERRORS or shutil.disk_usage(path).free < FULL_DISK_BYTES
+    # Checkpoint writers of libraries report a full disk as errors of their own, and remove what they have written.
+    return is_of_full_disk(error) or shutil.disk_usage(path).free < FULL_DISK_BYTES
 
 
 def _content_files(root: Path) -> list[Path]:

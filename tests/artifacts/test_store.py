@@ -83,6 +83,26 @@ def test_a_full_disk_is_one_line_whatever_the_writer_makes_of_it(tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_of_another_process_or_behind_another_error_is_one_line_too(tmp_path, number):
+    """Also where there is room again, because what was half-written has been removed."""
+    full = OSError(number, os.strerror(number))
+    for error, before in (
+        (RuntimeError("unexpected pos 704 vs 598"), full),
+        (RuntimeError(f"1 of 2 failed\n{full}"), None),
+    ):
+        with (
+            pytest.raises(UserError, match="is full, or the quota on it: free some space"),
+            publish(tmp_path / "a", stage="demo", config={}, inputs={}),
+        ):
+            raise error from before
+    with (
+        pytest.raises(RuntimeError, match="unexpected pos"),
+        publish(tmp_path / "a", stage="demo", config={}, inputs={}),
+    ):
+        raise RuntimeError("unexpected pos 704 vs 598") from OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 def _publish_slowly(final):
     with publish(final, stage="demo", config={}, inputs={}) as draft:
         (draft.path / "half").write_text("x")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +20,9 @@ pytest.importorskip("megatron.core")
 import torch
 from megatron.core import dist_checkpointing
 from safetensors.torch import load_file
+from torch.distributed.checkpoint import filesystem
 
+from nemo_sspo.artifacts.durable import is_of_full_disk
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.checkpoints import convert, streamed
@@ -57,6 +63,15 @@ def stored(checkpoint: Path) -> tuple[dict, dict[str, torch.Tensor]]:
         if name in tensors
     }
     return described, tensors
+
+
+def _stream_of(kind: type[io.FileIO]) -> Callable[..., Any]:
+    @contextmanager
+    def create_stream(_self: object, path: Path, mode: str) -> Iterator[io.FileIO]:
+        with kind(path, mode) as stream:
+            yield stream
+
+    return create_stream
 
 
 def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
@@ -153,6 +168,23 @@ def test_what_a_process_finds_wrong_is_told_and_nothing_is_left(tmp_path: Path, 
     with pytest.raises(ForkedRanksError):
         export_policy(tmp_path / "nemo", tmp_path / "hf", tmp_path / "back", torch.float32)
     assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_full_disk_is_known_as_one(
+    tmp_path: Path, small_llama: Path, monkeypatch: pytest.MonkeyPatch, cores: Callable[[int], None], count: int
+) -> None:
+    """What was written is gone when the step looks at the disk, and torch's writer says something else."""
+
+    def full(self: io.FileIO, _content: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.name)
+
+    cores(count)
+    monkeypatch.setattr(filesystem.FileSystem, "create_stream", _stream_of(type("Full", (io.FileIO,), {"write": full})))
+    with pytest.raises((RuntimeError, OSError)) as raised:
+        import_policy(small_llama, tmp_path / "nemo", tmp_path / "hf", torch.float32)
+    assert is_of_full_disk(raised.value)
+    assert not (tmp_path / "nemo").exists()
 
 
 @pytest.mark.parametrize("changes", [{"num_hidden_layers": 6}, {"hidden_size": 72}])
