@@ -100,6 +100,7 @@ def show_plan(options: argparse.Namespace) -> int:
     experiment = given_experiment(options.overrides, options.config_dir)
     if options.estimate:
         return estimate_commands.show_estimate(experiment, options)
+    estimate_commands.refuse_without_estimate(options)
     from nemo_sspo.commands.plan import show_graph, show_jobs, show_steps, show_totals
     from nemo_sspo.launch.plan import as_data, plan
     from nemo_sspo.launch.slurm.jobs import as_data as jobs_as_data

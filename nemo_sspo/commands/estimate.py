@@ -34,12 +34,18 @@ def add_options(plan: argparse.ArgumentParser) -> None:
     plan.add_argument("--speeds", type=Path, help="with --estimate: a file of `nemo-sspo profile`")
     plan.add_argument(
         "--lengths",
-        default=_LENGTHS,
-        help="with --estimate: mean tokens of a prompt and a response (%(default)s, as of 8B on UltraFeedback)",
+        help=f"with --estimate: mean tokens of a prompt and a response ({_LENGTHS}, as of 8B on UltraFeedback)",
     )
     plan.add_argument(
         "--prompts-count", type=int, help="with --estimate: prompts of an iteration, if they are not here"
     )
+
+
+def refuse_without_estimate(options: argparse.Namespace) -> None:
+    """Raise UserError for an option of the estimate beside a plain plan."""
+    given = {"--speeds": options.speeds, "--lengths": options.lengths, "--prompts-count": options.prompts_count}
+    if named := [name for name, value in given.items() if value is not None]:
+        raise UserError(f"{', '.join(named)}: nothing of a plan depends on that; add --estimate")
 
 
 def show_estimate(experiment: Experiment, options: argparse.Namespace) -> int:
@@ -48,7 +54,7 @@ def show_estimate(experiment: Experiment, options: argparse.Namespace) -> int:
     from nemo_sspo.estimate.speeds import PUBLISHED, read_speeds
 
     speeds = read_speeds(options.speeds or PUBLISHED)
-    found = estimate(experiment, speeds, _lengths(options.lengths), options.prompts_count)
+    found = estimate(experiment, speeds, _lengths(options.lengths or _LENGTHS), options.prompts_count)
     if options.json:
         print(json.dumps(_as_data(found, speeds), indent=1))
         return 0

@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
-from nemo_sspo.commands.environment import ask
+from nemo_sspo.commands.environment import ask, refuse_elsewhere
 from nemo_sspo.commands.stored_run import given_experiment
+from nemo_sspo.errors import UserError
 from nemo_sspo.estimate.parameters import policy_parameters
 from nemo_sspo.estimate.run import longest_rank
 from nemo_sspo.estimate.speeds import PUBLISHED, Speeds, read_network, read_speeds
@@ -32,6 +33,10 @@ def profile(options: argparse.Namespace) -> int:
     """What cannot be measured here keeps the published figure, and says so."""
     experiment = given_experiment(options.overrides, options.config_dir)
     folder = options.output.resolve().parent
+    if not folder.is_dir():
+        raise UserError(f"--output {options.output}: {folder} is no folder")
+    refuse_elsewhere("train", experiment.cluster.train, "profile")
+    refuse_elsewhere("rollout", experiment.cluster.rollout, "profile")
     given = read_network(options.network) if options.network else None
     print("measures products, attention, memory and storage (about a minute) …", flush=True)
     rates = ask("train", experiment.cluster.train, f"{_PROGRAMS}.training", [str(folder)], "profile")

@@ -51,6 +51,12 @@ def test_what_cannot_be_estimated_is_told(arguments, told, capsys):
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("given", [["--lengths", "5,5"], ["--speeds", "x.yaml", "--prompts-count", "9"]])
+def test_its_options_do_nothing_without_it(given, capsys):
+    assert cli.main([*GIVEN[:3], *given]) == 2
+    assert f"{', '.join(given[::2])}: nothing of a plan depends on that; add --estimate" in capsys.readouterr().err
+
+
 def test_prompts_that_are_not_here_are_to_be_counted(capsys):
     assert cli.main(GIVEN[:4]) == 2
     assert "--prompts-count" in capsys.readouterr().err

@@ -97,6 +97,14 @@ def test_a_network_file_of_anything_else_is_refused_first(profile, capsys, text,
     assert "measures" not in answer.out
 
 
+def test_what_cannot_be_written_or_started_is_told_before_anything_is_measured(profile, tmp_path, capsys):
+    assert profile(RATES, SAMPLED, "--output", "absent/speeds.yaml") == 2
+    told = capsys.readouterr()
+    assert f"--output absent/speeds.yaml: {tmp_path / 'absent'} is no folder" in told.err
+    assert profile(RATES, SAMPLED, "cluster.rollout.image=rollout.sqsh", "cluster=slurm_pyxis") == 2
+    assert "measures" not in told.out + capsys.readouterr().out
+
+
 def test_a_single_gpu_keeps_the_published_links(profile):
     assert profile(network={}) == 0
     assert read_speeds(Path("speeds.yaml")).in_node == read_speeds().in_node
