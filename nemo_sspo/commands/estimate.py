@@ -117,6 +117,8 @@ def _row(layout: Layout) -> tuple[str, ...]:
         name += f" virtual_pipeline={parallel.virtual_pipeline}"
     if parallel.context > 1:
         name += f" context={parallel.context}"
+    if parallel.expert > 1:
+        name += f" expert={parallel.expert}"
     time = layout.time
     return name, layout.recompute, _gib(layout.held.total), f"{time.total:.1f}", f"{time.waiting_share:.0%}"
 

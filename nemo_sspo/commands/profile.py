@@ -9,7 +9,7 @@ import yaml
 from nemo_sspo.commands.environment import ask, refuse_elsewhere
 from nemo_sspo.commands.stored_run import given_experiment
 from nemo_sspo.errors import UserError
-from nemo_sspo.estimate.parameters import policy_parameters
+from nemo_sspo.estimate.parameters import active_parameters
 from nemo_sspo.estimate.run import longest_rank
 from nemo_sspo.estimate.speeds import PUBLISHED, Speeds, read_network, read_speeds
 from nemo_sspo.launch.run_directory import write_atomically
@@ -54,7 +54,7 @@ def profile(options: argparse.Namespace) -> int:
         "profile",
     )
     kind = engine.quantization or ("fp32" if engine.dtype == "float32" else "bf16")
-    rate = sampled["tokens_per_second"] * policy_parameters(longest_rank(experiment)) / engine.tensor_parallel
+    rate = sampled["tokens_per_second"] * active_parameters(longest_rank(experiment)) / engine.tensor_parallel
     published = read_speeds().generation
     speeds["generation"] = {name: rate / published.of(kind) * published.of(name) for name in ("bf16", "fp8", "fp32")}
     speeds["starting"]["engine"] = sampled["start"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, product
 
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.estimate.rank import TrainingRank, distinct_ranks
 from nemo_sspo.estimate.rank_memory import RankMemory, rank_memory
 from nemo_sspo.estimate.speeds import Speeds
 from nemo_sspo.estimate.step_time import StepTime, step_time
-from nemo_sspo.megatron.models.layout import setting_problems
+from nemo_sspo.megatron.models.layout import expert_problems, setting_problems
 
 _GIB = 2**30
 _CONTEXT = 0.6 * _GIB
@@ -21,6 +21,7 @@ _COMMUNICATOR = 0.4 * _GIB
 _FRAGMENTATION = 0.03
 """What torch reserves beyond what it has handed out."""
 _SIZES = (1, 2, 4, 8, 16)
+_EXPERT_RANKS = (1, 2, 4, 8, 16, 32, 64)
 _CHUNKS = (None, 2, 4)
 """Model chunks of a pipeline stage that are tried: each halves the wait and sends more."""
 
@@ -74,11 +75,11 @@ def layouts_that_fit(full: TrainingRank, mean: TrainingRank, speeds: Speeds, gpu
 
 
 def _layouts(rank: TrainingRank, gpus_per_node: int) -> Iterator[Parallel]:
-    world, model = rank.parallel.world_size, rank.model
-    for tensor, pipeline, context in product(_SIZES, _SIZES, sorted({1, rank.parallel.context})):
-        if tensor > gpus_per_node or model.groups % tensor or model.intermediate_size % tensor:
-            continue
-        if world % (tensor * pipeline * context):
+    world, mixture = rank.parallel.world_size, rank.model.mixture
+    experts = [1] if mixture is None else [size for size in _EXPERT_RANKS if size <= mixture.experts]
+    contexts = sorted({1, rank.parallel.context})
+    for tensor, pipeline, context, expert in product(_SIZES, _SIZES, contexts, experts):
+        if tensor > gpus_per_node or world % (tensor * pipeline * context) or world // pipeline % expert:
             continue
         for chunks in _CHUNKS if pipeline > 1 else (None,):
             parallel = rank.parallel.model_copy(
@@ -88,13 +89,22 @@ def _layouts(rank: TrainingRank, gpus_per_node: int) -> Iterator[Parallel]:
                     "virtual_pipeline": chunks,
                     "context": context,
                     "data": world // (tensor * pipeline * context),
+                    "expert": expert,
                     "sequence": tensor > 1,
                 }
             )
-            if not model.layers % (pipeline * (chunks or 1)) and not any(
-                setting_problems(parallel, rank.train, rank.precision)
-            ):
+            if _is_possible(rank, parallel):
                 yield parallel
+
+
+def _is_possible(rank: TrainingRank, parallel: Parallel) -> bool:
+    model, tensor = rank.model, parallel.tensor
+    if model.layers % (parallel.pipeline * (parallel.virtual_pipeline or 1)):
+        return False
+    if model.groups % tensor or model.intermediate_size % tensor:
+        return False
+    of_experts = () if model.mixture is None else expert_problems(model.mixture, parallel)
+    return not any(chain(of_experts, setting_problems(parallel, rank.train, rank.precision)))
 
 
 def _cut(rank: TrainingRank, parallel: Parallel, recompute: str) -> TrainingRank:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nemo_sspo.estimate.batch import Batch
-from nemo_sspo.estimate.parameters import adapters, matrices
+from nemo_sspo.estimate.parameters import Matrix, adapters, attention, expert, feed_forward, matrices, router
 from nemo_sspo.estimate.rank import TrainingRank
 from nemo_sspo.megatron.batches.row_shape import rounded_up
 
@@ -40,10 +40,25 @@ def step_flops(rank: TrainingRank, batch: Batch) -> Flops:
 
 def _layers(rank: TrainingRank, batch: Batch) -> int:
     forwards = 2 if rank.train.recompute == "full" else 1
-    weights = sum(matrix.outputs * matrix.inputs for matrix in matrices(rank)) // rank.parallel.tensor
     passes = forwards + 1 + (not rank.is_frozen)
-    of_layer = passes * weights + (forwards + 2) * sum(adapters(rank)) * rank.is_frozen
-    return 2 * batch.tokens * (rank.layers * of_layer - _unneeded(rank))
+    weights = passes * _met(rank) // rank.parallel.tensor
+    weights += rank.layers * (forwards + 2) * sum(adapters(rank)) * rank.is_frozen
+    return 2 * batch.tokens * (weights - _unneeded(rank))
+
+
+def _met(rank: TrainingRank) -> int:
+    """Weights that a token meets in this stage's layers, over its tensor-parallel ranks; of a mixture those of its
+    experts, which are taken to be met by equally many tokens each, and the router's."""
+    mixture, mixed = rank.model.mixture, rank.mixed_layers
+    found = rank.layers * _sizes(attention(rank))
+    found += (rank.layers - mixed) * _sizes(feed_forward(rank, rank.model.intermediate_size))
+    if mixture is None:
+        return found
+    return found + mixed * (mixture.experts_per_token * _sizes(expert(mixture, rank)) + router(rank))
+
+
+def _sizes(found: list[Matrix]) -> int:
+    return sum(matrix.size for matrix in found)
 
 
 def _unneeded(rank: TrainingRank) -> int:
@@ -51,7 +66,7 @@ def _unneeded(rank: TrainingRank) -> int:
     if not (rank.is_frozen and rank.is_first) or rank.train.recompute == "full":
         return 0
     first, input_of_first = matrices(rank)[0], adapters(rank)[0]
-    return first.outputs * first.inputs // rank.parallel.tensor + input_of_first
+    return first.size // rank.parallel.tensor + input_of_first
 
 
 def _head(rank: TrainingRank, batch: Batch) -> int:

@@ -11,11 +11,17 @@ from nemo_sspo.estimate.batch import Batch
 from nemo_sspo.estimate.rank import TrainingRank
 from nemo_sspo.estimate.traffic.said import BF16, FP8, FP32
 from nemo_sspo.megatron.batches.row_shape import rounded_up
+from nemo_sspo.megatron.models.feed_forward import Mixture
 
 _FLEX_BLOCK = 256
 """Flex-attention's queries and keys are padded to a multiple of it (`layers/flex_attention.py`)."""
 _CACHED = 4
 """Cosines and sines of queries and of keys, where rotary positions are no fused kernel."""
+
+_SCORES, _CHOICES = 10, 24
+"""Bytes that a router keeps of a token for each expert, and for each that the token takes."""
+_UNSORTED = 4
+"""Copies of the gradients of a mixture's outputs, on their way back to the experts."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +39,43 @@ class LayerMemory:
 
     @classmethod
     def of(cls, rank: TrainingRank, batch: Batch) -> LayerMemory:
-        tokens = batch.tokens
-        state = _part(rank, tokens) * rank.model.hidden_size * BF16
-        feed_forward = tokens * (rank.model.intermediate_size // rank.parallel.tensor) * BF16
-        kept = _norms(rank, batch, state) + _attention(rank, tokens) + _feed_forward(rank, feed_forward)
-        kept += 2 * state * (2 if rank.model.family.model_type == "gemma2" else 1)  # residuals, and norms behind
-        if rank.is_frozen:
-            kept += 4 * tokens * rank.train.lora_rank * BF16
+        """Of a dense layer."""
+        feed_forward = batch.tokens * (rank.model.intermediate_size // rank.parallel.tensor) * BF16
+        kept = _attention_and_norms(rank, batch) + _feed_forward(rank, feed_forward)
         # The gradients of gate and up, and of the function's output, which itself has gone by then.
         grown = 2 * feed_forward + feed_forward - _of_down(rank, feed_forward)
-        return cls(state, feed_forward, kept, grown)
+        return cls(_state(rank, batch), feed_forward, kept, grown)
+
+    @classmethod
+    def of_mixture(cls, rank: TrainingRank, batch: Batch, mixture: Mixture) -> LayerMemory:
+        """Whose experts are taken by equally many tokens."""
+        tokens, parallel = _part(rank, batch.tokens), rank.parallel
+        taken = mixture.experts_per_token * tokens * parallel.expert_tensor
+        feed_forward = taken * (mixture.intermediate_size // parallel.expert_tensor) * BF16
+        states = taken * rank.model.hidden_size * BF16
+        router = tokens * (_SCORES * mixture.experts + _CHOICES * mixture.experts_per_token)
+        kept = _attention_and_norms(rank, batch) + router + states + _feed_forward(rank, feed_forward)
+        # A rank of several experts sorts what comes to them: then the gradients of outputs are there once more.
+        is_sorted = mixture.experts > parallel.expert
+        grown = max(2 * feed_forward + states * is_sorted, (_UNSORTED if is_sorted else 0) * states)
+        return cls(_state(rank, batch), feed_forward, kept, grown)
+
+
+def _state(rank: TrainingRank, batch: Batch) -> int:
+    return _part(rank, batch.tokens) * rank.model.hidden_size * BF16
+
+
+def _attention_and_norms(rank: TrainingRank, batch: Batch) -> int:
+    """With the residuals."""
+    state = _state(rank, batch)
+    kept = _norms(rank, batch, state) + _attention(rank, batch.tokens)
+    kept += 2 * state * (2 if rank.model.family.model_type == "gemma2" else 1)  # residuals, and norms behind
+    if rank.model.family.qk_norm:
+        channels = rank.queries + rank.keys
+        kept += batch.tokens * (channels * BF16 + channels // rank.model.head_dim * FP32)
+    if rank.is_frozen:
+        kept += 4 * batch.tokens * rank.train.lora_rank * BF16
+    return kept
 
 
 def _part(rank: TrainingRank, tokens: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from nemo_sspo.config.experiment import Experiment
-from nemo_sspo.estimate.parameters import policy_parameters
+from nemo_sspo.estimate.parameters import active_parameters, policy_parameters
 from nemo_sspo.estimate.rank import StepPairs, TrainingRank
 from nemo_sspo.estimate.speeds import Speeds
 from nemo_sspo.estimate.step_time import reference_seconds, step_time
@@ -94,6 +94,11 @@ class _Sizes:
         return policy_parameters(self.rank)
 
     @property
+    def active(self) -> int:
+        """Parameters that a token meets."""
+        return active_parameters(self.rank)
+
+    @property
     def load_seconds(self) -> float:
         """To read the policy, which every engine does by itself."""
         return self.parameters * _BF16 / self.machine.speeds.storage
@@ -122,7 +127,7 @@ def _generate(sizes: _Sizes, stage: str, responses: int, shards: int) -> Phase:
     gpus = engines * engine.tensor_parallel
     kind = engine.quantization or ("fp32" if engine.dtype == "float32" else "bf16")
     tokens = responses * sizes.lengths.response
-    rate = gpus * speeds.generation.of(kind) / sizes.parameters
+    rate = gpus * speeds.generation.of(kind) / sizes.active
     return Phase(stage, tokens, gpus, speeds.starting.engine + sizes.load_seconds + tokens / rate)
 
 
@@ -137,7 +142,7 @@ def _score(sizes: _Sizes, stage: str, prompts: int, responses: int, shards: int)
         )
         parameters = _PAIRRM
     else:
-        rows, row, parameters = prompts * responses, lengths.prompt + lengths.response, sizes.parameters
+        rows, row, parameters = prompts * responses, lengths.prompt + lengths.response, sizes.active
     if oracle.kind in ("llm_judge", "function"):
         return Phase(stage, rows * row, 0, 0.0)
     return _forward(sizes, stage, rows * row, parameters, shards, speeds)

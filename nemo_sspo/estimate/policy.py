@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,19 @@ from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.families import FAMILIES, read_hf_config
 from nemo_sspo.megatron.models.family import HFConfig
-from nemo_sspo.megatron.models.layout import layout_problems
+from nemo_sspo.megatron.models.layout import layout_problems, mixture_problems
 from nemo_sspo.megatron.models.shape import Shape
 
 _PUBLISHED = Path(__file__).parent / "published_sizes.yaml"
 
 
 def policy_shape(experiment: Experiment) -> Shape:
-    """Raises UserError for a policy whose sizes are not known here, or which the layout does not divide."""
-    config = _config(experiment.policy)
-    if problem := next(layout_problems(config, experiment.parallel), None):
+    """Raises UserError for a policy whose sizes are not known here, or which the layout cannot train."""
+    config, parallel = _config(experiment.policy), experiment.parallel
+    of_mixture = mixture_problems(config, parallel, experiment.train, experiment.precision, experiment.trainer)
+    if problem := next(chain(layout_problems(config, parallel), of_mixture), None):
         raise UserError(problem)
-    shape = Shape.of(config)
-    if shape.mixture is not None:
-        raise UserError(f"policy={experiment.policy}: mixtures of experts are not estimated yet")
-    return shape
+    return Shape.of(config)
 
 
 def _config(policy: str) -> HFConfig:

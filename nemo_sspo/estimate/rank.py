@@ -71,6 +71,19 @@ class TrainingRank:
         """Of all chunks of this rank."""
         return self.model.layers // self.parallel.pipeline
 
+    def mixtures(self, chunk: int) -> int:
+        """Layers of a chunk that are mixtures of experts."""
+        if self.model.mixture is None:
+            return 0
+        count = self.layers // self.chunks
+        first = (chunk * self.parallel.pipeline + self.stage) * count
+        return sum(self.model.mixture.layers[first : first + count])
+
+    @property
+    def mixed_layers(self) -> int:
+        """Mixtures of experts among all layers of this rank."""
+        return sum(map(self.mixtures, range(self.chunks)))
+
     @property
     def queries(self) -> int:
         """Channels of all queries of a token that this rank has."""
@@ -104,7 +117,8 @@ class TrainingRank:
     @property
     def takes_flex_attention(self) -> bool:
         """Whether attention is flex-attention's, where Transformer Engine's has no kernel."""
-        return self.train.share_prompt or self.model.family.model_type == "gemma2"
+        windows_reach_over_ranks = self.model.has_windows and self.parallel.context > 1
+        return self.train.share_prompt or self.model.family.model_type == "gemma2" or windows_reach_over_ranks
 
     @property
     def is_fused(self) -> bool:

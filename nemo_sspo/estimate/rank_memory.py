@@ -11,12 +11,21 @@ The peak is either at the head, or in the first layer that runs backward; withou
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nemo_sspo.estimate.batch import Batch
 from nemo_sspo.estimate.layer_memory import LayerMemory
-from nemo_sspo.estimate.parameters import buffer_elements, matrices, trained, vocabulary_matrix, weights
+from nemo_sspo.estimate.parameters import (
+    attention,
+    buffer_elements,
+    expert_replicas,
+    matrices,
+    replicas,
+    trained,
+    vocabulary_matrix,
+    weights,
+)
 from nemo_sspo.estimate.rank import TrainingRank
 from nemo_sspo.estimate.traffic.said import BF16, FP8, FP32
 
@@ -26,6 +35,8 @@ _ROWS_AT_ONCE = 16384
 """As `head/common.py`."""
 _PRODUCTS = 32 * 2**20 + 1024
 """Workspace of cuBLAS."""
+_GROUPED = 4 * 32 * 2**20
+"""The same of experts, whose products run on four streams."""
 _ADAM = 3
 """The fp32 copy of a weight and two moments."""
 
@@ -55,34 +66,37 @@ def rank_memory(rank: TrainingRank) -> RankMemory:
 
 def _held(rank: TrainingRank) -> tuple[int, int, int]:
     """Weights, gradients and optimizer."""
-    parallel = rank.parallel
-    shares = parallel.data * parallel.context if parallel.distributed_optimizer else 1
-    elements = sum(buffer_elements(buffer, shares) for buffer in _buffers(rank))
-    frozen = 0
-    if rank.is_frozen:
-        frozen = sum(_sum(weights(rank, chunk)) for chunk in range(rank.chunks))
-    return (elements + frozen) * BF16, elements * FP32, _ADAM * elements // shares * FP32
+    frozen = sum(map(sum, (weights(rank, chunk) for chunk in range(rank.chunks)))) if rank.is_frozen else 0
+    is_cut = rank.parallel.distributed_optimizer
+    whole = optimizer = 0
+    for buffer, ranks in _buffers(rank):
+        elements = buffer_elements(buffer, ranks if is_cut else 1)
+        whole += elements
+        optimizer += _ADAM * elements // (ranks if is_cut else 1) * FP32
+    return (whole + frozen) * BF16, whole * FP32, optimizer
 
 
-def _sum(parts: Iterable[Iterable[int]]) -> int:
-    return sum(sum(part) for part in parts)
-
-
-def _buffers(rank: TrainingRank) -> list[list[int]]:
-    """Each chunk's parameters; those of an embedding that stages share are in a buffer of their own."""
-    found = []
+def _buffers(rank: TrainingRank) -> Iterator[tuple[list[int], int]]:
+    """Each chunk's parameters, and how many ranks have the same. Experts, and an embedding that stages share, are in
+    buffers of their own."""
     for chunk in range(rank.chunks):
-        body, ends = trained(rank, chunk)
-        found += [body, ends] if chunk == 0 and ends and rank.shares_embedding else [body + ends]
-    return found
+        found = trained(rank, chunk)
+        if chunk == 0 and found.ends and rank.shares_embedding:
+            yield found.layers, replicas(rank)
+            yield found.ends, replicas(rank)
+        else:
+            yield found.layers + found.ends, replicas(rank)
+        yield found.experts, expert_replicas(rank)
 
 
 def _peak(rank: TrainingRank, batch: Batch) -> tuple[int, int]:
     """Activations and head, at the larger of the two moments."""
-    layer, under_way = LayerMemory.of(rank, batch), microbatches_under_way(rank, batch)
+    dense, under_way = LayerMemory.of(rank, batch), microbatches_under_way(rank, batch)
+    mixture, mixed = rank.model.mixture, rank.mixed_layers
+    layer = dense if mixture is None else LayerMemory.of_mixture(rank, batch, mixture)
     is_full = rank.train.recompute == "full"
-    of_layer = layer.state if is_full else layer.kept
-    kept = int(under_way * (rank.layers * of_layer + (0 if is_full else layer.state)))
+    of_layers = rank.layers * layer.state if is_full else (rank.layers - mixed) * dense.kept + mixed * layer.kept
+    kept = int(under_way * (of_layers + (0 if is_full else layer.state)))
     backward = kept + layer.grown + layer.state + (layer.kept if is_full else 0)
     if not rank.is_last:
         return backward - (0 if is_full else int(under_way * layer.state)), 0
@@ -111,7 +125,8 @@ def _head(rank: TrainingRank, batch: Batch) -> int:
 
 
 def _workspaces(rank: TrainingRank) -> int:
-    of_layer = sum(matrix.outputs * matrix.inputs for matrix in matrices(rank)) // rank.parallel.tensor
+    multiplied = matrices(rank) if rank.mixed_layers < rank.layers else attention(rank)
+    of_layer = sum(matrix.size for matrix in multiplied) // rank.parallel.tensor
     stand_ins = of_layer * BF16 if rank.is_fused_gradient else 0
     scaled = 2 * FP8 * of_layer * max(0, rank.layers) if rank.fp8 else 0
-    return _PRODUCTS + stand_ins + scaled
+    return _PRODUCTS + stand_ins + scaled + (_GROUPED if rank.mixed_layers else 0)

@@ -13,15 +13,20 @@ from dataclasses import dataclass
 
 from nemo_sspo.estimate.batch import Batch
 from nemo_sspo.estimate.flops import step_flops
-from nemo_sspo.estimate.parameters import held_parameters
+from nemo_sspo.estimate.parameters import expert_replicas, held_parameters, replicas
 from nemo_sspo.estimate.rank import TrainingRank, distinct_ranks
 from nemo_sspo.estimate.speeds import Speeds
+from nemo_sspo.estimate.traffic.said import EXPERT_CUTS, EXPERT_PARTS, EXPERT_REPLICAS, EXPERTS
 from nemo_sspo.estimate.traffic.traffic import expected_traffic
 
 _OPTIMIZER_BYTES = 30
 """Of a parameter that Adam reads and writes: its gradient, its fp32 copy, both moments, and the bf16 weight."""
 _REFERENCE = 3
 """A training step's products are those of three forward passes."""
+
+
+_INSIDE = ("tp", "cp", "pp", "world", EXPERTS, EXPERT_CUTS, EXPERT_PARTS)
+"""Groups whose ranks work on the same microbatch."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def _stage(rank: TrainingRank, speeds: Speeds, gpus_per_node: int) -> tuple[floa
         operation, group = name.split()
         ranks = _ranks_of(group, rank)
         seconds = _passes(operation, ranks) * size / _bandwidth(group, rank, speeds, gpus_per_node)
-        if group in ("tp", "cp", "pp", "world"):
+        if group in _INSIDE:
             inside += seconds
         else:
             outside += seconds
@@ -88,13 +93,20 @@ def _passes(operation: str, ranks: int) -> float:
     if operation.startswith("allgather"):
         return ranks - 1
     share = (ranks - 1) / ranks
-    return {"allreduce": 2 * share}.get(operation, share if operation.startswith("reduce_scatter") else 1)
+    if operation.startswith("allreduce"):
+        return 2 * share
+    return share if operation.startswith(("reduce_scatter", "alltoall")) else 1
 
 
 def _ranks_of(group: str, rank: TrainingRank) -> int:
     parallel = rank.parallel
-    sizes = {"tp": parallel.tensor, "cp": parallel.context, "dp": parallel.data, "pp": parallel.pipeline}
-    return sizes.get(group, parallel.data * parallel.context)
+    sizes = {
+        **{"tp": parallel.tensor, "cp": parallel.context, "dp": parallel.data, "pp": parallel.pipeline},
+        **{EXPERTS: parallel.expert, EXPERT_CUTS: parallel.expert_tensor},
+        EXPERT_PARTS: parallel.expert * parallel.expert_tensor,
+        EXPERT_REPLICAS: expert_replicas(rank),
+    }
+    return sizes.get(group, replicas(rank))
 
 
 def _bandwidth(group: str, rank: TrainingRank, speeds: Speeds, gpus_per_node: int) -> float:
@@ -105,5 +117,8 @@ def _bandwidth(group: str, rank: TrainingRank, speeds: Speeds, gpus_per_node: in
         "cp": parallel.tensor * parallel.context,
         "pp": parallel.world_size,
         "world": parallel.world_size,
+        EXPERTS: parallel.expert_tensor * parallel.expert,
+        EXPERT_CUTS: parallel.expert_tensor,
+        EXPERT_PARTS: parallel.expert_tensor * parallel.expert,
     }.get(group, parallel.tensor * parallel.context * parallel.data)
     return speeds.in_node if reach <= gpus_per_node else speeds.between_nodes

@@ -17,11 +17,18 @@ from nemo_sspo.estimate.batch import Batch
 from nemo_sspo.estimate.failures import failures
 from nemo_sspo.estimate.fit import fullest, layouts_that_fit
 from nemo_sspo.estimate.flops import step_flops
-from nemo_sspo.estimate.parameters import held_parameters, policy_parameters, state_bytes, weights
+from nemo_sspo.estimate.parameters import (
+    active_parameters,
+    held_parameters,
+    policy_parameters,
+    state_bytes,
+    weights,
+)
 from nemo_sspo.estimate.rank import StepPairs, TrainingRank, distinct_ranks
 from nemo_sspo.estimate.rank_memory import microbatches_under_way, rank_memory
 from nemo_sspo.estimate.speeds import read_speeds
 from nemo_sspo.estimate.step_time import step_time
+from nemo_sspo.megatron.models.families import FAMILIES
 from nemo_sspo.megatron.models.family import HFConfig
 from nemo_sspo.megatron.models.shape import Shape
 
@@ -37,6 +44,19 @@ SIZES = {
 SPEEDS = read_speeds()
 
 
+MIXTURE = SIZES | {
+    **{"model_type": "qwen3_moe", "head_dim": 32, "num_experts": 16, "num_experts_per_tok": 2},
+    **{"moe_intermediate_size": 64, "mlp_only_layers": [0], "norm_topk_prob": True},
+}
+"""Seven of eight layers have experts."""
+EXPERT = 3 * 256 * 64
+
+
+def mixture_of(**parallel: int) -> TrainingRank:
+    config = HFConfig({**FAMILIES["qwen3_moe"].defaults, **MIXTURE}, Path("config.json"))
+    return replace(rank_of(**parallel), model=Shape.of(config), trainer="core")
+
+
 def rank_of(*, train: Train | None = None, pairs: int = 16, **parallel: int) -> TrainingRank:
     layout = Parallel(**parallel, sequence=parallel.get("tensor", 1) > 1)  # type: ignore[arg-type]
     shape = Shape.of(HFConfig(SIZES, Path("config.json")))
@@ -49,8 +69,51 @@ def test_the_ranks_of_a_layout_have_the_policy_between_them() -> None:
     assert policy_parameters(rank_of()) == 8 * layer + 2 * 1024 * 256 + 256
     cut = rank_of(tensor=2, pipeline=4)
     norms = 8 * 2 * 256 + 256  # which every tensor-parallel rank has
-    held = [sum(map(sum, weights(stage, 0))) for stage in distinct_ranks(cut)]
+    held = [sum(weights(stage, 0)) for stage in distinct_ranks(cut)]
     assert 2 * sum(held) - norms == policy_parameters(rank_of())
+
+
+def test_a_mixture_has_all_experts_and_a_token_meets_its_own() -> None:
+    """By hand: attention, norms and those of query and key; one dense layer, seven of 16 experts and a router."""
+    layer = 256 * (256 + 2 * 128) + 256 * 256 + 2 * 256 + 2 * 32
+    ends = 2 * 1024 * 256 + 256
+    rank = mixture_of()
+    assert policy_parameters(rank) == 8 * layer + ends + 3 * 256 * 512 + 7 * (16 * 256 + 16 * EXPERT)
+    assert policy_parameters(rank) - active_parameters(rank) == 7 * 14 * EXPERT
+    assert active_parameters(rank_of()) == policy_parameters(rank_of())
+
+
+@pytest.mark.parametrize("layout", [{"data": 4}, {"data": 4, "pipeline": 2}, {"tensor": 2, "data": 2}])
+def test_ranks_share_the_experts_and_their_replicas_the_optimizer(layout: dict[str, int]) -> None:
+    whole, cut = mixture_of(**layout), mixture_of(**layout, expert=4)
+    of_stages = list(zip(distinct_ranks(whole), distinct_ranks(cut), strict=True))
+    tensor = layout.get("tensor", 1)
+    of_all = sum(sum(weights(stage, 0)) - sum(weights(shared, 0)) for stage, shared in of_stages)
+    assert of_all == 7 * 16 * EXPERT // tensor - 7 * 4 * EXPERT
+    # Four ranks hold the optimizer's state of all, however they share it.
+    held = sum(held_parameters(stage) for stage, _ in of_stages)
+    assert sum(held_parameters(shared) for _, shared in of_stages) == pytest.approx(held, rel=0.02)
+
+
+def test_products_of_a_mixture_by_hand() -> None:
+    rank = replace(mixture_of(), pairs=StepPairs(2, 24, 40))
+    met = 8 * (256 * (256 + 2 * 128) + 256 * 256) + 3 * 256 * 512 + 7 * (2 * EXPERT + 16 * 256)
+    assert step_flops(rank, Batch.of(rank)).layers == 6 * 2 * 2 * 64 * met
+
+
+def test_experts_of_other_nodes_are_waited_for() -> None:
+    """All that a rank of one layout sends within a replica are tokens on their way to experts."""
+    near, far = (step_time(mixture_of(data=4, expert=4), SPEEDS, gpus) for gpus in (4, 2))
+    assert far.inside == pytest.approx(near.inside * SPEEDS.in_node / SPEEDS.between_nodes, rel=0.01)
+    assert step_time(mixture_of(data=4), SPEEDS, 4).inside < near.inside / 100
+
+
+def test_layouts_of_a_mixture_share_its_experts() -> None:
+    rank = mixture_of(tensor=2, data=4)
+    found = {layout.parallel.expert for layout in layouts_that_fit(rank, rank, SPEEDS, 8)}
+    assert found == {1, 2, 4, 8}
+    dense = rank_of(tensor=2, data=4)
+    assert {layout.parallel.expert for layout in layouts_that_fit(dense, dense, SPEEDS, 8)} == {1}
 
 
 def test_replicas_share_the_optimizer() -> None:

@@ -13,13 +13,14 @@ from nemo_sspo.launch.preflight import problems
 from nemo_sspo.launch.slurm.jobs import jobs
 from nemo_sspo.launch.slurm.sbatch import RunPaths, render
 from nemo_sspo.megatron.models.families import read_hf_config
-from nemo_sspo.megatron.models.layout import layout_problems, setting_problems
+from nemo_sspo.megatron.models.layout import layout_problems, mixture_problems, setting_problems
 from tests.launch import ready_run
 from tests.published_models import PUBLISHED
 
 MODELS = {
     **{name: 8 for name in ("llama3-8b", "mistral-7b", "qwen2.5-1.5b", "qwen2.5-7b", "qwen3-4b", "qwen3-8b")},
     **{"gemma-2-2b": 8, "gemma-2-9b": 8, "llama3-70b": 32, "llama3.1-70b": 64},
+    **{"qwen3-30b-a3b": 16, "mixtral-8x7b": 32},
 }
 """GPUs that training takes."""
 WON = ("dpo", "none", 0.0, "pairrm")
@@ -78,8 +79,11 @@ def test_seventy_billion_parameters_on_three_sizes(parallel: str, gpus: int) -> 
 def test_the_model_divides_over_its_layout(model: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED[model]))
     experiment = run_of(model, "s-sppo")
-    assert list(layout_problems(read_hf_config(tmp_path), experiment.parallel)) == []
-    assert list(setting_problems(experiment.parallel, experiment.train, experiment.precision)) == []
+    config = read_hf_config(tmp_path)
+    settings = experiment.parallel, experiment.train, experiment.precision
+    assert list(layout_problems(config, experiment.parallel)) == []
+    assert list(mixture_problems(config, *settings, experiment.trainer)) == []
+    assert list(setting_problems(*settings)) == []
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -62,7 +62,16 @@ class Case:
         defaults = FAMILIES[self.model["model_type"]].defaults
         shape = Shape.of(HFConfig({**defaults, **self.model}, Path(self.name)))
         separable = LOSSES[self.loss].separable
-        return TrainingRank(shape, self.parallel, self.train, self.precision, separable, self.pairs, self.rank)
+        return TrainingRank(
+            shape,
+            self.parallel,
+            self.train,
+            self.precision,
+            separable,
+            self.pairs,
+            self.rank,
+            trainer=self.trainer,
+        )
 
 
 def case_of(
@@ -91,6 +100,7 @@ def case_of(
         experiment.precision,
         experiment.loss.kind,
         checkpoint,
+        "core" if experiment.trainer == "core" else "nemo",
     )
 
 

@@ -58,7 +58,7 @@ class Speeds(Frozen):
     between_nodes: Rate
     """Bytes/s that a GPU sends to other nodes."""
     generation: ByPrecision
-    """Tokens/s of an engine at full batches, times parameters, for each of its GPUs."""
+    """Tokens/s of an engine at full batches, times the parameters that a token meets, for each of its GPUs."""
     storage: Rate
     """Bytes/s that one process reads or writes."""
     to_host: Rate

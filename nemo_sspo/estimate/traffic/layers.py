@@ -26,6 +26,11 @@ Embedding, tp: its rows are shared, so the first stage sums forward, with sequen
 gathers the gradient backward, if it is trained. Head, tp: copies forward and sums backward, or gathers forward and
 reduce-scatters backward.
 
+Mixtures of experts: the ranks tell each other how many tokens go to each expert. A token's state goes to the experts
+that it takes, with the weight that the router gives each, and its output comes back; so do their gradients. Sequence
+parallelism is set, so that a rank has T / TP tokens, and there is no second pair of products. Where tensor-parallel
+ranks have a part of each expert, they gather states and weights, and scatter the sums of outputs, in fp32.
+
 Context parallelism: keys and values of T tokens go round the ring, CP - 1 times forward and CP - 1 times again
 backward, with their gradients beside them from the second time on, which need one more time to come home.
 Flex-attention (shared prompts, capped logits) has no ring: it gathers keys, and values, and reduce-scatters their
@@ -37,7 +42,8 @@ from __future__ import annotations
 from nemo_sspo.errors import UserError
 from nemo_sspo.estimate.batch import Batch
 from nemo_sspo.estimate.rank import TrainingRank
-from nemo_sspo.estimate.traffic.said import BF16, FP8, FP32, Said
+from nemo_sspo.estimate.traffic.said import BF16, EXPERT_CUTS, EXPERT_PARTS, EXPERTS, FP8, FP32, INT64, Said
+from nemo_sspo.megatron.models.feed_forward import Mixture
 
 _BLOCK = 128
 
@@ -47,8 +53,26 @@ def layers(said: Said, rank: TrainingRank, batch: Batch) -> None:
         _with_sequence_parallelism(said, rank, batch)
     elif rank.parallel.tensor > 1:
         _without_sequence_parallelism(said, rank, batch)
+    if rank.model.mixture is not None:
+        _experts(said, rank, batch, rank.model.mixture)
     if rank.parallel.context > 1:
         (_gathered_keys if rank.takes_flex_attention else _ring)(said, rank, batch)
+
+
+def _experts(said: Said, rank: TrainingRank, batch: Batch, mixture: Mixture) -> None:
+    parallel, forwards, every = rank.parallel, _forwards(rank), batch.microbatches * rank.mixed_layers
+    taken = batch.tokens // parallel.tensor * mixture.experts_per_token
+    state, weight = taken * rank.model.hidden_size, taken * FP32
+    if parallel.expert * parallel.expert_tensor > 1:
+        said.add("allgather_base", EXPERT_PARTS, every * forwards, mixture.experts * INT64)
+    if parallel.expert > 1:
+        both_ways = every * (forwards + 1) * (2 * state * BF16 + weight)
+        said.add_uneven("alltoall_base", EXPERTS, 3 * every * (forwards + 1), both_ways)
+    if parallel.expert_tensor > 1:
+        there, back = state * BF16 + weight, state * FP32
+        gathered, scattered = forwards * there + back, there + forwards * back
+        said.add_uneven("allgather", EXPERT_CUTS, every * (2 * forwards + 1), every * gathered)
+        said.add_uneven("reduce_scatter", EXPERT_CUTS, every * (forwards + 2), every * scattered * parallel.tensor)
 
 
 def _forwards(rank: TrainingRank) -> int:
@@ -65,19 +89,20 @@ def _without_sequence_parallelism(said: Said, rank: TrainingRank, batch: Batch) 
 
 def _with_sequence_parallelism(said: Said, rank: TrainingRank, batch: Batch) -> None:
     tensor, is_frozen = rank.parallel.tensor, rank.is_frozen
-    forwards, every = _forwards(rank), batch.microbatches * rank.layers
+    # Pairs of products: two of a dense layer, attention's alone where experts have the other.
+    forwards, pairs = _forwards(rank), batch.microbatches * (2 * rank.layers - rank.mixed_layers)
     part = batch.tokens * rank.model.hidden_size // tensor
     whole = part * tensor * BF16
     if is_frozen:
-        said.add("allgather_base", "tp", every * 2 * forwards, part * BF16)
+        said.add("allgather_base", "tp", pairs * forwards, part * BF16)
         _adapters(said, rank, batch)
     else:
-        _gather(said, rank, every * (2 * forwards + 2), part, orders=1)
-    _gather(said, rank, every * 2, part, orders=1 if is_frozen else 2)
+        _gather(said, rank, pairs * (forwards + 1), part, orders=1)
+    _gather(said, rank, pairs, part, orders=1 if is_frozen else 2)
     if rank.fp8 == "tensorwise":
         scales_of_inputs = 2 if is_frozen else 1
-        said.add("allreduce", "tp", every * (2 * forwards * scales_of_inputs + 2), FP32)
-    said.add("reduce_scatter_base", "tp", every * (2 * forwards + 2), whole)
+        said.add("allreduce", "tp", pairs * (forwards * scales_of_inputs + 1), FP32)
+    said.add("reduce_scatter_base", "tp", pairs * (forwards + 1), whole)
     if is_frozen and rank.is_first and rank.train.recompute != "full":
         said.add("reduce_scatter_base", "tp", -batch.microbatches, whole)
     # Embedding and head.

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 FP8, BF16, FP32, INT64, FP64 = 1, 2, 4, 8, 8
+EXPERTS, EXPERT_CUTS = "EXPERT_MODEL_PARALLEL_GROUP", "EXPERT_TENSOR_PARALLEL_GROUP"
+"""Megatron's names of groups: ranks that share the experts, and ranks that have parts of the same ones."""
+EXPERT_PARTS = "EXPERT_TENSOR_AND_MODEL_PARALLEL_GROUP"
+"""Both."""
+EXPERT_REPLICAS = "EXPERT_DATA_PARALLEL_GROUP"
+"""Ranks that have the same experts."""
 
 
 class Said:

@@ -67,7 +67,9 @@ def _pipeline(said: Said, rank: TrainingRank, batch: Batch) -> None:
         send, receive = ("pp", "world") if rank.stage == 0 else ("world", "pp")
     said.add("send", send, batch.microbatches * boundaries, size)
     said.add("recv", receive, batch.microbatches * boundaries, size)
-    if rank.number == 0:  # the loss, from the last stage
+    if rank.trainer == "core":
+        return
+    if rank.number == 0:  # Lightning's loss, from the last stage
         said.add("recv", "world", 1, FP32)
     elif rank.is_last and rank.is_in_pipeline_of_0:
         said.add("send", "world", 1, FP32)

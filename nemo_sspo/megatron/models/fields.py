@@ -103,10 +103,17 @@ def rope_scaling(config: HFConfig) -> dict[str, Any]:
     }
 
 
+def windowed_layers(config: HFConfig, family: Family) -> list[bool]:
+    """Which layers have attention windows; empty where none has."""
+    if family.windowed is None or config.get("sliding_window") is None:
+        return []
+    return list(family.windowed(config, config.layers))
+
+
 def _windows(config: HFConfig, family: Family) -> dict[str, Any]:
     """Attention windows: the query and the tokens before it, in some of the layers or in none."""
-    windowed = [] if family.windowed is None else list(family.windowed(config, config.layers))
-    if config.get("sliding_window") is None or not any(windowed):
+    windowed = windowed_layers(config, family)
+    if not any(windowed):
         return {"window_size": None, "cp_comm_type": None}  # otherwise NeMo's classes have windows of their own
     window = config.count("sliding_window")
     return {"window_size": (window - 1, 0), "window_attn_skip_freq": [int(is_) for is_ in windowed]}

@@ -9,6 +9,7 @@ from nemo_sspo.config.stages import Parallel, Train
 from nemo_sspo.config.trainers import Trainer
 from nemo_sspo.megatron.models.families import family_of
 from nemo_sspo.megatron.models.family import HFConfig
+from nemo_sspo.megatron.models.feed_forward import Mixture
 
 VOCAB_MULTIPLE = 128
 """Embedding rows are padded to a multiple of this in every layout, so that one checkpoint fits every TP size that
@@ -51,22 +52,28 @@ def mixture_problems(
         if parallel.expert > 1:
             yield f"parallel.expert={parallel.expert}: {config.path} is of a policy without experts; set it to 1"
         return
-    if mixture.experts % parallel.expert:
-        yield (
-            f"{config.path}: {mixture.experts_key}={mixture.experts} does not divide over "
-            f"parallel.expert={parallel.expert}; choose a divisor"
-        )
-    if parallel.expert == 1 and mixture.intermediate_size % parallel.tensor:
-        yield (
-            f"{config.path}: {mixture.intermediate_key}={mixture.intermediate_size} does not divide over "
-            f"parallel.tensor={parallel.tensor}; choose a divisor, or parallel.expert above 1"
-        )
+    for problem in expert_problems(mixture, parallel):
+        yield f"{config.path}: {problem}"
     if parallel.tensor > 1 and not parallel.sequence:
         yield "a mixture of experts over tensor-parallel ranks needs parallel.sequence=true"
     if train.peft is not None:
         yield f"train.peft={train.peft} is not supported for a mixture of experts; train all weights (train.peft=null)"
     if precision.kind == "fp8":
         yield "precision=fp8 is not supported for a mixture of experts; choose precision=bf16"
+
+
+def expert_problems(mixture: Mixture, parallel: Parallel) -> Iterator[str]:
+    """What of the experts does not divide over the ranks."""
+    if mixture.experts % parallel.expert:
+        yield (
+            f"{mixture.experts_key}={mixture.experts} does not divide over parallel.expert={parallel.expert}; "
+            "choose a divisor"
+        )
+    if parallel.expert == 1 and mixture.intermediate_size % parallel.tensor:
+        yield (
+            f"{mixture.intermediate_key}={mixture.intermediate_size} does not divide over "
+            f"parallel.tensor={parallel.tensor}; choose a divisor, or parallel.expert above 1"
+        )
 
 
 def setting_problems(parallel: Parallel, train: Train, precision: Precision) -> Iterator[str]:

@@ -16,7 +16,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.models.families import family_of
 from nemo_sspo.megatron.models.family import Family, HFConfig
 from nemo_sspo.megatron.models.feed_forward import FeedForward, Mixture, feed_forwards, routers
-from nemo_sspo.megatron.models.fields import rope_scaling, transformer_fields
+from nemo_sspo.megatron.models.fields import rope_scaling, transformer_fields, windowed_layers
 
 _Sizes = tuple[tuple[str, int], ...]
 """Of each dimension: what config.json calls it, and its size."""
@@ -36,6 +36,8 @@ class Shape:
     tied: bool
     family: Family
     mixture: Mixture | None
+    has_windows: bool
+    """Whether some layer's queries see no further back than a number of tokens."""
 
     @classmethod
     def of(cls, config: HFConfig) -> Shape:
@@ -52,6 +54,7 @@ class Shape:
             tied=config.tied,
             family=family_of(config),
             mixture=family_of(config).mixture(config),
+            has_windows=any(windowed_layers(config, family_of(config))),
         )
 
     def renamed(self) -> Iterator[tuple[str, str]]:
