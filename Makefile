@@ -116,6 +116,7 @@ $(foreach image,$(IMAGES),$(eval $(call image_test,$(firstword $(subst +, ,$(ima
 rehearse: $(REHEARSAL)/.ready
 	$(REHEARSAL)/bin/python -m tests.rehearsal -m tests.rehearsal.table
 	$(REHEARSAL)/bin/python -m tests.rehearsal -m tests.rehearsal.models
+	$(REHEARSAL)/bin/python -m tests.rehearsal.page
 
 # Whole batches of the presets and tiny ranks of all combinations of settings, or of the first MOST of them; it goes on
 # where it was stopped.

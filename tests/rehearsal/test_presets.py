@@ -8,9 +8,9 @@ from tests.rehearsal.case import Case
 from tests.rehearsal.cases import preset_cases
 from tests.rehearsal.committed import WHOLE_BATCHES, committed, differences
 from tests.rehearsal.everything import takes_no_more_memory
+from tests.rehearsal.page import MEMORY_PAGE, memory_page
 from tests.rehearsal.run import rehearse
-from tests.rehearsal.table import GPU_BYTES, memory_page
-from tests.rehearsal.table import MEMORY_PAGE as PAGE
+from tests.rehearsal.table import GPU_BYTES
 
 
 @pytest.mark.parametrize("case", preset_cases(), ids=lambda case: case.key)
@@ -36,6 +36,5 @@ def test_a_whole_batch_takes_no_more_memory_and_computes_as_much_more_as_it_has_
 
 
 def test_the_page_is_made_of_the_committed_figures() -> None:
-    ledgers = [committed(case.key) for case in preset_cases()]
-    assert None not in ledgers, "make rehearse writes them"
-    assert PAGE.read_text() == memory_page([ledger for ledger in ledgers if ledger is not None])
+    assert all(committed(case.key) for case in preset_cases()), "make rehearse writes them"
+    assert MEMORY_PAGE.read_text() == memory_page()
