@@ -20,7 +20,7 @@ from benchmarks.random_pairrm import POOL, SIZES, folder_for_checkpoints, make_c
 from benchmarks.resident import in_fresh_process, measured
 from benchmarks.table import Benchmark, Cell, Goal
 from nemo_sspo.config.oracles import PairRMOracle
-from nemo_sspo.oracle.pairrm import PairRM
+from nemo_sspo.oracle.pairrm.model import PairRM
 
 WANTED = 5.0
 _TOKENIZER_TEXTS = 60

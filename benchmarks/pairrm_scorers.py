@@ -14,9 +14,9 @@ import torch
 
 from benchmarks.resident import measured
 from nemo_sspo.config.oracles import PairRMOracle, Precision
-from nemo_sspo.oracle.blender import blender_logits, load_blender
 from nemo_sspo.oracle.deduplicated import Deduplicated
-from nemo_sspo.oracle.pairrm import PairRM
+from nemo_sspo.oracle.pairrm.blender import blender_logits, load_blender
+from nemo_sspo.oracle.pairrm.model import PairRM
 from nemo_sspo.oracle.protocol import Row
 
 Prompt = tuple[str, tuple[str, ...]]

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import DebertaV2Config, DebertaV2Model, PreTrainedTokenizerFast
 
-from nemo_sspo.oracle.pairrm import PairRMModel
-from nemo_sspo.oracle.pairrm_checkpoint import MARKERS
+from nemo_sspo.oracle.pairrm.checkpoint import MARKERS
+from nemo_sspo.oracle.pairrm.model import PairRMModel
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from benchmarks.pairrm_scorers import Prompt, in_rows, rows_of
 from benchmarks.random_pairrm import SIZES, folder_for_checkpoints, make_checkpoint, train_tokenizer
 from benchmarks.table import Benchmark, Cell, Goal
 from nemo_sspo.config.oracles import PairRMOracle
-from nemo_sspo.oracle.blender import blender_logits, load_blender
-from nemo_sspo.oracle.pairrm import PairRM
+from nemo_sspo.oracle.pairrm.blender import blender_logits, load_blender
+from nemo_sspo.oracle.pairrm.model import PairRM
 
 Scorer = Callable[[], np.ndarray]
 

@@ -6,10 +6,10 @@ from nemo_sspo.config.oracles import Oracle
 from nemo_sspo.oracle.protocol import OracleResources, PreferenceOracle
 
 ORACLES = {
-    "pairrm": "nemo_sspo.oracle.pairrm:PairRM",
-    "reward_model": "nemo_sspo.oracle.reward_model:RewardModel",
-    "llm_judge": "nemo_sspo.oracle.llm_judge:LlmJudge",
-    "policy_judge": "nemo_sspo.oracle.policy_judge:PolicyJudge",
+    "pairrm": "nemo_sspo.oracle.pairrm.model:PairRM",
+    "reward_model": "nemo_sspo.oracle.reward_model.model:RewardModel",
+    "llm_judge": "nemo_sspo.oracle.judge.llm_judge:LlmJudge",
+    "policy_judge": "nemo_sspo.oracle.judge.policy_judge:PolicyJudge",
     "function": "nemo_sspo.oracle.function:Function",
 }
 

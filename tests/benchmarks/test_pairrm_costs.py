@@ -19,7 +19,7 @@ from benchmarks.packing import drawn
 from benchmarks.pairrm_floor import needed_flops
 from benchmarks.random_pairrm import PLACES, Size, config_of
 from nemo_sspo.oracle.batching import pack
-from nemo_sspo.oracle.deberta_attention import WantedStates
+from nemo_sspo.oracle.pairrm.deberta_attention import WantedStates
 
 
 @pytest.mark.parametrize("length", [60, 600])

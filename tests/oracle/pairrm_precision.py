@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from nemo_sspo.config.oracles import PairRMOracle
-from nemo_sspo.oracle.pairrm import PairRM, PairRMModel
+from nemo_sspo.oracle.pairrm.model import PairRM, PairRMModel
 from nemo_sspo.oracle.protocol import Row
 from tests.oracle.tiny_pairrm import CANDIDATE_MAX, SOURCE_MAX
 

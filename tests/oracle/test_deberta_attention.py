@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DebertaV2Config, DebertaV2Model
 from transformers.models.deberta_v2.modeling_deberta_v2 import build_relative_position
 
-from nemo_sspo.oracle import deberta_attention
-from nemo_sspo.oracle.deberta_attention import WantedStates
+from nemo_sspo.oracle.pairrm import deberta_attention
+from nemo_sspo.oracle.pairrm.deberta_attention import WantedStates
 
 LENGTHS = (70, 3, 41)
 WANTED = torch.tensor([[1, 30, 69], [0, 1, 2], [1, 7, 40]])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nemo_sspo.oracle.deberta_tensors import deberta_tensors, embedding_size
+from nemo_sspo.oracle.pairrm.deberta_tensors import deberta_tensors, embedding_size
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nemo_sspo.errors import UserError
-from nemo_sspo.oracle.judge_question import cut_row, first_token_logit, parse_verdict, question, read_template
+from nemo_sspo.oracle.judge.question import cut_row, first_token_logit, parse_verdict, question, read_template
 from nemo_sspo.oracle.protocol import Row
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nemo_sspo.config.oracles import FunctionOracle, LlmJudgeOracle, PolicyJudgeOracle
-from nemo_sspo.oracle.judge_ties import all_tie, count_ties
+from nemo_sspo.oracle.judge.ties import all_tie, count_ties
 from nemo_sspo.oracle.protocol import Row, Turn
 
 JUDGE = LlmJudgeOracle(model="m")

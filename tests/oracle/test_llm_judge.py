@@ -16,7 +16,7 @@ pytest.importorskip("openai")
 
 from nemo_sspo.config.oracles import LlmJudgeOracle
 from nemo_sspo.errors import UserError
-from nemo_sspo.oracle.llm_judge import LlmJudge
+from nemo_sspo.oracle.judge.llm_judge import LlmJudge
 from nemo_sspo.oracle.protocol import OracleResources, Preferences, Row
 from tests.oracle.judge_server import TEMPLATE, USAGE, JudgeServer, Reply, in_words, with_logprobs
 

@@ -24,11 +24,12 @@ from transformers import PreTrainedTokenizerBase
 from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.targets import build_targets
-from nemo_sspo.oracle import pairrm, pairrm_rows
 from nemo_sspo.oracle.batching import pack, token_budget, windows
-from nemo_sspo.oracle.pairrm import PairRM, PairRMModel
-from nemo_sspo.oracle.pairrm_checkpoint import HEAD_OUTPUT, MARKERS, POSITION_IDS
-from nemo_sspo.oracle.pairrm_rows import EncodedRow, RowEncoder
+from nemo_sspo.oracle.pairrm import model as pairrm_model
+from nemo_sspo.oracle.pairrm import rows as pairrm_rows
+from nemo_sspo.oracle.pairrm.checkpoint import HEAD_OUTPUT, MARKERS, POSITION_IDS
+from nemo_sspo.oracle.pairrm.model import PairRM, PairRMModel
+from nemo_sspo.oracle.pairrm.rows import EncodedRow, RowEncoder
 from nemo_sspo.oracle.protocol import Row
 from tests.json_edit import edit
 from tests.oracle.rows import PROMPTS, RESPONSES, all_rows
@@ -53,7 +54,7 @@ def blender(checkpoints: dict[str, Path]) -> Any:
     """llm-blender's own ranker of the checkpoint."""
     if find_spec("llm_blender") is None:
         pytest.skip("llm-blender is not installed")
-    from nemo_sspo.oracle.blender import load_blender
+    from nemo_sspo.oracle.pairrm.blender import load_blender
 
     return load_blender(checkpoints["llm-blender"])
 
@@ -61,7 +62,7 @@ def blender(checkpoints: dict[str, Path]) -> Any:
 @pytest.fixture(scope="module")
 def truth(blender: Any) -> np.ndarray:
     """K x K logits of llm-blender's own ranker and collator."""
-    from nemo_sspo.oracle.blender import blender_logits
+    from nemo_sspo.oracle.pairrm.blender import blender_logits
 
     return blender_logits(blender, PROMPTS, RESPONSES)
 
@@ -153,7 +154,7 @@ def test_rows_and_texts_are_held_in_windows(
     rows = all_rows()
     scorer = oracle(checkpoints["hf"])
     whole, done = scorer.compare(rows), []
-    monkeypatch.setattr(pairrm, "WINDOW_ROWS", 7)
+    monkeypatch.setattr(pairrm_model, "WINDOW_ROWS", 7)
     monkeypatch.setattr(pairrm_rows, "TEXTS_AT_ONCE", 3)
     tokenized: list[int] = []
     tokenize = PreTrainedTokenizerBase.__call__

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nemo_sspo.config.engines import VllmEngine
 from nemo_sspo.config.oracles import PolicyJudgeOracle
 from nemo_sspo.errors import UserError
-from nemo_sspo.oracle.judge_question import ANSWERS
-from nemo_sspo.oracle.policy_judge import PolicyJudge
+from nemo_sspo.oracle.judge.policy_judge import PolicyJudge
+from nemo_sspo.oracle.judge.question import ANSWERS
 from nemo_sspo.oracle.protocol import OracleResources, Row
 from nemo_sspo.rollout.policy_answers import PolicyAnswers
 from tests.rollout.tiny_policy import make_policy

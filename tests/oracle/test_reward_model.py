@@ -19,8 +19,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Llam
 from nemo_sspo.config.oracles import RewardModelOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.protocol import Row, Turn
-from nemo_sspo.oracle.reward_model import RewardModel
-from nemo_sspo.oracle.reward_model_weights import place_in_precision
+from nemo_sspo.oracle.reward_model.model import RewardModel
+from nemo_sspo.oracle.reward_model.weights import place_in_precision
 from tests.oracle.tiny_reward_model import MAX_TOKENS, make_chat_model, make_pair_model
 
 RESPONSES = ["Use sorted().", "", "Über die Brücke, 今日は 😀", "No.", "list.sort() or sorted() " * 2]

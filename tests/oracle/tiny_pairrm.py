@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import DebertaV2Config, DebertaV2Model, PreTrainedTokenizerFast
 
-from nemo_sspo.oracle.pairrm import PairRMModel
-from nemo_sspo.oracle.pairrm_checkpoint import MARKER_ID_KEYS, MARKERS
+from nemo_sspo.oracle.pairrm.checkpoint import MARKER_ID_KEYS, MARKERS
+from nemo_sspo.oracle.pairrm.model import PairRMModel
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog.",

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nemo_sspo.oracle.judge_ties import count_ties
+from nemo_sspo.oracle.judge.ties import count_ties
 from nemo_sspo.oracle.protocol import Preferences, Row
 
 

@@ -122,7 +122,7 @@ def test_pairrm_scores_what_the_file_says(tmp_path: Path) -> None:
     from transformers import DebertaV2Model
 
     from nemo_sspo.config.oracles import PairRMOracle
-    from nemo_sspo.oracle.pairrm import PairRM, PairRMModel
+    from nemo_sspo.oracle.pairrm.model import PairRM, PairRMModel
     from nemo_sspo.oracle.protocol import Row
     from tests.oracle.tiny_pairrm import _backbone_config
 

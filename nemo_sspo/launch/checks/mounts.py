@@ -11,7 +11,7 @@ from nemo_sspo.config.environments import SlurmEnvironment
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.plan import plan
-from nemo_sspo.oracle.pairrm_checkpoint import inspect_pairrm
+from nemo_sspo.oracle.pairrm.checkpoint import inspect_pairrm
 from nemo_sspo.stages.runner.registry import STAGES
 from nemo_sspo.stages.runner.settings import source_settings
 

@@ -13,12 +13,12 @@ from nemo_sspo.config.oracles import FunctionOracle, LlmJudgeOracle, PairRMOracl
 from nemo_sspo.errors import UserError
 from nemo_sspo.launch.checks.models import local_directory
 from nemo_sspo.launch.checks.prompts import planned_prompts, policy_tokens_of
-from nemo_sspo.oracle.judge_endpoint import api_key, check_endpoint
-from nemo_sspo.oracle.judge_question import ANSWERS, question, read_template, refuse_over_context
-from nemo_sspo.oracle.pairrm_checkpoint import inspect_pairrm
-from nemo_sspo.oracle.pairrm_tokens import check_files
+from nemo_sspo.oracle.judge.endpoint import api_key, check_endpoint
+from nemo_sspo.oracle.judge.question import ANSWERS, question, read_template, refuse_over_context
+from nemo_sspo.oracle.pairrm.checkpoint import inspect_pairrm
+from nemo_sspo.oracle.pairrm.tokens import check_files
 from nemo_sspo.oracle.protocol import Row
-from nemo_sspo.oracle.reward_model_files import reward_model_problems
+from nemo_sspo.oracle.reward_model.files import reward_model_problems
 from nemo_sspo.tokens.files import tokenizer_file
 from nemo_sspo.tokens.own_file import own_file
 from nemo_sspo.tokens.policy_files import row_problems

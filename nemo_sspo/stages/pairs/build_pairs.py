@@ -25,7 +25,7 @@ from nemo_sspo.config.stages import Pairs
 from nemo_sspo.errors import UserError
 from nemo_sspo.objective.gates import GATE_WEIGHTS
 from nemo_sspo.objective.targets import PairSupervision, build_targets
-from nemo_sspo.oracle.judge_ties import all_tie
+from nemo_sspo.oracle.judge.ties import all_tie
 from nemo_sspo.stages.pairs.join import JoinedShard, join_shard, similarities
 from nemo_sspo.stages.runner.context import StageContext
 from nemo_sspo.words import counted

@@ -6,7 +6,7 @@ from typing import Any
 
 from nemo_sspo.artifacts.layout import step_id
 from nemo_sspo.errors import UserError
-from nemo_sspo.oracle.judge_ties import all_tie
+from nemo_sspo.oracle.judge.ties import all_tie
 from nemo_sspo.oracle.protocol import AnswerModel, OracleResources, PreferenceOracle, Row, Turn
 from nemo_sspo.oracle.registry import load_oracle
 from nemo_sspo.stages.runner.context import StageContext

@@ -8,7 +8,7 @@ from pathlib import Path
 from nemo_sspo.config.experiment import Experiment
 from nemo_sspo.config.oracles import PairRMOracle, RewardModelOracle
 from nemo_sspo.encoder.files import backbone_folders
-from nemo_sspo.oracle.pairrm_checkpoint import inspect_pairrm
+from nemo_sspo.oracle.pairrm.checkpoint import inspect_pairrm
 from nemo_sspo.tokens.library import load_tokenizer
 
 

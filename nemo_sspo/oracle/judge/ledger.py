@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nemo_sspo.config.oracles import LlmJudgeOracle
 from nemo_sspo.errors import UserError
-from nemo_sspo.oracle.judge_journal import Spending, spent_by
+from nemo_sspo.oracle.judge.journal import Spending, spent_by
 
 _LEDGER, _LOCK = "spending.json", "spending.lock"
 

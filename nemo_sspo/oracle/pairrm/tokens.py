@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nemo_sspo.artifacts.sources.weight_headers import tensor_headers
 from nemo_sspo.errors import UserError
-from nemo_sspo.oracle.pairrm_checkpoint import (
+from nemo_sspo.oracle.pairrm.checkpoint import (
     MARKER_ID_KEYS,
     MARKERS,
     SAFETENSORS,

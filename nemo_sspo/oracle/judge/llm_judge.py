@@ -19,11 +19,11 @@ import openai
 from nemo_sspo.config.oracles import LlmJudgeOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.deduplicated import Deduplicated
-from nemo_sspo.oracle.judge_endpoint import NO_KEY, api_key, check_endpoint
-from nemo_sspo.oracle.judge_journal import Journal, Judgement, Spending, question_key
-from nemo_sspo.oracle.judge_ledger import Ledger
-from nemo_sspo.oracle.judge_question import cut_row, first_token_logit, parse_verdict, question, read_template
-from nemo_sspo.oracle.judge_ties import count_ties
+from nemo_sspo.oracle.judge.endpoint import NO_KEY, api_key, check_endpoint
+from nemo_sspo.oracle.judge.journal import Journal, Judgement, Spending, question_key
+from nemo_sspo.oracle.judge.ledger import Ledger
+from nemo_sspo.oracle.judge.question import cut_row, first_token_logit, parse_verdict, question, read_template
+from nemo_sspo.oracle.judge.ties import count_ties
 from nemo_sspo.oracle.protocol import OnProgress, OracleResources, Preferences, Row, silent
 
 _TOP_LOGPROBS = 20

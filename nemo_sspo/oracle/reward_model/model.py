@@ -21,7 +21,7 @@ from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.batching import pack
 from nemo_sspo.oracle.deduplicated import Deduplicated
 from nemo_sspo.oracle.protocol import OnProgress, OracleResources, Preferences, Row, Turn, silent
-from nemo_sspo.oracle.reward_model_weights import load_classifier
+from nemo_sspo.oracle.reward_model.weights import load_classifier
 from nemo_sspo.tokens.control import ControlTokens, special_tokens
 from nemo_sspo.tokens.library import load_tokenizer
 from nemo_sspo.tokens.policy_files import row_problems

@@ -1,6 +1,6 @@
 """The policy itself as the oracle (Self-Rewarding Language Models, arXiv 2401.10020), through the rollout engine.
 
-The question of judge_question.py is asked once for each order; the logit is log p(A) - log p(B) of the first token of
+The question of question.py is asked once for each order; the logit is log p(A) - log p(B) of the first token of
 the answer, exact and without sampling. A question over the context is shortened: its longest text first, from the end.
 """
 
@@ -11,8 +11,8 @@ import numpy as np
 from nemo_sspo.config.oracles import PolicyJudgeOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.deduplicated import Deduplicated
-from nemo_sspo.oracle.judge_question import ANSWERS, cut_row, question, read_template, refuse_over_context
-from nemo_sspo.oracle.judge_ties import count_ties
+from nemo_sspo.oracle.judge.question import ANSWERS, cut_row, question, read_template, refuse_over_context
+from nemo_sspo.oracle.judge.ties import count_ties
 from nemo_sspo.oracle.protocol import OnProgress, OracleResources, Preferences, Row, silent
 
 _SHRINK = 0.95

@@ -20,7 +20,7 @@ from nemo_sspo.artifacts.sources.weight_headers import (
     weight_problems,
 )
 from nemo_sspo.errors import UserError
-from nemo_sspo.oracle.deberta_tensors import deberta_tensors, embedding_size
+from nemo_sspo.oracle.pairrm.deberta_tensors import deberta_tensors, embedding_size
 
 SOURCE_MARKER, FIRST_MARKER, SECOND_MARKER, CANDIDATE_MARKER = (
     "<|source|>",

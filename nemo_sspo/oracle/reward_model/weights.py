@@ -14,7 +14,7 @@ from nemo_sspo.artifacts.sources.weight_headers import tensor_headers
 from nemo_sspo.config.oracles import RewardModelOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.batching import torch_dtype
-from nemo_sspo.oracle.reward_model_files import reward_model_problems
+from nemo_sspo.oracle.reward_model.files import reward_model_problems
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

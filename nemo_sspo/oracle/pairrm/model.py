@@ -18,9 +18,8 @@ from nemo_sspo.artifacts.sources.models import SIDE_FILES, local_model
 from nemo_sspo.config.oracles import PairRMOracle
 from nemo_sspo.errors import UserError
 from nemo_sspo.oracle.batching import pack, token_budget, torch_dtype, windows
-from nemo_sspo.oracle.deberta_attention import WantedStates
 from nemo_sspo.oracle.deduplicated import Deduplicated
-from nemo_sspo.oracle.pairrm_checkpoint import (
+from nemo_sspo.oracle.pairrm.checkpoint import (
     HEAD_OUTPUT,
     MARKERS,
     POSITION_IDS,
@@ -29,8 +28,9 @@ from nemo_sspo.oracle.pairrm_checkpoint import (
     PairRMCheckpoint,
     inspect_pairrm,
 )
-from nemo_sspo.oracle.pairrm_rows import EncodedRow, MarkerIds, RowEncoder
-from nemo_sspo.oracle.pairrm_tokens import refuse_other_markers, refuse_without_row
+from nemo_sspo.oracle.pairrm.deberta_attention import WantedStates
+from nemo_sspo.oracle.pairrm.rows import EncodedRow, MarkerIds, RowEncoder
+from nemo_sspo.oracle.pairrm.tokens import refuse_other_markers, refuse_without_row
 from nemo_sspo.oracle.protocol import OnProgress, OracleResources, Preferences, Row, silent
 from nemo_sspo.tokens.library import load_tokenizer
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_sspo.oracle.pairrm_checkpoint import CANDIDATE_MARKER, MARKERS, SOURCE_MARKER
-from nemo_sspo.oracle.pairrm_tokens import refuse_unframed
+from nemo_sspo.oracle.pairrm.checkpoint import CANDIDATE_MARKER, MARKERS, SOURCE_MARKER
+from nemo_sspo.oracle.pairrm.tokens import refuse_unframed
 from nemo_sspo.oracle.protocol import Row
 
 if TYPE_CHECKING:
