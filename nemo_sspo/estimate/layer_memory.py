@@ -17,7 +17,6 @@ _FLEX_BLOCK = 256
 """Flex-attention's queries and keys are padded to a multiple of it (`layers/flex_attention.py`)."""
 _CACHED = 4
 """Cosines and sines of queries and of keys, where rotary positions are no fused kernel."""
-
 _SCORES, _CHOICES = 10, 24
 """Bytes that a router keeps of a token for each expert, and for each that the token takes."""
 _UNSORTED = 4
@@ -55,9 +54,9 @@ class LayerMemory:
         states = taken * rank.model.hidden_size * BF16
         router = tokens * (_SCORES * mixture.experts + _CHOICES * mixture.experts_per_token)
         kept = _attention_and_norms(rank, batch) + router + states + _feed_forward(rank, feed_forward)
-        # A rank of several experts sorts what comes to them: then the gradients of outputs are there once more.
-        is_sorted = mixture.experts > parallel.expert
-        grown = max(2 * feed_forward + states * is_sorted, (_UNSORTED if is_sorted else 0) * states)
+        grown = 2 * feed_forward
+        if mixture.experts > parallel.expert:  # a rank of several sorts what comes to them, and the gradients back
+            grown = max(grown + states, _UNSORTED * states)
         return cls(_state(rank, batch), feed_forward, kept, grown)
 
 
