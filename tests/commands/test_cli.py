@@ -17,7 +17,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def test_dry_run_is_quick_and_imports_nothing_heavy(arguments):
-    """In processes of their own: a second where the imports that it needs take a seventh of one."""
+    """In processes of their own: two seconds where the imports that it needs take a sixth of one, which leaves no room for
+    a library of tensors."""
     script = (
         "import sys, time; from nemo_sspo import cli; code = cli.main(sys.argv[1:]); "
         "heavy = {'torch', 'transformers', 'vllm', 'megatron', 'nemo', 'numpy.random'} & set(sys.modules); "
@@ -31,7 +32,7 @@ def test_dry_run_is_quick_and_imports_nothing_heavy(arguments):
         assert heavy == "[]"
         return float(taken)
 
-    assert processor_time.least(seconds) < 7 * processor_time.of_imports("pydantic", "hydra", "rich")
+    assert processor_time.least(seconds) < 12 * processor_time.of_imports("pydantic", "hydra", "rich")
 
 
 def test_dry_run_shows_the_plan_and_writes_nothing(arguments, capsys):

@@ -272,7 +272,8 @@ def test_records_survive_a_torn_line(tmp_path):
 
 
 def test_planning_for_slurm_is_quick_and_imports_nothing_heavy():
-    """In processes of their own: a second where the imports that it needs take a seventh of one."""
+    """In processes of their own: two seconds where the imports that it needs take a sixth of one, which leaves no room for
+    a library of tensors."""
     script = (
         "import sys, time; from nemo_sspo import cli; code = cli.main(sys.argv[1:]); "
         "heavy = {'torch', 'transformers', 'vllm', 'megatron', 'nemo'} & set(sys.modules); "
@@ -287,7 +288,7 @@ def test_planning_for_slurm_is_quick_and_imports_nothing_heavy():
         assert "/lustre/images/nemo-sspo-train.sqsh" in done.stdout
         return float(taken)
 
-    assert processor_time.least(seconds) < 7 * processor_time.of_imports("pydantic", "hydra", "rich")
+    assert processor_time.least(seconds) < 12 * processor_time.of_imports("pydantic", "hydra", "rich")
 
 
 def test_slurms_silence_is_one_line(slurm, tmp_path):
