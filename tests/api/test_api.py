@@ -126,5 +126,5 @@ def test_a_step_that_fails_is_raised(arguments, monkeypatch):
     from nemo_sspo.launch.local import runner
 
     monkeypatch.setattr(runner, "stage_command", lambda *_, **__: [sys.executable, "-c", "raise SystemExit(7)"])
-    with pytest.raises(StepFailed, match="prepare_prompts|import_policy"):
+    with pytest.raises(StepFailed, match=r"prepare_prompts|import_policy"):
         run(load_experiment(arguments), quiet=True)

@@ -17,8 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def test_dry_run_is_quick_and_imports_nothing_heavy(arguments):
-    """In processes of their own: two seconds where the imports that it needs take a sixth of one, which leaves no room for
-    a library of tensors."""
+    """In processes of their own: two seconds where the imports that it needs take a sixth of one, on a busy machine."""
     script = (
         "import sys, time; from nemo_sspo import cli; code = cli.main(sys.argv[1:]); "
         "heavy = {'torch', 'transformers', 'vllm', 'megatron', 'nemo', 'numpy.random'} & set(sys.modules); "

@@ -272,8 +272,7 @@ def test_records_survive_a_torn_line(tmp_path):
 
 
 def test_planning_for_slurm_is_quick_and_imports_nothing_heavy():
-    """In processes of their own: two seconds where the imports that it needs take a sixth of one, which leaves no room for
-    a library of tensors."""
+    """In processes of their own: two seconds where the imports that it needs take a sixth of one, on a busy machine."""
     script = (
         "import sys, time; from nemo_sspo import cli; code = cli.main(sys.argv[1:]); "
         "heavy = {'torch', 'transformers', 'vllm', 'megatron', 'nemo'} & set(sys.modules); "
