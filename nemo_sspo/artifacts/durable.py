@@ -8,14 +8,16 @@ FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 """A full disk, and a quota that is used up."""
 
 
-def is_of_full_disk(error: BaseException) -> bool:
-    """Whether an error is of a full disk, was raised while one was handled, or tells of one in another process."""
+def full_disk_line(error: BaseException) -> str | None:
+    """What tells of a full disk: an error's own words, those of one that it was raised after, or, of another process's
+    traceback, the line. None where nothing does."""
     if getattr(error, "errno", None) in FULL_DISK_ERRORS:
-        return True
-    if any(os.strerror(number) in str(error) for number in FULL_DISK_ERRORS):
-        return True
+        return str(error)
+    for line in str(error).splitlines():
+        if any(os.strerror(number) in line for number in FULL_DISK_ERRORS):
+            return line.strip()
     before = error.__cause__ or error.__context__
-    return before is not None and is_of_full_disk(before)
+    return None if before is None else full_disk_line(before)
 
 
 def fsync(path: Path) -> None:

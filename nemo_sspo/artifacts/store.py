@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from nemo_sspo import __version__
 from nemo_sspo.artifacts.changes import changes
-from nemo_sspo.artifacts.durable import fsync, is_of_full_disk
+from nemo_sspo.artifacts.durable import fsync, full_disk_line
 from nemo_sspo.artifacts.facts.base import Facts, SomeFacts
 from nemo_sspo.artifacts.layout import VOLATILE
 from nemo_sspo.artifacts.manifest import (
@@ -31,7 +31,7 @@ from nemo_sspo.artifacts.manifest import (
 )
 from nemo_sspo.artifacts.removed import removed_files
 from nemo_sspo.artifacts.software import software_versions
-from nemo_sspo.errors import UserError
+from nemo_sspo.errors import UserError, one_line
 
 HASH_ON_OPEN_BYTES = 64 * 2**20
 FULL_DISK_BYTES = 2**20
@@ -134,9 +134,12 @@ def publish(
                 raise
         fsync(final.parent)
     except BaseException as error:  # torch's CheckpointException is no Exception
-        if _disk_is_full(error, draft.path):
+        told = full_disk_line(error)
+        if told is not None or shutil.disk_usage(draft.path).free < FULL_DISK_BYTES:
+            # A library's writer may say something else, and a step writes to other disks too: /dev/shm, TMPDIR.
+            said = "" if told is None else f" ({one_line(told)})"
             raise UserError(
-                f"the disk of {final.parent} is full, or the quota on it: free some space and run again"
+                f"the disk of {final.parent} is full, or the quota on it: free some space and run again{said}"
             ) from error
         raise
     finally:
@@ -208,11 +211,6 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(source, target)
-
-
-def _disk_is_full(error: BaseException, path: Path) -> bool:
-    # Checkpoint writers of libraries report a full disk as errors of their own, and remove what they have written.
-    return is_of_full_disk(error) or shutil.disk_usage(path).free < FULL_DISK_BYTES
 
 
 def _content_files(root: Path) -> list[Path]:

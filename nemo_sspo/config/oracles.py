@@ -2,11 +2,21 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from nemo_sspo.config.base import Frozen
 from nemo_sspo.config.roles import ImportPath, Knob, SourcePath, WithoutEffect
 
+PAIRRM = "llm-blender/PairRM"
+"""The papers' oracle, by its hub id."""
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -41,6 +51,14 @@ class RewardModelOracle(Frozen):
     """Memory of the one GPU that holds the model: a larger one is refused before the run starts."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
+
+    @field_validator("path")
+    @classmethod
+    def _not_pairrm(cls, path: str) -> str:
+        """An experiment's own, where another kind of oracle took the place of its PairRM."""
+        if path == PAIRRM:
+            raise ValueError(f"{PAIRRM} compares pairs (oracle=pairrm); give a classifier with one output")
+        return path
 
 
 class LlmJudgeOracle(Frozen):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, product
 
 from nemo_sspo.config.stages import Parallel
+from nemo_sspo.estimate.parameters import expert_replicas
 from nemo_sspo.estimate.rank import TrainingRank, distinct_ranks
 from nemo_sspo.estimate.rank_memory import RankMemory, rank_memory
 from nemo_sspo.estimate.speeds import Speeds
@@ -47,7 +48,10 @@ def fullest(rank: TrainingRank) -> Held:
     """Of a training that `rank` is any rank of."""
     found = max(distinct_ranks(rank), key=lambda stage: rank_memory(stage).total)
     memory, parallel = rank_memory(found), rank.parallel
-    groups = sum(size > 1 for size in (parallel.tensor, parallel.pipeline, parallel.context, parallel.data))
+    sizes = [parallel.tensor, parallel.pipeline, parallel.context, parallel.data]
+    if parallel.expert > 1:
+        sizes += [parallel.expert, expert_replicas(rank)]
+    groups = sum(size > 1 for size in sizes)
     allowance = _CONTEXT + (groups + (groups > 0)) * _COMMUNICATOR + _FRAGMENTATION * memory.total
     return Held(found, memory, int(allowance))
 

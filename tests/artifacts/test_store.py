@@ -96,6 +96,12 @@ def test_a_full_disk_of_another_process_or_behind_another_error_is_one_line_too(
             publish(tmp_path / "a", stage="demo", config={}, inputs={}),
         ):
             raise error from before
+    for told in ("/dev/shm/torch_12_34", "/tmp/spool"):
+        with (
+            pytest.raises(UserError, match=rf"{told}'?\)$"),
+            publish(tmp_path / "a", stage="demo", config={}, inputs={}),
+        ):
+            raise OSError(number, os.strerror(number), told)
     with (
         pytest.raises(RuntimeError, match="unexpected pos"),
         publish(tmp_path / "a", stage="demo", config={}, inputs={}),

@@ -174,6 +174,12 @@ def test_another_oracle_does_not_take_pairrms_weights(experiment):
     assert message_of(*given, "oracle=reward_model") == "oracle.path is missing: give oracle.path=..."
 
 
+def test_an_experiments_own_pairrm_is_no_reward_model():
+    """The quickstart names it itself where the prompts are one's own."""
+    told = message_of(QUICK, "prompts=mine.jsonl", "data.held_out_prompts=null", "oracle=reward_model")
+    assert told.startswith("oracle.path: llm-blender/PairRM compares pairs (oracle=pairrm); give a classifier")
+
+
 def test_inconsistent_settings_are_named():
     assert "estimated_from=6 is more than rollout.samples_per_prompt=5" in message_of(QUICK, "pairs.estimated_from=6")
     assert "bt_mean_score reads all" in message_of(QUICK, "pairs.estimated_from=2", "pairs.estimator=bt_mean_score")

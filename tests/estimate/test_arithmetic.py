@@ -108,6 +108,14 @@ def test_experts_of_other_nodes_are_waited_for() -> None:
     assert step_time(mixture_of(data=4), SPEEDS, 4).inside < near.inside / 100
 
 
+def test_each_group_of_ranks_has_its_buffers() -> None:
+    """Four replicas that have all experts: their own group. That share them by two: also the pairs that share, and the
+    pairs that have the same."""
+    alone, shared = fullest(mixture_of(data=4)), fullest(mixture_of(data=4, expert=2))
+    beside = [held.allowance - 0.03 * held.memory.total for held in (alone, shared)]
+    assert beside[1] - beside[0] == pytest.approx(2 * 0.4 * 2**30, rel=1e-3)
+
+
 def test_layouts_of_a_mixture_share_its_experts() -> None:
     rank = mixture_of(tensor=2, data=4)
     found = {layout.parallel.expert for layout in layouts_that_fit(rank, rank, SPEEDS, 8)}

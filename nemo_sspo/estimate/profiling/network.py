@@ -52,6 +52,8 @@ def rates() -> dict[str, float]:
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         world = dist.get_world_size()
+        if world % in_node:
+            raise RuntimeError(f"{world} ranks, {in_node} of them on this node: start equally many on each")
         nodes = [range(first, first + in_node) for first in range(0, world, in_node)]
         numbers = [range(first, world, in_node) for first in range(in_node)]
         found = {"in_node": _rate(nodes, device)} if in_node > 1 else {}

@@ -4,7 +4,7 @@ Legend, here and in the modules beside: T tokens of a microbatch's rows that thi
 H hidden; TP, PP, VPP, CP, DP the layout. Activations are bf16, gradients are summed in fp32. Bytes are what the rank
 hands over: the whole tensor of an all-reduce and of a reduce-scatter, its own part of an all-gather.
 
-Layers, embedding and head are in `layers.py`, the optimizer in `weights.py`. Here:
+Layers, embedding and head are in `layers.py`, the optimizer in `optimizer.py`. Here:
 
 Stages, pp: T / TP x H forward to the next stage, as much backward to the one before, for each of the rank's VPP chunks.
 Interleaved, two stages take the world's group for one direction, so that both can be under way.

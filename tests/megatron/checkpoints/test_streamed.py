@@ -22,7 +22,7 @@ from megatron.core import dist_checkpointing
 from safetensors.torch import load_file
 from torch.distributed.checkpoint import filesystem
 
-from nemo_sspo.artifacts.durable import is_of_full_disk
+from nemo_sspo.artifacts.durable import full_disk_line
 from nemo_sspo.config.stages import Parallel
 from nemo_sspo.errors import UserError
 from nemo_sspo.megatron.checkpoints import convert, streamed
@@ -183,7 +183,7 @@ def test_a_full_disk_is_known_as_one(
     monkeypatch.setattr(filesystem.FileSystem, "create_stream", _stream_of(type("Full", (io.FileIO,), {"write": full})))
     with pytest.raises((RuntimeError, OSError)) as raised:
         import_policy(small_llama, tmp_path / "nemo", tmp_path / "hf", torch.float32)
-    assert is_of_full_disk(raised.value)
+    assert "No space left on device" in (full_disk_line(raised.value) or "")
     assert not (tmp_path / "nemo").exists()
 
 
